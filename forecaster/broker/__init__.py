@@ -1,0 +1,1 @@
+"""All that touches the Kafka client, and the embedded broker."""

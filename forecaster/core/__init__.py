@@ -1,0 +1,1 @@
+"""Pure mathematics on arrays: no I/O, clock, settings, threads or logging."""

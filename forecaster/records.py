@@ -1,0 +1,169 @@
+"""The nouns that travel between the rooms of the house, most of them structs of arrays.
+
+Letters: N readings of a batch, M forecasts made in it, J horizons, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class SourceRecord(Protocol):
+    """What is read of a Kafka record; the client's own records fit, and so does `InputRecord`."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class InputRecord(NamedTuple):
+    """A record that did not come through the client: of a file, or of a test. `timestamp` in epoch ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Reason(StrEnum):
+    """Why a record became a dead letter."""
+
+    VALUE_MISSING = "value_missing"
+    VALUE_TOO_LARGE = "value_too_large"
+    NOT_JSON = "not_json"
+    WRONG_TYPE = "wrong_type"
+    FIELD_MISSING = "field_missing"
+    VALUE_OUT_OF_RANGE = "value_out_of_range"
+    TIMESTAMP_INVALID = "timestamp_invalid"
+    TIMESTAMP_OUT_OF_RANGE = "timestamp_out_of_range"
+    KEY_MISSING = "key_missing"
+    KEY_NOT_TEXT = "key_not_text"
+    SERIES_ID_MISSING = "series_id_missing"
+    SERIES_ID_TOO_LONG = "series_id_too_long"
+
+
+class Outcome(IntEnum):
+    """What became of a reading. All but FORECAST publish nothing and are counted."""
+
+    FORECAST = 0
+    WARMING = 1  # the interval of its series is not known yet
+    DUPLICATE = 2  # its tick has a reading already
+    LATE = 3  # its tick has passed
+    AHEAD = 4  # farther ahead than max_gap: held until the next reading confirms it
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """N readings in the order of the log.
+
+    Attributes:
+        series_ids: the series of each reading, N of them.
+        timestamp_ms: event time, epoch milliseconds, UTC; (N,).
+        values: NaN where the reading is known to be missing; (N,).
+        records: which record of the batch it came in; readings of one record are of one group; (N,).
+    """
+
+    series_ids: list[str]
+    timestamp_ms: Integers
+    values: Floats
+    records: Integers
+
+    def __len__(self) -> int:
+        return len(self.series_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot become readings, and why."""
+
+    record: SourceRecord
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Everything that a batch of records held: each record is in exactly one of the two."""
+
+    readings: Readings
+    dead_letters: list[DeadLetter]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """M forecasts, in the order of the readings they were made at.
+
+    Attributes:
+        reading: the position in `Readings` of the reading it was made at; (M,).
+        timestamp_ms: event time of that reading; (M,).
+        target_ms: event times forecast; (M, J).
+        point: the combined centre, in the units of the series; (M, J).
+        quantiles: ascending along Q; (M, Q, J).
+        spread_known: false where all quantiles equal the point for want of a second reading; (M,).
+        checkpoint: id of what made them; `none` before any training.
+    """
+
+    reading: Integers
+    timestamp_ms: Integers
+    target_ms: Integers
+    point: Floats
+    quantiles: Floats
+    spread_known: Booleans
+    checkpoint: str
+
+    def __len__(self) -> int:
+        return len(self.reading)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the readings that became forecasts say of forecasts made before them (diagonal: one of each horizon).
+
+    Attributes:
+        reading: position in `Readings`; (M,), the same as `Forecasts.reading`.
+        truth: the raw value; NaN where it was missing or no truth; (M,).
+        point: the forecast made h ticks ago for now; NaN where there was none; (M, J).
+        quantiles: the same, (M, Q, J).
+        last_value: the last-value forecast of then; NaN where there was none; (M, J).
+    """
+
+    reading: Integers
+    truth: Floats
+    point: Floats
+    quantiles: Floats
+    last_value: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """All that a batch of readings gave: `outcomes` (N,) int8 of `Outcome`, forecasts and scores."""
+
+    outcomes: NDArray[np.int8]
+    forecasts: Forecasts
+    scores: Scores
