@@ -1,0 +1,202 @@
+"""From a wave of readings to the inputs of one step: timeline, denoising, scale, context.
+
+A wave holds at most one reading of each series. Serving and training both come through here, so that a network is
+trained on exactly what it will be fed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.core import scaling, timeline
+from forecaster.core.arrays import put, shift, take
+from forecaster.core.denoising import DenoiseConfig, denoise
+from forecaster.core.features import StepInputs, calendar, group_inputs
+from forecaster.core.state import InputState, ObservationConfig
+from forecaster.core.timeline import Placement, TimelineState
+from forecaster.records import Booleans, Floats, Integers, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """B readings of distinct series, all (B,).
+
+    `timestamp_ms` epoch ms; `values` NaN where missing; `records`: readings of one record are of one group.
+    """
+
+    timestamp_ms: Integers
+    values: Floats
+    records: Integers
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a wave became. M of its B readings are steps; all but `outcome` speak of those alone.
+
+    Attributes:
+        outcome: of every reading; (B,).
+        position: where in the wave the steps stand, ascending; (M,).
+        tick: on the series' grid; (M,).
+        gap: ticks since the step before; (M,).
+        restarted: the grid, the context and the hidden state begin anew at this step; (M,).
+        time_ms: event time of the tick; (M,).
+        interval_ms: spacing of the grid; (M,).
+        origin: what inputs are counted from, in the units of the series; (M,).
+        truth: raw value minus the origin; NaN where it is missing or no truth; (M,).
+        values: denoised input minus the origin; NaN where missing or masked; (M,).
+        count: valid readings of the series so far; (M,).
+        inputs: of the step; `inputs.context` may be a view of the state, valid until the next wave.
+    """
+
+    outcome: NDArray[np.int8]
+    position: Integers
+    tick: Integers
+    gap: Integers
+    restarted: Booleans
+    time_ms: Integers
+    interval_ms: Integers
+    origin: Floats
+    truth: Floats
+    values: Floats
+    count: Integers
+    inputs: StepInputs
+
+
+def observe(config: ObservationConfig, times: TimelineState, series: InputState, wave: Wave) -> Observed:
+    """The readings are part of the series' states, and their steps' inputs are known.
+
+    Args:
+        config: what shapes the inputs.
+        times: B rows, in the order of the wave; changed in place.
+        series: the same.
+        wave: B readings.
+    """
+    placement = timeline.place(
+        times, wave.timestamp_ms, max_gap_ms=config.max_gap_ms, learns=config.interval_ms == 0
+    )
+    used = np.flatnonzero(placement.outcome <= Outcome.WARMING)
+    whole = len(used) == len(wave.values)
+    part = series if whole else take(series, used)
+    inputs, truth = _clean(config.denoise, part, wave.values if whole else wave.values[used])
+    if config.interval_ms == 0:
+        _remember_warming(part, inputs, placement.restarted[used] & ~placement.settled[used])
+    _restart(part, inputs, placement.restarted[used])
+    _enter(part, inputs, placement.gap[used])
+    if placement.settled.any():
+        _fill_settled(part, times, used, placement)
+    if not whole:
+        put(series, used, part)
+    outcome = placement.outcome
+    without_value = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
+    outcome[without_value] = Outcome.WARMING
+    return _steps(_Used(used, part, inputs, truth), times, placement, wave)
+
+
+def waves(row: Integers) -> list[Integers]:
+    """Returns the positions of the first reading of every row, of the second, and so on, each ascending."""
+    if len(row) == 0:
+        return []
+    order = np.argsort(row, kind="stable")
+    ordered = row[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(np.concatenate([begins, [len(row)]]))
+    turn = np.empty(len(row), np.int64)
+    turn[order] = np.arange(len(row)) - np.repeat(begins, lengths)
+    if lengths.max() == 1:
+        return [np.arange(len(row))]
+    by_turn = np.argsort(turn, kind="stable")
+    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])
+
+
+def _clean(config: DenoiseConfig, part: InputState, values: Floats) -> tuple[Floats, Floats]:
+    """Filters and scaler include the values; returns the denoised inputs and the truths, both (U,)."""
+    part.denoise, inputs, truth = denoise(config, part.denoise, values)
+    scaling.update(part.scaler, inputs)
+    return inputs, truth
+
+
+def _remember_warming(part: InputState, inputs: Floats, begins: Booleans) -> None:
+    part.warming[begins] = np.nan
+    part.warming[:, 1:] = part.warming[:, :-1]
+    part.warming[:, 0] = inputs
+
+
+def _restart(part: InputState, inputs: Floats, restarted: Booleans) -> None:
+    """Where a grid begins anew, the context is empty and counted from the value that begins it."""
+    part.context[restarted] = np.nan
+    anew = (restarted | np.isnan(part.origin)) & ~np.isnan(inputs)
+    part.origin[anew] = inputs[anew]
+
+
+def _enter(part: InputState, inputs: Floats, gap: Integers) -> None:
+    """The context's newest column is this tick's, and `last` is the last valid value."""
+    shift(part.context, gap)
+    relative = inputs - part.origin
+    part.context[:, 0] = relative
+    np.copyto(part.last, relative.astype(np.float32), where=~np.isnan(relative))
+
+
+def _fill_settled(part: InputState, times: TimelineState, used: Integers, placement: Placement) -> None:
+    """The readings from before the interval was known stand in the context where it puts them."""
+    rows = np.flatnonzero(placement.settled[used])
+    stamps = times.recent_ms[used[rows]]
+    interval = times.interval_ms[used[rows], None]
+    back = (stamps[:, :1] - stamps + interval // 2) // interval
+    for column in range(stamps.shape[1] - 1, 0, -1):
+        inside = back[:, column] < part.context.shape[1]
+        at, value = rows[inside], part.warming[rows[inside], column]
+        part.context[at, back[inside, column]] = value - part.origin[at]
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """The readings of a wave that entered their series: positions (U,), states, denoised inputs and truths."""
+
+    position: Integers
+    series: InputState
+    inputs: Floats
+    truth: Floats
+
+
+def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
+    """Returns the part of the used readings that are steps, with their inputs."""
+    among = placement.outcome[used.position] == Outcome.FORECAST
+    whole = bool(among.all())
+    position = used.position if whole else used.position[among]
+    series = used.series if whole else take(used.series, np.flatnonzero(among))
+    values = used.inputs[among] - series.origin
+    tick, interval = times.tick[position], times.interval_ms[position]
+    time_ms = times.start_ms[position] + tick * interval
+    return Observed(
+        outcome=placement.outcome,
+        position=position,
+        tick=tick,
+        gap=placement.gap[position],
+        restarted=placement.restarted[position],
+        time_ms=time_ms,
+        interval_ms=interval,
+        origin=series.origin,
+        truth=used.truth[among] - series.origin,
+        values=values,
+        count=series.scaler.count,
+        inputs=_step_inputs(series, time_ms, placement.gap[position], wave.records[position]),
+    )
+
+
+def _step_inputs(series: InputState, time_ms: Integers, gap: Integers, record: Integers) -> StepInputs:
+    levels = (series.scaler.levels - series.origin[:, None]).astype(np.float32)
+    scale = series.scaler.scale().astype(np.float32)
+    masked = np.isnan(series.context[:, 0]).astype(np.float32)
+    return StepInputs(
+        context=series.context,
+        last=series.last,
+        scale=scale,
+        levels=levels,
+        calendar=calendar(time_ms),
+        masked=masked,
+        gap=(1.0 - 1.0 / gap).astype(np.float32),
+        group=group_inputs(series.context, series.last, scale, levels, masked, record),
+    )

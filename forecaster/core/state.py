@@ -1,0 +1,97 @@
+"""SeriesState: everything that is carried for a series from one reading to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.core.denoising import DenoiseConfig, DenoiseState
+from forecaster.core.pending import PendingState
+from forecaster.core.scaling import ScalerState
+from forecaster.core.timeline import AGREEING, TimelineState
+from forecaster.records import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationConfig:
+    """What shapes a series' inputs.
+
+    Attributes:
+        interval_ms: spacing of the grid; 0 = learned for each series.
+        max_gap_ms: a longer gap begins hidden state, context and pending forecasts anew.
+        context: ticks of denoised inputs that are kept.
+        denoise: the chain of filters.
+    """
+
+    interval_ms: int = 0
+    max_gap_ms: int = 86_400_000
+    context: int = 96
+    denoise: DenoiseConfig = DenoiseConfig()
+
+
+@dataclass
+class InputState:
+    """What a series' inputs are made of; one row a series.
+
+    Attributes:
+        origin: what context and last are counted from, so that 32 bits resolve a small change of a large value; NaN
+            until there was a valid value.
+        last: last valid value, minus the origin; NaN until there was one.
+        context: denoised inputs by tick, newest first, minus the origin; NaN where there was none; (N, W).
+        warming: denoised inputs of the readings before the interval was known, newest first; (N, AGREEING).
+        scaler: scale and levels.
+        denoise: the filters' states.
+    """
+
+    origin: Floats
+    last: NDArray[np.float32]
+    context: NDArray[np.float32]
+    warming: Floats
+    scaler: ScalerState
+    denoise: DenoiseState
+
+    @classmethod
+    def empty(cls, n: int, config: ObservationConfig) -> InputState:
+        """Returns n series without a reading."""
+        return cls(
+            origin=np.full(n, np.nan),
+            last=np.full(n, np.nan, np.float32),
+            context=np.full((n, config.context), np.nan, np.float32),
+            warming=np.full((n, AGREEING), np.nan),
+            scaler=ScalerState.empty(n),
+            denoise=DenoiseState.empty(n, config.denoise),
+        )
+
+
+@dataclass
+class SeriesState:
+    """N rows, one a series; a struct of arrays, and of such structs."""
+
+    timeline: TimelineState
+    inputs: InputState
+    pending: PendingState
+    hidden: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class StateShape:
+    """What the rows of a partition look like: equal shapes make compatible rows."""
+
+    observation: ObservationConfig
+    horizons: tuple[int, ...]
+    levels: int
+    hidden: int
+
+    def empty(self, n: int) -> SeriesState:
+        """Returns n series without a reading."""
+        return SeriesState(
+            timeline=TimelineState.empty(n, self.observation.interval_ms),
+            inputs=InputState.empty(n, self.observation),
+            pending=PendingState.empty(n, self.horizons, self.levels),
+            hidden=np.zeros((n, self.hidden), np.float32),
+        )

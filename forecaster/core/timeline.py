@@ -1,0 +1,210 @@
+"""Event time onto the grid of a series: what is on time, late, twice, too far ahead, and how large a gap is.
+
+Every decision rests on the reading's stamp and on its own series alone: no clock, nothing shared between series. A
+stamp rounds to the nearest tick of a grid that starts at the first stamp of the series.
+
+| stamp | becomes |
+|---|---|
+| after the last tick, by at most the largest gap | a step; ticks between are a gap |
+| of the last tick | DUPLICATE; the first reading of a tick counts |
+| before the last tick | LATE |
+| farther ahead than the largest gap | AHEAD, until the next reading is near it too: then the grid begins anew there |
+| farther behind than the largest gap | LATE, until `BEHIND_RUN` in a row agree: then the grid begins anew there |
+
+With an unknown interval (0), readings are WARMING until `AGREEING` stamps in a row agree on one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+from forecaster.records import Booleans, Integers, Outcome
+
+AGREEING = 4
+BEHIND_RUN = 4
+MIN_GAP_TICKS = 8
+JITTER = 0.1
+UNKNOWN = -1
+WARMING_GAP_MS = 366 * 86_400_000
+"""While the interval is unknown, only a jump of more than a year needs a second reading to confirm it."""
+
+_SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
+COMMON_INTERVALS_MS = np.array(
+    [1, 2, 5, 10, 20, 25, 40, 50, 100, 200, 250, 500]
+    + [n * _SECOND for n in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)]
+    + [n * _MINUTE for n in (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30)]
+    + [n * _HOUR for n in (1, 2, 3, 4, 6, 8, 12)]
+    + [n * _DAY for n in (1, 7)],
+    dtype=np.int64,
+)
+
+
+@dataclass
+class TimelineState:
+    """One row a series.
+
+    Attributes:
+        interval_ms: spacing of the grid; 0 = not known yet.
+        start_ms: stamp of tick 0.
+        tick: the last tick that had a reading; -1 = none yet.
+        recent_ms: the last stamps, newest first, -1 = none; (N, AGREEING).
+        held_ms: the last stamp far ahead or far behind; -1 = none.
+        held_run: how many readings in a row were far behind and in order.
+    """
+
+    interval_ms: Integers
+    start_ms: Integers
+    tick: Integers
+    recent_ms: Integers
+    held_ms: Integers
+    held_run: NDArray[np.int8]
+
+    @classmethod
+    def empty(cls, n: int, interval_ms: int) -> TimelineState:
+        """Returns n series that had no reading yet; `interval_ms` 0 = to be learned."""
+        return cls(
+            interval_ms=np.full(n, interval_ms, np.int64),
+            start_ms=np.zeros(n, np.int64),
+            tick=np.full(n, -1, np.int64),
+            recent_ms=np.full((n, AGREEING), UNKNOWN, np.int64),
+            held_ms=np.full(n, UNKNOWN, np.int64),
+            held_run=np.zeros(n, np.int8),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a wave of readings came to stand; all (B,).
+
+    Attributes:
+        outcome: FORECAST where the reading is a step of its grid.
+        gap: ticks since the reading before; 1 = none missing; meaningful for steps.
+        restarted: the grid begins at this reading: nothing before it counts as neighbouring.
+        settled: the interval became known at this reading: the warming readings before it are `recent_ms`.
+    """
+
+    outcome: NDArray[np.int8]
+    gap: Integers
+    restarted: Booleans
+    settled: Booleans
+
+
+def place(state: TimelineState, timestamp_ms: Integers, *, max_gap_ms: int, learns: bool) -> Placement:
+    """Every reading has an outcome, and `state` holds what the next reading needs; changed in place.
+
+    Args:
+        state: B rows, all distinct series.
+        timestamp_ms: event times, epoch ms; (B,).
+        max_gap_ms: a longer gap begins the grid anew, though never one of up to MIN_GAP_TICKS ticks.
+        learns: the interval is learned from the stamps.
+    """
+    outcome = np.full(len(timestamp_ms), Outcome.WARMING, np.int8)
+    gap = np.ones(len(timestamp_ms), np.int64)
+    restarted = np.zeros(len(timestamp_ms), np.bool_)
+    settled = np.zeros(len(timestamp_ms), np.bool_)
+    known = state.interval_ms > 0
+    interval = np.maximum(state.interval_ms, 1)
+    begun = state.tick >= 0
+
+    position = (timestamp_ms - state.start_ms + interval // 2) // interval
+    ahead = position - state.tick
+    limit = np.maximum(max_gap_ms // interval, MIN_GAP_TICKS)
+    unknown = ~known
+    if unknown.any():
+        newest = state.recent_ms[:, 0]
+        begun = np.where(known, begun, newest != UNKNOWN)
+        ahead = np.where(known, ahead, timestamp_ms - newest)
+        limit = np.where(known, limit, max(WARMING_GAP_MS, max_gap_ms))
+
+    on_time = begun & (ahead > 0) & (ahead <= limit)
+    outcome[begun & (ahead == 0)] = Outcome.DUPLICATE
+    outcome[begun & (ahead < 0)] = Outcome.LATE
+    begins = ~begun
+    wild = begun & (np.abs(ahead) > limit)
+    if wild.any():
+        confirmed = _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, wild)
+        outcome[wild & (ahead > 0)] = Outcome.AHEAD
+        begins |= confirmed
+    state.held_ms[~wild | begins] = UNKNOWN
+    state.held_run[~wild | begins] = 0
+
+    steps = known & (on_time | begins)
+    outcome[steps] = Outcome.FORECAST
+    outcome[unknown & (on_time | begins)] = Outcome.WARMING
+    restarted |= begins
+    gap = np.where(on_time & known, ahead, 1)
+    state.start_ms[begins] = timestamp_ms[begins]
+    np.copyto(state.tick, np.where(begins, 0, position), where=steps)
+    if learns:
+        state.recent_ms[begins] = UNKNOWN
+        crowded = known & begun & (ahead == 0) & (timestamp_ms > state.recent_ms[:, 0])
+        remember = np.flatnonzero(on_time | begins | crowded)
+        state.recent_ms[remember, 1:] = state.recent_ms[remember, :-1]
+        state.recent_ms[remember, 0] = timestamp_ms[remember]
+        settled = _settle(state, unknown & on_time, crowded)
+        outcome[settled] = Outcome.FORECAST
+        restarted |= settled
+        settled &= unknown
+    return Placement(outcome, gap, restarted, settled)
+
+
+def _confirm(
+    state: TimelineState, timestamp_ms: Integers, limit_ms: Integers, ahead: Integers, wild: Booleans
+) -> Booleans:
+    """Holds the wild stamps; true where those held before say that this one is right."""
+    follows = (state.held_ms != UNKNOWN) & (timestamp_ms > state.held_ms)
+    follows &= timestamp_ms - state.held_ms <= limit_ms
+    was_behind = state.held_run > 0
+    forward = wild & (ahead > 0)
+    behind = wild & (ahead < 0)
+    confirmed = forward & follows & ~was_behind
+    run = np.where(behind, np.where(follows & was_behind, state.held_run + 1, 1), 0).astype(np.int8)
+    confirmed |= run >= BEHIND_RUN
+    state.held_run[wild] = run[wild]
+    state.held_ms[wild] = timestamp_ms[wild]
+    return confirmed
+
+
+def _settle(state: TimelineState, warming: Booleans, crowded: Booleans) -> Booleans:
+    """The interval is known where the recent stamps agree on one; where they are crowded, on a finer one."""
+    settled = np.zeros(len(warming), np.bool_)
+    rows = np.flatnonzero((warming | crowded) & (state.recent_ms[:, -1] != UNKNOWN))
+    if not len(rows):
+        return settled
+    interval, ticks = agreed_interval(state.recent_ms[rows])
+    finer = interval * 4 <= state.interval_ms[rows] * 3
+    agreed = (interval > 0) & (warming[rows] | finer)
+    rows = rows[agreed]
+    state.interval_ms[rows] = interval[agreed]
+    state.start_ms[rows] = state.recent_ms[rows, -1]
+    state.tick[rows] = ticks[agreed]
+    settled[rows] = True
+    return settled
+
+
+def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:
+    """Returns the interval that all stamps agree on (0 = none) and the ticks from the oldest to the newest.
+
+    They agree where each difference is a multiple of the smallest one, but for a jitter of a tenth of it. An exact
+    agreement is taken as it is; a jittery one snaps to a common interval (a minute, an hour, ...) near it.
+
+    Args:
+        recent_ms: newest first, strictly descending; (B, AGREEING).
+    """
+    differences = recent_ms[:, :-1] - recent_ms[:, 1:]
+    smallest = differences.min(axis=1, keepdims=True)
+    multiples = (differences + smallest // 2) // np.maximum(smallest, 1)
+    residual = np.abs(differences - multiples * smallest)
+    ticks = multiples.sum(axis=1)
+    estimate = (recent_ms[:, 0] - recent_ms[:, -1]) / np.maximum(ticks, 1)
+    nearest = COMMON_INTERVALS_MS[np.abs(COMMON_INTERVALS_MS - estimate[:, None]).argmin(axis=1)]
+    snapped = np.where(np.abs(nearest - estimate) <= JITTER / 2 * estimate, nearest, np.rint(estimate))
+    interval = np.where(residual.max(axis=1) == 0, smallest[:, 0], snapped.astype(np.int64))
+    agree = (residual <= JITTER * smallest).all(axis=1) & (smallest[:, 0] > 0)
+    return np.where(agree, interval, 0), ticks
+
+

@@ -1,0 +1,160 @@
+"""Readings from files: CSV (gzipped or not) and Parquet; long, wide, or one series a file.
+
+| columns | taken as |
+|---|---|
+| series_id, a time, value | long: each row a reading of the series that it names |
+| a time and one more | the series of the file's name |
+| a time and several more | wide: one group, a series a column, named `<file>/<column>` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from forecaster.errors import UsageError
+from forecaster.records import Floats, Integers, Readings
+
+TIME_NAMES = ("timestamp", "time", "date", "datetime", "ds")
+_EPOCH_MS_FLOOR = 100_000_000_000
+"""Numbers below this are no epoch milliseconds of our time (1973)."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """N readings of S series, in the order of time.
+
+    Attributes:
+        series_ids: the S series.
+        row: which series each reading is of; (N,).
+        timestamp_ms: epoch ms, UTC, ascending; (N,).
+        values: NaN where missing; (N,).
+        records: readings of one record are of one group; (N,).
+    """
+
+    series_ids: list[str]
+    row: Integers
+    timestamp_ms: Integers
+    values: Floats
+    records: Integers
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def readings(self, begin: int, end: int) -> Readings:
+        """Returns the readings from `begin` up to `end`, as they would come out of the decoder."""
+        span = slice(begin, end)
+        names = [self.series_ids[row] for row in self.row[span].tolist()]
+        return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
+
+    def until(self, share: float) -> int:
+        """Returns how many readings lie in the first `share` (0..1) of the span of time."""
+        if not len(self) or share <= 0:
+            return 0
+        begin, end = int(self.timestamp_ms[0]), int(self.timestamp_ms[-1])
+        return int(np.searchsorted(self.timestamp_ms, begin + share * (end - begin), side="left"))
+
+
+def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> History:
+    """Returns the readings of all files together.
+
+    Args:
+        paths: files; what they are called ends in .csv, .csv.gz or .parquet.
+        time_columns: the column of the event time, or several that together spell it; none = found by name.
+
+    Raises:
+        UsageError: a file cannot be read as one of the three shapes; names the file and what was looked for.
+    """
+    return join([_long(path, time_columns) for path in paths])
+
+
+def join(frames: Sequence[pd.DataFrame]) -> History:
+    """Returns the readings of frames with the columns series_id, timestamp_ms, value, record, in order of time."""
+    shifted, records = [], 0
+    for frame in frames:
+        shifted.append(frame.assign(record=frame["record"] + records))
+        records += int(frame["record"].max()) + 1 if len(frame) else 0
+    table = pd.concat(shifted, ignore_index=True)
+    table = table.sort_values(["timestamp_ms", "record"], kind="stable", ignore_index=True)
+    row, names = pd.factorize(table["series_id"])
+    return History(
+        series_ids=[str(name) for name in names],
+        row=row.astype(np.int64),
+        timestamp_ms=table["timestamp_ms"].to_numpy(np.int64),
+        values=table["value"].to_numpy(np.float64),
+        records=table["record"].to_numpy(np.int64),
+    )
+
+
+def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
+    frame = _read(path)
+    columns = list(time_columns) or _time_column(frame, path)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UsageError(f"{path}: no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}")
+    stamps = _stamps(frame, columns, path)
+    rest = frame.drop(columns=columns)
+    if {"series_id", "value"} <= set(rest.columns):
+        values = _numbers(rest["value"], path)
+        return _frame(rest["series_id"].astype(str).to_numpy(), stamps, values, np.arange(len(rest)))
+    name = path.name.split(".")[0]
+    names = [name] if rest.shape[1] == 1 else [f"{name}/{column}" for column in rest.columns]
+    if not names:
+        raise UsageError(f"{path}: no column beside the time {', '.join(columns)}")
+    values = np.column_stack([_numbers(rest[column], path) for column in rest.columns])
+    rows, series = values.shape
+    records = np.repeat(np.arange(rows), series)
+    return _frame(np.tile(np.array(names, object), rows), np.repeat(stamps, series), values.reshape(-1), records)
+
+
+def _frame(series_id: np.ndarray, stamps: Integers, values: Floats, records: Integers) -> pd.DataFrame:  # type: ignore[type-arg]
+    return pd.DataFrame({"series_id": series_id, "timestamp_ms": stamps, "value": values, "record": records})
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path}: cannot be read as CSV or Parquet: {error}") from error
+
+
+def _time_column(frame: pd.DataFrame, path: Path) -> list[str]:
+    for column in frame.columns:
+        if str(column).lower() in TIME_NAMES:
+            return [str(column)]
+    raise UsageError(f"{path}: which column is the time? None is called {', '.join(TIME_NAMES)}: name it with --time")
+
+
+def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> Integers:
+    """Returns epoch milliseconds; naive stamps are UTC, whole numbers are epoch milliseconds."""
+    column = frame[columns[0]]
+    if len(columns) > 1:
+        column = frame[list(columns)].astype(str).agg(" ".join, axis=1)
+    if pd.api.types.is_numeric_dtype(column):
+        if len(column) and (column.isna().any() or column.min() < _EPOCH_MS_FLOOR):
+            raise UsageError(f"{path}: numbers in {columns[0]!r} must be epoch milliseconds")
+        return column.to_numpy(np.int64)
+    try:
+        parsed = pd.to_datetime(column, utc=True)
+    except ValueError:
+        try:
+            parsed = pd.to_datetime(column, utc=True, format="mixed")
+        except ValueError as error:
+            raise UsageError(f"{path}: {' '.join(columns)} is no time: {error}") from error
+    if parsed.isna().any():
+        raise UsageError(f"{path}: row {int(parsed.isna().argmax()) + 1} has no {' '.join(columns)}")
+    return parsed.dt.as_unit("ms").astype(np.int64).to_numpy()
+
+
+def _numbers(column: pd.Series, path: Path) -> Floats:  # type: ignore[type-arg]
+    try:
+        values = pd.to_numeric(column).to_numpy(np.float64)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: column {column.name!r} holds what is no number: {error}") from error
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,114 @@
+"""Published forecasts against what came true: what a reader of the forecasts topic can see for himself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forecaster.core.metrics import mase
+from forecaster.records import Floats, Integers
+
+
+@dataclass(frozen=True, slots=True)
+class Truths:
+    """What came true, by series and tick.
+
+    Attributes:
+        start_ms: event time of column 0.
+        interval_ms: between columns.
+        values: NaN where there was none; series by tick.
+        train_ticks: so many first columns were trained on: they fix the scale of mase.
+    """
+
+    start_ms: int
+    interval_ms: int
+    values: Mapping[str, Floats]
+    train_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Errors over all series and horizons; mase is the mean of the series' own."""
+
+    forecasts: int
+    scored: int
+    mae: dict[str, float]
+    mase: dict[str, float]
+    interval_coverage: float
+
+
+class Scoreboard:
+    """Collects decoded forecast records, and scores them against the truths."""
+
+    def __init__(self, truths: Truths, season_ticks: int) -> None:
+        self._truths = truths
+        self._season = season_ticks
+        self._ticks: dict[str, list[int]] = {name: [] for name in truths.values}
+        self._points: dict[str, list[Sequence[float]]] = {name: [] for name in truths.values}
+        self._bounds: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {name: [] for name in truths.values}
+        self.latest: dict[str, dict[str, Any]] = {}
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """The record is part of the score; its outermost quantiles are its interval."""
+        name = record["series_id"]
+        quantiles = list(record["quantiles"].values())
+        self._ticks[name].append((record["timestamp"] - self._truths.start_ms) // self._truths.interval_ms)
+        self._points[name].append(record["point"])
+        self._bounds[name].append((quantiles[0], quantiles[-1]))
+        self.latest[name] = dict(record)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ticks.values()))
+
+    def totals(self) -> Totals:
+        """Returns the score of everything added so far."""
+        errors: dict[str, list[Floats]] = {"forecast": [], "last value": [], "seasonal naive": []}
+        relative: dict[str, list[float]] = {name: [] for name in errors}
+        inside: list[Floats] = []
+        for series, truth in self._truths.values.items():
+            if not self._ticks[series]:
+                continue
+            history = truth[: self._truths.train_ticks]
+            for name, error in self._errors(series, inside).items():
+                errors[name].append(error)
+                relative[name].append(mase(error, history))
+        joined = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in errors.items()}
+        covered = np.concatenate(inside) if inside else np.empty(0)
+        return Totals(
+            forecasts=len(self),
+            scored=len(covered),
+            mae={name: float(np.mean(np.abs(error))) if len(error) else np.nan for name, error in joined.items()},
+            mase={name: float(np.nanmean(values)) if values else np.nan for name, values in relative.items()},
+            interval_coverage=float(covered.mean()) if len(covered) else np.nan,
+        )
+
+    def _errors(self, series: str, inside: list[Floats]) -> dict[str, Floats]:
+        """Returns the errors at every target that came true, and appends whether it was inside the interval."""
+        truth = self._truths.values[series]
+        made: Integers = np.array(self._ticks[series], np.int64)
+        points = np.array(self._points[series], np.float64)
+        bounds = np.array(self._bounds[series], np.float64)
+        horizons = np.arange(1, points.shape[1] + 1)
+        target = made[:, None] + horizons
+        actual = _at(truth, target)
+        last = _at(_filled(truth), made)[:, None]
+        season = _at(_filled(truth), target - self._season * -(-horizons // self._season))
+        forecasts = {"forecast": points, "last value": last, "seasonal naive": season}
+        scored = np.isfinite(actual) & np.isfinite(last) & np.isfinite(season)
+        inside.append(((actual >= bounds[:, 0]) & (actual <= bounds[:, 1]))[scored].astype(np.float64))
+        return {name: np.broadcast_to(actual - values, actual.shape)[scored] for name, values in forecasts.items()}
+
+
+def _at(values: Floats, ticks: Integers) -> Floats:
+    """Returns the values at these ticks; NaN outside."""
+    inside = (ticks >= 0) & (ticks < len(values))
+    return np.where(inside, values[np.clip(ticks, 0, len(values) - 1)], np.nan)
+
+
+def _filled(values: Floats) -> Floats:
+    """Returns the last valid value at each tick."""
+    position = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values))))
+    return values[position]

@@ -1,0 +1,199 @@
+"""The way of a reading, after decoding and before publishing: one pure function, `advance`.
+
+It knows no clock and no broker. It works on the batch's own copy of the touched rows, which the table adopts only when
+the transaction has committed: an aborted batch leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from forecaster.core.arrays import put, take
+from forecaster.core.model import Model
+from forecaster.core.observation import Observed, Wave, observe, waves
+from forecaster.core.pending import Matured, PendingState, Ring
+from forecaster.core.state import ObservationConfig, SeriesState, StateShape
+from forecaster.records import Floats, Forecasts, Integers, Outputs, Readings, Scores
+
+GENESIS = "none"
+"""The id of the checkpoint before any training: the point is the last value."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """What a pipeline forecasts, from what.
+
+    Attributes:
+        observation: what shapes the inputs.
+        horizons: ticks ahead, ascending.
+        quantile_levels: ascending, in (0, 1).
+    """
+
+    observation: ObservationConfig
+    horizons: tuple[int, ...]
+    quantile_levels: tuple[float, ...]
+
+    def shape(self, model: Model | None) -> StateShape:
+        """Returns what the rows look like that this pipeline keeps for that model."""
+        hidden = 0 if model is None else model.state_size
+        return StateShape(self.observation, self.horizons, len(self.quantile_levels), hidden)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N readings, and in which row of the batch's copy each one's series stands; `row` (N,)."""
+
+    readings: Readings
+    row: Integers
+
+
+def advance(config: PipelineConfig, model: Model | None, state: SeriesState, batch: Batch) -> Outputs:
+    """The rows include the readings, and every reading that is a step of its series has its forecast.
+
+    The k-th reading of each series goes in wave k: a series' readings stay in order, and all series step at once. The
+    result of a row is the same, bit by bit, whatever else is in the batch.
+
+    Args:
+        config: what to forecast.
+        model: what forecasts; None before any training: the last value, its spread from the differences seen.
+        state: the batch's own copy of the rows, changed in place.
+        batch: the readings in the order of the log.
+
+    Returns:
+        Outcomes of all N readings; forecasts and scores of the M that are steps, in the order of the log.
+    """
+    outcomes = np.empty(len(batch.row), np.int8)
+    ring = Ring(config.horizons, len(config.quantile_levels))
+    parts: list[tuple[Forecasts, Scores]] = []
+    for positions in waves(batch.row):
+        wave = Wave(
+            batch.readings.timestamp_ms[positions],
+            batch.readings.values[positions],
+            batch.readings.records[positions],
+        )
+        rows = batch.row[positions]
+        whole = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
+        part = state if whole else take(state, rows)
+        observed = observe(config.observation, part.timeline, part.inputs, wave)
+        outcomes[positions] = observed.outcome
+        matured, values = _step(ring, config, model, part, observed)
+        if not whole:
+            put(state, rows, part)
+        where = _Where(positions[observed.position], wave.timestamp_ms[observed.position])
+        parts.append((_forecasts(config, model, observed, where, values), _scores(observed, where, matured)))
+    return _in_order_of_the_log(config, outcomes, parts)
+
+
+def _step(
+    ring: Ring, config: PipelineConfig, model: Model | None, part: SeriesState, observed: Observed
+) -> tuple[Matured, Floats]:
+    """The steps' hidden states and pending forecasts include this tick.
+
+    Returns:
+        What matured, and the forecasts as (forecast - last) / scale: the point, then the quantiles; (M, K, J).
+    """
+    whole = len(observed.position) == len(part)
+    pending = part.pending if whole else take(part.pending, observed.position)
+    hidden = part.hidden if whole else part.hidden[observed.position]
+    ring.clear(pending, observed.restarted)
+    hidden[observed.restarted] = 0.0
+    matured = ring.mature(pending, observed.tick, observed.gap)
+    ring.learn_drift(pending, observed.truth, matured, observed.count)
+    if model is None:
+        values = _genesis(ring, config, pending, observed)
+    else:
+        step = model.forecast(observed.inputs, hidden)
+        hidden[:] = step.state
+        centre = step.centre[:, None, :].astype(np.float64)
+        values = np.concatenate([centre, centre + step.offsets], axis=1)
+    ring.store(pending, observed.tick, observed.inputs.last, observed.inputs.scale, values)
+    if not whole:
+        put(part.pending, observed.position, pending)
+        part.hidden[observed.position] = hidden
+    return matured, values
+
+
+def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> Floats:
+    """Returns the last value, with normal quantiles of the last value's errors so far; (M, K, J)."""
+    scale = observed.inputs.scale
+    drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
+    drift[observed.count < 2] = 0.0
+    normal = np.array([0.0, *(NormalDist().inv_cdf(level) for level in config.quantile_levels)])
+    return np.asarray(normal[:, None] * drift[:, None, :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """The steps of a wave: their positions in the readings and their stamps; (M,)."""
+
+    reading: Integers
+    timestamp_ms: Integers
+
+
+def _forecasts(
+    config: PipelineConfig, model: Model | None, observed: Observed, where: _Where, values: Floats
+) -> Forecasts:
+    scale = observed.inputs.scale.astype(np.float64)[:, None, None]
+    last = (observed.origin + observed.inputs.last)[:, None, None]
+    absolute = values * scale + last
+    horizons = np.array(config.horizons, np.int64)
+    return Forecasts(
+        reading=where.reading,
+        timestamp_ms=where.timestamp_ms,
+        target_ms=observed.time_ms[:, None] + horizons * observed.interval_ms[:, None],
+        point=absolute[:, 0],
+        quantiles=absolute[:, 1:],
+        spread_known=observed.count >= 2,
+        checkpoint=GENESIS if model is None else model.id,
+    )
+
+
+def _scores(observed: Observed, where: _Where, matured: Matured) -> Scores:
+    origin = observed.origin[:, None]
+    return Scores(
+        reading=where.reading,
+        truth=observed.truth + observed.origin,
+        point=matured.values[:, 0] + origin,
+        quantiles=matured.values[:, 1:] + origin[:, None],
+        last_value=matured.last + origin,
+    )
+
+
+def _in_order_of_the_log(
+    config: PipelineConfig, outcomes: np.ndarray[tuple[int], np.dtype[np.int8]], parts: Sequence[tuple[Forecasts, Scores]]
+) -> Outputs:
+    if len(parts) == 1:
+        return Outputs(outcomes, *parts[0])
+    if not parts:
+        return _nothing(config)
+    forecasts, scores = [part[0] for part in parts], [part[1] for part in parts]
+    order = np.argsort(np.concatenate([part.reading for part in forecasts]), kind="stable")
+
+    def joined(name: str, of: Sequence[Forecasts] | Sequence[Scores]) -> np.ndarray:  # type: ignore[type-arg]
+        return np.concatenate([getattr(part, name) for part in of])[order]
+
+    return Outputs(
+        outcomes,
+        Forecasts(
+            *(joined(name, forecasts) for name in ("reading", "timestamp_ms", "target_ms", "point", "quantiles")),
+            spread_known=joined("spread_known", forecasts),
+            checkpoint=forecasts[0].checkpoint,
+        ),
+        Scores(*(joined(name, scores) for name in ("reading", "truth", "point", "quantiles", "last_value"))),
+    )
+
+
+def _nothing(config: PipelineConfig) -> Outputs:
+    horizons, levels = len(config.horizons), len(config.quantile_levels)
+    none = np.empty(0, np.int64)
+    point, quantiles = np.empty((0, horizons)), np.empty((0, levels, horizons))
+    targets = np.empty((0, horizons), np.int64)
+    return Outputs(
+        np.empty(0, np.int8),
+        Forecasts(none, none, targets, point, quantiles, np.empty(0, np.bool_), GENESIS),
+        Scores(none, np.empty(0), point, quantiles, point),
+    )

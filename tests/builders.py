@@ -1,0 +1,89 @@
+"""Builders with defaults: tests name only what matters to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from forecaster.core.denoising import DenoiseConfig
+from forecaster.core.features import FeatureConfig
+from forecaster.core.model import Checkpoint, Model
+from forecaster.core.network import Network, NetworkConfig
+from forecaster.core.state import ObservationConfig
+from forecaster.records import Outputs, Readings
+from forecaster.serving.pipeline import Batch, PipelineConfig, advance
+from forecaster.serving.table import Partitions
+
+HOUR_MS = 3_600_000
+START_MS = 1_735_689_600_000
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[int] | None = None) -> Readings:
+    """Readings from (series_id, epoch ms, value or None); each its own record unless `records` says otherwise."""
+    rows = list(rows)
+    return Readings(
+        series_ids=[row[0] for row in rows],
+        timestamp_ms=np.array([row[1] for row in rows], np.int64),
+        values=np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64),
+        records=np.arange(len(rows)) if records is None else np.array(records, np.int64),
+    )
+
+
+def hourly(values: Iterable[float | None], series_id: str = "pump", start: int = 0) -> list[tuple[str, int, float | None]]:
+    """One reading an hour."""
+    return [(series_id, START_MS + (start + hour) * HOUR_MS, value) for hour, value in enumerate(values)]
+
+
+def pipeline_config(
+    *, interval_ms: int = HOUR_MS, horizon: int = 4, context: int = 12, chain: tuple[str, ...] = ()
+) -> PipelineConfig:
+    observation = ObservationConfig(
+        interval_ms=interval_ms, max_gap_ms=24 * HOUR_MS, context=context, denoise=DenoiseConfig(chain=chain)
+    )
+    return PipelineConfig(observation, tuple(range(1, horizon + 1)), LEVELS)
+
+
+def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Model:
+    """A model with random weights and a random readout: wrong, but sensitive to everything."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    network_config = NetworkConfig(
+        cell=cell,  # type: ignore[arg-type]
+        hidden_size=8,
+        horizons=config.horizons,
+        quantile_levels=config.quantile_levels,
+        features=FeatureConfig(context=config.observation.context),
+        **options,  # type: ignore[arg-type]
+    )
+    network = Network(network_config)
+    weights = {
+        name: torch.randn(weight.shape, generator=generator) * 0.3 for name, weight in network.state_dict().items()
+    }
+    size = network_config.features.readout_size + network_config.hidden_size
+    readout = torch.randn((size, len(config.horizons)), generator=generator) * 0.1
+    return Model(Checkpoint(f"random-{seed}", network_config, weights, readout, {}))
+
+
+class Serving:
+    """The pipeline and its table without a broker: what the worker does with a batch, by hand."""
+
+    def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
+        self.config = config or pipeline_config()
+        self.model = model
+        self.partitions = Partitions(self.config.shape(model))
+        self.partitions.open(0)
+
+    def dropped(self, batch: Readings) -> Outputs:
+        """Outputs of a batch whose transaction did not commit."""
+        checkout = self.partitions.checkout(batch.series_ids, np.zeros(len(batch), np.int64))
+        return advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
+
+    def feed(self, batch: Readings) -> Outputs:
+        """Outputs of a batch whose transaction committed."""
+        checkout = self.partitions.checkout(batch.series_ids, np.zeros(len(batch), np.int64))
+        outputs = advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
+        self.partitions.adopt(checkout)
+        return outputs

@@ -1,0 +1,43 @@
+"""Arbitrary streams of readings: every reading has one outcome, and only steps have forecasts."""
+
+from __future__ import annotations
+
+import numpy as np
+from builders import HOUR_MS, START_MS, Serving, pipeline_config, random_model, readings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forecaster.records import Outcome
+
+stamps = st.one_of(
+    st.integers(0, 60).map(lambda hour: START_MS + hour * HOUR_MS),
+    st.integers(0, 253_402_300_799_999),
+)
+values = st.one_of(st.none(), st.floats(-1e30, 1e30), st.integers(-5, 5).map(float))
+streams = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), stamps, values), max_size=60)
+CONFIGS = {
+    (interval, chain): pipeline_config(interval_ms=interval, chain=chain)
+    for interval in (0, HOUR_MS)
+    for chain in ((), ("range", "hampel", "stuck"))
+}
+MODELS = {key: random_model(config) for key, config in CONFIGS.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams, st.sampled_from(sorted(CONFIGS)), st.booleans(), st.integers(1, 20))
+def test_accepted_and_dropped_readings_are_all_readings(
+    rows: list[tuple[str, int, float | None]], key: tuple[int, tuple[str, ...]], trained: bool, size: int
+) -> None:
+    serving = Serving(CONFIGS[key], MODELS[key] if trained else None)
+    for begin in range(0, len(rows), size):
+        batch = readings(rows[begin : begin + size])
+        outputs = serving.feed(batch)
+        assert len(outputs.outcomes) == len(batch)
+        accepted = np.flatnonzero(outputs.outcomes == Outcome.FORECAST)
+        np.testing.assert_array_equal(outputs.forecasts.reading, accepted)
+        np.testing.assert_array_equal(outputs.scores.reading, accepted)
+        assert np.isfinite(outputs.forecasts.point).all()
+        assert np.isfinite(outputs.forecasts.quantiles).all()
+        assert (np.diff(outputs.forecasts.quantiles, axis=1) >= 0).all()
+        assert (outputs.forecasts.target_ms > outputs.forecasts.timestamp_ms[:, None] - 366 * 86_400_000).all()
+        assert np.isfinite(serving.partitions[0].state.hidden).all()

@@ -1,0 +1,219 @@
+"""The way of a reading: what is forecast, what is scored, and what may depend on what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import HOUR_MS, START_MS, Serving, hourly, pipeline_config, random_model, readings
+
+from forecaster.core.arrays import arrays, convert
+from forecaster.records import Outcome, Outputs
+
+
+def noisy(hours: int, seed: int = 0) -> list[float | None]:
+    return np.random.default_rng(seed).normal(20, 3, hours).round(3).tolist()
+
+
+def with_gaps(rows: list, every: int = 7) -> list:
+    return [row for number, row in enumerate(rows) if number % every]
+
+
+def rows_of(outputs: Outputs) -> list[tuple[int, bytes, bytes]]:
+    forecasts = outputs.forecasts
+    parts = zip(forecasts.timestamp_ms, forecasts.point, forecasts.quantiles, strict=True)
+    return [(int(stamp), point.tobytes(), quantiles.tobytes()) for stamp, point, quantiles in parts]
+
+
+def snapshot(serving: Serving) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in arrays(serving.partitions[0].state)}
+
+
+@pytest.fixture(params=["none", "gru", "lstm", "rnn"])
+def serving(request: pytest.FixtureRequest) -> Serving:
+    config = pipeline_config()
+    return Serving(config, None if request.param == "none" else random_model(config, cell=request.param))
+
+
+def test_before_any_training_the_point_is_the_last_value_from_the_first_reading_on() -> None:
+    outputs = Serving().feed(readings(hourly([3.0, 5.0])))
+    assert outputs.forecasts.checkpoint == "none"
+    np.testing.assert_array_equal(outputs.forecasts.point, [[3.0] * 4, [5.0] * 4])
+    assert outputs.forecasts.spread_known.tolist() == [False, True]
+    assert (outputs.forecasts.quantiles[0] == 3.0).all()
+    assert (np.diff(outputs.forecasts.quantiles[1], axis=0) > 0).all()
+
+
+def test_the_spread_before_training_follows_the_differences_seen() -> None:
+    values = np.cumsum(np.random.default_rng(0).normal(size=600)).tolist()
+    outputs = Serving().feed(readings(hourly(values)))
+    inside = (outputs.scores.truth[:, None] >= outputs.scores.quantiles[:, 0]) & (
+        outputs.scores.truth[:, None] <= outputs.scores.quantiles[:, 2]
+    )
+    matured = ~np.isnan(outputs.scores.point)
+    assert 0.74 < inside[matured].mean() < 0.86
+
+
+def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> None:
+    serving = Serving(pipeline_config(interval_ms=0))
+    outputs = serving.feed(readings(hourly([1.0, 2.0, 3.0, 4.0, 5.0])))
+    assert outputs.outcomes.tolist() == [Outcome.WARMING] * 3 + [Outcome.FORECAST] * 2
+    assert outputs.forecasts.target_ms[0].tolist() == [START_MS + hour * HOUR_MS for hour in range(4, 8)]
+    np.testing.assert_array_equal(serving.partitions[0].state.inputs.context[0, :5] + 1.0, [5, 4, 3, 2, 1])
+
+
+def test_a_missing_reading_is_forecast_from_the_last_valid_value() -> None:
+    outputs = Serving().feed(readings(hourly([3.0, 5.0, None])))
+    np.testing.assert_array_equal(outputs.forecasts.point[2], [5.0] * 4)
+    assert np.isnan(outputs.scores.truth[2])
+
+
+def test_a_series_without_any_value_is_warming() -> None:
+    outputs = Serving().feed(readings(hourly([None, None, 4.0])))
+    assert outputs.outcomes.tolist() == [Outcome.WARMING, Outcome.WARMING, Outcome.FORECAST]
+    assert np.isfinite(outputs.forecasts.point).all()
+
+
+def test_a_reading_scores_the_forecast_of_each_horizon_made_that_many_ticks_ago(serving: Serving) -> None:
+    outputs = serving.feed(readings(hourly(noisy(40))))
+    for tick in range(40):
+        for column, horizon in enumerate(serving.config.horizons):
+            if tick < horizon:
+                assert np.isnan(outputs.scores.point[tick, column])
+            else:
+                made = outputs.forecasts.point[tick - horizon, column]
+                assert outputs.scores.point[tick, column] == pytest.approx(made, rel=2e-3, abs=2e-2)
+
+
+def test_no_forecast_depends_on_a_later_reading(serving: Serving) -> None:
+    values = noisy(60)
+    changed = [*values[:40], *noisy(20, seed=9)]
+    other = Serving(serving.config, serving.model)
+    first = rows_of(serving.feed(readings(hourly(values))))
+    second = rows_of(other.feed(readings(hourly(changed))))
+    assert first[:40] == second[:40]
+    assert first[40:] != second[40:]
+
+
+def test_a_dropped_batch_leaves_no_trace(serving: Serving) -> None:
+    serving.feed(readings(hourly(noisy(30))))
+    before = snapshot(serving)
+    batch = readings(hourly(noisy(10), start=30) + hourly(noisy(10), series_id="new"))
+    dropped = rows_of(serving.dropped(batch))
+    assert snapshot(serving) == before
+    assert serving.partitions.series == 1
+    assert rows_of(serving.feed(batch)) == dropped
+
+
+def test_batches_of_any_size_give_the_same_forecasts_bit_by_bit(serving: Serving) -> None:
+    series = [with_gaps(hourly(noisy(50, seed), f"pump-{seed}", start=seed % 5)) for seed in range(70)]
+    rows = sorted((row for one in series for row in one), key=lambda row: (row[1], row[0]))
+    one_by_one = Serving(serving.config, serving.model)
+    sizes = np.random.default_rng(1).integers(1, 200, 100)
+    together: list[tuple[int, bytes, bytes]] = []
+    begin = 0
+    for size in sizes:
+        if begin < len(rows):
+            together += rows_of(serving.feed(readings(rows[begin : begin + size])))
+            begin += size
+    singly = [row for reading in rows[:begin] for row in rows_of(one_by_one.feed(readings([reading])))]
+    assert together == singly
+
+
+def test_a_group_is_untouched_by_another_group(serving: Serving) -> None:
+    def groups(second: float) -> tuple[list, list[int]]:
+        rows, records = [], []
+        for hour in range(30):
+            for series, value in (("a/x", hour % 5), ("a/y", -hour % 7), ("b/x", second * hour), ("b/y", second)):
+                rows.append((series, START_MS + hour * HOUR_MS, float(value)))
+                records.append(2 * hour + series.startswith("b"))
+        return rows, records
+
+    other = Serving(serving.config, serving.model)
+    first = serving.feed(readings(*groups(1.0)))
+    second = other.feed(readings(*groups(250.0)))
+    mine = np.arange(len(first.forecasts)) % 4 < 2
+    np.testing.assert_array_equal(first.forecasts.point[mine], second.forecasts.point[mine])
+    np.testing.assert_array_equal(first.forecasts.quantiles[mine], second.forecasts.quantiles[mine])
+    assert (first.forecasts.point[~mine] != second.forecasts.point[~mine]).any()
+
+
+def test_series_of_one_group_see_each_other() -> None:
+    config = pipeline_config()
+    model = random_model(config)
+
+    def last_forecast(companion: float) -> np.ndarray:
+        rows, records = [], []
+        for hour in range(20):
+            rows += [("a/x", START_MS + hour * HOUR_MS, hour % 5), ("a/y", START_MS + hour * HOUR_MS, hour % 3)]
+            records += [hour, hour]
+        rows[-1] = (rows[-1][0], rows[-1][1], companion)
+        return Serving(config, model).feed(readings(rows, records)).forecasts.point[-2]
+
+    assert (last_forecast(1.0) != last_forecast(9.0)).any()
+
+
+def test_a_long_gap_begins_context_and_hidden_state_anew_and_keeps_the_scale() -> None:
+    config = pipeline_config()
+    serving = Serving(config, random_model(config))
+    serving.feed(readings(hourly(noisy(30))))
+    scale = serving.partitions[0].state.inputs.scaler.scale().copy()
+    away = 40 * 24
+    outputs = serving.feed(readings(hourly([20.0, 21.0], start=away)))
+    assert outputs.outcomes.tolist() == [Outcome.AHEAD, Outcome.FORECAST]
+    state = serving.partitions[0].state
+    assert np.isnan(state.inputs.context[0, 1:]).all()
+    assert state.inputs.scaler.scale()[0] == pytest.approx(scale[0], rel=0.2)
+    assert np.isnan(outputs.scores.point).all()
+
+
+def test_large_offsets_do_not_drown_small_changes() -> None:
+    config = pipeline_config()
+    model = random_model(config)
+    values = np.round(np.random.default_rng(0).normal(size=40) * 64) / 64
+    plain = Serving(config, model).feed(readings(hourly(values.tolist())))
+    offset = Serving(config, model).feed(readings(hourly((values + 2.0**33).tolist())))
+    np.testing.assert_allclose(offset.forecasts.point - 2.0**33, plain.forecasts.point, atol=1e-4)
+
+
+def test_huge_tiny_and_constant_series_give_finite_forecasts(serving: Serving) -> None:
+    rows = [
+        *hourly([1e30, -1e30, 1e30, 0.0] * 5, "huge"),
+        *hourly([1e-30, 3e-30, 0.0] * 6, "tiny"),
+        *hourly([7.0] * 20, "constant"),
+    ]
+    outputs = serving.feed(readings(rows))
+    assert len(outputs.forecasts) == len(rows)
+    assert np.isfinite(outputs.forecasts.quantiles).all()
+    assert np.isfinite(outputs.forecasts.point).all()
+    assert (np.diff(outputs.forecasts.quantiles, axis=1) >= 0).all()
+    np.testing.assert_array_equal(outputs.forecasts.point[-20:], 7.0)
+
+
+def test_an_empty_batch_gives_nothing(serving: Serving) -> None:
+    outputs = serving.feed(readings([]))
+    assert len(outputs.forecasts) == 0
+    assert len(outputs.outcomes) == 0
+
+
+def test_the_rows_of_partitions_are_apart() -> None:
+    serving = Serving()
+    serving.partitions.open(1)
+    batch = readings(hourly([1.0]) + hourly([100.0]))
+    checkout = serving.partitions.checkout(batch.series_ids, np.array([0, 1]))
+    assert checkout.row.tolist() == [0, 1]
+    serving.partitions.adopt(checkout)
+    assert (len(serving.partitions[0]), len(serving.partitions[1])) == (1, 1)
+    serving.partitions.close(1)
+    assert serving.partitions.series == 1
+
+
+def test_a_table_grows_with_its_series() -> None:
+    serving = Serving()
+    ids = [f"s-{number}" for number in range(1000)]
+    for hour in range(2):
+        serving.feed(readings([(name, START_MS + hour * HOUR_MS, float(n)) for n, name in enumerate(ids)]))
+    state = serving.partitions[0].state
+    assert len(state) == 1000
+    assert serving.partitions[0].series_ids == ids
+    np.testing.assert_array_equal(state.inputs.origin, np.arange(1000))
+    assert convert(state, np.copy).timeline.tick.tolist() == [1] * 1000
