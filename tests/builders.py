@@ -52,7 +52,7 @@ def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **
     generator = torch.Generator().manual_seed(seed)
     network_config = NetworkConfig(
         cell=cell,  # type: ignore[arg-type]
-        hidden_size=8,
+        hidden_size=16,
         horizons=config.horizons,
         quantile_levels=config.quantile_levels,
         features=FeatureConfig(context=config.observation.context),

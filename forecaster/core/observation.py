@@ -6,7 +6,7 @@ trained on exactly what it will be fed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,20 +95,47 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     return _steps(_Used(used, part, inputs, truth), times, placement, wave)
 
 
-def waves(row: Integers) -> list[Integers]:
-    """Returns the positions of the first reading of every row, of the second, and so on, each ascending."""
-    if len(row) == 0:
-        return []
+def waves(row: Integers, records: Integers) -> list[Integers]:
+    """Returns the positions of the readings of each wave, ascending.
+
+    A wave has one reading of a series at most, in their order, and all readings of a record: a group steps together.
+
+    Args:
+        row: of each reading; (N,).
+        records: ascending; (N,).
+    """
+    turn = _turns(row)
+    begins = np.flatnonzero(np.diff(records, prepend=-1))
+    if len(begins) < len(row):
+        low, high = np.minimum.reduceat(turn, begins), np.maximum.reduceat(turn, begins)
+        if (low != high).any():
+            turn = _turns_of_groups(row, begins)
+    if not len(turn) or not turn.any():
+        return [np.arange(len(row))] if len(row) else []
+    order = np.argsort(turn, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(turn))[:-1])
+
+
+def _turns(row: Integers) -> Integers:
+    """Returns how many readings of the same series come before each."""
     order = np.argsort(row, kind="stable")
     ordered = row[order]
-    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    lengths = np.diff(np.concatenate([begins, [len(row)]]))
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    lengths = np.diff(begins, append=len(row))
     turn = np.empty(len(row), np.int64)
     turn[order] = np.arange(len(row)) - np.repeat(begins, lengths)
-    if lengths.max() == 1:
-        return [np.arange(len(row))]
-    by_turn = np.argsort(turn, kind="stable")
-    return np.split(by_turn, np.cumsum(np.bincount(turn))[:-1])
+    return turn
+
+
+def _turns_of_groups(row: Integers, begins: Integers) -> Integers:
+    """Returns the turn of each reading where records of a group do not all name the same series."""
+    turn = np.empty(len(row), np.int64)
+    next_turn: dict[int, int] = {}
+    for begin, end in zip(begins, [*begins[1:], len(row)], strict=True):
+        series = row[begin:end].tolist()
+        turn[begin:end] = mine = max(next_turn.get(one, 0) for one in series)
+        next_turn.update((one, mine + 1) for one in series)
+    return turn
 
 
 def _clean(config: DenoiseConfig, part: InputState, values: Floats) -> tuple[Floats, Floats]:
@@ -190,7 +217,7 @@ def _step_inputs(series: InputState, time_ms: Integers, gap: Integers, record: I
     levels = (series.scaler.levels - series.origin[:, None]).astype(np.float32)
     scale = series.scaler.scale().astype(np.float32)
     masked = np.isnan(series.context[:, 0]).astype(np.float32)
-    return StepInputs(
+    inputs = StepInputs(
         context=series.context,
         last=series.last,
         scale=scale,
@@ -198,5 +225,6 @@ def _step_inputs(series: InputState, time_ms: Integers, gap: Integers, record: I
         calendar=calendar(time_ms),
         masked=masked,
         gap=(1.0 - 1.0 / gap).astype(np.float32),
-        group=group_inputs(series.context, series.last, scale, levels, masked, record),
+        group=None,
     )
+    return replace(inputs, group=group_inputs(inputs, record))

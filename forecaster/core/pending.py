@@ -141,7 +141,7 @@ class Ring:
             return state.drift.astype(np.float64)
         newest = np.maximum.accumulate(np.where(known, np.arange(len(root)), -1), axis=1)
         filled = np.take_along_axis(ratio, np.maximum(newest, 0), axis=1)
-        return np.where(newest >= 0, filled, scale[:, None]) * root
+        return np.where(known, state.drift, np.where(newest >= 0, filled, scale[:, None]) * root)
 
 
 DRIFT_RATE = 0.01

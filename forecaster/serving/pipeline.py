@@ -69,7 +69,7 @@ def advance(config: PipelineConfig, model: Model | None, state: SeriesState, bat
     outcomes = np.empty(len(batch.row), np.int8)
     ring = Ring(config.horizons, len(config.quantile_levels))
     parts: list[tuple[Forecasts, Scores]] = []
-    for positions in waves(batch.row):
+    for positions in waves(batch.row, batch.readings.records):
         wave = Wave(
             batch.readings.timestamp_ms[positions],
             batch.readings.values[positions],

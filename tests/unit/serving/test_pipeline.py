@@ -58,7 +58,8 @@ def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> 
     outputs = serving.feed(readings(hourly([1.0, 2.0, 3.0, 4.0, 5.0])))
     assert outputs.outcomes.tolist() == [Outcome.WARMING] * 3 + [Outcome.FORECAST] * 2
     assert outputs.forecasts.target_ms[0].tolist() == [START_MS + hour * HOUR_MS for hour in range(4, 8)]
-    np.testing.assert_array_equal(serving.partitions[0].state.inputs.context[0, :5] + 1.0, [5, 4, 3, 2, 1])
+    inputs = serving.partitions[0].state.inputs
+    np.testing.assert_array_equal(inputs.context[0, :5] + inputs.origin[0], [5, 4, 3, 2, 1])
 
 
 def test_a_missing_reading_is_forecast_from_the_last_valid_value() -> None:

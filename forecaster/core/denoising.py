@@ -1,0 +1,165 @@
+"""A chain of causal filters over a series' raw values, each with a fixed-size state.
+
+| filter | finds | as input | as truth |
+|---|---|---|---|
+| `range` | values outside the physical range, and sentinels such as -9999 | missing | missing |
+| `hampel` | spikes against the recent median | masked | kept |
+| `stuck` | a sensor that repeats one value for too long | masked | kept |
+
+Only inputs are denoised: a forecast is scored on the raw truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.records import Booleans, Floats, Integers
+
+FilterName = Literal["range", "hampel", "stuck"]
+
+MAD_TO_DEVIATION = 1.4826
+MEAN_DEVIATION_TO_DEVIATION = 1.2533
+"""Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
+HAMPEL_LEAST = 5
+"""Fewer previous values than this say too little about what a spike is."""
+LONGEST_SPIKE = 2
+"""So many readings in a row can be a spike; the next is a new level, and passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseConfig:
+    """Which filters, in which order, with what limits.
+
+    Attributes:
+        chain: names of the filters; none = raw values.
+        low: values below are missing; in the units of the series.
+        high: values above are missing.
+        sentinels: values that stand for "missing".
+        hampel_window: previous values that a spike is judged by.
+        hampel_threshold: deviations from their median that make a spike.
+        stuck_ticks: so many equal readings in a row make a stuck sensor.
+    """
+
+    chain: tuple[FilterName, ...] = ("range", "hampel")
+    low: float = -np.inf
+    high: float = np.inf
+    sentinels: tuple[float, ...] = ()
+    hampel_window: int = 11
+    hampel_threshold: float = 4.0
+    stuck_ticks: int = 24
+
+
+@dataclass
+class DenoiseState:
+    """One row a series.
+
+    Attributes:
+        recent: the last valid values, newest first, NaN = none yet; width 0 without `hampel`; (N, hampel_window).
+        spikes: how many readings in a row were spikes.
+        repeated: the last valid value.
+        repeats: how many readings in a row had it.
+    """
+
+    recent: Floats
+    spikes: NDArray[np.int8]
+    repeated: Floats
+    repeats: Integers
+
+    @classmethod
+    def empty(cls, n: int, config: DenoiseConfig) -> DenoiseState:
+        """Returns n series that had no reading yet."""
+        window = config.hampel_window if "hampel" in config.chain else 0
+        return cls(np.full((n, window), np.nan), np.zeros(n, np.int8), np.full(n, np.nan), np.zeros(n, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What is left of the values of B series: `inputs` for the network, `truth` to score by; NaN = none."""
+
+    inputs: Floats
+    truth: Floats
+
+
+def denoise(config: DenoiseConfig, state: DenoiseState, values: Floats) -> tuple[DenoiseState, Floats, Floats]:
+    """Every filter of the chain has seen the values.
+
+    Args:
+        config: the chain.
+        state: B rows; not modified.
+        values: raw, NaN where missing; (B,).
+
+    Returns:
+        The new state, the denoised inputs and the truths, both (B,).
+    """
+    signal = Signal(values, values)
+    for name in config.chain:
+        state, signal = FILTERS[name](config, state, signal)
+    return state, signal.inputs, signal.truth
+
+
+def _range(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    wrong = (signal.inputs < config.low) | (signal.inputs > config.high)
+    for sentinel in config.sentinels:
+        wrong |= signal.inputs == sentinel
+    if not wrong.any():
+        return state, signal
+    return state, Signal(np.where(wrong, np.nan, signal.inputs), np.where(wrong, np.nan, signal.truth))
+
+
+def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    """Hampel's identifier (1974), causal: |x - median| > threshold x 1.4826 MAD of the values before.
+
+    Where more than half of them are equal, the mean absolute deviation stands in; where all are, nothing is a spike.
+    """
+    values = signal.inputs
+    valid = ~np.isnan(values)
+    spike = valid & _is_spike(config, state.recent, values)
+    spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
+    masked = spike & (spikes <= LONGEST_SPIKE)
+    recent = np.concatenate([values[:, None], state.recent[:, :-1]], axis=1)
+    if not valid.all():
+        recent[~valid] = state.recent[~valid]
+    new = replace(state, recent=recent, spikes=np.where(masked, spikes, 0).astype(np.int8))
+    return new, Signal(np.where(masked, np.nan, values), signal.truth) if masked.any() else signal
+
+
+def _is_spike(config: DenoiseConfig, recent: Floats, values: Floats) -> Booleans:
+    known = np.count_nonzero(~np.isnan(recent), axis=1)
+    centre = _median(recent, known)
+    distance = np.abs(recent - centre[:, None])
+    deviation = MAD_TO_DEVIATION * _median(distance, known)
+    flat = np.flatnonzero(deviation == 0)
+    if len(flat):
+        deviation[flat] = MEAN_DEVIATION_TO_DEVIATION * np.nansum(distance[flat], axis=1) / np.maximum(known[flat], 1)
+    far = np.abs(values - centre) > config.hampel_threshold * deviation
+    return np.asarray(far & (deviation > 0) & (known >= min(HAMPEL_LEAST, config.hampel_window)))
+
+
+def _median(values: Floats, known: Integers) -> Floats:
+    """Returns the median of the first `known` values in the order of size (NaN sorts last); NaN where none is."""
+    ordered = np.sort(values, axis=1)
+    rows = np.arange(len(values))
+    low = ordered[rows, np.maximum(known - 1, 0) // 2]
+    high = ordered[rows, np.minimum(known // 2, values.shape[1] - 1)]
+    return np.asarray(0.5 * low + 0.5 * high)
+
+
+def _stuck(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    values = signal.inputs
+    valid = ~np.isnan(values)
+    repeats = np.where(valid, np.where(values == state.repeated, state.repeats + 1, 1), state.repeats)
+    new = replace(state, repeated=np.where(valid, values, state.repeated), repeats=repeats)
+    masked = valid & (repeats >= config.stuck_ticks)
+    return new, Signal(np.where(masked, np.nan, values), signal.truth)
+
+
+FILTERS: dict[FilterName, Callable[[DenoiseConfig, DenoiseState, Signal], tuple[DenoiseState, Signal]]] = {
+    "range": _range,
+    "hampel": _hampel,
+    "stuck": _stuck,
+}

@@ -1,0 +1,102 @@
+"""A checkpoint at work: the forecasts of one step, the same bit by bit in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from forecaster.core.features import StepInputs, assemble
+from forecaster.core.network import Network, NetworkConfig, centre
+
+TILE = 64
+"""A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
+COLUMNS = 16
+"""In a narrow product the rounding of a row may depend on its place in the tile: the readout is padded, too."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A trained body and its readout, with everything needed to use them.
+
+    Attributes:
+        id: names it in every forecast.
+        network: what the body looks like.
+        weights: the body's.
+        readout: (P + Z, J).
+        facts: about its training, for people.
+    """
+
+    id: str
+    network: NetworkConfig
+    weights: Mapping[str, Tensor]
+    readout: Tensor
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepForecast:
+    """Forecasts of B series, (forecast - last value) / scale.
+
+    `state` (B, S) after the step; `centre` (B, J); `offsets` (B, Q, J) from the centre, ascending along Q.
+    """
+
+    state: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+
+class Model:
+    """Owns the weights of one checkpoint; knows no series."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.id = checkpoint.id
+        self.config = checkpoint.network
+        self._network = Network(checkpoint.network)
+        self._network.load_state_dict(dict(checkpoint.weights))
+        self._network.requires_grad_(False)
+        self._readout = _widened(checkpoint.readout)
+
+    @property
+    def state_size(self) -> int:
+        """S, the columns of a series' hidden state."""
+        return self._network.state_size
+
+    def forecast(self, inputs: StepInputs, state: NDArray[np.float32]) -> StepForecast:
+        """Advances B series by one reading and forecasts from there.
+
+        Args:
+            inputs: numpy arrays; (B, ...).
+            state: after the reading before, not modified; (B, S).
+        """
+        batch = len(state)
+        tiles = -(-batch // TILE)
+        with torch.inference_mode():
+            u, q = assemble(self.config.features, inputs.to_tensors())
+            rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
+            parts = [self._tile(*tile) for tile in zip(*(tensor.split(TILE) for tensor in rows), strict=True)]
+            end, middle, offsets = (torch.cat(part)[:batch].numpy() for part in zip(*parts, strict=True))
+        return StepForecast(end, middle[:, : len(self.config.horizons)], offsets)
+
+    def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, end = self._network.step(u, state)
+        base = self._network.base(z)
+        if isinstance(base, Tensor):
+            base = functional.pad(base, (0, self._readout.shape[1] - base.shape[1]))
+        return end, centre(base, self._readout, q, z), self._network.offsets(z)
+
+
+def _widened(readout: Tensor) -> Tensor:
+    return functional.pad(readout, (0, -readout.shape[1] % COLUMNS)).contiguous()
+
+
+def _padded(tensor: Tensor, rows: int) -> Tensor:
+    padded = tensor.new_zeros(rows, tensor.shape[1])
+    padded[: len(tensor)] = tensor
+    return padded
