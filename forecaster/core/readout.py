@@ -1,0 +1,69 @@
+"""The readout, solved and not stepped: an exact ridge regression from its normal equations, in 64 bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from forecaster.errors import UsageError
+
+
+@dataclass
+class NormalEquations:
+    """What rows of features and targets say together; sums, so that stretches of time can be added.
+
+    Attributes:
+        a: sum of w x x' over the rows with a target, by horizon; (J, P, P).
+        b: sum of w x y; (J, P).
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @classmethod
+    def empty(cls, features: int, horizons: int) -> NormalEquations:
+        """Returns the sums over no rows."""
+        return cls(
+            torch.zeros(horizons, features, features, dtype=torch.float64),
+            torch.zeros(horizons, features, dtype=torch.float64),
+        )
+
+    def add(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """The sums include these rows.
+
+        Args:
+            x: features; (N, P).
+            y: targets; NaN where there is none; (N, J).
+            weight: of each row; (N,).
+        """
+        valid = ~torch.isnan(y)
+        full = valid.all(dim=1)
+        root = weight.double().sqrt().unsqueeze(1)
+        weighted = x.double() * root
+        targets = torch.where(valid, y, 0.0).double() * root
+        whole = weighted[full]
+        self.a += whole.T @ whole
+        self.b += (whole.T @ targets[full]).T
+        partial = valid.any(dim=1) & ~full
+        if partial.any():
+            rows, present = weighted[partial], valid[partial].double()
+            self.b += (rows.T @ targets[partial]).T
+            for horizon in range(y.shape[1]):
+                self.a[horizon] += (rows * present[:, horizon : horizon + 1]).T @ rows
+
+    def solve(self, ridge: Tensor) -> Tensor:
+        """Returns (A + diag(ridge))^-1 b for every horizon, as 32-bit weights; (P, J).
+
+        Args:
+            ridge: positive; (P,).
+
+        Raises:
+            UsageError: the rows held no finite numbers to solve from.
+        """
+        system = self.a + torch.diag(ridge.double())
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if failed.any() or not torch.isfinite(self.b).all():
+            raise UsageError("the readout cannot be solved: the history holds no finite features")
+        return torch.cholesky_solve(self.b.unsqueeze(-1), factor).squeeze(-1).T.float().contiguous()
