@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from forecaster.errors import UsageError
 from forecaster.records import Floats, Integers, Readings
@@ -111,7 +113,7 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     return _frame(np.tile(np.array(names, object), rows), np.repeat(stamps, series), values.reshape(-1), records)
 
 
-def _frame(series_id: np.ndarray, stamps: Integers, values: Floats, records: Integers) -> pd.DataFrame:  # type: ignore[type-arg]
+def _frame(series_id: NDArray[np.object_], stamps: Integers, values: Floats, records: Integers) -> pd.DataFrame:
     return pd.DataFrame({"series_id": series_id, "timestamp_ms": stamps, "value": values, "record": records})
 
 
@@ -149,10 +151,10 @@ def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> Integers
             raise UsageError(f"{path}: {' '.join(columns)} is no time: {error}") from error
     if parsed.isna().any():
         raise UsageError(f"{path}: row {int(parsed.isna().argmax()) + 1} has no {' '.join(columns)}")
-    return parsed.dt.as_unit("ms").astype(np.int64).to_numpy()
+    return parsed.dt.as_unit("ms").to_numpy().astype(np.int64)
 
 
-def _numbers(column: pd.Series, path: Path) -> Floats:  # type: ignore[type-arg]
+def _numbers(column: pd.Series[Any], path: Path) -> Floats:
     try:
         values = pd.to_numeric(column).to_numpy(np.float64)
     except (ValueError, TypeError) as error:

@@ -146,7 +146,7 @@ class NetworkSettings(_Group):
     nonlinearity: Literal["tanh", "relu", "sigmoid"] = "tanh"
     hidden_size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)] = 64
     layers: Annotated[int, Field(ge=1, le=8)] = 1
-    convolution: Annotated[int | None, BeforeValidator(_optional), Field(ge=2, le=64)] = None
+    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(_optional)] = None
     decoder: Literal["direct", "recurrent"] = "direct"
     context: Annotated[int, Field(ge=2, le=4096)] = 96
     checkpoint: str = ""
@@ -220,8 +220,8 @@ class Cache(_Group):
 class Http(_Group):
     """The HTTP server; no port = none."""
 
-    host: str = "0.0.0.0"  # noqa: S104 -- a container's port is published on purpose
-    port: Annotated[int | None, BeforeValidator(_optional), Field(ge=0, le=65535)] = 8080
+    host: str = "0.0.0.0"
+    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_optional)] = 8080
 
 
 class Log(_Group):
@@ -232,10 +232,29 @@ class Log(_Group):
 
 
 NOT_YET = frozenset(
-    "topics.scores topics.denoised series.seasonalities forecast.publish_every forecast.publish_newer_than "
-    "training.schedule training.readout_schedule training.window training.min_readings training.min_new_ticks "
-    "training.deadline training.max_train_series state.snapshot_interval state.replay_limit state.ttl "
-    "state.max_series state.on_lost_input cache.directory http.host http.port role".split()
+    [
+        "topics.scores",
+        "topics.denoised",
+        "series.seasonalities",
+        "forecast.publish_every",
+        "forecast.publish_newer_than",
+        "training.schedule",
+        "training.readout_schedule",
+        "training.window",
+        "training.min_readings",
+        "training.min_new_ticks",
+        "training.deadline",
+        "training.max_train_series",
+        "state.snapshot_interval",
+        "state.replay_limit",
+        "state.ttl",
+        "state.max_series",
+        "state.on_lost_input",
+        "cache.directory",
+        "http.host",
+        "http.port",
+        "role",
+    ]
 )
 """Variables of the interface that are read and checked, and have no effect in this version."""
 
@@ -264,16 +283,21 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], **sources: PydanticBaseSettingsSource
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by pydantic-settings
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by pydantic-settings
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment, and what the secrets' files hold."""
-        return (sources["init_settings"], sources["env_settings"], _SecretFiles(settings_cls))
+        return (init_settings, env_settings, _SecretFiles(settings_cls))
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
     """Secrets from the files that their `..._FILE` variables name."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """Nothing: groups are read as a whole by `__call__`."""
         return None, field_name, False
 

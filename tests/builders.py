@@ -31,7 +31,9 @@ def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[in
     )
 
 
-def hourly(values: Iterable[float | None], series_id: str = "pump", start: int = 0) -> list[tuple[str, int, float | None]]:
+def hourly(
+    values: Iterable[float | None], series_id: str = "pump", start: int = 0
+) -> list[tuple[str, int, float | None]]:
     """One reading an hour."""
     return [(series_id, START_MS + (start + hour) * HOUR_MS, value) for hour, value in enumerate(values)]
 

@@ -6,6 +6,7 @@ of an unrolling at once. The state of a cell is one (B, S) tensor whose first H 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -23,7 +24,7 @@ NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Cell(nn.Module):
+class Cell(nn.Module, ABC):
     """What the cells have in common: their weights.
 
     Args:
@@ -49,6 +50,7 @@ class Cell(nn.Module):
         """Returns W x + b; (..., F) to (..., gates x H)."""
         return functional.linear(x, self.weight_input, self.bias_input)
 
+    @abstractmethod
     def step(self, gates: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
         """Returns the state after the tick.
 
@@ -57,7 +59,6 @@ class Cell(nn.Module):
             state: after the tick before, not modified; (B, S).
             keep: factors on the hidden vector where it enters the gates (variational dropout); (B, H).
         """
-        raise AssertionError(f"{type(self).__name__} has no equation")
 
     def _recurrent(self, hidden: Tensor, keep: Tensor | None) -> Tensor:
         return functional.linear(hidden if keep is None else hidden * keep, self.weight_hidden)

@@ -119,7 +119,8 @@ def group_inputs(inputs: StepInputs, record: Integers) -> Singles:
     group = np.concatenate([[0], np.cumsum(record[1:] != record[:-1])])
     others = np.bincount(group)[group] - 1
     total = np.column_stack([np.bincount(group, weights=column)[group] for column in own.T])
-    return ((total - own) / np.maximum(others, 1)[:, None]).astype(np.float32)
+    mean: Singles = ((total - own) / np.maximum(others, 1)[:, None]).astype(np.float32)
+    return mean
 
 
 def assemble(config: FeatureConfig, inputs: StepInputs) -> tuple[Tensor, Tensor]:

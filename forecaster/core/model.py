@@ -60,7 +60,7 @@ class Model:
         self.config = checkpoint.network
         self._network = Network(checkpoint.network)
         self._network.load_state_dict(dict(checkpoint.weights))
-        self._network.requires_grad_(False)
+        self._network.requires_grad_(requires_grad=False)
         self._readout = _widened(checkpoint.readout)
 
     @property
@@ -80,7 +80,7 @@ class Model:
         with torch.inference_mode():
             u, q = assemble(self.config.features, inputs.to_tensors())
             rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
-            parts = [self._tile(*tile) for tile in zip(*(tensor.split(TILE) for tensor in rows), strict=True)]
+            parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
             end, middle, offsets = (torch.cat(part)[:batch].numpy() for part in zip(*parts, strict=True))
         return StepForecast(end, middle[:, : len(self.config.horizons)], offsets)
 

@@ -3,7 +3,7 @@
     u ── Linear, GELU ── v ── [causal convolution] ── cells ── h
                          └───────────────────────────────┐    │
                                     z = GELU(Linear [h, v]) ◄─┘
-    centre  = clip(base(z) + [q, z] · readout)      base: 0, or the decoder's rollout; readout: solved, of the checkpoint
+    centre  = clip(base(z) + [q, z] · readout)      base: 0, or the decoder's rollout; readout: of the checkpoint
     offsets = monotone in the quantile level, from z
 
 The four modes of a recurrent network are a set of horizons and whether the state is carried between steps.
@@ -160,7 +160,7 @@ class Network(nn.Module):
     def _unroll(
         self, u: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor]:
-        states = state.split(self._sizes, dim=1)
+        states = torch.split(state, self._sizes, dim=1)
         v = functional.gelu(self.encoder(u))
         if dropout is not None:
             v = _times(v, dropout.mask(dropout.inputs, *v.shape))

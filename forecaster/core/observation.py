@@ -74,9 +74,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
         series: the same.
         wave: B readings.
     """
-    placement = timeline.place(
-        times, wave.timestamp_ms, max_gap_ms=config.max_gap_ms, learns=config.interval_ms == 0
-    )
+    placement = timeline.place(times, wave.timestamp_ms, max_gap_ms=config.max_gap_ms, learns=config.interval_ms == 0)
     used = np.flatnonzero(placement.outcome <= Outcome.WARMING)
     whole = len(used) == len(wave.values)
     part = series if whole else take(series, used)

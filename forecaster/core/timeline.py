@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
 from forecaster.records import Booleans, Integers, Outcome
 
 AGREEING = 4
@@ -161,7 +160,7 @@ def _confirm(
     was_behind = state.held_run > 0
     forward = wild & (ahead > 0)
     behind = wild & (ahead < 0)
-    confirmed = forward & follows & ~was_behind
+    confirmed: Booleans = forward & follows & ~was_behind
     run = np.where(behind, np.where(follows & was_behind, state.held_run + 1, 1), 0).astype(np.int8)
     confirmed |= run >= BEHIND_RUN
     state.held_run[wild] = run[wild]
@@ -206,5 +205,3 @@ def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:
     interval = np.where(residual.max(axis=1) == 0, smallest[:, 0], snapped.astype(np.int64))
     agree = (residual <= JITTER * smallest).all(axis=1) & (smallest[:, 0] > 0)
     return np.where(agree, interval, 0), ticks
-
-

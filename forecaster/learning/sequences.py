@@ -81,7 +81,6 @@ class SequencesBuilder:
         """
         inputs = observed.inputs
         self._begins.append(inputs.context[observed.restarted].copy())
-        kept = (inputs.gap, inputs.last, inputs.scale, inputs.levels, inputs.masked, inputs.group)
         self._waves.append(
             _Steps(
                 row.copy(),
@@ -89,9 +88,14 @@ class SequencesBuilder:
                 observed.restarted,
                 observed.time_ms,
                 observed.interval_ms,
-                *(column.copy() for column in kept),
-                observed.values.astype(np.float32),
-                observed.truth.astype(np.float32),
+                gap=inputs.gap.copy(),
+                last=inputs.last.copy(),
+                scale=inputs.scale.copy(),
+                levels=inputs.levels.copy(),
+                masked=inputs.masked.copy(),
+                group=inputs.group.copy(),
+                values=observed.values.astype(np.float32),
+                truth=observed.truth.astype(np.float32),
             )
         )
 

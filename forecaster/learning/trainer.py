@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,20 +106,19 @@ class Trainer:
         config = self._config
         parameters = [*self._network.parameters(), self._readout]
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.l2)
-        average = torch.optim.swa_utils.AveragedModel(
-            _Both(self._network, self._readout), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
-        )
+        both = _Both(self._network, self._readout)
+        average = _Average(both)
         history: list[float] = []
-        best, best_pass = _copy(average.module), 0
+        best, best_pass = _copy(average.both), 0
         chunks = sum(math.ceil(batch.steps / config.tbptt_steps) for batch in self._batches)
         for number in range(config.passes):
             for chunk in self._fit_pass(optimizer, number, chunks):
-                average.update_parameters(_Both(self._network, self._readout))
+                average.update(both)
                 done = number * chunks + chunk
                 progress(Progress(done, config.passes * chunks, history[-1] if history else math.nan))
-            history.append(self._held_out_loss(average.module))
+            history.append(self._held_out_loss(average.both))
             if history[-1] <= min(history):
-                best, best_pass = _copy(average.module), number
+                best, best_pass = _copy(average.both), number
             elif number - best_pass >= config.patience:
                 break
         self._network.load_state_dict(best)
@@ -248,6 +248,22 @@ class _Both(nn.Module):
         super().__init__()
         self.network = network
         self.readout = readout
+
+
+class _Average:
+    """An exponential mean of the weights that training goes through; the first ones are taken as they are."""
+
+    def __init__(self, both: _Both) -> None:
+        self.both = copy.deepcopy(both)
+        self._updated = False
+
+    @torch.no_grad()
+    def update(self, both: _Both) -> None:
+        """The mean includes these weights."""
+        share = 1.0 - EMA if self._updated else 1.0
+        for mean, weight in zip(self.both.parameters(), both.parameters(), strict=True):
+            mean.lerp_(weight, share)
+        self._updated = True
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

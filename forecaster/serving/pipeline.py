@@ -6,11 +6,13 @@ the transaction has committed: an aborted batch leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forecaster.core.arrays import put, take
 from forecaster.core.model import Model
@@ -164,7 +166,9 @@ def _scores(observed: Observed, where: _Where, matured: Matured) -> Scores:
 
 
 def _in_order_of_the_log(
-    config: PipelineConfig, outcomes: np.ndarray[tuple[int], np.dtype[np.int8]], parts: Sequence[tuple[Forecasts, Scores]]
+    config: PipelineConfig,
+    outcomes: NDArray[np.int8],
+    parts: Sequence[tuple[Forecasts, Scores]],
 ) -> Outputs:
     if len(parts) == 1:
         return Outputs(outcomes, *parts[0])
@@ -173,17 +177,27 @@ def _in_order_of_the_log(
     forecasts, scores = [part[0] for part in parts], [part[1] for part in parts]
     order = np.argsort(np.concatenate([part.reading for part in forecasts]), kind="stable")
 
-    def joined(name: str, of: Sequence[Forecasts] | Sequence[Scores]) -> np.ndarray:  # type: ignore[type-arg]
-        return np.concatenate([getattr(part, name) for part in of])[order]
+    def joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(list(columns))[order]
 
     return Outputs(
         outcomes,
         Forecasts(
-            *(joined(name, forecasts) for name in ("reading", "timestamp_ms", "target_ms", "point", "quantiles")),
-            spread_known=joined("spread_known", forecasts),
+            reading=joined(part.reading for part in forecasts),
+            timestamp_ms=joined(part.timestamp_ms for part in forecasts),
+            target_ms=joined(part.target_ms for part in forecasts),
+            point=joined(part.point for part in forecasts),
+            quantiles=joined(part.quantiles for part in forecasts),
+            spread_known=joined(part.spread_known for part in forecasts),
             checkpoint=forecasts[0].checkpoint,
         ),
-        Scores(*(joined(name, scores) for name in ("reading", "truth", "point", "quantiles", "last_value"))),
+        Scores(
+            reading=joined(part.reading for part in scores),
+            truth=joined(part.truth for part in scores),
+            point=joined(part.point for part in scores),
+            quantiles=joined(part.quantiles for part in scores),
+            last_value=joined(part.last_value for part in scores),
+        ),
     )
 
 

@@ -128,7 +128,7 @@ class Partitions:
         for partition in sorted(set(partitions.tolist())):
             where = np.flatnonzero(partitions == partition)
             table = self._tables[partition]
-            rows, fresh = table.rows([series_ids[position] for position in where])
+            rows, fresh = table.rows([series_ids[position] for position in where.tolist()])
             distinct, inverse = np.unique(rows, return_inverse=True)
             row[where] = inverse + before
             before += len(distinct)

@@ -43,7 +43,7 @@ def build(shape: tuple, **options: object) -> Network:
     )
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.3)
-    return network.requires_grad_(False)
+    return network.requires_grad_(requires_grad=False)
 
 
 def inputs(steps: int = 12, batch: int = 5) -> torch.Tensor:
