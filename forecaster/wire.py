@@ -186,7 +186,7 @@ def encode_forecasts(
 
 
 def encode_dead_letter(letter: DeadLetter) -> Message:
-    """Returns the record as it came, its value cut at 64 KiB, with the headers reason, detail and source."""
+    """Returns the record as it came, key and value cut at 64 KiB, with the headers reason, detail and source."""
     record = letter.record
     value, detail = record.value, letter.detail
     if value is not None and len(value) > MAX_VALUE_BYTES:
@@ -196,8 +196,12 @@ def encode_dead_letter(letter: DeadLetter) -> Message:
     if key is not None and len(key) > MAX_VALUE_BYTES:
         detail = f"{detail} (key cut at {MAX_VALUE_BYTES} bytes)"
         key = key[:MAX_VALUE_BYTES]
+    headers = list(record.headers)
+    if sum(len(name) + len(content or b"") for name, content in headers) > MAX_VALUE_BYTES:
+        detail = f"{detail} (headers of more than {MAX_VALUE_BYTES} bytes left out)"
+        headers = []
     ours = [("reason", letter.reason.encode()), ("detail", detail.encode()), ("source", _source(record))]
-    return Message(record.partition, key, value, [*record.headers, *ours])
+    return Message(record.partition, key, value, [*headers, *ours])
 
 
 def _rounded(forecasts: Forecasts) -> tuple[Floats, Floats]:

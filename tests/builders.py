@@ -87,5 +87,5 @@ class Serving:
         """Outputs of a batch whose transaction committed."""
         checkout = self.partitions.checkout(batch.series_ids, np.zeros(len(batch), np.int64))
         outputs = advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
-        self.partitions.adopt(checkout)
+        self.partitions.adopt(checkout, [0])
         return outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,11 +137,12 @@ class Partitions:
         state = concatenate(states) if states else self._shape.empty(0)
         return Checkout(state, row, parts)
 
-    def adopt(self, checkout: Checkout) -> None:
-        """The tables hold what the batch made of its copy."""
+    def adopt(self, checkout: Checkout, partitions: Container[int]) -> None:
+        """The tables of these partitions hold what the batch made of its copy."""
         begin = 0
         for part in checkout.parts:
             end = begin + len(part.rows)
-            rows = convert(checkout.state, lambda array, span=slice(begin, end): array[span])  # type: ignore[misc]
-            self._tables[part.partition].put(part.rows, rows, part.fresh)
+            if part.partition in partitions:
+                rows = convert(checkout.state, lambda array, span=slice(begin, end): array[span])  # type: ignore[misc]
+                self._tables[part.partition].put(part.rows, rows, part.fresh)
             begin = end

@@ -1,0 +1,245 @@
+"""Builds the daemon out of settings: the only place where settings become the plain values of everything else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import structlog
+import torch
+
+from forecaster.broker.consumer import GroupConsumer
+from forecaster.broker.options import Connection
+from forecaster.broker.patience import retry
+from forecaster.broker.producer import TransactionalProducer
+from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.core.denoising import DenoiseConfig
+from forecaster.core.features import FeatureConfig
+from forecaster.core.model import Checkpoint, Model
+from forecaster.core.network import NetworkConfig
+from forecaster.core.state import ObservationConfig
+from forecaster.errors import CheckpointError
+from forecaster.learning.checkpoints import read_checkpoint
+from forecaster.learning.trainer import TrainingConfig
+from forecaster.serving.dead_letters import DeadLetterGuard, Limits
+from forecaster.serving.pipeline import GENESIS, PipelineConfig
+from forecaster.serving.worker import Worker, WorkerConfig
+from forecaster.settings import Settings
+from forecaster.wire import Decoder, InputSchema
+
+TORCH_THREADS = 1
+"""With one thread, the result of a row is the same in any batch."""
+_log = structlog.get_logger()
+
+
+def horizons(settings: Settings) -> tuple[int, ...]:
+    """Returns the horizons of the mode: all up to the longest (`-to-many`), or only one."""
+    longest = settings.forecast.horizon
+    by_mode = {
+        "one-to-one": (1,),
+        "one-to-many": tuple(range(1, longest + 1)),
+        "many-to-one": (longest,),
+        "many-to-many": tuple(range(1, longest + 1)),
+    }
+    return by_mode[settings.forecast.mode]
+
+
+def observation_config(settings: Settings) -> ObservationConfig:
+    """Returns what shapes a series' inputs."""
+    denoise = settings.denoise
+    return ObservationConfig(
+        interval_ms=settings.series.interval,
+        max_gap_ms=settings.series.max_gap,
+        context=settings.network.context,
+        denoise=DenoiseConfig(
+            chain=denoise.chain,
+            low=denoise.range[0] if denoise.range else float("-inf"),
+            high=denoise.range[1] if denoise.range else float("inf"),
+            sentinels=denoise.sentinels,
+            hampel_window=denoise.hampel_window,
+            hampel_threshold=denoise.hampel_threshold,
+            stuck_ticks=denoise.stuck_ticks,
+        ),
+    )
+
+
+def pipeline_config(settings: Settings) -> PipelineConfig:
+    """Returns what is forecast, from what."""
+    return PipelineConfig(observation_config(settings), horizons(settings), settings.forecast.quantile_levels)
+
+
+def network_config(settings: Settings) -> NetworkConfig:
+    """Returns what a network trained with these settings looks like."""
+    network = settings.network
+    return NetworkConfig(
+        horizons=horizons(settings),
+        quantile_levels=settings.forecast.quantile_levels,
+        cell=network.cell,
+        nonlinearity=network.nonlinearity,
+        hidden_size=network.hidden_size,
+        layers=network.layers,
+        convolution=network.convolution or 0,
+        decoder=network.decoder,
+        carries_state=settings.forecast.mode.startswith("many-"),
+        features=FeatureConfig(network.context),
+    )
+
+
+def training_config(settings: Settings) -> TrainingConfig:
+    """Returns how a network is trained."""
+    training = settings.training
+    return TrainingConfig(
+        tbptt_steps=training.tbptt_steps,
+        dropout=training.dropout,
+        l1=training.l1,
+        l2=training.l2,
+        clip_norm=training.clip_norm,
+        seed=training.seed,
+    )
+
+
+def load_model(settings: Settings) -> Model | None:
+    """Returns the model of the checkpoint's folder; None where no checkpoint is set.
+
+    Raises:
+        CheckpointError: it cannot be read, or forecasts something else than the settings ask for.
+    """
+    folder = settings.network.checkpoint
+    if not folder:
+        return None
+    checkpoint = read_checkpoint(Path(folder))
+    _refuse_other_shape(checkpoint, network_config(settings), folder)
+    return Model(checkpoint)
+
+
+def _refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
+    found = checkpoint.network
+    pairs = {
+        "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
+        "FORECASTER_FORECAST__QUANTILE_LEVELS": (found.quantile_levels, wanted.quantile_levels),
+        "FORECASTER_NETWORK__CONTEXT": (found.features.context, wanted.features.context),
+        "FORECASTER_FORECAST__MODE": (found.carries_state, wanted.carries_state),
+    }
+    for variables, (trained, asked) in pairs.items():
+        if trained != asked:
+            raise CheckpointError(
+                f"{folder}: was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
+                "change them, or train again"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:25]} ... {text[-25:]}"
+
+
+def connection(settings: Settings) -> Connection:
+    """Returns how the broker is reached, and as whom."""
+    kafka = settings.kafka
+    security = {
+        "security_protocol": kafka.security_protocol,
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "sasl_plain_username": kafka.sasl_username,
+        "sasl_plain_password": kafka.sasl_password.get_secret_value(),
+        "ssl_cafile": kafka.ssl_cafile,
+        "ssl_certfile": kafka.ssl_certfile,
+        "ssl_keyfile": kafka.ssl_keyfile,
+    }
+    return Connection(
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=kafka.group_id,
+        instance_id=kafka.instance_id,
+        session_timeout_ms=kafka.session_timeout,
+        security={name: value for name, value in security.items() if value},
+        options=kafka.options,
+    )
+
+
+def needed_topics(settings: Settings) -> list[NeededTopic]:
+    """Returns the output topics of this version."""
+    topics = settings.topics
+    return [
+        NeededTopic(topics.named("forecasts"), "forecasts"),
+        NeededTopic(topics.named("dead_letters"), "dead letters"),
+    ]
+
+
+def serve(settings: Settings) -> None:
+    """The daemon has run until it was told to end: start, loop, shutdown."""
+    torch.set_num_threads(TORCH_THREADS)
+    model = load_model(settings)
+    with signals() as stop, ExitStack() as open_things:
+        worker, topics = _started(settings, model, stop, open_things)
+        source, needed = settings.topics.input, needed_topics(settings)
+        _log.info("serving", input=source, checkpoint=model.id if model else GENESIS)
+        worker.run(stop, lambda: topics.ensure(source, needed, create=False))
+    counters = worker.counters
+    _log.info(
+        "ended",
+        records=counters.records,
+        transactions=counters.transactions,
+        failed_transactions=counters.failed_transactions,
+        outcomes=dict(counters.outcomes),
+        dead_letters=dict(counters.dead_letters),
+    )
+
+
+def _started(
+    settings: Settings, model: Model | None, stop: threading.Event, open_things: ExitStack
+) -> tuple[Worker, Topics]:
+    """Everything that talks to the broker is connected; the topics fit; an older process with our identity is fenced."""
+    connected, kafka, names = connection(settings), settings.kafka, settings.topics
+    deadline, outage = kafka.connect_deadline / 1000, kafka.outage_deadline / 1000
+    topics = retry(lambda: Topics(connected), f"connecting to {kafka.bootstrap_servers}", deadline, stop)
+    open_things.callback(topics.close)
+    needed = needed_topics(settings)
+    retry(lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics", deadline, stop)
+    identity = f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}"
+    producer = retry(
+        lambda: TransactionalProducer(connected, identity, names.input, outage_deadline_seconds=outage, stop=stop),
+        "starting transactions",
+        deadline,
+        stop,
+    )
+    open_things.callback(producer.close)
+    consumer = retry(lambda: GroupConsumer(connected, names.input, outage), "joining the group", deadline, stop)
+    open_things.callback(consumer.close)
+    config = WorkerConfig(
+        pipeline=pipeline_config(settings),
+        forecasts=names.named("forecasts"),
+        dead_letters=names.named("dead_letters"),
+        stop_on_limit=settings.dead_letters.on_limit == "stop",
+        outage_deadline_seconds=outage,
+    )
+    limits = Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive)
+    return Worker(config, model, Decoder(input_schema(settings)), consumer, producer, DeadLetterGuard(limits)), topics
+
+
+def input_schema(settings: Settings) -> InputSchema:
+    """Returns where an input record holds what."""
+    fields = settings.input
+    return InputSchema(
+        series_field=fields.series_field,
+        timestamp_field=fields.timestamp_field,
+        value_field=fields.value_field,
+        value_fields=fields.value_fields,
+        allow_null_keys=fields.allow_null_keys,
+    )
+
+
+@contextmanager
+def signals() -> Iterator[threading.Event]:
+    """Yields an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,170 @@
+"""The member of the consumer group that reads the input topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, MemberState
+from kafka.errors import FencedInstanceIdError, KafkaError
+
+from forecaster.broker.options import Connection
+from forecaster.broker.patience import describe
+from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
+from forecaster.records import SourceRecord
+
+POLL_TIMEOUT_MS = 200
+ANSWER_TIMEOUT_MS = 5_000
+PROBE_SECONDS = 10.0
+"""An idle consumer asks so often whether there still is a broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought.
+
+    Attributes:
+        records: by partition, in the order of each log.
+        begin: offset of the first record of each partition that has one.
+        end: offset after its last.
+        member: who we were in the group right after the poll: a transaction with these records must carry it.
+        closed: partitions that are ours no more, or anew.
+        opened: partitions that are ours now; held back until they are resumed.
+    """
+
+    records: list[SourceRecord]
+    begin: Mapping[int, int]
+    end: Mapping[int, int]
+    member: ConsumerGroupMetadata
+    closed: list[int]
+    opened: list[int]
+
+
+class GroupConsumer:
+    """Reads one topic as a member of the group; owns its partitions cooperatively.
+
+    Args:
+        connection: how and as whom.
+        topic: the input.
+        outage_deadline_seconds: an idle consumer that finds no broker for so long gives up.
+    """
+
+    def __init__(self, connection: Connection, topic: str, outage_deadline_seconds: float) -> None:
+        self._topic = topic
+        self._outage_deadline = outage_deadline_seconds
+        self._heard = self._probed = time.monotonic()
+        self._client = KafkaConsumer(**connection.consumer())
+        self._changes = _Changes(self._client)
+        self._client.subscribe([topic], listener=self._changes)
+
+    def poll(self) -> Polled:
+        """Returns new records and what happened to the assignment; nothing for a while when there is nothing.
+
+        Records that come while the group is not stable are put back: nobody could commit them.
+
+        Raises:
+            Fenced: another process is the member with our instance id.
+            BrokerUnavailable: no broker was there for the outage deadline.
+        """
+        try:
+            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS)
+            member = self._client.group_metadata()
+        except FencedInstanceIdError as error:
+            raise Fenced(
+                "another process runs with the same FORECASTER_KAFKA__INSTANCE_ID: give each its own, or leave it empty"
+            ) from error
+        except KafkaError as error:
+            raise TransientBrokerError(f"polling {self._topic}: {describe(error)}") from error
+        begin = {partition.partition: records[0].offset for partition, records in batches.items()}
+        end = {partition.partition: records[-1].offset + 1 for partition, records in batches.items()}
+        if batches and member.state != MemberState.STABLE:
+            self.seek(begin)
+            batches, begin, end = {}, {}, {}
+        self._listen(heard=bool(batches))
+        closed, opened = self._changes.take()
+        records = [record for batch in batches.values() for record in batch]
+        return Polled(records, begin, end, member, closed, opened)
+
+    def resume(self, partitions: Iterable[int]) -> None:
+        """The partitions deliver records, those of them that still are ours."""
+        self._client.resume(*self._mine(partitions))
+
+    def hold(self, partitions: Iterable[int]) -> None:
+        """The partitions deliver nothing until they are resumed."""
+        self._client.pause(*self._mine(partitions))
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """The next records of the partitions are those at the offsets; those that are not ours any more are left out."""
+        for partition in self._mine(offsets):
+            self._client.seek(partition, offsets[partition.partition])
+
+    def committed(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Returns the group's committed offset of each partition; 0 where it has none.
+
+        Raises:
+            TransientBrokerError: the broker did not say in time.
+        """
+        try:
+            return {
+                partition: self._client.committed(
+                    TopicPartition(self._topic, partition), timeout_ms=ANSWER_TIMEOUT_MS
+                )
+                or 0
+                for partition in partitions
+            }
+        except KafkaError as error:
+            raise TransientBrokerError(f"reading committed offsets: {describe(error)}") from error
+
+    def close(self) -> None:
+        """The group knows that this member has left (a static one: stays away), within seconds."""
+        self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
+
+    def _mine(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        wanted = set(partitions)
+        return [partition for partition in self._client.assignment() if partition.partition in wanted]
+
+    def _listen(self, *, heard: bool) -> None:
+        """Idleness and an outage look alike from here, so an idle consumer asks from time to time."""
+        now = time.monotonic()
+        if heard:
+            self._heard = self._probed = now
+        elif now - self._probed > PROBE_SECONDS:
+            try:
+                self.committed([0])
+                self._heard = time.monotonic()
+            except TransientBrokerError as error:
+                if now - self._heard > self._outage_deadline:
+                    raise BrokerUnavailable(f"no broker for {now - self._heard:.0f} s: {error}") from error
+            self._probed = time.monotonic()
+
+
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes what happens to the assignment; it is acted upon after the poll that it happens in."""
+
+    def __init__(self, client: KafkaConsumer) -> None:
+        self._client = client
+        self._closed: set[int] = set()
+        self._opened: set[int] = set()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """New partitions wait until their rows are there."""
+        self._client.pause(*assigned)
+        self._opened |= {partition.partition for partition in assigned}
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Their rows are somebody else's now."""
+        gone = {partition.partition for partition in revoked}
+        self._closed |= gone
+        self._opened -= gone
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """The same, without having been asked."""
+        self.on_partitions_revoked(lost)
+
+    def take(self) -> tuple[list[int], list[int]]:
+        """Returns the partitions closed and opened since the last time; one in both is to be opened anew."""
+        changes = sorted(self._closed), sorted(self._opened)
+        self._closed, self._opened = set(), set()
+        return changes

@@ -1,0 +1,118 @@
+"""From plain values to the options of each Kafka client; those that the guarantees rest on are fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from forecaster.errors import UsageError
+
+TRANSACTION_TIMEOUT_MS = 15_000
+"""A dead worker's open transaction holds its readers and its successor up for so long at most."""
+DELIVERY_TIMEOUT_MS = 12_000
+REQUEST_TIMEOUT_MS = 8_000
+RETRY_BACKOFF_MS = 5
+"""A transaction begun right after a commit is told to try again: with the default of 100 ms, each one."""
+BOOTSTRAP_TIMEOUT_MS = 5_000
+MAX_POLL_RECORDS = 2_000
+MAX_POLL_INTERVAL_MS = 300_000
+MAX_REQUEST_BYTES = 1_048_576
+
+GUARANTEED = {
+    "isolation_level": "read_committed",
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "partition_assignment_strategy": (CooperativeStickyAssignor,),
+    "enable_idempotence": True,
+    "acks": "all",
+    "transactional_id": None,
+    "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
+    "group_id": None,
+    "group_instance_id": None,
+    "bootstrap_servers": None,
+    "session_timeout_ms": None,
+    "key_serializer": None,
+    "value_serializer": None,
+    "key_deserializer": None,
+    "value_deserializer": None,
+    "partitioner": None,
+    "allow_auto_create_topics": False,
+}
+"""Options that an operator cannot set by KAFKA__OPTIONS: the guarantees, or other variables, decide them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How the broker is reached, and as whom.
+
+    Attributes:
+        bootstrap_servers: `host:port,host:port`.
+        group_id: the consumer group.
+        instance_id: of a static member; empty = dynamic.
+        session_timeout_ms: a member not heard of for so long has lost its partitions.
+        security: options of every client: protocol, SASL, SSL.
+        options: the operator's own; each goes to the clients that know it.
+    """
+
+    bootstrap_servers: str
+    group_id: str
+    instance_id: str = ""
+    session_timeout_ms: int = 15_000
+    security: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {**KafkaConsumer.DEFAULT_CONFIG, **KafkaProducer.DEFAULT_CONFIG, **KafkaAdminClient.DEFAULT_CONFIG}
+        for name in self.options:
+            if name in GUARANTEED:
+                raise UsageError(f"FORECASTER_KAFKA__OPTIONS: {name} cannot be set: the guarantees rest on it")
+            if name not in known:
+                raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
+
+    def admin(self) -> dict[str, Any]:
+        """Returns the options of an admin client."""
+        return self._of(KafkaAdminClient, {"request_timeout_ms": REQUEST_TIMEOUT_MS})
+
+    def consumer(self) -> dict[str, Any]:
+        """Returns the options of a consumer that is a member of the group."""
+        fixed = {
+            "group_id": self.group_id,
+            "session_timeout_ms": self.session_timeout_ms,
+            "heartbeat_interval_ms": self.session_timeout_ms // 5,
+            "request_timeout_ms": max(REQUEST_TIMEOUT_MS, self.session_timeout_ms + 1_000),
+            "max_poll_records": MAX_POLL_RECORDS,
+            "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+        }
+        if self.instance_id:
+            fixed["group_instance_id"] = self.instance_id
+        return self._of(KafkaConsumer, fixed)
+
+    def producer(self, transactional_id: str) -> dict[str, Any]:
+        """Returns the options of a transactional producer."""
+        return self._of(
+            KafkaProducer,
+            {
+                "transactional_id": transactional_id,
+                "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+                "request_timeout_ms": REQUEST_TIMEOUT_MS,
+                "max_block_ms": TRANSACTION_TIMEOUT_MS,
+                "retry_backoff_ms": RETRY_BACKOFF_MS,
+                "linger_ms": 5,
+                "batch_size": 262_144,
+                "max_request_size": MAX_REQUEST_BYTES,
+            },
+        )
+
+    def _of(self, client: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        shared = {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+            "client_id": "forecaster",
+        }
+        guaranteed = {name: value for name, value in GUARANTEED.items() if value is not None}
+        options = {**shared, **self.security, **guaranteed, **fixed, **self.options}
+        return {name: value for name, value in options.items() if name in client.DEFAULT_CONFIG}

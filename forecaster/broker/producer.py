@@ -1,0 +1,165 @@
+"""The transactional producer: one micro-batch is one transaction, whole or not at all, within a deadline."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from kafka import KafkaProducer, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
+
+
+from forecaster.broker.options import TRANSACTION_TIMEOUT_MS, Connection
+from forecaster.broker.patience import describe, retry
+from forecaster.errors import Fenced, TransientBrokerError
+from forecaster.wire import Message
+
+DEADLINE_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 3.0
+"""The broker has ended a transaction that took longer."""
+RIVAL_SECONDS = 60.0
+"""Fenced twice within this: a rival is about, not an outage."""
+CLOSE_SECONDS = 5.0
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What commits together.
+
+    Attributes:
+        messages: by topic, in order.
+        offsets: of the input: the next offset to read, by partition.
+        member: who we were in the group when the records were polled.
+    """
+
+    messages: Mapping[str, Sequence[Message]]
+    offsets: Mapping[int, int]
+    member: ConsumerGroupMetadata
+
+
+class TransactionalProducer:
+    """Writes transactions; after a failed one it is a new producer with the same identity.
+
+    Args:
+        connection: how and as whom.
+        transactional_id: a newer producer with the same one ends this one.
+        source: the input topic, whose offsets are committed.
+        outage_deadline_seconds: how long a broker is waited for.
+        stop: set when the process is to end.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        transactional_id: str,
+        source: str,
+        *,
+        outage_deadline_seconds: float,
+        stop: threading.Event,
+    ) -> None:
+        self._options = connection.producer(transactional_id)
+        self._source = source
+        self._outage_deadline = outage_deadline_seconds
+        self._stop = stop
+        self._fenced_at = -RIVAL_SECONDS
+        self._connect()
+
+    def commit(self, transaction: Transaction) -> bool:
+        """Returns true when everything is committed; else what became of it must be asked of the committed offsets.
+
+        Raises:
+            Fenced: for the second time within a minute, or as a static member.
+            BrokerUnavailable: no new producer could be had within the outage deadline.
+        """
+        try:
+            self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS)
+        except FencedInstanceIdError as error:
+            raise Fenced(f"another process has this instance id: {describe(error)}") from error
+        except (KafkaError, TransientBrokerError) as error:
+            _log.warning("transaction failed", error=describe(error), offsets=dict(transaction.offsets))
+            self._note_fencing(error)
+            self._discard()
+            retry(self._connect, "a new producer", self._outage_deadline, self._stop)
+            return False
+        return True
+
+    def close(self) -> None:
+        """The connections are closed, within seconds."""
+        self._calls.end()
+        self._client.close(timeout=CLOSE_SECONDS)
+
+    def _connect(self) -> None:
+        """There is a producer, and every transaction of an older one with our identity is ended."""
+        self._client = KafkaProducer(**self._options)
+        self._calls = _Calls()
+        try:
+            self._calls.run(self._client.init_transactions, DEADLINE_SECONDS)
+        except (KafkaError, TransientBrokerError):
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        self._calls.end()
+        self._client.close(timeout=0)
+
+    def _write(self, transaction: Transaction) -> None:
+        client: Any = self._client
+        client.begin_transaction()
+        for topic, messages in transaction.messages.items():
+            for message in messages:
+                client.send(topic, message.value, message.key, list(message.headers), message.partition)
+        offsets = {
+            TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in transaction.offsets.items()
+        }
+        client.send_offsets_to_transaction(offsets, transaction.member)
+        client.commit_transaction()
+
+    def _note_fencing(self, error: Exception) -> None:
+        if not isinstance(error, ProducerFencedError | InvalidProducerEpochError):
+            return
+        now = time.monotonic()
+        if now - self._fenced_at < RIVAL_SECONDS:
+            raise Fenced(
+                f"fenced twice within {RIVAL_SECONDS:.0f} s: another process runs with the same "
+                "FORECASTER_KAFKA__INSTANCE_ID and group: give each its own, or leave it empty"
+            ) from error
+        self._fenced_at = now
+
+
+class _Calls:
+    """Runs calls of a client that may never return in a thread that may be left behind with it."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._loop, name="transactions", daemon=True).start()
+
+    def run(self, call: Callable[[], None], deadline_seconds: float) -> None:
+        """The call has returned; raises what it raised, TransientBrokerError when it takes longer."""
+        self._work.put(call)
+        try:
+            error = self._done.get(timeout=deadline_seconds)
+        except queue.Empty:
+            raise TransientBrokerError(f"no answer within {deadline_seconds:.0f} s") from None
+        if error is not None:
+            raise error
+
+    def end(self) -> None:
+        """The thread ends after its present call."""
+        self._work.put(None)
+
+    def _loop(self) -> None:
+        while (call := self._work.get()) is not None:
+            try:
+                call()
+            except BaseException as error:  # it is raised again where the call was asked for
+                self._done.put(error)
+            else:
+                self._done.put(None)

@@ -1,0 +1,99 @@
+"""The topics that are needed, whether they fit, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+from kafka.errors import TopicAlreadyExistsError, for_code
+
+from forecaster.broker.options import Connection
+from forecaster.errors import TopicError, TransientBrokerError
+
+UNKNOWN_TOPIC = 3
+CREATE_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class NeededTopic:
+    """An output topic: as many partitions as the input has, and these settings when it is made."""
+
+    name: str
+    purpose: str
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+class Topics:
+    """Asks the broker about topics; a context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._admin = KafkaAdminClient(**connection.admin())
+
+    def __enter__(self) -> Topics:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self._admin.close()
+
+    def partitions(self, names: Sequence[str]) -> dict[str, int]:
+        """Returns the partition counts of those topics that exist.
+
+        Raises:
+            TransientBrokerError: the broker could not say.
+        """
+        found: dict[str, int] = {}
+        for topic in self._admin.describe_topics(list(names)):
+            code = topic["error_code"]
+            if code not in (0, UNKNOWN_TOPIC):
+                raise TransientBrokerError(f"topic {topic['name']}: {for_code(code).__name__}")
+            if code == 0:
+                found[topic["name"]] = len(topic["partitions"])
+        return found
+
+    def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
+        """The topics exist; one that somebody else made meanwhile is as good."""
+        for topic in needed:
+            new = NewTopic(topic.name, partitions, -1, topic_configs=topic.settings)
+            try:
+                self._admin.create_topics([new], timeout_ms=CREATE_TIMEOUT_MS)
+            except TopicAlreadyExistsError:
+                continue
+
+    def ensure(self, source: str, needed: Sequence[NeededTopic], *, create: bool) -> int:
+        """Returns the partition count that input and outputs share.
+
+        Args:
+            source: the input topic; it is never made.
+            needed: the outputs.
+            create: missing outputs are made.
+
+        Raises:
+            TopicError: a topic is missing, or has another partition count than the input; names it.
+        """
+        names = [source, *(topic.name for topic in needed)]
+        found = self.partitions(names)
+        if source not in found:
+            raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
+        missing = [topic for topic in needed if topic.name not in found]
+        if missing and create:
+            self.create(missing, found[source])
+            found |= {topic.name: found[source] for topic in missing}
+        for topic in needed:
+            if topic.name not in found:
+                raise TopicError(
+                    f"topic {topic.name} ({topic.purpose}): does not exist: create it with {found[source]} partitions "
+                    "(`forecaster topics --create`), or set FORECASTER_TOPICS__CREATE=true"
+                )
+            if found[topic.name] != found[source]:
+                raise TopicError(
+                    f"topic {topic.name} ({topic.purpose}): has {found[topic.name]} partitions, the input {source} "
+                    f"has {found[source]}: they must be equal, since a forecast goes to the partition of its reading"
+                )
+        return found[source]

@@ -1,0 +1,85 @@
+"""`forecaster check` and `forecaster topics`: what would go wrong, before anything runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from forecaster.app import connection, load_model, needed_topics, pipeline_config
+from forecaster.broker.patience import retry
+from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.core.arrays import bytes_per_row
+from forecaster.core.model import Model
+from forecaster.errors import TopicError
+from forecaster.serving.pipeline import GENESIS
+from forecaster.settings import NOT_YET, Settings, variables
+
+Result = TypeVar("Result")
+
+
+def check_everything(settings: Settings) -> None:
+    """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
+    console = Console()
+    console.print(_settings_table(settings))
+    model = load_model(settings)
+    console.print(f"checkpoint: {model.id if model else GENESIS + ' (the last value, until one is trained)'}")
+    console.print(f"memory: {_bytes_per_series(settings, model):,} bytes a series, beside its name")
+    _with_topics(settings, lambda topics: _check_topics(settings, topics))
+    topic_table(settings, needed_topics(settings))
+    console.print("everything fits")
+
+
+def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
+    """The missing output topics exist, with the input's partition count."""
+    _with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
+
+
+def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
+    """The topics were printed: what for, how many partitions, which are missing."""
+    names = [settings.topics.input, *(topic.name for topic in needed)]
+    found = _with_topics(settings, lambda topics: topics.partitions(names))
+    table = Table("topic", "purpose", "partitions", "settings")
+    for topic in [NeededTopic(settings.topics.input, "input, never created"), *needed]:
+        count = found.get(topic.name)
+        wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
+        table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
+    Console().print(table)
+
+
+def _with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
+    kafka = settings.kafka
+
+    def once() -> Result:
+        with Topics(connection(settings)) as topics:
+            return ask(topics)
+
+    return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
+
+
+def _check_topics(settings: Settings, topics: Topics) -> None:
+    """Missing outputs are well where `run` would create them."""
+    source, needed = settings.topics.input, needed_topics(settings)
+    found = topics.partitions([source, *(topic.name for topic in needed)])
+    if source not in found:
+        raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
+    existing = [topic for topic in needed if topic.name in found or not settings.topics.create]
+    topics.ensure(source, existing, create=False)
+
+
+def _bytes_per_series(settings: Settings, model: Model | None) -> int:
+    return bytes_per_row(pipeline_config(settings).shape(model).empty(1))
+
+
+def _settings_table(settings: Settings) -> Table:
+    table = Table("variable", "value", "")
+    for variable, (group, name) in variables().items():
+        value = getattr(getattr(settings, group) if group else settings, name)
+        shown = ("(hidden)" if value.get_secret_value() else "") if isinstance(value, SecretStr) else str(value)
+        path = f"{group}.{name}" if group else name
+        table.add_row(variable, shown, "no effect in this version" if path in NOT_YET else "")
+    return table

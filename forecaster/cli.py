@@ -1,0 +1,131 @@
+"""The command line; exit codes are those of `errors`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from forecaster import backtest as backtests
+from forecaster import demo as demonstration
+from forecaster.app import needed_topics, network_config, observation_config, pipeline_config, serve, training_config
+from forecaster.checks import check_everything, create_topics, topic_table
+from forecaster.errors import FatalError
+from forecaster.files import read_files
+from forecaster.learning.checkpoints import write_checkpoint
+from forecaster.learning.training_job import train_checkpoint
+from forecaster.logs import configure_logs
+from forecaster.progress import training_progress
+from forecaster.settings import Settings, load_settings
+
+_log = structlog.get_logger()
+commands = typer.Typer(
+    help="Probabilistic forecasts for Kafka sensor streams, exactly once. Settings: FORECASTER_<GROUP>__<NAME>.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Files = Annotated[list[Path], typer.Argument(help="CSV (gzipped or not) or Parquet: long, wide, or one series a file.")]
+TimeColumn = Annotated[str, typer.Option(help="Column of the event time; several, comma-separated, spell it together.")]
+
+
+def main() -> None:
+    """The command has run, and the process ends with its exit code."""
+    try:
+        commands()
+    except FatalError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def _without_broker() -> Settings:
+    """Returns the settings of commands that need no broker."""
+    settings = load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"})
+    configure_logs("WARNING", settings.log.format)
+    return settings
+
+
+def _columns(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+@commands.command()
+def run() -> None:
+    """The daemon: forecasts every reading until SIGTERM."""
+    settings = load_settings()
+    configure_logs(settings.log.level, settings.log.format)
+    try:
+        serve(settings)
+    except FatalError as error:
+        _log.error("ended with an error", exit_code=error.exit_code, error=str(error))
+        raise
+
+
+@commands.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="Stop streaming after so many seconds; 0 = stream everything.")] = 0,
+    speed: Annotated[float, typer.Option(help="Hours of weather a second; 0 = as fast as it goes.")] = 0,
+) -> None:
+    """Embedded broker, real weather of three airports, the real daemon; ends with a summary."""
+    demonstration.run_demo(demonstration.Pace(seconds=seconds, hours_per_second=speed))
+
+
+@commands.command()
+def backtest(
+    files: Files,
+    time: TimeColumn = "",
+    train: Annotated[float, typer.Option(min=0, max=0.95, help="Train on this share of the time first.")] = 0.0,
+    json: Annotated[Path | None, typer.Option(help="Also write the metrics there.")] = None,
+) -> None:
+    """The serving pipeline itself over files, prequential, against simple forecasts."""
+    settings = _without_broker()
+    plan = backtests.BacktestPlan(
+        pipeline=pipeline_config(settings),
+        network=network_config(settings),
+        training=training_config(settings),
+        train_share=train,
+        checkpoint=Path(settings.network.checkpoint) if settings.network.checkpoint else None,
+    )
+    report = backtests.run_backtest(read_files(files, _columns(time)), plan, training_progress)
+    backtests.print_report(report)
+    if json is not None:
+        json.write_bytes(backtests.report_json(report))
+
+
+@commands.command()
+def train(
+    files: Files,
+    time: TimeColumn = "",
+    out: Annotated[Path, typer.Option(help="Folder that the checkpoint's folder is made in.")] = Path("checkpoints"),
+) -> None:
+    """Trains a checkpoint from files by truncated BPTT and prints its folder."""
+    settings = _without_broker()
+    history = read_files(files, _columns(time))
+    with training_progress() as progress:
+        checkpoint = train_checkpoint(
+            history, observation_config(settings), network_config(settings), training_config(settings), progress
+        )
+    typer.echo(write_checkpoint(checkpoint, out))
+
+
+@commands.command()
+def topics(
+    create: Annotated[bool, typer.Option("--create", help="Create those that are missing.")] = False,  # noqa: FBT002
+) -> None:
+    """Which topics are needed, with which settings; `--create` makes them."""
+    settings = load_settings()
+    configure_logs("WARNING", settings.log.format)
+    if create:
+        create_topics(settings, needed_topics(settings))
+    topic_table(settings, needed_topics(settings))
+
+
+@commands.command()
+def check() -> None:
+    """Effective settings (secrets hidden), checkpoint, broker, topics; exits with the code of what is wrong."""
+    settings = load_settings()
+    configure_logs("WARNING", settings.log.format)
+    check_everything(settings)
