@@ -191,7 +191,7 @@ def serve(settings: Settings) -> None:
 def _started(
     settings: Settings, model: Model | None, stop: threading.Event, open_things: ExitStack
 ) -> tuple[Worker, Topics]:
-    """Everything that talks to the broker is connected; the topics fit; an older process with our identity is fenced."""
+    """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
     connected, kafka, names = connection(settings), settings.kafka, settings.topics
     deadline, outage = kafka.connect_deadline / 1000, kafka.outage_deadline / 1000
     topics = retry(lambda: Topics(connected), f"connecting to {kafka.bootstrap_servers}", deadline, stop)

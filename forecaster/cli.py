@@ -13,7 +13,7 @@ from forecaster import backtest as backtests
 from forecaster import demo as demonstration
 from forecaster.app import needed_topics, network_config, observation_config, pipeline_config, serve, training_config
 from forecaster.checks import check_everything, create_topics, topic_table
-from forecaster.errors import FatalError
+from forecaster.errors import FatalError, ForecasterError
 from forecaster.files import read_files
 from forecaster.learning.checkpoints import write_checkpoint
 from forecaster.learning.training_job import train_checkpoint
@@ -36,7 +36,7 @@ def main() -> None:
     """The command has run, and the process ends with its exit code."""
     try:
         commands()
-    except FatalError as error:
+    except ForecasterError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
 

@@ -22,7 +22,9 @@ from typing import ClassVar
 
 
 class ForecasterError(Exception):
-    """Root of the tree."""
+    """Root of the tree; raised itself where no more is known than what went wrong."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class BadRecord(ForecasterError):
@@ -45,8 +47,6 @@ class TransientBrokerError(ForecasterError):
 
 class FatalError(ForecasterError):
     """The process ends with `exit_code`."""
-
-    exit_code: ClassVar[int] = 1
 
 
 class UsageError(FatalError):

@@ -53,6 +53,11 @@ class History:
         names = [self.series_ids[row] for row in self.row[span].tolist()]
         return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
 
+    def first(self, count: int) -> History:
+        """Returns the first `count` readings."""
+        span = slice(0, count)
+        return History(self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span])
+
     def until(self, share: float) -> int:
         """Returns how many readings lie in the first `share` (0..1) of the span of time."""
         if not len(self) or share <= 0:
@@ -151,7 +156,12 @@ def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> Integers
             raise UsageError(f"{path}: {' '.join(columns)} is no time: {error}") from error
     if parsed.isna().any():
         raise UsageError(f"{path}: row {int(parsed.isna().argmax()) + 1} has no {' '.join(columns)}")
-    return parsed.dt.as_unit("ms").to_numpy().astype(np.int64)
+    return epoch_ms(parsed)
+
+
+def epoch_ms(moments: pd.Series[pd.Timestamp]) -> Integers:
+    """Returns epoch milliseconds of aware moments."""
+    return np.asarray(moments.dt.as_unit("ms").astype("int64"), np.int64)
 
 
 def _numbers(column: pd.Series[Any], path: Path) -> Floats:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
-from kafka.structs import ConsumerGroupMetadata, MemberState
 from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from forecaster.broker.options import Connection
 from forecaster.broker.patience import describe
@@ -96,7 +96,7 @@ class GroupConsumer:
         self._client.pause(*self._mine(partitions))
 
     def seek(self, offsets: Mapping[int, int]) -> None:
-        """The next records of the partitions are those at the offsets; those that are not ours any more are left out."""
+        """The next records of the partitions are those at the offsets; partitions not ours any more are left out."""
         for partition in self._mine(offsets):
             self._client.seek(partition, offsets[partition.partition])
 
@@ -108,9 +108,7 @@ class GroupConsumer:
         """
         try:
             return {
-                partition: self._client.committed(
-                    TopicPartition(self._topic, partition), timeout_ms=ANSWER_TIMEOUT_MS
-                )
+                partition: self._client.committed(TopicPartition(self._topic, partition), timeout_ms=ANSWER_TIMEOUT_MS)
                 or 0
                 for partition in partitions
             }

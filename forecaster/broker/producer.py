@@ -11,9 +11,8 @@ from typing import Any
 
 import structlog
 from kafka import KafkaProducer, TopicPartition
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
-
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from forecaster.broker.options import TRANSACTION_TIMEOUT_MS, Connection
 from forecaster.broker.patience import describe, retry

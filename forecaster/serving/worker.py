@@ -82,7 +82,7 @@ class WorkerConfig:
 
 @dataclass(slots=True)
 class Counters:
-    """What became of everything since the start: in = readings' records + dead letters; every reading has an outcome."""
+    """What became of everything since the start: of each record a dead letter or readings, each with an outcome."""
 
     records: int = 0
     dead_letters: Counter[str] = field(default_factory=Counter)

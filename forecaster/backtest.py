@@ -1,0 +1,167 @@
+"""`forecaster backtest`: the serving pipeline itself over files, without a broker, one reading after the other.
+
+The readings before the evaluation train the network (where asked for) and warm the series up; then every forecast is
+scored when its truth comes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from forecaster.core.model import Model
+from forecaster.core.network import NetworkConfig
+from forecaster.errors import CheckpointError, UsageError
+from forecaster.evaluation import NAMES, Evaluator, Report
+from forecaster.files import History
+from forecaster.learning.checkpoints import read_checkpoint
+from forecaster.learning.trainer import Progress, TrainingConfig
+from forecaster.learning.training_job import train_checkpoint
+from forecaster.records import Floats, Outcome
+from forecaster.serving.pipeline import GENESIS, Batch, PipelineConfig, advance
+from forecaster.serving.table import Partitions
+
+BATCH = 2_000
+SHOWN_HORIZONS = 4
+
+ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestPlan:
+    """What is evaluated.
+
+    Attributes:
+        pipeline: what is forecast, from what.
+        network: what a network trained here looks like.
+        training: how it is trained.
+        train_share: share of the time, at its beginning, that is trained on and not scored.
+        checkpoint: folder of a checkpoint that forecasts instead; None with train_share 0 = before any training.
+    """
+
+    pipeline: PipelineConfig
+    network: NetworkConfig
+    training: TrainingConfig
+    train_share: float = 0.0
+    checkpoint: Path | None = None
+
+
+def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Report:
+    """Returns the metrics of the forecasts.
+
+    Raises:
+        UsageError: there is nothing to evaluate.
+        CheckpointError: the checkpoint does not fit the plan.
+    """
+    begin = history.until(plan.train_share)
+    if begin >= len(history):
+        raise UsageError("no readings to evaluate: the files hold none after the training part")
+    model = _model(history, plan, begin, show)
+    evaluator = Evaluator(
+        history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
+    )
+    partitions = Partitions(plan.pipeline.shape(model))
+    partitions.open(0)
+    outcomes: Counter[str] = Counter()
+    for first, last in _batches(history):
+        readings = history.readings(first, last)
+        checkout = partitions.checkout(readings.series_ids, np.zeros(len(readings), np.int64))
+        outputs = advance(plan.pipeline, model, checkout.state, Batch(readings, checkout.row))
+        partitions.adopt(checkout, [0])
+        outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
+        evaluator.add(first, outputs)
+    return evaluator.report(dict(outcomes), model.id if model else GENESIS)
+
+
+def print_report(report: Report) -> None:
+    """Totals by horizon and by series were printed."""
+    console = Console()
+    console.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
+    rows = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
+    console.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
+    console.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
+
+
+def report_json(report: Report) -> bytes:
+    """Returns every metric of every series and horizon, NaN as null."""
+    series = {
+        name: {
+            "scored": report.scored[row].tolist(),
+            "mae": {kind: values[row].tolist() for kind, values in report.mae.items()},
+            "mse_z": {kind: values[row].tolist() for kind, values in report.mse.items()},
+            "mase": {kind: values[row].tolist() for kind, values in report.mase.items()},
+            "pinball_loss": report.pinball[row].tolist(),
+            "interval_coverage": report.coverage[row].tolist(),
+        }
+        for row, name in enumerate(report.series_ids)
+    }
+    whole = {
+        "checkpoint": report.checkpoint,
+        "horizons": report.horizons,
+        "outcomes": report.outcomes,
+        "series": series,
+    }
+    return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
+
+
+def _model(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Model | None:
+    if plan.checkpoint is not None:
+        checkpoint = read_checkpoint(plan.checkpoint)
+        found, wanted = checkpoint.network, plan.network
+        if (found.horizons, found.quantile_levels, found.features) != (
+            wanted.horizons,
+            wanted.quantile_levels,
+            wanted.features,
+        ):
+            raise CheckpointError(f"{plan.checkpoint}: its horizons, quantile levels or context are not the settings'")
+        return Model(checkpoint)
+    if begin == 0:
+        return None
+    with show() as progress:
+        part = history.first(begin)
+        return Model(train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress))
+
+
+def _batches(history: History) -> list[tuple[int, int]]:
+    """Returns spans of about `BATCH` readings; a record is never cut."""
+    cuts, begin = [0], 0
+    while begin < len(history):
+        end = min(begin + BATCH, len(history))
+        while end < len(history) and history.records[end] == history.records[end - 1]:
+            end += 1
+        cuts.append(end)
+        begin = end
+    return list(itertools.pairwise(cuts))
+
+
+def _shown(report: Report) -> list[int]:
+    """Returns the positions of the horizons that are printed: the first, the last and some between."""
+    count = len(report.horizons)
+    return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
+
+
+def _table(title: str, rows: list[tuple[str, tuple[slice | int, slice | int]]], report: Report) -> Table:
+    table = Table(title, "scored", *(f"MASE {name}" for name in NAMES), *(f"MSE(z) {name}" for name in NAMES))
+    table.add_column("pinball loss")
+    table.add_column("interval coverage")
+    for name, where in rows:
+        values = [*(report.mase[kind] for kind in NAMES), *(report.mse[kind] for kind in NAMES), report.pinball]
+        means = [f"{_mean(column[where]):.4g}" for column in values]
+        coverage = f"{100 * _mean(report.coverage[where]):.1f} %"
+        table.add_row(name, f"{int(report.scored[where].sum()):,}", *means, coverage)
+    return table
+
+
+def _mean(values: Floats) -> float:
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
