@@ -32,6 +32,7 @@ from forecaster.serving.table import Partitions
 
 BATCH = 2_000
 SHOWN_HORIZONS = 4
+REPORT_WIDTH = 160
 
 ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
@@ -84,7 +85,7 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Re
 
 def print_report(report: Report) -> None:
     """Totals by horizon and by series were printed."""
-    console = Console()
+    console = Console(width=max(Console().width, REPORT_WIDTH))
     console.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
     rows = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
     console.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
@@ -151,7 +152,8 @@ def _shown(report: Report) -> list[int]:
 
 
 def _table(title: str, rows: list[tuple[str, tuple[slice | int, slice | int]]], report: Report) -> Table:
-    table = Table(title, "scored", *(f"MASE {name}" for name in NAMES), *(f"MSE(z) {name}" for name in NAMES))
+    columns = ("", " of last value", " of seasonal naive")
+    table = Table(title, "scored", *(f"MASE{name}" for name in columns), *(f"MSE(z){name}" for name in columns))
     table.add_column("pinball loss")
     table.add_column("interval coverage")
     for name, where in rows:

@@ -49,6 +49,11 @@ def pipeline_config(
 
 def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Model:
     """A model with random weights and a random readout: wrong, but sensitive to everything."""
+    return Model(random_checkpoint(config, cell=cell, seed=seed, **options))
+
+
+def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Checkpoint:
+    """The same as a checkpoint."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +71,7 @@ def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **
     }
     size = network_config.features.readout_size + network_config.hidden_size
     readout = torch.randn((size, len(config.horizons)), generator=generator) * 0.1
-    return Model(Checkpoint(f"random-{seed}", network_config, weights, readout, {}))
+    return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
 
 
 class Serving:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.records import Booleans, Floats, Integers
+from forecaster.records import Floats, Integers
 
 FilterName = Literal["range", "hampel", "stuck"]
 
@@ -27,6 +27,10 @@ MEAN_DEVIATION_TO_DEVIATION = 1.2533
 """Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
 HAMPEL_LEAST = 5
 """Fewer previous values than this say too little about what a spike is."""
+USUAL_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
+"""The usual deviation forgets with a half-life of 336 readings."""
+WINSOR = 3.0
+"""One reading counts in the usual deviation as at most so many of it."""
 LONGEST_SPIKE = 2
 """So many readings in a row can be a spike; the next is a new level, and passes."""
 
@@ -63,18 +67,29 @@ class DenoiseState:
         spikes: how many readings in a row were spikes.
         repeated: the last valid value.
         repeats: how many readings in a row had it.
+        usual: root mean square of the distances from the recent median.
+        judged: how many distances that is of.
     """
 
     recent: Floats
     spikes: NDArray[np.int8]
     repeated: Floats
     repeats: Integers
+    usual: Floats
+    judged: Integers
 
     @classmethod
     def empty(cls, n: int, config: DenoiseConfig) -> DenoiseState:
         """Returns n series that had no reading yet."""
         window = config.hampel_window if "hampel" in config.chain else 0
-        return cls(np.full((n, window), np.nan), np.zeros(n, np.int8), np.full(n, np.nan), np.zeros(n, np.int64))
+        return cls(
+            recent=np.full((n, window), np.nan),
+            spikes=np.zeros(n, np.int8),
+            repeated=np.full(n, np.nan),
+            repeats=np.zeros(n, np.int64),
+            usual=np.zeros(n),
+            judged=np.zeros(n, np.int64),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,30 +129,50 @@ def _range(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[
 def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
     """Hampel's identifier (1974), causal: |x - median| > threshold x 1.4826 MAD of the values before.
 
-    Where more than half of them are equal, the mean absolute deviation stands in; where all are, nothing is a spike.
+    A quiet window must not make a spike of every ordinary change, such as the morning's rise of a load: the deviation
+    must also be more than threshold x the usual one, the root mean square of |x - median| over a long memory. Where
+    more than half of the window is equal, the mean absolute deviation stands in; where all is, nothing is a spike.
     """
     values = signal.inputs
     valid = ~np.isnan(values)
-    spike = valid & _is_spike(config, state.recent, values)
+    known = np.count_nonzero(~np.isnan(state.recent), axis=1)
+    centre = _median(state.recent, known)
+    far = np.abs(values - centre)
+    spike = valid & (far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.usual))
+    spike &= known >= min(HAMPEL_LEAST, config.hampel_window)
     spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
     masked = spike & (spikes <= LONGEST_SPIKE)
     recent = np.concatenate([values[:, None], state.recent[:, :-1]], axis=1)
     if not valid.all():
         recent[~valid] = state.recent[~valid]
-    new = replace(state, recent=recent, spikes=np.where(masked, spikes, 0).astype(np.int8))
+    new = replace(
+        state,
+        recent=recent,
+        spikes=np.where(masked, spikes, 0).astype(np.int8),
+        usual=_usual(state, far, known),
+        judged=state.judged + (~np.isnan(far)),
+    )
     return new, Signal(np.where(masked, np.nan, values), signal.truth) if masked.any() else signal
 
 
-def _is_spike(config: DenoiseConfig, recent: Floats, values: Floats) -> Booleans:
-    known = np.count_nonzero(~np.isnan(recent), axis=1)
-    centre = _median(recent, known)
+def _deviation(recent: Floats, known: Integers, centre: Floats) -> Floats:
+    """Returns a robust deviation of each window; infinite where all of its values are equal."""
     distance = np.abs(recent - centre[:, None])
     deviation = MAD_TO_DEVIATION * _median(distance, known)
     flat = np.flatnonzero(deviation == 0)
     if len(flat):
         deviation[flat] = MEAN_DEVIATION_TO_DEVIATION * np.nansum(distance[flat], axis=1) / np.maximum(known[flat], 1)
-    far = np.abs(values - centre) > config.hampel_threshold * deviation
-    return np.asarray(far & (deviation > 0) & (known >= min(HAMPEL_LEAST, config.hampel_window)))
+    return np.where(deviation > 0, deviation, np.inf)
+
+
+def _usual(state: DenoiseState, far: Floats, known: Integers) -> Floats:
+    """Returns the usual deviation with this one in it, winsorised; (B,)."""
+    square = state.usual * state.usual
+    seen = far * far
+    limit = np.where(state.judged >= HAMPEL_LEAST, WINSOR * WINSOR * square, np.inf)
+    rate = np.maximum(USUAL_RATE, 1.0 / (state.judged + 1.0))
+    moved = square + (np.minimum(seen, limit) - square) * rate
+    return np.asarray(np.sqrt(np.where(np.isnan(far) | (known == 0), square, moved)))
 
 
 def _median(values: Floats, known: Integers) -> Floats:

@@ -202,7 +202,7 @@ def test_the_rows_of_partitions_are_apart() -> None:
     batch = readings(hourly([1.0]) + hourly([100.0]))
     checkout = serving.partitions.checkout(batch.series_ids, np.array([0, 1]))
     assert checkout.row.tolist() == [0, 1]
-    serving.partitions.adopt(checkout)
+    serving.partitions.adopt(checkout, [0, 1])
     assert (len(serving.partitions[0]), len(serving.partitions[1])) == (1, 1)
     serving.partitions.close(1)
     assert serving.partitions.series == 1

@@ -1,0 +1,64 @@
+"""Brokers: the embedded one in every run; a real Apache Kafka where there is one, and always in CI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forecaster.broker.embedded import EmbeddedBroker
+
+SHARED_BROKER = Path(__file__).parents[3] / "shared" / "kafka" / "broker"
+PORT = 19392
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[str]:
+    with EmbeddedBroker() as broker:
+        yield broker.address
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real Kafka: one that is named, one on this machine, or one in a container."""
+    if named := os.environ.get("FORECASTER_TEST_BOOTSTRAP"):
+        yield named
+    elif SHARED_BROKER.is_file():
+        folder = tmp_path_factory.mktemp("kafka")
+        subprocess.run([SHARED_BROKER, "start", folder, str(PORT)], check=True, timeout=120)
+        yield f"127.0.0.1:{PORT}"
+        subprocess.run([SHARED_BROKER, "stop", folder], check=False, timeout=60)
+    else:
+        yield from _container()
+
+
+def _container() -> Iterator[str]:
+    from testcontainers.kafka import KafkaContainer
+
+    try:
+        container = KafkaContainer("confluentinc/cp-kafka:7.9.0").with_kraft()
+        container.start()
+    except Exception as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no real Kafka, no Docker: {error}")
+    try:
+        yield container.get_bootstrap_server()
+    finally:
+        container.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker(request: pytest.FixtureRequest) -> str:
+    address: str = request.getfixturevalue(request.param)
+    return address
+
+
+@pytest.fixture
+def topic() -> str:
+    """A fresh name for every test."""
+    return f"readings-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,147 @@
+"""Readings in, forecasts out, through a real broker protocol and the real program."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+from builders import LEVELS, pipeline_config, random_checkpoint
+from builders import Serving as Reference
+from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
+
+from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.core.model import Model
+from forecaster.learning.checkpoints import write_checkpoint
+from forecaster.records import InputRecord
+from forecaster.wire import Decoder, InputSchema, encode_forecasts
+
+PARTITIONS = 3
+
+
+def test_every_reading_has_one_forecast_and_sigterm_ends_cleanly(broker: str, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    with Daemon(tmp_path, broker, topic) as daemon:
+        daemon.serving()
+        with closing(Stream(broker, topic, PARTITIONS)) as stream:
+            stream.send_hours(30)
+            stream.assert_exactly_once()
+            daemon.send(signal.SIGTERM)
+            assert daemon.exit_code() == 0
+            assert '"records": 300' in daemon.log
+    with Daemon(tmp_path, broker, topic) as daemon, closing(Stream(broker, topic, PARTITIONS)) as stream:
+        daemon.serving()
+        stream.sent = 300
+        stream.hour = 30
+        stream.send_hours(10)
+        stream.assert_exactly_once()
+
+
+def test_what_is_published_is_what_the_pipeline_alone_gives(broker: str, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic, 1)
+    config = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
+    checkpoint = random_checkpoint(config)
+    folder = write_checkpoint(checkpoint, tmp_path)
+    rows = [(f"pump-{series}", hour, (7 * series + hour * hour) % 23) for hour in range(60) for series in range(5)]
+    values = [orjson.dumps({"timestamp": START_MS + hour * HOUR_MS, "value": value}) for _, hour, value in rows]
+    keys = [name.encode() for name, _, _ in rows]
+    records = [InputRecord(topic, 0, number, 0, *pair) for number, pair in enumerate(zip(keys, values, strict=True))]
+    readings = Decoder(InputSchema()).decode(records).readings
+    outputs = Reference(config, Model(checkpoint)).feed(readings)
+    expected = [message.value for message in encode_forecasts(outputs.forecasts, readings, records, LEVELS)]
+    with Daemon(tmp_path, broker, topic, NETWORK__CHECKPOINT=str(folder)) as daemon:
+        daemon.serving()
+        writer, reader = RecordWriter(broker, topic), RecordReader(broker, f"{topic}.forecasts", 1)
+        with closing(writer), closing(reader):
+            for key, value in zip(keys, values, strict=True):
+                writer.send(key, value)
+            writer.flush()
+            found: list[bytes | None] = []
+            wait_until(lambda: found.extend(one.value for one in reader.poll()) or len(found) >= len(rows), "forecasts")
+    assert found == expected
+
+
+def test_bad_records_become_dead_letters_and_their_neighbours_get_forecasts(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(broker, topic, 1)
+    bad: list[tuple[bytes | None, bytes | None]] = [
+        (b"pump", b"no json"),
+        (b"pump", b'{"value": "text", "timestamp": 1735689600000}'),
+        (b"pump", b'{"value": NaN, "timestamp": 1735689600000}'),
+        (b"pump", b'{"value": 1e999, "timestamp": 1735689600000}'),
+        (None, b'{"value": 1, "timestamp": 1735689600000}'),
+        (b"", b'{"value": 1, "timestamp": 1735689600000}'),
+        (b"pump", b'{"value": 1, "timestamp": -5}'),
+        (b"pump", b'{"value": 1, "timestamp": "1969-01-01T00:00:00Z"}'),
+        (b"pump", None),
+        (b"k" * 900_000, b'{"value": 1, "timestamp": 1735689600000}'),
+        (b"pump", b'{"value": 1, "timestamp": 1735689600000, "note": "' + b"x" * 900_000 + b'"}'),
+    ]
+    with Daemon(tmp_path, broker, topic) as daemon:
+        daemon.serving()
+        stream, letters = Stream(broker, topic, 1), RecordReader(broker, f"{topic}.dead-letters", 1)
+        writer = RecordWriter(broker, topic)
+        with closing(stream), closing(letters), closing(writer):
+            stream.send_hours(3)
+            for key, value in bad:
+                writer.send(key, value, headers=[("trace", b"7")])
+            writer.flush()
+            stream.send_hours(3)
+            stream.assert_exactly_once()
+            found: list = []
+            wait_until(lambda: found.extend(letters.poll()) or len(found) >= len(bad), "dead letters")
+    assert [letter.headers["source"] for letter in found] == [f"{topic}/0/{30 + n}".encode() for n in range(len(bad))]
+    for letter, (key, value) in zip(found, bad, strict=True):
+        assert letter.headers["trace"] == b"7"
+        assert letter.headers["reason"]
+        assert letter.headers["detail"]
+        assert letter.key == (key[:65_536] if key is not None else None)
+        assert letter.value == (value[:65_536] if value is not None else None)
+
+
+def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "127.0.0.1:9", "readings", KAFKA__CONNECT_DEADLINE="7s") as daemon:
+        assert daemon.exit_code() == 3
+        assert "trying again" in daemon.log
+        assert "127.0.0.1:9" in daemon.log
+
+
+def test_a_missing_input_topic_is_exit_code_4_and_named(broker: str, topic: str, tmp_path: Path) -> None:
+    with Daemon(tmp_path, broker, topic) as daemon:
+        assert daemon.exit_code() == 4
+        assert topic in daemon.log
+
+
+def test_other_partition_counts_are_exit_code_4_before_anything_is_served(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(broker, topic, 2)
+    create_topic(broker, f"{topic}.forecasts", 3)
+    with Daemon(tmp_path, broker, topic) as daemon:
+        assert daemon.exit_code() == 4
+        assert f"{topic}.forecasts" in daemon.log
+        assert "partitions opened" not in daemon.log
+
+
+def test_too_many_bad_records_end_the_daemon_with_exit_code_6_when_asked_to(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(broker, topic, 1)
+    limits = {"DEAD_LETTERS__ON_LIMIT": "stop", "DEAD_LETTERS__MAX_CONSECUTIVE": "5"}
+    with Daemon(tmp_path, broker, topic, **limits) as daemon:
+        daemon.serving()
+        with closing(RecordWriter(broker, topic)) as writer:
+            for _ in range(6):
+                writer.send(b"pump", b"no json")
+        assert daemon.exit_code() == 6
+
+
+@pytest.mark.parametrize(("variable", "value"), [("FORECAST__HORIZON", "0"), ("FORECAST__HORZION", "3")])
+def test_a_wrong_variable_is_exit_code_2_and_named(variable: str, value: str, tmp_path: Path) -> None:
+    with Daemon(tmp_path, "127.0.0.1:9", "readings", **{variable: value}) as daemon:
+        assert daemon.exit_code() == 2
+        assert f"FORECASTER_{variable}" in daemon.log
+        assert "FORECASTER_FORECAST__HORIZON" in daemon.log

@@ -1,0 +1,26 @@
+"""The daemon, but it thinks for a while over a record with the key `think`, saying so: there it can be stopped."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from forecaster.cli import main
+from forecaster.wire import Decoder
+
+THINKING_SECONDS = 4.0
+decode = Decoder.decode
+
+
+def thinking(self: Decoder, records: Any) -> Any:
+    if any(record.key == b"think" for record in records):
+        sys.stderr.write("thinking\n")
+        sys.stderr.flush()
+        threading.Event().wait(THINKING_SECONDS)
+    return decode(self, records)
+
+
+Decoder.decode = thinking  # type: ignore[method-assign]
+sys.argv = ["forecaster", "run"]
+main()
