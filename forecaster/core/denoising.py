@@ -31,6 +31,8 @@ USUAL_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
 """The usual deviation forgets with a half-life of 336 readings."""
 WINSOR = 3.0
 """One reading counts in the usual deviation as at most so many of it."""
+WINSOR_FROM = 48
+"""From so many readings on: before, the usual deviation must find its size."""
 LONGEST_SPIKE = 2
 """So many readings in a row can be a spike; the next is a new level, and passes."""
 
@@ -169,7 +171,7 @@ def _usual(state: DenoiseState, far: Floats, known: Integers) -> Floats:
     """Returns the usual deviation with this one in it, winsorised; (B,)."""
     square = state.usual * state.usual
     seen = far * far
-    limit = np.where(state.judged >= HAMPEL_LEAST, WINSOR * WINSOR * square, np.inf)
+    limit = np.where(state.judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
     rate = np.maximum(USUAL_RATE, 1.0 / (state.judged + 1.0))
     moved = square + (np.minimum(seen, limit) - square) * rate
     return np.asarray(np.sqrt(np.where(np.isnan(far) | (known == 0), square, moved)))

@@ -1,0 +1,72 @@
+"""Imports point one way, and each outside world is touched in one place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "forecaster"
+MAY_IMPORT = {
+    "errors": set(),
+    "records": set(),
+    "settings": {"errors"},
+    "logs": set(),
+    "files": {"errors", "records"},
+    "wire": {"errors", "records"},
+    "core": {"errors", "records"},
+    "evaluation": {"core", "files", "records"},
+    "scoreboard": {"core", "records"},
+    "broker": {"errors", "records", "wire"},
+    "learning": {"core", "errors", "files", "records"},
+    "serving": {"broker", "core", "errors", "records", "wire"},
+    "progress": {"learning"},
+    "backtest": {"core", "errors", "evaluation", "files", "learning", "records", "serving"},
+    "demo_data": {"errors", "files", "scoreboard"},
+    "demo": {"broker", "core", "demo_data", "errors", "learning", "progress", "scoreboard", "settings"},
+    "app": {"broker", "core", "errors", "learning", "serving", "settings", "wire"},
+    "checks": {"app", "broker", "core", "errors", "serving", "settings"},
+}
+ONLY_IN = {"kafka": {"broker"}, "apscheduler": {"learning"}, "torch": {"core", "learning", "app"}}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports(path: Path) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{name.name}" for name in node.names]
+    return found
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.stem not in ("__init__", "__main__", "cli"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "forecaster":
+            there = rest.split(".")[0]
+            assert there in MAY_IMPORT[here] | {here, "__version__"}, f"{here} imports {name}"
+        elif package in ONLY_IN:
+            assert here in ONLY_IN[package], f"{here} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_environment_is_read_in_settings_only(path: Path) -> None:
+    if room(path) not in ("settings", "demo"):  # the demo hands its own on to the daemon
+        assert "environ" not in path.read_text()
+        assert "getenv" not in path.read_text()
+
+
+def test_the_table_knows_every_room() -> None:
+    assert {room(path) for path in FILES} == set(MAY_IMPORT)
