@@ -291,25 +291,31 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by pydantic-settings
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment, and what the secrets' files hold."""
-        return (init_settings, env_settings, _SecretFiles(settings_cls))
+        return (init_settings, _Environment(settings_cls, env_settings))
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """Secrets from the files that their `..._FILE` variables name."""
+class _Environment(PydanticBaseSettingsSource):
+    """The environment, with the secrets that its `..._FILE` variables name read from their files."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables_source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables_source
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """Nothing: groups are read as a whole by `__call__`."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        found = self._variables()
         for variable, (group, name) in _secret_files().items():
-            if variable in os.environ:
-                try:
-                    secret = Path(os.environ[variable]).read_text().strip()
-                except OSError as error:
-                    raise UsageError(f"{variable}: {error}") from error
-                found.setdefault(group, {})[name] = secret
+            if variable not in os.environ:
+                continue
+            try:
+                secret = Path(os.environ[variable]).read_text().strip()
+            except OSError as error:
+                raise UsageError(f"{variable}: {error}") from error
+            found[group].pop(f"{name}_file", None)
+            found[group][name] = secret
         return found
 
 

@@ -11,7 +11,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from forecaster.broker.options import Connection
-from forecaster.broker.patience import describe
+from forecaster.broker.patience import causes, describe
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
 from forecaster.records import SourceRecord
 
@@ -53,11 +53,16 @@ class GroupConsumer:
 
     def __init__(self, connection: Connection, topic: str, outage_deadline_seconds: float) -> None:
         self._topic = topic
+        self._is_static = bool(connection.instance_id)
+        self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
         self._heard = self._probed = time.monotonic()
         self._client = KafkaConsumer(**connection.consumer())
         self._changes = _Changes(self._client)
         self._client.subscribe([topic], listener=self._changes)
+        # Who leads a group before it has seen the topic assigns nobody anything; a static member would be given that
+        # empty assignment again at every start.
+        self._client.partitions_for_topic(topic)
 
     def poll(self) -> Polled:
         """Returns new records and what happened to the assignment; nothing for a while when there is nothing.
@@ -66,17 +71,14 @@ class GroupConsumer:
 
         Raises:
             Fenced: another process is the member with our instance id.
+            TransientBrokerError: not this time.
             BrokerUnavailable: no broker was there for the outage deadline.
         """
         try:
             batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS)
             member = self._client.group_metadata()
-        except FencedInstanceIdError as error:
-            raise Fenced(
-                "another process runs with the same FORECASTER_KAFKA__INSTANCE_ID: give each its own, or leave it empty"
-            ) from error
         except KafkaError as error:
-            raise TransientBrokerError(f"polling {self._topic}: {describe(error)}") from error
+            raise _translated(error, f"polling {self._topic}") from error
         begin = {partition.partition: records[0].offset for partition, records in batches.items()}
         end = {partition.partition: records[-1].offset + 1 for partition, records in batches.items()}
         if batches and member.state != MemberState.STABLE:
@@ -100,6 +102,24 @@ class GroupConsumer:
         for partition in self._mine(offsets):
             self._client.seek(partition, offsets[partition.partition])
 
+    def confirm_membership(self) -> None:
+        """A static member is still the one with its instance id: two heartbeats went by without a word to the contrary.
+
+        Raises:
+            Fenced: another process is.
+            TransientBrokerError: not this time.
+        """
+        if not self._is_static:
+            return
+        free = [one.partition for one in self._client.assignment() - self._client.paused()]
+        self.hold(free)
+        try:
+            self._client.poll(timeout_ms=2 * self._heartbeat_ms)
+        except KafkaError as error:
+            raise _translated(error, "asking the group") from error
+        finally:
+            self.resume(free)
+
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
         """Returns the group's committed offset of each partition; 0 where it has none.
 
@@ -113,7 +133,7 @@ class GroupConsumer:
                 for partition in partitions
             }
         except KafkaError as error:
-            raise TransientBrokerError(f"reading committed offsets: {describe(error)}") from error
+            raise _translated(error, "reading committed offsets") from error
 
     def close(self) -> None:
         """The group knows that this member has left (a static one: stays away), within seconds."""
@@ -136,6 +156,14 @@ class GroupConsumer:
                 if now - self._heard > self._outage_deadline:
                     raise BrokerUnavailable(f"no broker for {now - self._heard:.0f} s: {error}") from error
             self._probed = time.monotonic()
+
+
+def _translated(error: KafkaError, what: str) -> Fenced | TransientBrokerError:
+    if any(isinstance(cause, FencedInstanceIdError) for cause in causes(error)):
+        return Fenced(
+            "another process runs with the same FORECASTER_KAFKA__INSTANCE_ID: give each its own, or leave it empty"
+        )
+    return TransientBrokerError(f"{what}: {describe(error)}")
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]

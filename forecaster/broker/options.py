@@ -73,6 +73,11 @@ class Connection:
             if name not in known:
                 raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
 
+    @property
+    def heartbeat_ms(self) -> int:
+        """A member is heard of so often."""
+        return self.session_timeout_ms // 5
+
     def admin(self) -> dict[str, Any]:
         """Returns the options of an admin client."""
         return self._of(KafkaAdminClient, {"request_timeout_ms": REQUEST_TIMEOUT_MS})
@@ -82,7 +87,7 @@ class Connection:
         fixed = {
             "group_id": self.group_id,
             "session_timeout_ms": self.session_timeout_ms,
-            "heartbeat_interval_ms": self.session_timeout_ms // 5,
+            "heartbeat_interval_ms": self.heartbeat_ms,
             "request_timeout_ms": max(REQUEST_TIMEOUT_MS, self.session_timeout_ms + 1_000),
             "max_poll_records": MAX_POLL_RECORDS,
             "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,

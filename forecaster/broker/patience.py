@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import structlog
@@ -43,6 +43,14 @@ def retry(call: Callable[[], Result], what: str, deadline_seconds: float, stop: 
             _log.warning("broker not ready, trying again", what=what, error=describe(error), wait_seconds=wait)
             stop.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields the error and those that the client wrapped in it: as arguments, or as causes."""
+    yield error
+    for inner in [*error.args, error.__cause__]:
+        if isinstance(inner, BaseException):
+            yield from causes(inner)
 
 
 def describe(error: Exception) -> str:

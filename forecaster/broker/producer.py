@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, Kafka
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from forecaster.broker.options import TRANSACTION_TIMEOUT_MS, Connection
-from forecaster.broker.patience import describe, retry
+from forecaster.broker.patience import causes, describe, retry
 from forecaster.errors import Fenced, TransientBrokerError
 from forecaster.wire import Message
 
@@ -43,7 +44,7 @@ class Transaction:
 
 
 class TransactionalProducer:
-    """Writes transactions; after a failed one it is a new producer with the same identity.
+    """Writes transactions; after a failed one it must be restarted: a new producer with the same identity.
 
     Args:
         connection: how and as whom.
@@ -70,28 +71,33 @@ class TransactionalProducer:
         self._connect()
 
     def commit(self, transaction: Transaction) -> bool:
-        """Returns true when everything is committed; else what became of it must be asked of the committed offsets.
+        """Returns true when everything is committed; else `restart`, and ask the committed offsets what became of it.
 
         Raises:
             Fenced: for the second time within a minute, or as a static member.
-            BrokerUnavailable: no new producer could be had within the outage deadline.
         """
         try:
             self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS)
-        except FencedInstanceIdError as error:
-            raise Fenced(f"another process has this instance id: {describe(error)}") from error
         except (KafkaError, TransientBrokerError) as error:
             _log.warning("transaction failed", error=describe(error), offsets=dict(transaction.offsets))
             self._note_fencing(error)
-            self._discard()
-            retry(self._connect, "a new producer", self._outage_deadline, self._stop)
             return False
         return True
+
+    def restart(self) -> None:
+        """There is a new producer, and the transaction that failed is ended.
+
+        Raises:
+            BrokerUnavailable: none could be had within the outage deadline.
+        """
+        self._discard()
+        retry(self._connect, "a new producer", self._outage_deadline, self._stop)
 
     def close(self) -> None:
         """The connections are closed, within seconds."""
         self._calls.end()
-        self._client.close(timeout=CLOSE_SECONDS)
+        with suppress(KafkaError):  # of a transaction that is not committed nothing must arrive
+            self._client.close(timeout=CLOSE_SECONDS)
 
     def _connect(self) -> None:
         """There is a producer, and every transaction of an older one with our identity is ended."""
@@ -104,8 +110,9 @@ class TransactionalProducer:
             raise
 
     def _discard(self) -> None:
-        self._calls.end()
-        self._client.close(timeout=0)
+        """The old client closes in its own thread, however long its last call takes."""
+        client = self._client
+        self._calls.end(lambda: client.close(timeout=DEADLINE_SECONDS))
 
     def _write(self, transaction: Transaction) -> None:
         client: Any = self._client
@@ -121,7 +128,9 @@ class TransactionalProducer:
         client.commit_transaction()
 
     def _note_fencing(self, error: Exception) -> None:
-        if not isinstance(error, ProducerFencedError | InvalidProducerEpochError):
+        if any(isinstance(cause, FencedInstanceIdError) for cause in causes(error)):
+            raise Fenced(f"another process has this instance id: {describe(error)}") from error
+        if not any(isinstance(cause, ProducerFencedError | InvalidProducerEpochError) for cause in causes(error)):
             return
         now = time.monotonic()
         if now - self._fenced_at < RIVAL_SECONDS:
@@ -150,8 +159,9 @@ class _Calls:
         if error is not None:
             raise error
 
-    def end(self) -> None:
-        """The thread ends after its present call."""
+    def end(self, last: Callable[[], None] = lambda: None) -> None:
+        """The thread ends after its present call and a last one, which nobody waits for."""
+        self._work.put(last)
         self._work.put(None)
 
     def _loop(self) -> None:

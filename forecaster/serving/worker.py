@@ -21,7 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -36,6 +36,7 @@ from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 from forecaster.serving.table import Checkout, Partitions
 from forecaster.wire import encode_dead_letter, encode_forecasts, partitions_of
 
+Result = TypeVar("Result")
 _log = structlog.get_logger()
 
 
@@ -46,6 +47,7 @@ class Consumer(Protocol):
     def resume(self, partitions: Collection[int]) -> None: ...
     def hold(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
+    def confirm_membership(self) -> None: ...
     def committed(self, partitions: Collection[int]) -> dict[int, int]: ...
 
 
@@ -53,6 +55,7 @@ class Producer(Protocol):
     """What the worker asks of `TransactionalProducer`; tests have their own."""
 
     def commit(self, transaction: Transaction) -> bool: ...
+    def restart(self) -> None: ...
 
 
 class RecordDecoder(Protocol):
@@ -143,7 +146,7 @@ class Worker:
 
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
-        polled = self._consumer.poll()
+        polled = self._patiently(self._consumer.poll, "polling", stop)
         self._follow(polled, check_topics)
         if not polled.records:
             return
@@ -187,11 +190,18 @@ class Worker:
             self._consumer.hold([partition])
             _log.error("partition held until a restart", detail=message, dead_letters=self._config.dead_letters)
 
+    def _patiently(self, call: Callable[[], Result], what: str, stop: threading.Event) -> Result:
+        return retry(call, what, self._config.outage_deadline_seconds, stop)
+
     def _ask_what_happened(self, polled: Polled, checkout: Checkout, stop: threading.Event) -> None:
-        """After a failed transaction every partition stands where its committed offset says."""
+        """After a failed transaction every partition stands where its committed offset says.
+
+        Who was fenced asks the group first: of two processes with one identity, the one that the group knows goes on.
+        """
         self.counters.failed_transactions += 1
-        deadline = self._config.outage_deadline_seconds
-        committed = retry(lambda: self._consumer.committed(polled.end), "committed offsets", deadline, stop)
+        self._patiently(self._consumer.confirm_membership, "asking the group", stop)
+        self._producer.restart()
+        committed = self._patiently(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
         happened = [partition for partition, end in polled.end.items() if committed[partition] == end]
         dropped = [partition for partition, begin in polled.begin.items() if committed[partition] <= begin]
         self._partitions.adopt(checkout, happened)

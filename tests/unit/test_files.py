@@ -76,5 +76,5 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, con
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing.csv"):
+    with pytest.raises(UsageError, match=r"nothing\.csv"):
         read_files([tmp_path / "nothing.csv"])

@@ -84,7 +84,7 @@ BAD = [
     (record(b'{"value": 1, "series_id": [1]}'), Reason.WRONG_TYPE),
     (record(b'{"other": 1}'), Reason.FIELD_MISSING),
     (record(b'{"value": 1e300}'), Reason.VALUE_OUT_OF_RANGE),
-    (record(b'{"value": %s}' % (b"9" * 5_000)), Reason.VALUE_OUT_OF_RANGE),
+    (record(b'{"value": %s}' % (b"9" * 5_000)), Reason.NOT_JSON),
     (record(b'{"value": 1, "timestamp": "yesterday"}'), Reason.TIMESTAMP_INVALID),
     (record(b'{"value": 1, "timestamp": -1}'), Reason.TIMESTAMP_OUT_OF_RANGE),
     (record(b'{"value": 1, "timestamp": 999999999999999999}'), Reason.TIMESTAMP_OUT_OF_RANGE),

@@ -28,7 +28,7 @@ class FakeBroker:
         self.opened, self.closed = sorted(self.logs), list[int]()
         self.committed_messages: list[tuple[str, str]] = []
         self.failures: list[str] = []
-        self.silent = 0
+        self.silent = self.confirmed = 0
 
     def append(self, partition: int, value: bytes, key: bytes = b"pump") -> None:
         log = self.logs[partition]
@@ -62,6 +62,12 @@ class FakeBroker:
             self.silent -= 1
             raise TransientBrokerError("silence")
         return {number: self.offsets.get(number, 0) for number in partitions}
+
+    def confirm_membership(self) -> None:
+        self.confirmed += 1
+
+    def restart(self) -> None:
+        assert self.confirmed, "who was fenced asks the group first"
 
     def commit(self, transaction: Transaction) -> bool:
         failure = self.failures.pop(0) if self.failures else ""
