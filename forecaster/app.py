@@ -173,7 +173,7 @@ def serve(settings: Settings) -> None:
     torch.set_num_threads(TORCH_THREADS)
     model = load_model(settings)
     with signals() as stop, ExitStack() as open_things:
-        worker, topics = _started(settings, model, stop, open_things)
+        worker, topics = start_worker(settings, model, stop, open_things)
         source, needed = settings.topics.input, needed_topics(settings)
         _log.info("serving", input=source, checkpoint=model.id if model else GENESIS)
         worker.run(stop, lambda: topics.ensure(source, needed, create=False))
@@ -188,7 +188,7 @@ def serve(settings: Settings) -> None:
     )
 
 
-def _started(
+def start_worker(
     settings: Settings, model: Model | None, stop: threading.Event, open_things: ExitStack
 ) -> tuple[Worker, Topics]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""

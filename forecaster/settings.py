@@ -347,6 +347,43 @@ def variables() -> dict[str, tuple[str, str]]:
     return found
 
 
+def group_descriptions() -> dict[str, str]:
+    """Returns what each group of variables is about."""
+    groups = ((name, field.annotation) for name, field in Settings.model_fields.items())
+    return {name: (group.__doc__ or "").strip() for name, group in groups if group in _Group.__subclasses__()}
+
+
+def describe_default(group: str, name: str) -> str:
+    """Returns a variable's default as an operator would write it."""
+    model: Any = Settings.model_fields[group].annotation if group else Settings
+    field = model.model_fields[name]
+    value = field.default
+    if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
+        return _duration_text(value)
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
+    if isinstance(value, SecretStr) or value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def _nested_metadata(annotation: Any) -> list[Any]:
+    return [part for option in get_args(annotation) for part in getattr(option, "__metadata__", ())]
+
+
+def _is_duration(part: Any) -> bool:
+    return isinstance(part, BeforeValidator) and part.func in (parse_duration, _interval)
+
+
+def _duration_text(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    if milliseconds == 0:
+        return "auto"
+    unit = next(unit for unit in reversed(_UNITS_MS) if milliseconds % _UNITS_MS[unit] == 0)
+    return f"{milliseconds // _UNITS_MS[unit]}{unit}"
+
+
 def _secret_files() -> dict[str, tuple[str, str]]:
     return {
         f"{variable}_FILE": place

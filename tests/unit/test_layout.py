@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "demo_data": {"errors", "files", "scoreboard"},
     "demo": {"broker", "core", "demo_data", "errors", "learning", "progress", "scoreboard", "settings"},
     "app": {"broker", "core", "errors", "learning", "serving", "settings", "wire"},
+    "examples": {"settings"},
     "checks": {"app", "broker", "core", "errors", "serving", "settings"},
 }
 ONLY_IN = {"kafka": {"broker"}, "apscheduler": {"learning"}, "torch": {"core", "learning", "app"}}

@@ -1,0 +1,173 @@
+"""Forecasts per second of the real worker against a bare loop of the same client.
+
+    .venv/bin/python tests/benchmarks/throughput.py --bootstrap localhost:9092
+
+Both read the same topic in a group of their own, in the same batches, and write as many records of the same bytes, in
+the same transactions. They take turns; the ratio is that of the medians. The bare loop only copies what the worker
+once wrote: what is missing to 1 is what forecasting costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import Any
+
+import orjson
+import torch
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from forecaster.app import TORCH_THREADS, start_worker
+from forecaster.broker.options import Connection
+from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.core.model import Checkpoint, Model
+from forecaster.core.network import Network, NetworkConfig
+from forecaster.serving import worker as worker_module
+from forecaster.settings import load_settings
+
+HOUR_MS, START_MS = 3_600_000, 1_735_689_600_000
+Stages = dict[str, float]
+
+
+def untrained_model() -> Model:
+    """The default network with random weights: it costs what a trained one does."""
+    torch.manual_seed(0)
+    config = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
+    readout = torch.randn(config.readout_size, 24) * 0.01
+    return Model(Checkpoint("benchmark", config, Network(config).state_dict(), readout, {}))
+
+
+def fill(address: str, topic: str, series: int, ticks: int, partitions: int) -> int:
+    """The topic holds one reading of each series for each tick. Returns how many."""
+    create_topic(address, topic, partitions)
+    with closing(RecordWriter(address, topic)) as writer:
+        for tick in range(ticks):
+            for one in range(series):
+                value = {"timestamp": START_MS + tick * HOUR_MS, "value": round(20 + (one * 7 + tick * tick) % 13, 1)}
+                writer.send(f"series-{one}".encode(), orjson.dumps(value), partition=one % partitions)
+    return series * ticks
+
+
+def timed(stages: Stages, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, with its time added to a stage."""
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return call(*arguments, **options)
+        finally:
+            stages[name] = stages.get(name, 0.0) + time.perf_counter() - begin
+
+    return wrapped
+
+
+def run_worker(address: str, topic: str, count: int, model: Model) -> tuple[float, Stages]:
+    """Seconds from the first record to the last commit, and where they went."""
+    settings = load_settings(
+        kafka={"bootstrap_servers": address, "group_id": f"worker-{uuid.uuid4().hex}"},
+        topics={"input": topic},
+        series={"interval": HOUR_MS},
+    )
+    stages: Stages = {}
+    original = worker_module.advance, worker_module.encode_forecasts
+    worker_module.advance = timed(stages, "advance", original[0])
+    worker_module.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
+    stop = threading.Event()
+    with ExitStack() as open_things:
+        worker, _ = start_worker(settings, model, stop, open_things)
+        parts = vars(worker)
+        parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
+        parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
+        parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
+        parts["_partitions"].checkout = timed(stages, "copy rows", parts["_partitions"].checkout)
+        parts["_partitions"].adopt = timed(stages, "adopt rows", parts["_partitions"].adopt)
+        begin = 0.0
+        while worker.counters.records < count:
+            if not worker.counters.records:
+                stages.clear()
+                begin = time.perf_counter()
+            worker.iterate(stop, lambda: None)
+        seconds = time.perf_counter() - begin
+    worker_module.advance, worker_module.encode_forecasts = original
+    stages["everything else"] = seconds - sum(stages.values())
+    return seconds, stages
+
+
+def run_bare(address: str, topic: str, count: int, payload: list[tuple[bytes, bytes, list]]) -> float:
+    """Seconds of a loop that writes what the worker wrote, one record for each it reads."""
+    connection = Connection(address, f"bare-{uuid.uuid4().hex}")
+    consumer, producer = KafkaConsumer(**connection.consumer()), KafkaProducer(**connection.producer(uuid.uuid4().hex))
+    output = f"{topic}.bare"
+    with closing(consumer), closing(producer):
+        producer.init_transactions()
+        consumer.subscribe([topic])
+        done, begin = 0, 0.0
+        while done < count:
+            if not done:
+                begin = time.perf_counter()
+            batches = consumer.poll(timeout_ms=200)
+            if not batches:
+                continue
+            member = consumer.group_metadata()
+            producer.begin_transaction()
+            offsets = {}
+            for partition, records in batches.items():
+                offsets[TopicPartition(topic, partition.partition)] = OffsetAndMetadata(records[-1].offset + 1, "", -1)
+                for _ in records:
+                    key, value, headers = payload[done]
+                    producer.send(output, value, key, headers, partition.partition)
+                    done += 1
+            producer.send_offsets_to_transaction(offsets, member)
+            producer.commit_transaction()
+        return time.perf_counter() - begin
+
+
+def written(address: str, topic: str, count: int, partitions: int) -> list[tuple[bytes, bytes, list]]:
+    """What the worker wrote."""
+    found: list[tuple[bytes, bytes, list]] = []
+    with closing(RecordReader(address, f"{topic}.forecasts", partitions)) as reader:
+        while len(found) < count:
+            found += [(one.key or b"", one.value or b"", list(one.headers.items())) for one in reader.poll()]
+    return found[:count]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--bootstrap", required=True)
+    arguments.add_argument("--series", type=int, default=1_000)
+    arguments.add_argument("--ticks", type=int, default=60)
+    arguments.add_argument("--partitions", type=int, default=4)
+    arguments.add_argument("--rounds", type=int, default=3)
+    given = arguments.parse_args()
+    torch.set_num_threads(TORCH_THREADS)
+    model, topic = untrained_model(), f"throughput-{uuid.uuid4().hex[:8]}"
+    count = fill(given.bootstrap, topic, given.series, given.ticks, given.partitions)
+    create_topic(given.bootstrap, f"{topic}.bare", given.partitions)
+    run_worker(given.bootstrap, topic, count, model)
+    payload = written(given.bootstrap, topic, count, given.partitions)
+    worker, bare, stages = [], [], list[Stages]()
+    for _ in range(given.rounds):
+        seconds, spent = run_worker(given.bootstrap, topic, count, model)
+        worker.append(seconds)
+        stages.append(spent)
+        bare.append(run_bare(given.bootstrap, topic, count, payload))
+    ratio = statistics.median(bare) / statistics.median(worker)
+    write = sys.stdout.write
+    write(
+        f"{count:,} readings of {given.series:,} series, {sum(len(one[1]) for one in payload) / count:.0f} bytes each\n"
+    )
+    write(f"worker / bare loop, forecasts per second: {ratio:.3f}\n\nstage                share\n")
+    total = sum(sum(spent.values()) for spent in stages)
+    for name in sorted(stages[0], key=lambda name: -stages[0][name]):
+        write(f"{name:<20} {sum(spent.get(name, 0.0) for spent in stages) / total:6.1%}\n")
+
+
+if __name__ == "__main__":
+    main()
