@@ -157,32 +157,25 @@ def encode_forecasts(
     names = [f"{level:g}" for level in levels]
     point, quantiles = _rounded(forecasts)
     version = ("version", forecaster.__version__.encode())
-    rows = zip(
-        forecasts.reading.tolist(),
-        forecasts.timestamp_ms.tolist(),
-        forecasts.target_ms.tolist(),
-        point.tolist(),
-        quantiles.tolist(),
-        forecasts.spread_known.tolist(),
-        strict=True,
-    )
     numbers = readings.records.tolist()
-    for reading, stamp, targets, centre, bands, known in rows:
+    stamps, known = forecasts.timestamp_ms.tolist(), forecasts.spread_known.tolist()
+    for row, reading in enumerate(forecasts.reading.tolist()):
         series_id = readings.series_ids[reading]
         record = records[numbers[reading]]
         body = {
             "schema": SCHEMA,
             "series_id": series_id,
-            "timestamp": stamp,
+            "timestamp": stamps[row],
             "checkpoint": forecasts.checkpoint,
-            "timestamps": targets,
-            "point": centre,
-            "quantiles": dict(zip(names, bands, strict=True)),
+            "timestamps": forecasts.target_ms[row],
+            "point": point[row],
+            "quantiles": dict(zip(names, quantiles[row], strict=True)),
         }
-        if not known:
+        if not known[row]:
             body["spread"] = "unknown"
         headers = [("source", _source(record)), version]
-        yield Message(record.partition, series_id.encode(), orjson.dumps(body), headers)
+        value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        yield Message(record.partition, series_id.encode(), value, headers)
 
 
 def encode_dead_letter(letter: DeadLetter) -> Message:
