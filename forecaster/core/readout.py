@@ -53,6 +53,19 @@ class NormalEquations:
             for horizon in range(y.shape[1]):
                 self.a[horizon] += (rows * present[:, horizon : horizon + 1]).T @ rows
 
+    def plus(self, other: NormalEquations) -> NormalEquations:
+        """Returns the sums over the rows of both."""
+        return NormalEquations(self.a + other.a, self.b + other.b)
+
+    def relative_error(self, readout: Tensor) -> float:
+        """Returns the sum of w (y - x W)^2 over all rows and horizons, less that of W = 0.
+
+        Args:
+            readout: W; (P, J).
+        """
+        columns = readout.T.double()
+        return float((torch.einsum("jp,jpq,jq->", columns, self.a, columns) - 2.0 * (columns * self.b).sum()).item())
+
     def solve(self, ridge: Tensor) -> Tensor:
         """Returns (A + diag(ridge))^-1 b for every horizon, as 32-bit weights; (P, J).
 

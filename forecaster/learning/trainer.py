@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ class Trained:
 
 EMA = 0.99
 """Weights that serve are an exponential mean of those that training went through."""
-RIDGE_LINEAR, RIDGE_BODY = 5.0, 20.0
+RIDGES_LINEAR = (5.0, 50.0, 500.0, 5_000.0)
+RIDGES_BODY = (20.0, 200.0, 2_000.0, 20_000.0, 1e6)
+"""Where several do equally well, the first ones are taken."""
 
 
 class Trainer:
@@ -122,8 +125,10 @@ class Trainer:
             elif number - best_pass >= config.patience:
                 break
         self._network.load_state_dict(best)
-        self._calibrate(self._solve(whole=False))
-        return Trained(_copy(self._network), self._solve(whole=True), history, best_pass)
+        fitting, held_out = self._normal_equations()
+        ridge = self._best_ridge(fitting, held_out)
+        self._calibrate(fitting.solve(ridge))
+        return Trained(_copy(self._network), fitting.plus(held_out).solve(ridge), history, best_pass)
 
     def _fit_pass(self, optimizer: torch.optim.Optimizer, number: int, chunks: int) -> Iterator[int]:
         """Yields after every update how many chunks of this pass are done."""
@@ -177,17 +182,33 @@ class Trainer:
         return total / count if count else math.inf
 
     @torch.no_grad()
-    def _solve(self, *, whole: bool) -> Tensor:
-        """Returns the readout solved on the fitting stretch, or on the whole of the time."""
+    def _normal_equations(self) -> tuple[NormalEquations, NormalEquations]:
+        """Returns the readout's normal equations of the fitting stretch and of the held-out one."""
         config = self._network.config
-        normal = NormalEquations.empty(config.readout_size, len(config.horizons))
+        size = config.readout_size, len(config.horizons)
+        fitting, held_out = NormalEquations.empty(*size), NormalEquations.empty(*size)
         for rows in self._rows():
-            target = rows.target if whole else torch.where(rows.target_ms < self._split_ms, rows.target, torch.nan)
-            clipped = target.clamp(-TARGET_CLIP, TARGET_CLIP) - self._network.base(rows.z)
-            normal.add(torch.cat([rows.q, rows.z], dim=-1), clipped, rows.weight)
-        ridge = torch.full((config.readout_size,), RIDGE_LINEAR)
-        ridge[config.features.readout_size :] = RIDGE_BODY
-        return normal.solve(ridge)
+            features = torch.cat([rows.q, rows.z], dim=-1)
+            target = rows.target.clamp(-TARGET_CLIP, TARGET_CLIP) - self._network.base(rows.z)
+            is_early = rows.target_ms < self._split_ms
+            fitting.add(features, torch.where(is_early, target, torch.nan), rows.weight)
+            held_out.add(features, torch.where(is_early, torch.nan, target), rows.weight)
+        return fitting, held_out
+
+    def _best_ridge(self, fitting: NormalEquations, held_out: NormalEquations) -> Tensor:
+        """Returns the ridge whose readout of the fitting stretch does best on the held-out one; (P + Z,).
+
+        The body was trained on the fitting stretch, so that its features look better there than they are.
+        """
+        config = self._network.config
+
+        def ridge(linear: float, body: float) -> Tensor:
+            return torch.cat(
+                [torch.full((config.features.readout_size,), linear), torch.full((config.hidden_size,), body)]
+            )
+
+        candidates = [ridge(*pair) for pair in itertools.product(RIDGES_LINEAR, RIDGES_BODY)]
+        return min(candidates, key=lambda candidate: held_out.relative_error(fitting.solve(candidate)))
 
     @torch.no_grad()
     def _calibrate(self, readout: Tensor) -> None:
