@@ -22,7 +22,7 @@ from forecaster.core.features import FeatureConfig
 from forecaster.core.model import Checkpoint, Model
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
-from forecaster.errors import CheckpointError
+from forecaster.errors import BrokerUnavailable, CheckpointError
 from forecaster.learning.checkpoints import read_checkpoint
 from forecaster.learning.trainer import TrainingConfig
 from forecaster.serving.dead_letters import DeadLetterGuard, Limits
@@ -172,7 +172,16 @@ def serve(settings: Settings) -> None:
     """The daemon has run until it was told to end: start, loop, shutdown."""
     torch.set_num_threads(TORCH_THREADS)
     model = load_model(settings)
-    with signals() as stop, ExitStack() as open_things:
+    with signals() as stop:
+        try:
+            _serve(settings, model, stop)
+        except BrokerUnavailable:
+            if not stop.is_set():  # told to end while it waited for a broker, it ends as asked
+                raise
+
+
+def _serve(settings: Settings, model: Model | None, stop: threading.Event) -> None:
+    with ExitStack() as open_things:
         worker, topics = start_worker(settings, model, stop, open_things)
         source, needed = settings.topics.input, needed_topics(settings)
         _log.info("serving", input=source, checkpoint=model.id if model else GENESIS)

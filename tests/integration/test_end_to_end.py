@@ -109,6 +109,13 @@ def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
         assert "127.0.0.1:9" in daemon.log
 
 
+def test_sigterm_while_waiting_for_a_broker_ends_cleanly(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "127.0.0.1:9", "readings") as daemon:
+        wait_until(lambda: "trying again" in daemon.log, "a first try")
+        daemon.send(signal.SIGTERM)
+        assert daemon.exit_code() == 0
+
+
 def test_a_missing_input_topic_is_exit_code_4_and_named(broker: str, topic: str, tmp_path: Path) -> None:
     with Daemon(tmp_path, broker, topic) as daemon:
         assert daemon.exit_code() == 4
