@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any, get_args
 
-from forecaster.settings import NOT_YET, describe_default, group_descriptions, variables
+from pydantic import BaseModel, BeforeValidator, SecretStr
+
+from forecaster.settings import NOT_YET, UNITS_MS, Settings, parse_duration, parse_interval, variables
 
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
@@ -19,7 +23,7 @@ def example_environment() -> str:
     last = None
     for variable, (group, name) in variables().items():
         if group != last:
-            lines.append(f"\n# {group_descriptions()[group]}" if group else "")
+            lines.append(f"\n# {_description(group)}" if group else "")
             last = group
         path = f"{group}.{name}" if group else name
         if path in NOT_YET:
@@ -27,8 +31,45 @@ def example_environment() -> str:
         if path in REQUIRED:
             lines.append(f"{variable}={REQUIRED[path]}")
         else:
-            lines.append(f"#{variable}={describe_default(group, name)}")
+            lines.append(f"#{variable}={_default(group, name)}")
     return "\n".join(lines) + "\n"
+
+
+def _description(group: str) -> str:
+    """Returns what a group of variables is about."""
+    model = Settings.model_fields[group].annotation
+    return (model.__doc__ or "").strip() if isinstance(model, type) and issubclass(model, BaseModel) else ""
+
+
+def _default(group: str, name: str) -> str:
+    """Returns a variable's default as an operator would write it."""
+    model: Any = Settings.model_fields[group].annotation if group else Settings
+    field = model.model_fields[name]
+    value = field.default
+    if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
+        return _duration_text(value)
+    if isinstance(value, tuple):
+        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
+    if isinstance(value, SecretStr) or value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+
+
+def _nested_metadata(annotation: Any) -> list[Any]:
+    return [part for option in get_args(annotation) for part in getattr(option, "__metadata__", ())]
+
+
+def _is_duration(part: Any) -> bool:
+    return isinstance(part, BeforeValidator) and part.func in (parse_duration, parse_interval)
+
+
+def _duration_text(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    if milliseconds == 0:
+        return "auto"
+    unit = next(unit for unit in reversed(UNITS_MS) if milliseconds % UNITS_MS[unit] == 0)
+    return f"{milliseconds // UNITS_MS[unit]}{unit}"
 
 
 if __name__ == "__main__":

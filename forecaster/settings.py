@@ -16,7 +16,7 @@ from forecaster.errors import UsageError
 
 PREFIX = "FORECASTER_"
 _IGNORED = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_duration(value: Any) -> Any:
@@ -26,7 +26,7 @@ def parse_duration(value: Any) -> Any:
     match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value.strip())
     if match is None:
         raise ValueError("expected a duration such as 500ms, 30s, 15m, 1h or 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
+    return int(match[1]) * UNITS_MS[match[2]]
 
 
 def _listed(value: Any) -> Any:
@@ -107,14 +107,15 @@ class Input(_Group):
     allow_null_keys: bool = False
 
 
-def _interval(value: Any) -> Any:
+def parse_interval(value: Any) -> Any:
+    """Returns milliseconds of a duration; 0 of `auto`."""
     return 0 if value == "auto" else parse_duration(value)
 
 
 class Series(_Group):
     """The grid of a series; interval 0 = learned from its stamps."""
 
-    interval: Annotated[int, BeforeValidator(_interval), Field(ge=0)] = 0
+    interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
     seasonalities: str = "auto"
     max_gap: Milliseconds = 86_400_000
 
@@ -345,43 +346,6 @@ def variables() -> dict[str, tuple[str, str]]:
         else:
             found[f"{PREFIX}{group}".upper()] = ("", group)
     return found
-
-
-def group_descriptions() -> dict[str, str]:
-    """Returns what each group of variables is about."""
-    groups = ((name, field.annotation) for name, field in Settings.model_fields.items())
-    return {name: (group.__doc__ or "").strip() for name, group in groups if group in _Group.__subclasses__()}
-
-
-def describe_default(group: str, name: str) -> str:
-    """Returns a variable's default as an operator would write it."""
-    model: Any = Settings.model_fields[group].annotation if group else Settings
-    field = model.model_fields[name]
-    value = field.default
-    if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
-        return _duration_text(value)
-    if isinstance(value, tuple):
-        return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
-    if isinstance(value, SecretStr) or value is None:
-        return ""
-    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
-
-
-def _nested_metadata(annotation: Any) -> list[Any]:
-    return [part for option in get_args(annotation) for part in getattr(option, "__metadata__", ())]
-
-
-def _is_duration(part: Any) -> bool:
-    return isinstance(part, BeforeValidator) and part.func in (parse_duration, _interval)
-
-
-def _duration_text(milliseconds: int | None) -> str:
-    if milliseconds is None:
-        return ""
-    if milliseconds == 0:
-        return "auto"
-    unit = next(unit for unit in reversed(_UNITS_MS) if milliseconds % _UNITS_MS[unit] == 0)
-    return f"{milliseconds // _UNITS_MS[unit]}{unit}"
 
 
 def _secret_files() -> dict[str, tuple[str, str]]:
