@@ -147,7 +147,7 @@ class Worker:
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
         polled = self._patiently(self._consumer.poll, "polling", stop)
-        self._follow(polled, check_topics)
+        self._follow(polled, check_topics, stop)
         if not polled.records:
             return
         decoded = self._decoder.decode(polled.records)
@@ -160,14 +160,14 @@ class Worker:
         else:
             self._ask_what_happened(polled, checkout, stop)
 
-    def _follow(self, polled: Polled, check_topics: Callable[[], object]) -> None:
+    def _follow(self, polled: Polled, check_topics: Callable[[], object], stop: threading.Event) -> None:
         """Tables exist for exactly the partitions that are ours; new ones begin cold at the committed offset."""
         for partition in polled.closed:
             self._partitions.close(partition)
             self._guard.forget(partition)
         if not polled.opened:
             return
-        check_topics()
+        self._patiently(check_topics, "asking about topics", stop)
         for partition in polled.opened:
             self._partitions.open(partition)
         self._consumer.resume(polled.opened)
