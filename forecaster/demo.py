@@ -138,7 +138,8 @@ class _Replay:
 
 def _print_summary(replay: _Replay) -> None:
     totals: Totals = replay.board.totals()
-    table = Table("", "MASE", "MAE", title="mean over all series, horizons 1 to 24 hours")
+    _console.print("\nmean over all series and horizons of 1 to 24 hours:")
+    table = Table("", "MASE", "MAE")
     for name in totals.mae:
         table.add_row(name, f"{totals.mase[name]:.3f}", f"{totals.mae[name]:.3f}")
     _console.print(table)
