@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ class History:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def spans(self, size: int) -> Iterator[tuple[int, int]]:
+        """Yields begin and end of parts of about `size` readings; a record is never cut."""
+        begin = 0
+        while begin < len(self):
+            end = min(begin + size, len(self))
+            while end < len(self) and self.records[end] == self.records[end - 1]:
+                end += 1
+            yield begin, end
+            begin = end
 
     def readings(self, begin: int, end: int) -> Readings:
         """Returns the readings from `begin` up to `end`, as they would come out of the decoder."""

@@ -81,34 +81,41 @@ class Decoder:
         stamps: list[int] = []
         values: list[float] = []
         numbers: list[int] = []
+        groups: list[str] = []
         dead: list[DeadLetter] = []
         for number, record in enumerate(records):
             try:
-                stamp, readings = self._record(record)
+                group, stamp, readings = self._record(record)
             except BadRecord as bad:
                 dead.append(DeadLetter(record, Reason(bad.reason), bad.detail))
                 continue
+            groups += [group] * len(readings)
             for series_id, value in readings:
                 series_ids.append(series_id)
                 stamps.append(stamp)
                 values.append(value)
                 numbers.append(number)
         readings_of_all = Readings(
-            series_ids, np.array(stamps, np.int64), np.array(values, np.float64), np.array(numbers, np.int64)
+            series_ids,
+            np.array(stamps, np.int64),
+            np.array(values, np.float64),
+            np.array(numbers, np.int64),
+            groups if self._schema.value_fields else None,
         )
         return Decoded(readings_of_all, dead)
 
-    def _record(self, record: SourceRecord) -> tuple[int, list[tuple[str, float]]]:
+    def _record(self, record: SourceRecord) -> tuple[str, int, list[tuple[str, float]]]:
+        """Returns the group, the stamp, and each series with its value."""
         body = self._object(record.value)
         series_id = self._series_id(record, _find(body, self._series))
         stamp = _timestamp(_find(body, self._timestamp), record.timestamp, self._schema.timestamp_field)
         found = [(field, _find(body, path)) for field, path in self._values]
         if not self._schema.value_fields:
-            return stamp, [(series_id, _value(*found[0]))]
+            return series_id, stamp, [(series_id, _value(*found[0]))]
         readings = [(f"{series_id}/{field}", _value(field, raw)) for field, raw in found if raw is not _ABSENT]
         if not readings:
             raise BadRecord(Reason.FIELD_MISSING, f"none of the fields {', '.join(self._schema.value_fields)}")
-        return stamp, readings
+        return series_id, stamp, readings
 
     def _object(self, value: bytes | None) -> Mapping[str, Any]:
         if value is None:
@@ -154,7 +161,7 @@ def encode_forecasts(
         records: where the readings came from.
         levels: of the quantiles.
     """
-    names = [f"{level:g}" for level in levels]
+    names = [level_name(level) for level in levels]
     point, quantiles = _rounded(forecasts)
     version = ("version", forecaster.__version__.encode())
     numbers = readings.records.tolist()
@@ -178,6 +185,11 @@ def encode_forecasts(
         yield Message(record.partition, series_id.encode(), value, headers)
 
 
+def level_name(level: float) -> str:
+    """Returns a quantile level as records spell it: short, and no two alike."""
+    return f"{level:g}" if float(f"{level:g}") == level else repr(level)
+
+
 def encode_dead_letter(letter: DeadLetter) -> Message:
     """Returns the record as it came, key and value cut at 64 KiB, with the headers reason, detail and source."""
     record = letter.record
@@ -189,8 +201,8 @@ def encode_dead_letter(letter: DeadLetter) -> Message:
     if key is not None and len(key) > MAX_VALUE_BYTES:
         detail = f"{detail} (key cut at {MAX_VALUE_BYTES} bytes)"
         key = key[:MAX_VALUE_BYTES]
-    headers = list(record.headers)
-    if sum(len(name) + len(content or b"") for name, content in headers) > MAX_VALUE_BYTES:
+    headers = [(name, content or b"") for name, content in record.headers]  # a null one could not be sent
+    if sum(len(name) + len(content) for name, content in headers) > MAX_VALUE_BYTES:
         detail = f"{detail} (headers of more than {MAX_VALUE_BYTES} bytes left out)"
         headers = []
     ours = [("reason", letter.reason.encode()), ("detail", detail.encode()), ("source", _source(record))]

@@ -34,7 +34,7 @@ WINSOR = 3.0
 WINSOR_FROM = 48
 """From so many readings on: before, the usual deviation must find its size."""
 LONGEST_SPIKE = 2
-"""So many readings in a row can be a spike; the next is a new level, and passes."""
+"""So many readings in a row can be a spike; those that follow are a new level, and pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     new = replace(
         state,
         recent=recent,
-        spikes=np.where(masked, spikes, 0).astype(np.int8),
+        spikes=np.minimum(spikes, LONGEST_SPIKE + 1).astype(np.int8),
         usual=_usual(state, far, known),
         judged=state.judged + (~np.isnan(far)),
     )

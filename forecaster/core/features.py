@@ -109,10 +109,9 @@ def group_inputs(inputs: StepInputs, record: Integers) -> Singles:
     size = len(record)
     if size < 2 or bool((record[1:] != record[:-1]).all()):
         return np.zeros((size, GROUP), np.float32)
-    own = np.concatenate(
-        [inputs.context[:, 1 : 1 + GROUP_LAGS], inputs.levels[:, [0, -1]]],
-        axis=1,
-    )
+    lags = inputs.context[:, 1 : 1 + GROUP_LAGS]
+    missing = np.full((size, GROUP_LAGS - lags.shape[1]), np.nan, np.float32)
+    own = np.concatenate([lags, missing, inputs.levels[:, [0, -1]]], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = (own - inputs.last[:, None]) / inputs.scale[:, None]
     own = np.clip(np.nan_to_num(own, nan=0.0), -STEP_LAG_CLIP, STEP_LAG_CLIP).astype(np.float64)

@@ -98,3 +98,25 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
+    """Raises CheckpointError where a checkpoint forecasts something else than the settings ask for."""
+    found = checkpoint.network
+    pairs = {
+        "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
+        "FORECASTER_FORECAST__QUANTILE_LEVELS": (found.quantile_levels, wanted.quantile_levels),
+        "FORECASTER_NETWORK__CONTEXT": (found.features.context, wanted.features.context),
+        "FORECASTER_FORECAST__MODE": (found.carries_state, wanted.carries_state),
+    }
+    for variables, (trained, asked) in pairs.items():
+        if trained != asked:
+            raise CheckpointError(
+                f"{folder}: was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
+                "change them, or train again"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:25]} ... {text[-25:]}"

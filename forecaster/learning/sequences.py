@@ -71,6 +71,7 @@ class SequencesBuilder:
         self._context = context
         self._waves: list[_Steps] = []
         self._begins: list[Singles] = []
+        self._seen: set[int] = set()
 
     def add(self, row: Integers, observed: Observed) -> None:
         """The steps of the wave will be in the sequences.
@@ -80,12 +81,15 @@ class SequencesBuilder:
             observed: the wave; its context may be a view that the next wave overwrites.
         """
         inputs = observed.inputs
-        self._begins.append(inputs.context[observed.restarted].copy())
+        first = ~np.isin(row, list(self._seen))
+        self._seen.update(row[first].tolist())
+        begins = observed.restarted | first  # a series may begin with readings that are no steps
+        self._begins.append(inputs.context[begins].copy())
         self._waves.append(
             _Steps(
                 row.copy(),
                 observed.tick,
-                observed.restarted,
+                begins,
                 observed.time_ms,
                 observed.interval_ms,
                 gap=inputs.gap.copy(),

@@ -165,7 +165,7 @@ class Trainer:
 
     @torch.no_grad()
     def _held_out_loss(self, model: _Both) -> float:
-        """Returns the loss on the held-out stretch, hidden states carried into it; where it is empty, on all."""
+        """Returns the loss on the held-out stretch, hidden states carried into it; infinite where it is empty."""
         total, count = 0.0, 0
         for batch in self._batches:
             state = torch.zeros(len(batch), self._network.state_size)

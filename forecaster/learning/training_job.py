@@ -62,8 +62,8 @@ def training_sequences(history: History, observation: ObservationConfig) -> list
     times = TimelineState.empty(series, observation.interval_ms)
     inputs = InputState.empty(series, observation)
     builder = SequencesBuilder(observation.context)
-    for begin in range(0, len(history), SLICE):
-        span = slice(begin, begin + SLICE)
+    for begin, end in history.spans(SLICE):
+        span = slice(begin, end)
         rows, records = history.row[span], history.records[span]
         for positions in waves(rows, records):
             row = rows[positions]

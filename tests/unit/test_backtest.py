@@ -138,5 +138,5 @@ def test_train_check_and_backtest_work_from_the_command_line(
     assert json.loads(output.read_text())["checkpoint"] == Path(folder).name
     assert "MASE" in capsys.readouterr().out
     monkeypatch.setenv("FORECASTER_FORECAST__HORIZON", "4")
-    with pytest.raises(CheckpointError, match="horizons"):
+    with pytest.raises(CheckpointError, match="HORIZON"):
         commands(["backtest", str(tmp_path / "pump.csv")], standalone_mode=False)

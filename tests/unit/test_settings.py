@@ -103,7 +103,20 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
         load(monkeypatch, NETWORK__HIDEN_SIZE="32")
 
 
-@pytest.mark.parametrize("name", ["TEST__X", "SERVICE_HOST", "PORT_8080_TCP", "PORT__X"])
+def test_a_single_underscore_where_two_belong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="FORECASTER_DENOISE__RANGE"):
+        load(monkeypatch, DENOISE_RANGE="0,1")
+
+
+def test_a_command_without_a_broker_needs_none_though_its_group_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA__BOOTSTRAP_SERVERS", "TOPICS__INPUT"):
+        monkeypatch.delenv(f"FORECASTER_{name}")
+    monkeypatch.setenv("FORECASTER_KAFKA__GROUP_ID", "mine")
+    settings = load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"})
+    assert (settings.kafka.group_id, settings.kafka.bootstrap_servers) == ("mine", "none")
+
+
+@pytest.mark.parametrize("name", ["TEST__X", "SERVICE_HOST", "PORT_8080_TCP", "PORT__X", "METRICS_SERVICE_HOST"])
 def test_what_others_put_into_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     load(monkeypatch, **{name: "x"})
 

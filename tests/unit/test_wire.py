@@ -134,11 +134,12 @@ def test_whatever_comes_is_a_reading_or_a_dead_letter(pairs: list[tuple[bytes | 
 
 
 def test_a_dead_letter_is_the_record_with_reason_detail_and_source() -> None:
-    letter = decode(record(b"no json", headers=(("trace", b"7"),))).dead_letters[0]
+    letter = decode(record(b"no json", headers=(("trace", b"7"), ("null", None)))).dead_letters[0]
     message = encode_dead_letter(letter)
     assert (message.partition, message.key, message.value) == (2, b"pump", b"no json")
     headers = dict(message.headers)
     assert headers["trace"] == b"7"
+    assert headers["null"] == b"", "the client cannot send a null one"
     assert headers["reason"] == b"not_json"
     assert headers["source"] == b"readings/2/17"
 

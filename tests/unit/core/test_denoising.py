@@ -92,6 +92,13 @@ def test_a_new_level_passes_after_two_readings() -> None:
     assert np.isfinite(inputs[42:]).mean() > 0.9
 
 
+def test_a_new_level_goes_on_passing() -> None:
+    level = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 1.1] * 8 + [9.0, 9.1, 8.9, 9.0, 9.1, 9.0]
+    inputs = run(DenoiseConfig(chain=("hampel",)), level)[0]
+    assert np.isnan(inputs[64:66]).all()
+    assert not np.isnan(inputs[66:]).any()
+
+
 def test_the_ordinary_rise_after_a_quiet_night_is_no_spike() -> None:
     day = [1.0 + 0.01 * (hour % 3) for hour in range(14)] + [4.0, 8.0, 9.0, 9.5, 9.0, 8.0, 6.0, 4.0, 2.0, 1.0]
     inputs, _ = run(DenoiseConfig(chain=("hampel",)), day * 20)

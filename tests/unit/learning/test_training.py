@@ -244,6 +244,14 @@ def test_series_of_unequal_length_train_together() -> None:
     assert np.isfinite(Trainer(config(), SHORT, sequences).train().losses).all()
 
 
+def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -> None:
+    one = history(60, 1)
+    one.values[:3] = np.nan
+    (sequence,) = training_sequences(one, OBSERVATION)
+    assert len(sequence) == 57
+    assert np.isfinite(sequence.grid[-57:]).all()
+
+
 def test_a_history_without_two_readings_in_a_row_is_refused() -> None:
     with pytest.raises(UsageError, match="nothing to train on"):
         train_checkpoint(history(1), OBSERVATION, config(), SHORT)
