@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -16,23 +18,31 @@ from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.options import Connection
 from forecaster.broker.patience import retry
 from forecaster.broker.producer import TransactionalProducer
+from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
-from forecaster.core.model import Checkpoint, Model
+from forecaster.core.model import Model
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
-from forecaster.errors import BrokerUnavailable, CheckpointError
-from forecaster.learning.checkpoints import read_checkpoint
+from forecaster.errors import BrokerUnavailable
+from forecaster.learning.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.learning.trainer import TrainingConfig
-from forecaster.serving.dead_letters import DeadLetterGuard, Limits
+from forecaster.serving.dead_letters import Limits
+from forecaster.serving.keeper import StateKeeper
+from forecaster.serving.partition import KeepConfig
+from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import GENESIS, PipelineConfig
+from forecaster.serving.restore import RestoreConfig, Restorer
+from forecaster.serving.snapshots import Identity
 from forecaster.serving.worker import Worker, WorkerConfig
 from forecaster.settings import Settings
 from forecaster.wire import Decoder, InputSchema
 
 TORCH_THREADS = 1
 """With one thread, the result of a row is the same in any batch."""
+STATE_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
+"""Small segments: only closed ones are compacted, and a restore reads what is not."""
 _log = structlog.get_logger()
 
 
@@ -54,6 +64,7 @@ def observation_config(settings: Settings) -> ObservationConfig:
     return ObservationConfig(
         interval_ms=settings.series.interval,
         max_gap_ms=settings.series.max_gap,
+        ttl_ms=settings.state.ttl,
         context=settings.network.context,
         denoise=DenoiseConfig(
             chain=denoise.chain,
@@ -112,29 +123,8 @@ def load_model(settings: Settings) -> Model | None:
     if not folder:
         return None
     checkpoint = read_checkpoint(Path(folder))
-    _refuse_other_shape(checkpoint, network_config(settings), folder)
+    refuse_other_shape(checkpoint, network_config(settings), folder)
     return Model(checkpoint)
-
-
-def _refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
-    found = checkpoint.network
-    pairs = {
-        "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
-        "FORECASTER_FORECAST__QUANTILE_LEVELS": (found.quantile_levels, wanted.quantile_levels),
-        "FORECASTER_NETWORK__CONTEXT": (found.features.context, wanted.features.context),
-        "FORECASTER_FORECAST__MODE": (found.carries_state, wanted.carries_state),
-    }
-    for variables, (trained, asked) in pairs.items():
-        if trained != asked:
-            raise CheckpointError(
-                f"{folder}: was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
-                "change them, or train again"
-            )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:25]} ... {text[-25:]}"
 
 
 def connection(settings: Settings) -> Connection:
@@ -160,12 +150,50 @@ def connection(settings: Settings) -> Connection:
 
 
 def needed_topics(settings: Settings) -> list[NeededTopic]:
-    """Returns the output topics of this version."""
+    """Returns the topics of this version beside its input."""
     topics = settings.topics
     return [
         NeededTopic(topics.named("forecasts"), "forecasts"),
         NeededTopic(topics.named("dead_letters"), "dead letters"),
+        NeededTopic(topics.named("state"), "state of the series", STATE_TOPIC, required=("cleanup.policy",)),
     ]
+
+
+def keep_config(settings: Settings, model: Model | None, cluster: str, topic: str, partitions: int) -> KeepConfig:
+    """Returns how rows are kept.
+
+    Args:
+        settings: of the state.
+        model: whose hidden states the rows hold.
+        cluster: id of the Kafka cluster.
+        topic: id of the input topic.
+        partitions: of the input topic.
+    """
+    pipeline, state = pipeline_config(settings), settings.state
+    identity = Identity(
+        cluster=cluster,
+        topic=topic,
+        partitions=partitions,
+        pipeline=pipeline_hash(settings),
+        interval_ms=settings.series.interval,
+        body=model.id if model else GENESIS,
+    )
+    return KeepConfig(
+        shape=pipeline.shape(model),
+        identity=identity,
+        key_prefix=settings.kafka.group_id,
+        max_series=state.max_series,
+        group_size=max(1, len(settings.input.value_fields)),
+        replay_limit=state.replay_limit,
+        snapshot_seconds=state.snapshot_interval / 1000,
+    )
+
+
+def pipeline_hash(settings: Settings) -> str:
+    """Returns a hash of the settings that shape rows: rows of another one must be re-warmed."""
+    pipeline = pipeline_config(settings)
+    shaping = replace(pipeline, observation=replace(pipeline.observation, ttl_ms=0))
+    return hashlib.blake2b(f"{shaping} {input_schema(settings)}".encode(), digest_size=8).hexdigest()
 
 
 def serve(settings: Settings) -> None:
@@ -206,10 +234,21 @@ def start_worker(
     topics = retry(lambda: Topics(connected), f"connecting to {kafka.bootstrap_servers}", deadline, stop)
     open_things.callback(topics.close)
     needed = needed_topics(settings)
-    retry(lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics", deadline, stop)
+    partitions = retry(
+        lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics", deadline, stop
+    )
+    cluster, topic = retry(lambda: topics.identity(names.input), "asking about topics", deadline, stop)
+    keep = keep_config(settings, model, cluster, topic, partitions)
     identity = f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}"
     producer = retry(
-        lambda: TransactionalProducer(connected, identity, names.input, outage_deadline_seconds=outage, stop=stop),
+        lambda: TransactionalProducer(
+            connected,
+            identity,
+            names.input,
+            unique=not kafka.instance_id,
+            outage_deadline_seconds=outage,
+            stop=stop,
+        ),
         "starting transactions",
         deadline,
         stop,
@@ -221,11 +260,29 @@ def start_worker(
         pipeline=pipeline_config(settings),
         forecasts=names.named("forecasts"),
         dead_letters=names.named("dead_letters"),
+        state=names.named("state"),
+        limits=Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive),
         stop_on_limit=settings.dead_letters.on_limit == "stop",
         outage_deadline_seconds=outage,
     )
-    limits = Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive)
-    return Worker(config, model, Decoder(input_schema(settings)), consumer, producer, DeadLetterGuard(limits)), topics
+    reader = retry(lambda: LogReader(connected, topics), "connecting", deadline, stop)
+    open_things.callback(reader.close)
+    decoder = Decoder(input_schema(settings))
+    restorer = Restorer(restore_config(settings, keep), model, decoder, reader)
+    keeper = StateKeeper(Partitions(keep), restorer)
+    return Worker(config, model, decoder, consumer, producer, keeper), topics
+
+
+def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:
+    """Returns how partitions are restored."""
+    names = settings.topics
+    return RestoreConfig(
+        source=names.input,
+        state=names.named("state"),
+        pipeline=pipeline_config(settings),
+        keep=keep,
+        on_lost_input=settings.state.on_lost_input,
+    )
 
 
 def input_schema(settings: Settings) -> InputSchema:

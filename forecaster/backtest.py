@@ -6,7 +6,6 @@ scored when its truth comes.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,15 +19,16 @@ from rich.table import Table
 
 from forecaster.core.model import Model
 from forecaster.core.network import NetworkConfig
-from forecaster.errors import CheckpointError, UsageError
+from forecaster.errors import UsageError
 from forecaster.evaluation import NAMES, Evaluator, Report
 from forecaster.files import History
-from forecaster.learning.checkpoints import read_checkpoint
+from forecaster.learning.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.learning.trainer import Progress, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.records import Floats, Outcome
+from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import GENESIS, Batch, PipelineConfig, advance
-from forecaster.serving.table import Partitions
 
 BATCH = 2_000
 SHOWN_HORIZONS = 4
@@ -70,14 +70,14 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Re
     evaluator = Evaluator(
         history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
     )
-    partitions = Partitions(plan.pipeline.shape(model))
-    partitions.open(0)
+    partitions = Partitions(KeepConfig(plan.pipeline.shape(model)))
+    partitions.open(Partition(0, partitions.config))
     outcomes: Counter[str] = Counter()
-    for first, last in _batches(history):
+    for first, last in history.spans(BATCH):
         readings = history.readings(first, last)
-        checkout = partitions.checkout(readings.series_ids, np.zeros(len(readings), np.int64))
+        checkout = partitions.checkout(readings, np.zeros(len(readings), np.int64))
         outputs = advance(plan.pipeline, model, checkout.state, Batch(readings, checkout.row))
-        partitions.adopt(checkout, [0])
+        partitions.adopt(checkout, {0: last}, [0])
         outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
         evaluator.add(first, outputs)
     return evaluator.report(dict(outcomes), model.id if model else GENESIS)
@@ -118,31 +118,13 @@ def report_json(report: Report) -> bytes:
 def _model(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Model | None:
     if plan.checkpoint is not None:
         checkpoint = read_checkpoint(plan.checkpoint)
-        found, wanted = checkpoint.network, plan.network
-        if (found.horizons, found.quantile_levels, found.features) != (
-            wanted.horizons,
-            wanted.quantile_levels,
-            wanted.features,
-        ):
-            raise CheckpointError(f"{plan.checkpoint}: its horizons, quantile levels or context are not the settings'")
+        refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
         return Model(checkpoint)
     if begin == 0:
         return None
     with show() as progress:
         part = history.first(begin)
         return Model(train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress))
-
-
-def _batches(history: History) -> list[tuple[int, int]]:
-    """Returns spans of about `BATCH` readings; a record is never cut."""
-    cuts, begin = [0], 0
-    while begin < len(history):
-        end = min(begin + BATCH, len(history))
-        while end < len(history) and history.records[end] == history.records[end - 1]:
-            end += 1
-        cuts.append(end)
-        begin = end
-    return list(itertools.pairwise(cuts))
 
 
 def _shown(report: Report) -> list[int]:

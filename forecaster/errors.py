@@ -7,7 +7,8 @@
         ├── UsageError            2: wrong usage, file or settings
         ├── BrokerUnavailable     3: unreachable or refused past the deadline
         ├── TopicError            4: a topic is missing or does not fit
-        ├── CheckpointError       5: stored state or checkpoint cannot be used
+        ├── CheckpointError       5: a checkpoint cannot be used
+        ├── StateError            5: stored state cannot be used, or input that it needs is gone
         ├── TooManyBadRecords     6: dead letters over their limits with ON_LIMIT=stop
         ├── NoProgress            7: the watchdog saw no progress for too long
         └── Fenced                8: another process has the same identity
@@ -68,7 +69,13 @@ class TopicError(FatalError):
 
 
 class CheckpointError(FatalError):
-    """A checkpoint or stored state cannot be used."""
+    """A checkpoint cannot be used."""
+
+    exit_code = 5
+
+
+class StateError(FatalError):
+    """Stored state cannot be used, or input that it needs is gone."""
 
     exit_code = 5
 

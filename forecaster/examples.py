@@ -8,7 +8,15 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, SecretStr
 
-from forecaster.settings import NOT_YET, UNITS_MS, Settings, parse_duration, parse_interval, variables
+from forecaster.settings import (
+    NOT_YET,
+    UNITS_MS,
+    Settings,
+    parse_duration,
+    parse_interval,
+    parse_replay_limit,
+    variables,
+)
 
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
@@ -48,6 +56,8 @@ def _default(group: str, name: str) -> str:
     value = field.default
     if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
         return _duration_text(value)
+    if any(isinstance(part, BeforeValidator) and part.func is parse_replay_limit for part in field.metadata):
+        return str(value or "auto")
     if isinstance(value, tuple):
         return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
     if isinstance(value, SecretStr) or value is None:

@@ -69,13 +69,14 @@ class Reason(StrEnum):
 
 
 class Outcome(IntEnum):
-    """What became of a reading. All but FORECAST publish nothing and are counted."""
+    """What became of a reading. All but FORECAST and STATELESS publish nothing; all are counted."""
 
     FORECAST = 0
     WARMING = 1  # the interval of its series is not known yet
     DUPLICATE = 2  # its tick has a reading already
     LATE = 3  # its tick has passed
     AHEAD = 4  # farther ahead than max_gap: held until the next reading confirms it
+    STATELESS = 5  # its partition has as many series as it may: the last value is forecast, nothing is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,14 @@ class Readings:
         timestamp_ms: event time, epoch milliseconds, UTC; (N,).
         values: NaN where the reading is known to be missing; (N,).
         records: which record of the batch it came in; readings of one record are of one group; (N,).
+        groups: the group of each reading, N of them; None = each series is its own.
     """
 
     series_ids: list[str]
     timestamp_ms: Integers
     values: Floats
     records: Integers
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.series_ids)

@@ -194,11 +194,16 @@ class Training(_Group):
     max_train_series: Annotated[int, Field(ge=1)] = 2000
 
 
+def parse_replay_limit(value: Any) -> Any:
+    """Returns a number of readings; 0 of `auto`."""
+    return 0 if value == "auto" else value
+
+
 class State(_Group):
-    """How state is kept."""
+    """How state is kept; replay limit 0 = 10 readings for each series, at least 100,000."""
 
     snapshot_interval: Milliseconds = 21_600_000
-    replay_limit: str = "auto"
+    replay_limit: Annotated[int, BeforeValidator(parse_replay_limit), Field(ge=0)] = 0
     ttl: Milliseconds = 30 * 86_400_000
     max_series: Annotated[int, Field(ge=1)] = 100_000
     on_lost_input: Literal["fail", "resume-cold", "resume-stale"] = "fail"
@@ -235,6 +240,8 @@ class Log(_Group):
 NOT_YET = frozenset(
     [
         "topics.scores",
+        "topics.models",
+        "topics.history",
         "topics.denoised",
         "series.seasonalities",
         "forecast.publish_every",
@@ -246,11 +253,6 @@ NOT_YET = frozenset(
         "training.min_new_ticks",
         "training.deadline",
         "training.max_train_series",
-        "state.snapshot_interval",
-        "state.replay_limit",
-        "state.ttl",
-        "state.max_series",
-        "state.on_lost_input",
         "cache.directory",
         "http.host",
         "http.port",
@@ -331,7 +333,8 @@ def load_settings(**given: Any) -> Settings:
     """
     _refuse_unknown()
     try:
-        return Settings(**{name: group for name, group in given.items() if not _set_in_environment(name)})
+        filled: dict[str, Any] = {group: _unset(group, values) for group, values in given.items()}
+        return Settings(**filled)
     except ValidationError as error:
         raise UsageError("\n".join(_explained(one) for one in error.errors(include_url=False))) from None
 
@@ -361,16 +364,20 @@ def _annotation(group: str, name: str) -> Any:
     return model.model_fields[name].annotation
 
 
-def _set_in_environment(group: str) -> bool:
-    return any(name.upper().startswith(f"{PREFIX}{group}__".upper()) for name in os.environ)
+def _unset(group: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns those values of a group whose variables the environment leaves out."""
+    variables_set = {name.upper() for name in os.environ}
+    return {name: value for name, value in values.items() if f"{PREFIX}{group}__{name}".upper() not in variables_set}
 
 
 def _refuse_unknown() -> None:
     known = variables().keys() | _secret_files().keys()
     for variable in sorted(os.environ):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in known or "__" not in name or _IGNORED.match(name):
+        if not name.startswith(PREFIX) or name in known or _IGNORED.match(name):
             continue
+        if "__" not in name and name not in {one.replace("__", "_") for one in known}:
+            continue  # of a Kubernetes service whose name begins like ours
         nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
         raise UsageError(f"{variable}: there is no such variable; the nearest is {nearest}")
 

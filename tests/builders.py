@@ -12,8 +12,9 @@ from forecaster.core.model import Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.records import Outputs, Readings
+from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
-from forecaster.serving.table import Partitions
 
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
@@ -80,17 +81,17 @@ class Serving:
     def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
         self.config = config or pipeline_config()
         self.model = model
-        self.partitions = Partitions(self.config.shape(model))
-        self.partitions.open(0)
+        self.partitions = Partitions(KeepConfig(self.config.shape(model)))
+        self.partitions.open(Partition(0, self.partitions.config))
 
     def dropped(self, batch: Readings) -> Outputs:
         """Outputs of a batch whose transaction did not commit."""
-        checkout = self.partitions.checkout(batch.series_ids, np.zeros(len(batch), np.int64))
+        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
         return advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
 
     def feed(self, batch: Readings) -> Outputs:
         """Outputs of a batch whose transaction committed."""
-        checkout = self.partitions.checkout(batch.series_ids, np.zeros(len(batch), np.int64))
+        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
         outputs = advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
-        self.partitions.adopt(checkout, [0])
+        self.partitions.adopt(checkout, {}, [0])
         return outputs

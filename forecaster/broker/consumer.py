@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
@@ -15,6 +16,7 @@ from forecaster.broker.patience import causes, describe
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
 from forecaster.records import SourceRecord
 
+Member: TypeAlias = ConsumerGroupMetadata
 POLL_TIMEOUT_MS = 200
 ANSWER_TIMEOUT_MS = 5_000
 PROBE_SECONDS = 10.0
@@ -37,9 +39,14 @@ class Polled:
     records: list[SourceRecord]
     begin: Mapping[int, int]
     end: Mapping[int, int]
-    member: ConsumerGroupMetadata
+    member: Member
     closed: list[int]
     opened: list[int]
+
+    @property
+    def stable(self) -> bool:
+        """We were a member of a generation that holds: only then may a transaction begin."""
+        return bool(self.member.state == MemberState.STABLE)
 
 
 class GroupConsumer:
@@ -64,8 +71,11 @@ class GroupConsumer:
         # empty assignment again at every start.
         self._client.partitions_for_topic(topic)
 
-    def poll(self) -> Polled:
-        """Returns new records and what happened to the assignment; nothing for a while when there is nothing.
+    def poll(self, *, wait: bool = True) -> Polled:
+        """Returns new records and what happened to the assignment.
+
+        Args:
+            wait: for a while, when there is nothing.
 
         Records that come while the group is not stable are put back: nobody could commit them.
 
@@ -75,7 +85,7 @@ class GroupConsumer:
             BrokerUnavailable: no broker was there for the outage deadline.
         """
         try:
-            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS)
+            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0)
             member = self._client.group_metadata()
         except KafkaError as error:
             raise _translated(error, f"polling {self._topic}") from error

@@ -21,6 +21,9 @@ BOOTSTRAP_TIMEOUT_MS = 5_000
 MAX_POLL_RECORDS = 2_000
 MAX_POLL_INTERVAL_MS = 300_000
 MAX_REQUEST_BYTES = 1_048_576
+READER_FETCH_BYTES = 8_388_608
+READER_WAIT_MS = 20
+"""A reader goes from one partition to the next, and must not wait for more of the one before."""
 
 GUARANTEED = {
     "isolation_level": "read_committed",
@@ -94,6 +97,21 @@ class Connection:
         }
         if self.instance_id:
             fixed["group_instance_id"] = self.instance_id
+        return self._of(KafkaConsumer, fixed)
+
+    def reader(self) -> dict[str, Any]:
+        """Returns the options of a consumer that is assigned its partitions by hand, and is no member of the group.
+
+        An offset that is gone is an error for it: what it reads must be whole.
+        """
+        fixed = {
+            "group_id": self.group_id,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "max_poll_records": MAX_POLL_RECORDS,
+            "max_partition_fetch_bytes": READER_FETCH_BYTES,
+            "auto_offset_reset": "none",
+            "fetch_max_wait_ms": READER_WAIT_MS,
+        }
         return self._of(KafkaConsumer, fixed)
 
     def producer(self, transactional_id: str) -> dict[str, Any]:

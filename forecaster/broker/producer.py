@@ -50,6 +50,7 @@ class TransactionalProducer:
         connection: how and as whom.
         transactional_id: a newer producer with the same one ends this one.
         source: the input topic, whose offsets are committed.
+        unique: nobody else can have the transactional_id: who is fenced was too slow, and has no rival.
         outage_deadline_seconds: how long a broker is waited for.
         stop: set when the process is to end.
     """
@@ -60,11 +61,13 @@ class TransactionalProducer:
         transactional_id: str,
         source: str,
         *,
+        unique: bool,
         outage_deadline_seconds: float,
         stop: threading.Event,
     ) -> None:
         self._options = connection.producer(transactional_id)
         self._source = source
+        self._unique = unique
         self._outage_deadline = outage_deadline_seconds
         self._stop = stop
         self._fenced_at = -RIVAL_SECONDS
@@ -74,7 +77,7 @@ class TransactionalProducer:
         """Returns true when everything is committed; else `restart`, and ask the committed offsets what became of it.
 
         Raises:
-            Fenced: for the second time within a minute, or as a static member.
+            Fenced: another process has our instance id, or has fenced us twice within a minute.
         """
         try:
             self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS)
@@ -130,7 +133,9 @@ class TransactionalProducer:
     def _note_fencing(self, error: Exception) -> None:
         if any(isinstance(cause, FencedInstanceIdError) for cause in causes(error)):
             raise Fenced(f"another process has this instance id: {describe(error)}") from error
-        if not any(isinstance(cause, ProducerFencedError | InvalidProducerEpochError) for cause in causes(error)):
+        if self._unique or not any(
+            isinstance(cause, ProducerFencedError | InvalidProducerEpochError) for cause in causes(error)
+        ):
             return
         now = time.monotonic()
         if now - self._fenced_at < RIVAL_SECONDS:

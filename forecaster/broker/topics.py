@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from kafka import KafkaAdminClient
-from kafka.admin import NewTopic
-from kafka.errors import TopicAlreadyExistsError, for_code
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
+from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from forecaster.broker.options import Connection
 from forecaster.errors import TopicError, TransientBrokerError
@@ -19,11 +19,19 @@ CREATE_TIMEOUT_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class NeededTopic:
-    """An output topic: as many partitions as the input has, and these settings when it is made."""
+    """A topic of ours: as many partitions as the input has, and these settings when it is made.
+
+    Attributes:
+        name: of the topic.
+        purpose: for people.
+        settings: given to it when it is made.
+        required: those of the settings without which it is refused.
+    """
 
     name: str
     purpose: str
     settings: dict[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
 
 class Topics:
@@ -96,4 +104,39 @@ class Topics:
                     f"topic {topic.name} ({topic.purpose}): has {found[topic.name]} partitions, the input {source} "
                     f"has {found[source]}: they must be equal, since a forecast goes to the partition of its reading"
                 )
+            self._verify(topic)
         return found[source]
+
+    def identity(self, name: str) -> tuple[str, str]:
+        """Returns the cluster's id and the topic's: another one when the topic was deleted and made again."""
+        cluster = self._admin.describe_cluster()["cluster_id"]
+        return str(cluster), str(self._admin.describe_topics([name])[0]["topic_id"])
+
+    def bounds(self, name: str, partition: int) -> tuple[int, int]:
+        """Returns the first offset of a partition and the next one, its high watermark.
+
+        Raises:
+            TransientBrokerError: the broker could not say.
+        """
+        where = TopicPartition(name, partition)
+        try:
+            first = self._admin.list_partition_offsets({where: OffsetSpec.EARLIEST})
+            after = self._admin.list_partition_offsets({where: OffsetSpec.LATEST})
+        except KafkaError as error:
+            raise TransientBrokerError(f"offsets of {name}: {type(error).__name__}: {error}") from error
+        return first[where].offset, after[where].offset
+
+    def _verify(self, topic: NeededTopic) -> None:
+        """The topic has the settings that it must have."""
+        if not topic.required:
+            return
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
+        found = self._admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
+        for name in topic.required:
+            value = found.get(name, {}).get("value")
+            if value != topic.settings[name]:
+                raise TopicError(
+                    f"topic {topic.name} ({topic.purpose}): {name} is {value}, it must be {topic.settings[name]}: "
+                    f"change it (kafka-configs --alter --add-config {name}={topic.settings[name]}), since with any "
+                    "other value what is kept there is lost"
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -28,6 +28,12 @@ def convert(struct: Struct, function: Callable[[NDArray[Any]], NDArray[Any]]) ->
     kind: Any = type(struct)
     values = (getattr(struct, field.name) for field in fields(kind))
     return kind(*(function(v) if isinstance(v, np.ndarray) else convert(v, function) for v in values))  # type: ignore[no-any-return]
+
+
+def replaced(struct: Struct, values: Mapping[str, NDArray[Any]]) -> Struct:
+    """Returns a struct of the same kind with a copy of the named array for each of its own."""
+    names = iter([name for name, _ in arrays(struct)])
+    return convert(struct, lambda _: values[next(names)].copy())
 
 
 def take(struct: Struct, rows: Rows) -> Struct:

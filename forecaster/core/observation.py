@@ -34,10 +34,11 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a wave became. M of its B readings are steps; all but `outcome` speak of those alone.
+    """What a wave became. M of its B readings are steps; all but `outcome` and `expired` speak of those alone.
 
     Attributes:
         outcome: of every reading; (B,).
+        expired: the series was idle for too long and is another one now; (B,).
         position: where in the wave the steps stand, ascending; (M,).
         tick: on the series' grid; (M,).
         gap: ticks since the step before; (M,).
@@ -52,6 +53,7 @@ class Observed:
     """
 
     outcome: NDArray[np.int8]
+    expired: Booleans
     position: Integers
     tick: Integers
     gap: Integers
@@ -74,9 +76,12 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
         series: the same.
         wave: B readings.
     """
-    placement = timeline.place(times, wave.timestamp_ms, max_gap_ms=config.max_gap_ms, learns=config.interval_ms == 0)
+    placement = timeline.place(config.grid, times, wave.timestamp_ms)
     used = np.flatnonzero(placement.outcome <= Outcome.WARMING)
     whole = len(used) == len(wave.values)
+    if placement.expired.any():
+        expired = np.flatnonzero(placement.expired)
+        put(series, expired, InputState.empty(len(expired), config))
     part = series if whole else take(series, used)
     inputs, truth = _clean(config.denoise, part, wave.values if whole else wave.values[used])
     if config.interval_ms == 0:
@@ -197,6 +202,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
     time_ms = times.start_ms[position] + tick * interval
     return Observed(
         outcome=placement.outcome,
+        expired=placement.expired,
         position=position,
         tick=tick,
         gap=placement.gap[position],

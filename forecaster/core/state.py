@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from forecaster.core.denoising import DenoiseConfig, DenoiseState
 from forecaster.core.pending import PendingState
 from forecaster.core.scaling import ScalerState
-from forecaster.core.timeline import AGREEING, TimelineState
+from forecaster.core.timeline import AGREEING, GridConfig, TimelineState
 from forecaster.records import Floats
 
 
@@ -23,12 +23,19 @@ class ObservationConfig:
         max_gap_ms: a longer gap begins hidden state, context and pending forecasts anew.
         context: ticks of denoised inputs that are kept.
         denoise: the chain of filters.
+        ttl_ms: a series idle for longer begins anew with its next reading.
     """
 
     interval_ms: int = 0
     max_gap_ms: int = 86_400_000
     context: int = 96
     denoise: DenoiseConfig = DenoiseConfig()
+    ttl_ms: int = 30 * 86_400_000
+
+    @property
+    def grid(self) -> GridConfig:
+        """What the grids may do."""
+        return GridConfig(self.interval_ms, self.max_gap_ms, self.ttl_ms)
 
 
 @dataclass

@@ -10,6 +10,7 @@ stamp rounds to the nearest tick of a grid that starts at the first stamp of the
 | before the last tick | LATE |
 | farther ahead than the largest gap | AHEAD, until the next reading is near it too: then the grid begins anew there |
 | farther behind than the largest gap | LATE, until `BEHIND_RUN` in a row agree: then the grid begins anew there |
+| farther ahead than the time to live, confirmed | the first of a new series: nothing of the old one counts |
 
 With an unknown interval (0), readings are WARMING until `AGREEING` stamps in a row agree on one.
 """
@@ -84,22 +85,38 @@ class Placement:
         gap: ticks since the reading before; 1 = none missing; meaningful for steps.
         restarted: the grid begins at this reading: nothing before it counts as neighbouring.
         settled: the interval became known at this reading: the warming readings before it are `recent_ms`.
+        expired: the series was idle for longer than its time to live: all of its row begins anew.
     """
 
     outcome: NDArray[np.int8]
     gap: Integers
     restarted: Booleans
     settled: Booleans
+    expired: Booleans
 
 
-def place(state: TimelineState, timestamp_ms: Integers, *, max_gap_ms: int, learns: bool) -> Placement:
+@dataclass(frozen=True, slots=True)
+class GridConfig:
+    """What a grid may do.
+
+    Attributes:
+        interval_ms: its spacing; 0 = learned for each series.
+        max_gap_ms: a longer gap begins the grid anew, though never one of up to MIN_GAP_TICKS ticks.
+        ttl_ms: a longer gap makes it another series of the same name.
+    """
+
+    interval_ms: int = 0
+    max_gap_ms: int = 86_400_000
+    ttl_ms: int = 30 * 86_400_000
+
+
+def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> Placement:
     """Every reading has an outcome, and `state` holds what the next reading needs; changed in place.
 
     Args:
+        config: of the grids.
         state: B rows, all distinct series.
         timestamp_ms: event times, epoch ms; (B,).
-        max_gap_ms: a longer gap begins the grid anew, though never one of up to MIN_GAP_TICKS ticks.
-        learns: the interval is learned from the stamps.
     """
     outcome = np.full(len(timestamp_ms), Outcome.WARMING, np.int8)
     gap = np.ones(len(timestamp_ms), np.int64)
@@ -111,13 +128,13 @@ def place(state: TimelineState, timestamp_ms: Integers, *, max_gap_ms: int, lear
 
     position = (timestamp_ms - state.start_ms + interval // 2) // interval
     ahead = position - state.tick
-    limit = np.maximum(max_gap_ms // interval, MIN_GAP_TICKS)
+    limit = np.maximum(config.max_gap_ms // interval, MIN_GAP_TICKS)
     unknown = ~known
     if unknown.any():
         newest = state.recent_ms[:, 0]
         begun = np.where(known, begun, newest != UNKNOWN)
         ahead = np.where(known, ahead, timestamp_ms - newest)
-        limit = np.where(known, limit, max(WARMING_GAP_MS, max_gap_ms))
+        limit = np.where(known, limit, max(WARMING_GAP_MS, config.max_gap_ms))
 
     on_time = begun & (ahead > 0) & (ahead <= limit)
     outcome[begun & (ahead == 0)] = Outcome.DUPLICATE
@@ -135,10 +152,14 @@ def place(state: TimelineState, timestamp_ms: Integers, *, max_gap_ms: int, lear
     outcome[steps] = Outcome.FORECAST
     outcome[unknown & (on_time | begins)] = Outcome.WARMING
     restarted |= begins
+    expired = begins & begun & (timestamp_ms - last_stamp(state) > config.ttl_ms)
+    if config.interval_ms == 0:
+        state.interval_ms[expired] = 0
+        outcome[expired] = Outcome.WARMING
     gap = np.where(on_time & known, ahead, 1)
     state.start_ms[begins] = timestamp_ms[begins]
     np.copyto(state.tick, np.where(begins, 0, position), where=steps)
-    if learns:
+    if config.interval_ms == 0:
         state.recent_ms[begins] = UNKNOWN
         crowded = known & begun & (ahead == 0) & (timestamp_ms > state.recent_ms[:, 0])
         remember = np.flatnonzero(on_time | begins | crowded)
@@ -148,7 +169,12 @@ def place(state: TimelineState, timestamp_ms: Integers, *, max_gap_ms: int, lear
         outcome[settled] = Outcome.FORECAST
         restarted |= settled
         settled &= unknown
-    return Placement(outcome, gap, restarted, settled)
+    return Placement(outcome, gap, restarted, settled, expired)
+
+
+def last_stamp(state: TimelineState) -> Integers:
+    """Returns the event time of the last tick, or of the last reading while the interval is unknown; (B,)."""
+    return np.where(state.interval_ms > 0, state.start_ms + state.tick * state.interval_ms, state.recent_ms[:, 0])
 
 
 def _confirm(
@@ -169,13 +195,14 @@ def _confirm(
 
 
 def _settle(state: TimelineState, warming: Booleans, crowded: Booleans) -> Booleans:
-    """The interval is known where the recent stamps agree on one; where they are crowded, on a finer one."""
+    """The interval is known where the recent stamps agree on one; where all of them are crowded, on a finer one."""
     settled = np.zeros(len(warming), np.bool_)
     rows = np.flatnonzero((warming | crowded) & (state.recent_ms[:, -1] != UNKNOWN))
     if not len(rows):
         return settled
     interval, ticks = agreed_interval(state.recent_ms[rows])
-    finer = interval * 4 <= state.interval_ms[rows] * 3
+    spacing = -np.diff(state.recent_ms[rows], axis=1).min(axis=1)
+    finer = (interval * 4 <= state.interval_ms[rows] * 3) & (spacing < state.interval_ms[rows])
     agreed = (interval > 0) & (warming[rows] | finer)
     rows = rows[agreed]
     state.interval_ms[rows] = interval[agreed]
@@ -188,8 +215,9 @@ def _settle(state: TimelineState, warming: Booleans, crowded: Booleans) -> Boole
 def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:
     """Returns the interval that all stamps agree on (0 = none) and the ticks from the oldest to the newest.
 
-    They agree where each difference is a multiple of the smallest one, but for a jitter of a tenth of it. An exact
-    agreement is taken as it is; a jittery one snaps to a common interval (a minute, an hour, ...) near it.
+    They agree where each difference is a multiple of the smallest one, but for a jitter of a tenth of it, and most of
+    them are few of it: one stray stamp is no grid. An exact agreement is taken as it is; a jittery one snaps to a
+    common interval (a minute, an hour, ...) near it.
 
     Args:
         recent_ms: newest first, strictly descending; (B, AGREEING).
@@ -204,4 +232,5 @@ def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:
     snapped = np.where(np.abs(nearest - estimate) <= JITTER / 2 * estimate, nearest, np.rint(estimate))
     interval = np.where(residual.max(axis=1) == 0, smallest[:, 0], snapped.astype(np.int64))
     agree = (residual <= JITTER * smallest).all(axis=1) & (smallest[:, 0] > 0)
+    agree &= np.median(multiples, axis=1) <= MIN_GAP_TICKS
     return np.where(agree, interval, 0), ticks

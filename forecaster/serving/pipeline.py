@@ -19,7 +19,7 @@ from forecaster.core.model import Model
 from forecaster.core.observation import Observed, Wave, observe, waves
 from forecaster.core.pending import Matured, PendingState, Ring
 from forecaster.core.state import ObservationConfig, SeriesState, StateShape
-from forecaster.records import Floats, Forecasts, Integers, Outputs, Readings, Scores
+from forecaster.records import Floats, Forecasts, Integers, Outcome, Outputs, Readings, Scores
 
 GENESIS = "none"
 """The id of the checkpoint before any training: the point is the last value."""
@@ -47,7 +47,7 @@ class PipelineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N readings, and in which row of the batch's copy each one's series stands; `row` (N,)."""
+    """N readings, and in which row of the batch's copy each one's series stands, -1 = it has none; `row` (N,)."""
 
     readings: Readings
     row: Integers
@@ -68,10 +68,12 @@ def advance(config: PipelineConfig, model: Model | None, state: SeriesState, bat
     Returns:
         Outcomes of all N readings; forecasts and scores of the M that are steps, in the order of the log.
     """
-    outcomes = np.empty(len(batch.row), np.int8)
+    outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     ring = Ring(config.horizons, len(config.quantile_levels))
     parts: list[tuple[Forecasts, Scores]] = []
-    for positions in waves(batch.row, batch.readings.records):
+    kept = np.flatnonzero(batch.row >= 0)
+    for wave_positions in waves(batch.row[kept], batch.readings.records[kept]):
+        positions = kept[wave_positions]
         wave = Wave(
             batch.readings.timestamp_ms[positions],
             batch.readings.values[positions],
@@ -81,13 +83,44 @@ def advance(config: PipelineConfig, model: Model | None, state: SeriesState, bat
         whole = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
         part = state if whole else take(state, rows)
         observed = observe(config.observation, part.timeline, part.inputs, wave)
+        if observed.expired.any():
+            _forget_expired(config, part, np.flatnonzero(observed.expired))
         outcomes[positions] = observed.outcome
         matured, values = _step(ring, config, model, part, observed)
         if not whole:
             put(state, rows, part)
         where = _Where(positions[observed.position], wave.timestamp_ms[observed.position])
         parts.append((_forecasts(config, model, observed, where, values), _scores(observed, where, matured)))
+    if len(kept) < len(batch.row):
+        parts.append(_stateless(config, batch))
     return _in_order_of_the_log(config, outcomes, parts)
+
+
+def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
+    """Nothing is pending or remembered in the rows of series that began anew."""
+    put(part.pending, rows, PendingState.empty(len(rows), config.horizons, len(config.quantile_levels)))
+    part.hidden[rows] = 0.0
+
+
+def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]:
+    """Returns the last value as the forecast of series without a row, where there is a value and a fixed interval."""
+    interval = config.observation.interval_ms
+    usable = (batch.row < 0) & ~np.isnan(batch.readings.values) & (interval > 0)
+    reading = np.flatnonzero(usable)
+    stamps, values = batch.readings.timestamp_ms[reading], batch.readings.values[reading]
+    horizons, levels = len(config.horizons), len(config.quantile_levels)
+    none = np.full((len(reading), horizons), np.nan)
+    forecasts = Forecasts(
+        reading=reading,
+        timestamp_ms=stamps,
+        target_ms=stamps[:, None] + np.array(config.horizons, np.int64) * interval,
+        point=np.repeat(values[:, None], horizons, axis=1),
+        quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
+        spread_known=np.zeros(len(reading), np.bool_),
+        checkpoint=GENESIS,
+    )
+    quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
+    return forecasts, Scores(reading, values, none, quantiles, none)
 
 
 def _step(

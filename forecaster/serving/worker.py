@@ -1,16 +1,18 @@
 """The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
 
-    1. poll           records, and who we are in the group right now
-    2. decode         readings, and a dead letter for each bad record
-    3. advance        on a copy of the touched rows
-    4. commit         forecasts, dead letters and input offsets, together or not at all
-    5. adopt          the rows, when and only when the transaction has committed
+    1. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time
+    2. poll           records, and who we are in the group right now
+    3. decode         readings, and a dead letter for each bad record
+    4. advance        on a copy of the touched rows
+    5. commit         forecasts, dead letters, blocks of state and input offsets, together or not at all
+    6. adopt          the rows, when and only when the transaction has committed
 
 | what goes wrong | what is done |
 |---|---|
 | a bad record | a dead letter; over the limits its partition is held, or the worker ends |
 | the transaction fails | the committed offsets say whether it happened: adopt the rows, or drop them and read again |
-| somebody else went on meanwhile | the partition begins anew at the committed offset |
+| somebody else went on meanwhile | the partition is restored again |
+| input is gone before it was read | the same; the restore does as ON_LOST_INPUT says |
 | the broker is away | waited for with back-off; past the outage deadline the worker ends with exit code 3 |
 | another process has our identity | the worker ends with exit code 8 |
 """
@@ -18,24 +20,31 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import structlog
 
-from forecaster.broker.consumer import Polled
-from forecaster.broker.patience import retry
+from forecaster.broker.consumer import Member, Polled
+from forecaster.broker.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.broker.producer import Transaction
 from forecaster.core.model import Model
-from forecaster.errors import TooManyBadRecords
+from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.records import Decoded, Outcome, Outputs, SourceRecord
-from forecaster.serving.dead_letters import DeadLetterGuard
+from forecaster.serving.dead_letters import DeadLetterGuard, Limits
+from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper
+from forecaster.serving.partition import Changes
+from forecaster.serving.partitions import Checkout
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
-from forecaster.serving.table import Checkout, Partitions
-from forecaster.wire import encode_dead_letter, encode_forecasts, partitions_of
+from forecaster.wire import Message, encode_dead_letter, encode_forecasts, partitions_of
 
+FLUSH_SECONDS = 8.0
+"""So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
+MARKER = 1
+"""Offsets that the end of a transaction takes: so large a hole in the log is no loss."""
 Result = TypeVar("Result")
 _log = structlog.get_logger()
 
@@ -43,7 +52,7 @@ _log = structlog.get_logger()
 class Consumer(Protocol):
     """What the worker asks of `GroupConsumer`; tests have their own."""
 
-    def poll(self) -> Polled: ...
+    def poll(self, *, wait: bool) -> Polled: ...
     def resume(self, partitions: Collection[int]) -> None: ...
     def hold(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
@@ -72,6 +81,8 @@ class WorkerConfig:
         pipeline: what is forecast, from what.
         forecasts: topic.
         dead_letters: topic.
+        state: topic.
+        limits: of bad records.
         stop_on_limit: too many bad records end the worker; else their partition is held until a restart.
         outage_deadline_seconds: how long a broker is waited for.
     """
@@ -79,6 +90,8 @@ class WorkerConfig:
     pipeline: PipelineConfig
     forecasts: str
     dead_letters: str
+    state: str
+    limits: Limits
     stop_on_limit: bool = False
     outage_deadline_seconds: float = 1_800.0
 
@@ -92,6 +105,7 @@ class Counters:
     outcomes: Counter[str] = field(default_factory=Counter)
     transactions: int = 0
     failed_transactions: int = 0
+    freed_series: int = 0
 
     def add(self, polled: Polled, decoded: Decoded, outputs: Outputs) -> None:
         """The counts include a committed batch."""
@@ -113,7 +127,7 @@ class Worker:
         decoder: of the records.
         consumer: a member of the group.
         producer: of transactions.
-        guard: of the limits of bad records.
+        keeper: of the partitions' rows.
     """
 
     def __init__(
@@ -123,19 +137,20 @@ class Worker:
         decoder: RecordDecoder,
         consumer: Consumer,
         producer: Producer,
-        guard: DeadLetterGuard,
+        keeper: StateKeeper,
     ) -> None:
         self._config = config
         self._model = model
         self._decoder = decoder
         self._consumer = consumer
         self._producer = producer
-        self._guard = guard
-        self._partitions = Partitions(config.pipeline.shape(model))
+        self._guard = DeadLetterGuard(config.limits)
+        self._keeper = keeper
+        self._failures, self._failing_since = 0, 0.0
         self.counters = Counters()
 
     def run(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
-        """Serves until `stop` is set; the batch at hand is finished.
+        """Serves until `stop` is set; the batch at hand is finished, and what is dirty is written.
 
         Args:
             stop: looked at between batches.
@@ -143,71 +158,175 @@ class Worker:
         """
         while not stop.is_set():
             self.iterate(stop, check_topics)
+        self.flush(stop)
 
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
-        polled = self._patiently(self._consumer.poll, "polling", stop)
+        wait = not self._keeper.restoring
+        polled = self._patiently(lambda: self._consumer.poll(wait=wait), "polling", stop)
         self._follow(polled, check_topics, stop)
-        if not polled.records:
+        if not polled.stable:
             return
+        self._restore(polled.member, stop)
+        if not polled.records:
+            self._write(self._keeper.overdue(), polled.member, stop)
+        elif self._servable(polled, stop):
+            self._serve(polled, stop)
+
+    def flush(self, stop: threading.Event) -> None:
+        """What is dirty is written, as far as it goes in the time there is, so that who goes on need not replay it."""
+        deadline = time.monotonic() + FLUSH_SECONDS
+        polled = self._patiently(lambda: self._consumer.poll(wait=False), "polling", stop)
+        self._keeper.follow(polled.closed, ())
+        while polled.stable and time.monotonic() < deadline and (changes := self._keeper.dirty()):
+            if not self._commit(self._state_transaction(changes, polled.member)):
+                return
+            self._keeper.written(changes)
+
+    def _serve(self, polled: Polled, stop: threading.Event) -> None:
+        """Steps 3 to 6."""
         decoded = self._decoder.decode(polled.records)
-        partitions = partitions_of(decoded.readings, polled.records)
-        checkout = self._partitions.checkout(decoded.readings.series_ids, partitions)
+        numbers = partitions_of(decoded.readings, polled.records)
+        checkout = self._keeper.partitions.checkout(decoded.readings, numbers)
+        changes = self._keeper.changes(polled, decoded, checkout, numbers)
         batch = Batch(decoded.readings, checkout.row)
         outputs = advance(self._config.pipeline, self._model, checkout.state, batch)
-        if self._producer.commit(self._transaction(polled, decoded, outputs)):
-            self._committed(polled, decoded, outputs, checkout)
+        if self._commit(self._transaction(polled, decoded, outputs, changes)):
+            self._keeper.committed(changes, checkout, polled.end)
+            self._count(polled, decoded, outputs, changes)
         else:
-            self._ask_what_happened(polled, checkout, stop)
+            self._ask_what_happened(polled, checkout, changes, stop)
 
     def _follow(self, polled: Polled, check_topics: Callable[[], object], stop: threading.Event) -> None:
-        """Tables exist for exactly the partitions that are ours; new ones begin cold at the committed offset."""
+        """Partitions not ours are forgotten, and those that are new to us wait for their rows."""
         for partition in polled.closed:
-            self._partitions.close(partition)
             self._guard.forget(partition)
-        if not polled.opened:
-            return
-        self._patiently(check_topics, "asking about topics", stop)
-        for partition in polled.opened:
-            self._partitions.open(partition)
-        self._consumer.resume(polled.opened)
-        _log.info("partitions opened", partitions=polled.opened)
+        if polled.opened:
+            self._patiently(check_topics, "asking about topics", stop)
+        self._keeper.follow(polled.closed, polled.opened)
 
-    def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs) -> Transaction:
+    def _restore(self, member: Member, stop: threading.Event) -> None:
+        """A slice of the restoring has been done; a partition that became whole by it serves."""
+        restored = self._keeper.restore() if self._keeper.restoring else None
+        if restored is None:
+            return
+        partition = restored.partition
+        while restored.must_be_written and (changes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
+            if not self._commit(self._state_transaction({partition.number: changes}, member)):
+                self._restart_producer(stop)
+                self._keeper.follow((), [partition.number])
+                return
+            partition.committed(changes)
+        self._keeper.partitions.open(partition)
+        self._consumer.seek({partition.number: partition.position})
+        self._consumer.resume([partition.number])
+        _log.info("partitions opened", partitions=[partition.number])
+
+    def _servable(self, polled: Polled, stop: threading.Event) -> bool:
+        """All partitions of the batch serve, and no input is gone before it was read; else the batch is put back."""
+        positions: dict[int, int] = {}
+        broken: list[int] = []
+        for number, begin in polled.begin.items():
+            if number not in self._keeper.partitions:
+                broken.append(number)
+                continue
+            positions[number] = position = self._keeper.partitions[number].position
+            if begin > position + MARKER and self._is_lost(number, position, stop):
+                _log.error("input is gone before it was read", partition=number, offset=position, next=begin)
+                broken.append(number)
+        if broken:
+            self._consumer.hold(broken)
+            self._consumer.seek({**polled.begin, **positions})
+            self._keeper.follow((), [number for number in broken if number in positions])
+        return not broken
+
+    def _is_lost(self, number: int, position: int, stop: threading.Event) -> bool:
+        return position < self._patiently(lambda: self._keeper.log_start(number), "asking where the input begins", stop)
+
+    def _transaction(
+        self, polled: Polled, decoded: Decoded, outputs: Outputs, changes: Mapping[int, Changes]
+    ) -> Transaction:
         levels = self._config.pipeline.quantile_levels
         forecasts = encode_forecasts(outputs.forecasts, decoded.readings, polled.records, levels)
-        dead_letters = [encode_dead_letter(letter) for letter in decoded.dead_letters]
-        messages = {self._config.forecasts: list(forecasts), self._config.dead_letters: dead_letters}
+        messages = {
+            self._config.forecasts: list(forecasts),
+            self._config.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
+            self._config.state: _messages(changes),
+        }
         return Transaction(messages, polled.end, polled.member)
 
-    def _committed(self, polled: Polled, decoded: Decoded, outputs: Outputs, checkout: Checkout) -> None:
-        self._partitions.adopt(checkout, polled.end)
+    def _state_transaction(self, changes: Mapping[int, Changes], member: Member) -> Transaction:
+        """Returns a transaction of nothing but state; the offsets in it let no zombie through."""
+        offsets = {number: one.position for number, one in changes.items()}
+        return Transaction({self._config.state: _messages(changes)}, offsets, member)
+
+    def _write(self, changes: Mapping[int, Changes], member: Member, stop: threading.Event) -> None:
+        """The changes are in the topic, or will be tried again: written twice they are as good."""
+        if not changes:
+            return
+        if self._commit(self._state_transaction(changes, member)):
+            self._keeper.written(changes)
+        else:
+            self._restart_producer(stop)
+
+    def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, changes: Mapping[int, Changes]) -> None:
+        """The counters include a committed batch, and partitions with too many bad records are held."""
         self.counters.add(polled, decoded, outputs)
+        self.counters.freed_series += sum(len(one.freed) for one in changes.values())
         for partition, reason in self._guard.count(polled.records, decoded.dead_letters).items():
-            message = f"partition {partition}: {reason}; the last: {decoded.dead_letters[-1].detail}"
+            last = next(one for one in reversed(decoded.dead_letters) if one.record.partition == partition)
+            message = f"partition {partition}: {reason}; the last: {last.detail}"
             if self._config.stop_on_limit:
                 raise TooManyBadRecords(f"{message}; see topic {self._config.dead_letters}")
             self._consumer.hold([partition])
             _log.error("partition held until a restart", detail=message, dead_letters=self._config.dead_letters)
 
+    def _commit(self, transaction: Transaction) -> bool:
+        committed = self._producer.commit(transaction)
+        if committed:
+            self._failures = 0
+        return committed
+
     def _patiently(self, call: Callable[[], Result], what: str, stop: threading.Event) -> Result:
         return retry(call, what, self._config.outage_deadline_seconds, stop)
 
-    def _ask_what_happened(self, polled: Polled, checkout: Checkout, stop: threading.Event) -> None:
-        """After a failed transaction every partition stands where its committed offset says.
+    def _restart_producer(self, stop: threading.Event) -> None:
+        """Who was fenced asks the group first: of two processes with one identity, the one that it knows goes on.
 
-        Who was fenced asks the group first: of two processes with one identity, the one that the group knows goes on.
+        Raises:
+            BrokerUnavailable: no transaction has gone through for the outage deadline.
         """
         self.counters.failed_transactions += 1
+        self._failures += 1
+        if self._failures == 1:
+            self._failing_since = time.monotonic()
+        if time.monotonic() - self._failing_since > self._config.outage_deadline_seconds:
+            raise BrokerUnavailable(f"{self._failures} transactions in a row have failed: see the warnings before")
+        stop.wait(
+            min(FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS) if self._failures > 1 else 0
+        )
         self._patiently(self._consumer.confirm_membership, "asking the group", stop)
         self._producer.restart()
+
+    def _ask_what_happened(
+        self, polled: Polled, checkout: Checkout, changes: dict[int, Changes], stop: threading.Event
+    ) -> None:
+        """After a failed transaction every partition stands where its committed offset says."""
+        self._restart_producer(stop)
         committed = self._patiently(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
-        happened = [partition for partition, end in polled.end.items() if committed[partition] == end]
-        dropped = [partition for partition, begin in polled.begin.items() if committed[partition] <= begin]
-        self._partitions.adopt(checkout, happened)
-        for partition in polled.end.keys() - set(happened) - set(dropped):
-            self._partitions.open(partition)
-            _log.warning("partition begins anew", partition=partition, offset=committed[partition])
-        again = {partition: polled.begin[partition] for partition in dropped}
-        self._consumer.seek({**committed, **again})
-        _log.info("after a failed transaction", happened=happened, dropped=dropped)
+        happened = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
+        dropped = {
+            partition: begin
+            for partition, begin in polled.begin.items()
+            if committed[partition] <= begin and partition not in happened
+        }
+        self._keeper.committed(changes, checkout, happened)
+        others = [partition for partition in polled.end if partition not in happened and partition not in dropped]
+        self._consumer.hold(others)
+        self._keeper.follow((), others)
+        self._consumer.seek({**happened, **dropped})
+        _log.info("after a failed transaction", happened=list(happened), dropped=list(dropped), restored_again=others)
+
+
+def _messages(changes: Mapping[int, Changes]) -> list[Message]:
+    return [message for one in changes.values() for message in one.messages]

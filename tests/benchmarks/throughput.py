@@ -86,8 +86,10 @@ def run_worker(address: str, topic: str, count: int, model: Model) -> tuple[floa
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
         parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
-        parts["_partitions"].checkout = timed(stages, "copy rows", parts["_partitions"].checkout)
-        parts["_partitions"].adopt = timed(stages, "adopt rows", parts["_partitions"].adopt)
+        keeper = parts["_keeper"]
+        keeper.partitions.checkout = timed(stages, "copy rows", keeper.partitions.checkout)
+        keeper.changes = timed(stages, "encode blocks", keeper.changes)
+        keeper.committed = timed(stages, "adopt rows", keeper.committed)
         begin = 0.0
         while worker.counters.records < count:
             if not worker.counters.records:

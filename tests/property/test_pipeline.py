@@ -40,4 +40,4 @@ def test_accepted_and_dropped_readings_are_all_readings(
         assert np.isfinite(outputs.forecasts.quantiles).all()
         assert (np.diff(outputs.forecasts.quantiles, axis=1) >= 0).all()
         assert (outputs.forecasts.target_ms > outputs.forecasts.timestamp_ms[:, None] - 366 * 86_400_000).all()
-        assert np.isfinite(serving.partitions[0].state.hidden).all()
+        assert np.isfinite(serving.partitions[0].table.state.hidden).all()

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.core.timeline import BEHIND_RUN, TimelineState, agreed_interval, place
+from forecaster.core.timeline import BEHIND_RUN, GridConfig, TimelineState, agreed_interval, place
 from forecaster.records import Outcome
 
 MINUTE = 60_000
 DAY = 86_400_000
 START = 1_735_689_600_000
+HOUR_MS = 3_600_000
 YEAR_2099 = 4_070_908_800_000
 
 
@@ -19,7 +20,7 @@ def feed(stamps: list[int], *, interval_ms: int = MINUTE, max_gap_ms: int = 60 *
     state = TimelineState.empty(1, interval_ms)
     outcomes, gaps, restarts = [], [], []
     for stamp in stamps:
-        placed = place(state, np.array([stamp]), max_gap_ms=max_gap_ms, learns=interval_ms == 0)
+        placed = place(GridConfig(interval_ms, max_gap_ms), state, np.array([stamp]))
         outcomes.append(Outcome(int(placed.outcome[0])))
         gaps.append(int(placed.gap[0]))
         restarts.append(bool(placed.restarted[0]))
@@ -148,8 +149,35 @@ def test_every_stamp_has_an_outcome_and_ticks_only_grow_within_a_grid(stamps: li
     state = TimelineState.empty(1, interval)
     for stamp in stamps:
         before = int(state.tick[0])
-        placed = place(state, np.array([stamp]), max_gap_ms=DAY, learns=interval == 0)
+        placed = place(GridConfig(interval, DAY), state, np.array([stamp]))
         if placed.outcome[0] == Outcome.FORECAST and not placed.restarted[0]:
             assert state.tick[0] == before + placed.gap[0]
             assert placed.gap[0] >= 1
         assert placed.outcome[0] in set(Outcome)
+
+
+def test_one_stray_stamp_makes_no_finer_grid() -> None:
+    state = TimelineState.empty(1, 0)
+    config = GridConfig()
+    stamps = [START + hour * HOUR_MS for hour in range(6)]
+    stamps[5:5] = [stamps[4] + 1_000]
+    for stamp in stamps:
+        place(config, state, np.array([stamp]))
+    assert state.interval_ms.tolist() == [HOUR_MS]
+
+
+def test_a_stray_stamp_among_the_first_makes_no_grid_of_seconds() -> None:
+    state = TimelineState.empty(1, 0)
+    for stamp in [START, START + 1_000, *(START + hour * HOUR_MS for hour in range(1, 5))]:
+        place(GridConfig(), state, np.array([stamp]))
+    assert state.interval_ms.tolist() == [HOUR_MS]
+
+
+def test_a_series_idle_for_longer_than_its_time_to_live_learns_its_interval_anew() -> None:
+    state = TimelineState.empty(1, 0)
+    for hour in range(5):
+        place(GridConfig(), state, np.array([START + hour * HOUR_MS]))
+    later = START + 60 * 24 * HOUR_MS
+    placements = [place(GridConfig(), state, np.array([later + minute * 60_000])) for minute in range(6)]
+    assert [bool(one.expired[0]) for one in placements] == [False, True, False, False, False, False]
+    assert state.interval_ms.tolist() == [60_000]

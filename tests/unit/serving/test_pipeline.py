@@ -8,6 +8,7 @@ from builders import HOUR_MS, START_MS, Serving, hourly, pipeline_config, random
 
 from forecaster.core.arrays import arrays, convert
 from forecaster.records import Outcome, Outputs
+from forecaster.serving.partition import Partition
 
 
 def noisy(hours: int, seed: int = 0) -> list[float | None]:
@@ -25,7 +26,7 @@ def rows_of(outputs: Outputs) -> list[tuple[int, bytes, bytes]]:
 
 
 def snapshot(serving: Serving) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in arrays(serving.partitions[0].state)}
+    return {name: array.tobytes() for name, array in arrays(serving.partitions[0].table.state)}
 
 
 @pytest.fixture(params=["none", "gru", "lstm", "rnn"])
@@ -58,7 +59,7 @@ def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> 
     outputs = serving.feed(readings(hourly([1.0, 2.0, 3.0, 4.0, 5.0])))
     assert outputs.outcomes.tolist() == [Outcome.WARMING] * 3 + [Outcome.FORECAST] * 2
     assert outputs.forecasts.target_ms[0].tolist() == [START_MS + hour * HOUR_MS for hour in range(4, 8)]
-    inputs = serving.partitions[0].state.inputs
+    inputs = serving.partitions[0].table.state.inputs
     np.testing.assert_array_equal(inputs.context[0, :5] + inputs.origin[0], [5, 4, 3, 2, 1])
 
 
@@ -157,14 +158,26 @@ def test_a_long_gap_begins_context_and_hidden_state_anew_and_keeps_the_scale() -
     config = pipeline_config()
     serving = Serving(config, random_model(config))
     serving.feed(readings(hourly(noisy(30))))
-    scale = serving.partitions[0].state.inputs.scaler.scale().copy()
-    away = 40 * 24
+    scale = serving.partitions[0].table.state.inputs.scaler.scale().copy()
+    away = 20 * 24
     outputs = serving.feed(readings(hourly([20.0, 21.0], start=away)))
     assert outputs.outcomes.tolist() == [Outcome.AHEAD, Outcome.FORECAST]
-    state = serving.partitions[0].state
+    state = serving.partitions[0].table.state
     assert np.isnan(state.inputs.context[0, 1:]).all()
     assert state.inputs.scaler.scale()[0] == pytest.approx(scale[0], rel=0.2)
     assert np.isnan(outputs.scores.point).all()
+
+
+def test_a_series_idle_for_longer_than_its_time_to_live_is_another_one_bit_by_bit() -> None:
+    config = pipeline_config()
+    serving, new = Serving(config, random_model(config)), Serving(config, random_model(config))
+    serving.feed(readings(hourly(noisy(30))))
+    back = readings(hourly([20.0, 21.0, 22.0, 25.0], start=40 * 24))
+    outputs = serving.feed(back)
+    assert outputs.outcomes.tolist() == [Outcome.AHEAD] + [Outcome.FORECAST] * 3
+    expected = new.feed(readings(hourly([21.0, 22.0, 25.0], start=40 * 24 + 1))).forecasts
+    np.testing.assert_array_equal(outputs.forecasts.quantiles, expected.quantiles)
+    assert snapshot(serving) == snapshot(new)
 
 
 def test_large_offsets_do_not_drown_small_changes() -> None:
@@ -198,12 +211,12 @@ def test_an_empty_batch_gives_nothing(serving: Serving) -> None:
 
 def test_the_rows_of_partitions_are_apart() -> None:
     serving = Serving()
-    serving.partitions.open(1)
+    serving.partitions.open(Partition(1, serving.partitions.config))
     batch = readings(hourly([1.0]) + hourly([100.0]))
-    checkout = serving.partitions.checkout(batch.series_ids, np.array([0, 1]))
+    checkout = serving.partitions.checkout(batch, np.array([0, 1]))
     assert checkout.row.tolist() == [0, 1]
-    serving.partitions.adopt(checkout, [0, 1])
-    assert (len(serving.partitions[0]), len(serving.partitions[1])) == (1, 1)
+    serving.partitions.adopt(checkout, {}, [0, 1])
+    assert (len(serving.partitions[0].table), len(serving.partitions[1].table)) == (1, 1)
     serving.partitions.close(1)
     assert serving.partitions.series == 1
 
@@ -213,8 +226,8 @@ def test_a_table_grows_with_its_series() -> None:
     ids = [f"s-{number}" for number in range(1000)]
     for hour in range(2):
         serving.feed(readings([(name, START_MS + hour * HOUR_MS, float(n)) for n, name in enumerate(ids)]))
-    state = serving.partitions[0].state
+    state = serving.partitions[0].table.state
     assert len(state) == 1000
-    assert serving.partitions[0].series_ids == ids
+    assert serving.partitions[0].table.names == ids
     np.testing.assert_array_equal(state.inputs.origin, np.arange(1000))
     assert convert(state, np.copy).timeline.tick.tolist() == [1] * 1000

@@ -1,0 +1,159 @@
+"""Which rows lie together in a block, up to which offset each block was written, and what has changed since.
+
+A block is the unit of snapshot: whole groups, since a row's replay needs the rows of its group as they were. It stays
+true until one of its rows changes; how far back a replay must go is decided by the block that changed longest ago.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from forecaster.records import Integers
+
+NEVER = -1
+"""Written never, or not changed."""
+NO_BLOCK = -1
+
+
+@dataclass(slots=True)
+class Block:
+    """Some rows that are written together.
+
+    Attributes:
+        rows: of the table.
+        groups: how many groups they are.
+        written: the topic's copy holds all readings before this offset; NEVER = there is no copy.
+        changed: offset from which on readings are missing in the copy; NEVER = none is.
+        changed_at: seconds of the clock then.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    groups: int = 0
+    written: int = NEVER
+    changed: int = NEVER
+    changed_at: float = 0.0
+
+
+class Blocks:
+    """The blocks of one partition.
+
+    Args:
+        capacity: groups in a block.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._blocks: dict[int, Block] = {}
+        self._of_row = np.full(64, NO_BLOCK, np.int64)
+        self._of_group: dict[str, int] = {}
+        self._group_of_row: dict[int, str] = {}
+        self._with_room: list[int] = []
+        self._next = 0
+
+    def __getitem__(self, number: int) -> Block:
+        return self._blocks[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._blocks)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._blocks
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def of(self, rows: Integers) -> Integers:
+        """Returns the block of each row; NO_BLOCK where it has none."""
+        return self._of_row[rows]
+
+    def group(self, row: int, series_id: str) -> str:
+        """Returns the group of the row's series."""
+        return self._group_of_row.get(row, series_id)
+
+    def load(self, number: int, written: int) -> None:
+        """There is a block of that number without rows, of which the topic has a copy."""
+        self._blocks[number] = Block(written=written)
+        self._next = max(self._next, number + 1)
+        self._with_room.append(number)
+
+    def place(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
+        """The row lies in the block of its group; a new group where there is room, or in block `number`."""
+        own = group == series_id
+        block = NO_BLOCK if own else self._of_group.get(group, NO_BLOCK)
+        if block == NO_BLOCK:
+            block = self._roomy() if number is None else number
+            self._blocks[block].groups += 1
+        if not own:
+            self._of_group[group] = block
+            self._group_of_row[row] = group
+        if row >= len(self._of_row):
+            self._of_row = np.concatenate([self._of_row, np.full(max(row, len(self._of_row)), NO_BLOCK, np.int64)])
+        self._of_row[row] = block
+        self._blocks[block].rows.append(row)
+
+    def remove(self, rows: Sequence[int], offset: int) -> list[int]:
+        """The rows lie in no block; returns the blocks that are gone since they were their last ones."""
+        gone: list[int] = []
+        for row in rows:
+            number = int(self._of_row[row])
+            self._of_row[row] = NO_BLOCK
+            block = self._blocks[number]
+            block.rows.remove(row)
+            group = self._group_of_row.pop(row, None)
+            if group is None:
+                block.groups -= 1
+            elif group not in {self._group_of_row.get(other) for other in block.rows}:
+                block.groups -= 1
+                del self._of_group[group]
+            self._change(block, offset)
+            if not block.rows:
+                gone.append(number)
+                del self._blocks[number]
+            elif number not in self._with_room:
+                self._with_room.append(number)
+        return gone
+
+    def touch(self, rows: Integers, offset: int) -> None:
+        """The rows hold readings from `offset` on that no copy has."""
+        for number in np.unique(self._of_row[rows]).tolist():
+            self._change(self._blocks[number], offset)
+
+    def write(self, number: int, offset: int) -> None:
+        """The topic's copy holds all readings before `offset`."""
+        block = self._blocks[number]
+        block.written, block.changed = offset, NEVER
+
+    def outdate(self, number: int, offset: int) -> None:
+        """The topic's copy is not what the block is from `offset` on."""
+        self._change(self._blocks[number], offset)
+
+    def distrust(self, offset: int) -> None:
+        """No copy counts, whatever it was written at: every block has changed at `offset`."""
+        for block in self._blocks.values():
+            block.written = block.changed = NEVER
+            self._change(block, offset)
+
+    def changed(self) -> list[int]:
+        """Returns the blocks whose copy is not true any more, those that changed longest ago first."""
+        numbers = [number for number, block in self._blocks.items() if block.changed != NEVER]
+        return sorted(numbers, key=lambda number: self._blocks[number].changed)
+
+    def _change(self, block: Block, offset: int) -> None:
+        if block.changed == NEVER:
+            block.changed, block.changed_at = offset, time.monotonic()
+
+    def _roomy(self) -> int:
+        """Returns a block that a group fits in."""
+        while self._with_room:
+            number = self._with_room[-1]
+            if number in self._blocks and self._blocks[number].groups < self._capacity:
+                return number
+            self._with_room.pop()
+        number, self._next = self._next, self._next + 1
+        self._blocks[number] = Block()
+        self._with_room.append(number)
+        return number

@@ -1,0 +1,393 @@
+"""The state of one partition: its rows, their blocks, the offset that they are true up to, and what bounds them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+import numpy as np
+from msgspec.structs import replace
+
+from forecaster.core.arrays import bytes_per_row, take
+from forecaster.core.state import SeriesState, StateShape
+from forecaster.core.timeline import last_stamp
+from forecaster.errors import UsageError
+from forecaster.records import Integers
+from forecaster.serving.blocks import Blocks
+from forecaster.serving.snapshots import FLOOR, Event, Floor, Identity, StoredBlock, encode, stored_arrays
+from forecaster.serving.table import FREE, Table
+from forecaster.wire import Message
+
+BLOCK_BYTES = 512 * 1024
+LARGEST_BLOCK_BYTES = 900 * 1024
+"""A record of the broker's default size must hold a block, with the names of its series."""
+NAME_BYTES = 64
+"""What the name of a series takes in a block, about."""
+READINGS_PER_SERIES = 10
+LEAST_REPLAY = 100_000
+YOUNGEST = 0.25
+"""A block is not written again before it is this share of the replay limit old."""
+FREED_AT_ONCE = 1_000
+NOBODY = Identity("", "", 1, "", 0, "")
+"""Of rows that are never stored."""
+LEDGER_BYTES = 256 * 1024
+"""So many bytes of names of freed series wait for the floor at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepConfig:
+    """How the rows of a partition are kept.
+
+    Attributes:
+        shape: of the rows.
+        identity: what stored state belongs to.
+        key_prefix: of the keys in the state topic: the group's id.
+        max_series: a partition has rows for so many at most.
+        group_size: series in a group at most.
+        replay_limit: readings above the floor at most; 0 = 10 for each series, at least 100,000.
+        snapshot_seconds: a changed block is written at the latest after this.
+    """
+
+    shape: StateShape
+    identity: Identity = NOBODY
+    key_prefix: str = ""
+    max_series: int = sys.maxsize
+    group_size: int = 1
+    replay_limit: int = 0
+    snapshot_seconds: float = 21_600.0
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes, in memory as in its block, beside the name of its series."""
+        return bytes_per_row(self.shape.empty(1))
+
+    @property
+    def groups_per_block(self) -> int:
+        """How many groups lie in a block.
+
+        Raises:
+            UsageError: not even one fits in a record of the state topic.
+        """
+        group = self.group_size * (self.row_bytes + NAME_BYTES)
+        if group > LARGEST_BLOCK_BYTES:
+            raise UsageError(
+                f"FORECASTER_INPUT__VALUE_FIELDS: {self.group_size} series of {self.row_bytes} bytes are too many for "
+                f"one block of state ({LARGEST_BLOCK_BYTES} bytes): name fewer fields, or a smaller "
+                "FORECASTER_FORECAST__HORIZON or FORECASTER_NETWORK__CONTEXT"
+            )
+        return max(1, BLOCK_BYTES // group)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a transaction writes of a partition's state, and what the partition is once it has committed.
+
+    Attributes:
+        position: the blocks are true up to here.
+        written: the blocks in it.
+        tombstones: the blocks that it ends.
+        freed: series that lose their rows at the end of its batch.
+        floor: the new floor; None = the topic's stays.
+        messages: to the state topic.
+    """
+
+    position: int
+    written: list[int]
+    tombstones: list[int]
+    freed: list[str]
+    floor: Floor | None
+    messages: list[Message]
+
+    @property
+    def size(self) -> int:
+        """Returns the bytes of the messages' values."""
+        return sum(len(message.value or b"") for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a checkout took from one partition.
+
+    Attributes:
+        rows: of the table, ascending.
+        fresh: the rows that new series would get.
+        groups: of the new series.
+        refused: position in the batch of the first reading that may have no row; -1 = none.
+    """
+
+    partition: int
+    rows: Integers
+    fresh: dict[str, int]
+    groups: dict[str, str]
+    refused: int
+
+
+class Partition:
+    """One partition's rows; serving and replay both go through it.
+
+    Args:
+        number: of the partition.
+        config: how its rows are kept.
+        position: the next offset.
+    """
+
+    def __init__(self, number: int, config: KeepConfig, position: int = 0) -> None:
+        self.number = number
+        self.position = position
+        self.table = Table(config.shape)
+        self.blocks = Blocks(config.groups_per_block)
+        self.floor = Floor(config.identity, position)
+        self.obsolete: set[int] = set()
+        self._config = config
+        self._floor_stored = False
+        self._replays = False
+        self._passed = position
+        self._credit = 0.0
+        self._since_sweep = 0
+
+    def load(self, number: int, block: StoredBlock, state: SeriesState) -> None:
+        """The rows of a stored block are ours; of a series that lies in two blocks, the row of the later one."""
+        ours = [self._is_later(name, block.offset) for name in block.series_ids]
+        names = list(compress(block.series_ids, ours))
+        if not names:
+            self.obsolete.add(number)
+            return
+        self.blocks.load(number, block.offset)
+        if len(names) < len(ours):
+            self.outdate(number)
+        groups = list(compress(block.groups or block.series_ids, ours))
+        rows, fresh = self.table.find(names, len(names))
+        self.table.put(rows, take(state, np.flatnonzero(ours)), fresh)
+        for name, group, row in zip(names, groups, rows.tolist(), strict=True):
+            self.blocks.place(row, name, group, number)
+
+    def outdate(self, number: int) -> None:
+        """The topic's copy of a loaded block must be replaced; it is true up to the floor at least."""
+        self.blocks.outdate(number, max(self.blocks[number].written, self.position))
+
+    def replay(self, offset: int, floor: Floor) -> None:
+        """Readings from `offset` on are replayed: until `serving`, the floor's events decide who has a row."""
+        self.floor, self._replays = floor, True
+        self.position = self._passed = offset
+
+    def move_to(self, offset: int) -> None:
+        """The position is there, and what happened up to there has happened; while replaying."""
+        for event in self.floor.events:
+            if self._passed < event.offset <= offset:
+                known = [name for name in event.freed if self._freed_by(name, event.offset)]
+                self.free(known, event.offset)
+        self._passed = max(self._passed, offset)
+        self.position = offset
+
+    def next_event(self) -> int:
+        """Returns the offset of the first event after the position."""
+        return min((event.offset for event in self.floor.events if event.offset > self.position), default=sys.maxsize)
+
+    def serving(self, *, stored: bool) -> None:
+        """From here on the rows decide who gets one; `stored` = the topic's floor is ours."""
+        self._replays, self._floor_stored = False, stored
+
+    def refuse(self, offset: int) -> None:
+        """From the record at `offset` on no new series has got a row."""
+        if not self._closed():
+            self.floor = replace(self.floor, events=[*self.floor.events, Event(offset, closed=True)])
+            self._floor_stored = False
+
+    def checkout(
+        self, series_ids: Sequence[str], groups: Sequence[str] | None, records: Integers
+    ) -> tuple[Integers, Part]:
+        """Returns the row of each series, -1 where it can have none, and what is taken.
+
+        The new series of one record get their rows together or not at all.
+        """
+        rows, fresh = self.table.find(series_ids, self._room())
+        distinct = np.unique(rows)
+        refused = int(np.argmax(rows < 0)) if len(distinct) and distinct[0] < 0 else -1
+        if refused >= 0 and groups is not None:
+            refused = int(np.searchsorted(records, records[refused]))
+            before = set(series_ids[:refused])
+            rows, fresh = self.table.find(series_ids, sum(name in before for name in fresh))
+            distinct = np.unique(rows)
+        named = dict(zip(series_ids, groups, strict=True)) if groups is not None and fresh else {}
+        own = {name: named.get(name, name) for name in fresh}
+        return rows, Part(self.number, distinct[distinct >= 0], fresh, own, refused)
+
+    def adopt(self, part: Part, state: SeriesState) -> None:
+        """The rows hold the readings of a batch that begins at the position; the position is the caller's to move."""
+        self.table.put(part.rows, state, part.fresh)
+        for name, row in part.fresh.items():
+            self.blocks.place(row, name, part.groups[name])
+        self.blocks.touch(part.rows, self.position)
+
+    def changes(self, readings: int, end: int, part: Part | None, refused_offset: int, budget: int) -> Changes:
+        """Returns what the transaction of a batch must write of the state as it is before the batch.
+
+        Args:
+            readings: of the batch.
+            end: offset after the batch.
+            part: the rows it touches; none of them is freed.
+            refused_offset: of the first record in it whose series may have no row; -1 = none.
+            budget: bytes that blocks may take.
+        """
+        numbers = self._due(readings, budget)
+        freed = self._idle(readings, part)
+        events = list(self.floor.events)
+        if refused_offset >= 0 and not self._closed():
+            events.append(Event(refused_offset, closed=True))
+        if freed:
+            events.append(Event(end, closed=False, freed=freed))
+        grew = len(events) > len(self.floor.events)
+        floor = self._floor_after(numbers, events) if numbers or grew or not self._floor_stored else None
+        return self._changes(numbers, freed, floor)
+
+    def flush(self, budget: int) -> Changes | None:
+        """Returns changes that write what is dirty, those longest so first; None = nothing is.
+
+        Where the topic's floor is not ours, ours comes with the last of them: until then theirs stays true.
+        """
+        dirty = self.blocks.changed()
+        numbers = self._within(dirty, budget)
+        if not numbers and not self.obsolete and self._floor_stored:
+            return None
+        ends = self._floor_stored or len(numbers) == len(dirty)
+        return self._changes(numbers, [], self._floor_after(numbers, self.floor.events) if ends else None)
+
+    def overdue(self) -> bool:
+        """Some block has been dirty for longer than the snapshot interval."""
+        numbers = self.blocks.changed()
+        limit = time.monotonic() - self._config.snapshot_seconds
+        return any(self.blocks[number].changed_at <= limit for number in numbers)
+
+    def committed(self, changes: Changes) -> None:
+        """The changes are in the topic; to be said before the batch itself is adopted."""
+        for number in changes.written:
+            self.blocks.write(number, changes.position)
+        self.obsolete -= set(changes.tombstones)
+        if changes.floor is not None:
+            self.floor, self._floor_stored = changes.floor, True
+
+    def free(self, series_ids: Sequence[str], offset: int) -> None:
+        """The series have no rows any more, from `offset` on."""
+        if not series_ids:
+            return
+        rows = [self.table.row(name) for name in series_ids]
+        self.obsolete |= set(self.blocks.remove(rows, offset))
+        self.table.free(series_ids)
+
+    def unseen(self, series_ids: Sequence[str], offsets: Integers) -> np.ndarray:
+        """Returns which readings are not in their row's block yet; (N,)."""
+        rows = np.array([self.table.row(name) for name in series_ids], np.int64)
+        numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1)
+        written = {number: self.blocks[number].written for number in set(numbers.tolist()) - {-1}}
+        return np.array([written.get(number, 0) for number in numbers.tolist()], np.int64) <= offsets
+
+    def _is_later(self, name: str, offset: int) -> bool:
+        """The series has no row yet, or one of an older block, which it loses."""
+        row = self.table.row(name)
+        if row < 0:
+            return True
+        other = self.blocks[int(self.blocks.of(np.array([row]))[0])]
+        if other.written >= offset:
+            return False
+        self.free([name], other.written)
+        return True
+
+    def _freed_by(self, name: str, offset: int) -> bool:
+        """The series has a row from before it was freed at `offset`."""
+        row = self.table.row(name)
+        return row >= 0 and self.blocks[int(self.blocks.of(np.array([row]))[0])].written < offset
+
+    def _room(self) -> int:
+        if self._replays:
+            return 0 if self._closed() else sys.maxsize
+        return max(0, self._config.max_series - len(self.table))
+
+    def _closed(self) -> bool:
+        """No new series gets a row at the position."""
+        closed = self.floor.closed
+        for event in self.floor.events:
+            if event.offset <= self.position or not self._replays:
+                closed = event.closed
+        return closed
+
+    def _due(self, readings: int, budget: int) -> list[int]:
+        """Returns the blocks to be written with a batch, paced so that none is older than the replay limit."""
+        limit = self._config.replay_limit or max(LEAST_REPLAY, READINGS_PER_SERIES * len(self.table))
+        row = self._config.row_bytes + NAME_BYTES
+        self._credit += readings * len(self.table) * row / (limit * (1.0 - YOUNGEST))
+        self._credit = min(self._credit, 2.0 * budget)
+        overdue = time.monotonic() - self._config.snapshot_seconds
+        due: list[int] = []
+        for number in self.blocks.changed():
+            block = self.blocks[number]
+            size = len(block.rows) * row
+            late = block.changed_at <= overdue
+            age = self.position - block.changed
+            old = age >= limit or (age >= YOUNGEST * limit and self._credit >= size)
+            if not (late or old) or budget <= 0 or (due and budget < size):
+                break
+            self._credit = max(0.0, self._credit - size)
+            budget -= size
+            due.append(number)
+        return due
+
+    def _within(self, numbers: Sequence[int], budget: int) -> list[int]:
+        row = self._config.row_bytes + NAME_BYTES
+        sizes = np.cumsum([len(self.blocks[number].rows) * row for number in numbers])
+        return list(numbers[: max(1, int(np.searchsorted(sizes, budget, side="right")))]) if numbers else []
+
+    def _idle(self, readings: int, part: Part | None) -> list[str]:
+        """Returns series to be freed: idle for longer than the time to live by the median clock of the rows."""
+        self._since_sweep += readings
+        if self._since_sweep < max(FREED_AT_ONCE, len(self.table)) or part is None:
+            return []
+        self._since_sweep = 0
+        names = self.table.names
+        used = np.array([name != FREE for name in names], np.bool_)
+        if not used.any():
+            return []
+        stamps = last_stamp(self.table.state.timeline)
+        idle = used & (np.median(stamps[used]) - stamps > self._config.shape.observation.ttl_ms)
+        idle[part.rows[part.rows < len(names)]] = False
+        held = sum(len(name) for event in self.floor.events for name in event.freed)
+        freed: list[str] = []
+        for row in np.flatnonzero(idle).tolist()[:FREED_AT_ONCE]:
+            held += len(names[row].encode())
+            if held > LEDGER_BYTES:
+                break
+            freed.append(names[row])
+        return freed
+
+    def _floor_after(self, numbers: Collection[int], events: Sequence[Event]) -> Floor:
+        """Returns the floor once these blocks are written; events below it are folded into it."""
+        others = [number for number in self.blocks.changed() if number not in set(numbers)]
+        offset = min((self.blocks[number].changed for number in others), default=self.position)
+        closed = self.floor.closed
+        for event in events:
+            if event.offset < offset:
+                closed = event.closed
+        kept = [event for event in events if event.offset >= offset]
+        return Floor(self._config.identity, offset, closed, kept)
+
+    def _changes(self, numbers: list[int], freed: list[str], floor: Floor | None) -> Changes:
+        blocks = {number: self._encoded(number) for number in numbers}
+        tombstones = sorted(self.obsolete - set(numbers))
+        messages = [self._message(number, value) for number, value in blocks.items()]
+        messages += [self._message(number, None) for number in tombstones]
+        if floor is not None:
+            messages.append(self._message(FLOOR, encode(floor)))
+        return Changes(self.position, numbers, tombstones, freed, floor, messages)
+
+    def _message(self, name: int | str, value: bytes | None) -> Message:
+        return Message(self.number, f"{self._config.key_prefix}/{self.number}/{name}".encode(), value, [])
+
+    def _encoded(self, number: int) -> bytes:
+        rows = self.blocks[number].rows
+        names = [self.table.names[row] for row in rows]
+        groups = [self.blocks.group(row, name) for row, name in zip(rows, names, strict=True)]
+        arrays = stored_arrays(take(self.table.state, np.array(rows, np.int64)))
+        block = StoredBlock(self._config.identity, self.position, names, [] if groups == names else groups, arrays)
+        return encode(block)

@@ -1,0 +1,357 @@
+"""A partition's rows come back before it is served: stored blocks, then the input from the floor on, outputs off.
+
+    1. the group's committed offset, then the state topic's high watermark: in this order, since a commit returns before
+       its markers are everywhere
+    2. the state topic up to that mark
+    3. the verdict: what is done with what was found
+    4. the rows of the blocks, re-warmed where another network or other settings made them
+    5. the input from the floor to the committed offset; each row skips what its block includes
+
+Every step is a slice of a generator: the partitions that serve already go on between the slices, and a partition that
+is taken away in the middle is forgotten with its generator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from forecaster.core.model import Model
+from forecaster.core.rewarm import rewarm
+from forecaster.core.state import SeriesState
+from forecaster.errors import TransientBrokerError
+from forecaster.records import Decoded, Readings, SourceRecord
+from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.partitions import Partitions
+from forecaster.serving.pipeline import Batch, PipelineConfig, advance
+from forecaster.serving.snapshots import (
+    FLOOR,
+    CorruptSnapshot,
+    Floor,
+    StoredBlock,
+    adapted_state,
+    decode_block,
+    decode_floor,
+    loaded_state,
+)
+from forecaster.serving.verdict import Bounds, OnLostInput, Plan, Recovery, Stored, judge
+
+CHUNK_READINGS = 400
+"""So many readings are replayed in a slice: about 20 ms."""
+PROGRESS_SECONDS = 5.0
+RETRY_SECONDS = 0.5
+CONFIRM_SECONDS = 2.0
+_log = structlog.get_logger()
+
+
+class Reader(Protocol):
+    """What a restore asks of `LogReader`; tests have their own."""
+
+    def committed(self, topic: str, partition: int) -> int | None: ...
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
+    def begin(self, topic: str, partition: int, offset: int) -> None: ...
+    def read(self) -> list[SourceRecord]: ...
+    @property
+    def position(self) -> int: ...
+
+
+class RecordDecoder(Protocol):
+    """What a restore asks of `wire.Decoder`."""
+
+    def decode(self, records: list[SourceRecord]) -> Decoded: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreConfig:
+    """Plain values of a restore.
+
+    Attributes:
+        source: the input topic.
+        state: the topic of blocks and floors.
+        pipeline: what replays the input.
+        keep: how rows are kept.
+        on_lost_input: what is done where the state cannot be made whole.
+    """
+
+    source: str
+    state: str
+    pipeline: PipelineConfig
+    keep: KeepConfig
+    on_lost_input: OnLostInput = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A partition that is whole, and how it came to be; its position is where serving begins.
+
+    Attributes:
+        partition: with its rows.
+        plan: what was done.
+        replayed: readings.
+    """
+
+    partition: Partition
+    plan: Plan
+    replayed: int
+
+    @property
+    def must_be_written(self) -> bool:
+        """What the topic holds would mislead the next one who takes over: all is written before it serves."""
+        return self.plan.recovery in (Recovery.COLD, Recovery.STALE)
+
+
+Slices = Generator[None, None, Restored]
+
+
+class Restorer:
+    """Restores one partition after the other.
+
+    Args:
+        config: plain values.
+        model: what replays; None before any training.
+        decoder: of the input's records.
+        reader: of both topics.
+    """
+
+    def __init__(self, config: RestoreConfig, model: Model | None, decoder: RecordDecoder, reader: Reader) -> None:
+        self._config = config
+        self._model = model
+        self._decoder = decoder
+        self._reader = reader
+        self._waiting: list[int] = []
+        self._slices: Slices | None = None
+        self._not_before = 0.0
+        self._said = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, partitions: Collection[int]) -> None:
+        """The partitions are to be restored, from the beginning."""
+        self.cancel(partitions)
+        self._waiting += partitions
+
+    def cancel(self, partitions: Collection[int]) -> None:
+        """The partitions are restored no more; nothing happens where they are not."""
+        if self._waiting and self._waiting[0] in partitions:
+            self._slices = None
+        self._waiting = [number for number in self._waiting if number not in partitions]
+
+    def work(self, seconds: float) -> Restored | None:
+        """Goes on for about that long; returns a partition as soon as it is whole.
+
+        Raises:
+            StateError: the state cannot be made whole, and ON_LOST_INPUT is `fail`; or a newer version wrote it.
+            TopicError: the input has other partitions than the state was made with.
+        """
+        deadline = time.monotonic() + seconds
+        while self._waiting and time.monotonic() >= self._not_before:
+            if self._slices is None:
+                self._slices = self._restore(self._waiting[0])
+            try:
+                next(self._slices)
+            except StopIteration as done:
+                self._slices = None
+                del self._waiting[0]
+                restored: Restored = done.value
+                return restored
+            except TransientBrokerError as error:
+                _log.warning("restore begins again", partition=self._waiting[0], error=str(error))
+                self._slices = None
+                self._not_before = time.monotonic() + RETRY_SECONDS
+            if time.monotonic() >= deadline:
+                break
+        return None
+
+    def log_start(self, number: int) -> int:
+        """Returns the first offset of a partition's input; raises TransientBrokerError where the broker is away."""
+        return self._reader.bounds(self._config.source, number)[0]
+
+    def plan(self, number: int) -> Plan:
+        """Returns what a restore of the partition would do; for `forecaster check`."""
+        slices = self._examine(number)
+        while True:
+            try:
+                next(slices)
+            except StopIteration as done:
+                plan: Plan = done.value[1]
+                return plan
+
+    def _restore(self, number: int) -> Slices:
+        stored, plan = yield from self._examine(number)
+        partition = Partition(number, self._config.keep, plan.begin)
+        partition.replay(plan.replay_from, self._floor(stored, plan))
+        if plan.recovery.uses_blocks:
+            yield from self._load(partition, stored, plan)
+        partition.obsolete |= stored.numbers - set(partition.blocks)
+        if plan.recovery == Recovery.REBUILT:
+            partition.serving(stored=False)
+        replayed = yield from self._replay(partition, plan)
+        partition.move_to(plan.begin)
+        if plan.recovery == Recovery.STALE:
+            partition.blocks.distrust(plan.begin)
+        partition.serving(stored=plan.recovery in (Recovery.RESTORED, Recovery.REWARMED))
+        say = _log.info if plan.recovery in (Recovery.NEW, Recovery.RESTORED) else _log.warning
+        say(
+            "partition restored",
+            partition=number,
+            how=plan.recovery.value,
+            reason=plan.reason,
+            series=len(partition.table),
+            blocks=len(partition.blocks),
+            replayed=replayed,
+            offset=plan.begin,
+        )
+        return Restored(partition, plan, replayed)
+
+    def _floor(self, stored: Stored, plan: Plan) -> Floor:
+        """Returns the stored floor where the replay obeys it, else one without events."""
+        if plan.recovery.uses_blocks and plan.recovery != Recovery.STALE and stored.floor is not None:
+            return stored.floor
+        return Floor(self._config.keep.identity, plan.replay_from)
+
+    def _examine(self, number: int) -> Generator[None, None, tuple[Stored, Plan]]:
+        """Steps 1 to 3."""
+        config, reader = self._config, self._reader
+        committed = reader.committed(config.source, number)
+        first, after = reader.bounds(config.source, number)
+        if committed is not None and committed > after:
+            after = self._confirmed_end(number, after, committed)
+        begin, end = reader.bounds(config.state, number)
+        stored = Stored()
+        if begin < end:
+            reader.begin(config.state, number, begin)
+            records: Sequence[SourceRecord] = ()
+            while records or reader.position < end:
+                records = reader.read()
+                self._keep(stored, records)
+                self._say(number, "reading stored state", reader.position, end)
+                yield
+        where = f"{config.source} partition {number}"
+        return stored, judge(config.keep.identity, stored, Bounds(committed, first, after), config.on_lost_input, where)
+
+    def _confirmed_end(self, number: int, after: int, committed: int) -> int:
+        """Returns the committed offset where the record before it can be read, since a broker may tell its end late."""
+        self._reader.begin(self._config.source, number, committed - 1)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        try:
+            while self._reader.position < committed and time.monotonic() < deadline:
+                self._reader.read()
+        except TransientBrokerError:  # Kafka says so when the offset is beyond the end
+            return after
+        return max(after, min(committed, self._reader.position))
+
+    def _keep(self, stored: Stored, records: Sequence[SourceRecord]) -> None:
+        """Of each key the newest record is kept; other groups' keys are none of ours."""
+        for record in records:
+            prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
+            if prefix != f"{self._config.keep.key_prefix}/{record.partition}":
+                continue
+            stored.corrupt.pop(name, None)
+            try:
+                self._keep_one(stored, name, record.value)
+            except CorruptSnapshot as error:
+                stored.corrupt[name] = str(error)
+
+    def _keep_one(self, stored: Stored, name: str, value: bytes | None) -> None:
+        if name == FLOOR:
+            stored.floor = None
+            stored.floor = None if value is None else decode_floor(value)
+        elif name.isdigit():
+            stored.blocks.pop(int(name), None)
+            stored.numbers.discard(int(name))
+            if value is not None:
+                stored.numbers.add(int(name))
+                stored.blocks[int(name)] = decode_block(value)
+
+    def _load(self, partition: Partition, stored: Stored, plan: Plan) -> Generator[None, None, None]:
+        """The rows of the blocks are the partition's; the later a block, the earlier it comes."""
+        numbers = sorted(stored.blocks, key=lambda number: stored.blocks[number].offset, reverse=True)
+        for number in numbers:
+            block = stored.blocks.pop(number)
+            state = self._state(block)
+            if state is None:
+                _log.warning("rows begin cold: the interval is another one", partition=partition.number, block=number)
+            else:
+                partition.load(number, block, state)
+                if plan.recovery == Recovery.REWARMED and number in partition.blocks:
+                    partition.outdate(number)
+            yield
+
+    def _state(self, block: StoredBlock) -> SeriesState | None:
+        """Returns the rows of a block; None where they mean nothing on grids of our interval."""
+        ours, shape = self._config.keep.identity, self._config.keep.shape
+        if block.identity.pipeline == ours.pipeline:
+            if block.identity.body == ours.body:
+                return loaded_state(block, shape)
+        elif block.identity.interval_ms != ours.interval_ms:
+            return None
+        state = adapted_state(block, shape, whole=block.identity.pipeline == ours.pipeline)
+        rewarm(self._model, state, block.groups or block.series_ids)
+        return state
+
+    def _replay(self, partition: Partition, plan: Plan) -> Generator[None, None, int]:
+        """The input up to where serving begins is in the rows; returns how many readings went in."""
+        replayed = 0
+        if plan.replay_from >= plan.begin:
+            return 0
+        self._reader.begin(self._config.source, partition.number, plan.replay_from)
+        while self._reader.position < plan.begin:
+            records = [record for record in self._reader.read() if record.offset < plan.begin]
+            while records:
+                chunk = self._chunk(partition, records)
+                replayed += self._advance(partition, chunk)
+                records = records[len(chunk) :]
+                self._say(partition.number, "replaying", chunk[-1].offset, plan.begin)
+                yield
+            yield
+        return replayed
+
+    def _chunk(self, partition: Partition, records: Sequence[SourceRecord]) -> list[SourceRecord]:
+        """Returns the records up to the next event; the position is at their first."""
+        partition.move_to(records[0].offset)
+        event = partition.next_event()
+        return [record for record in records[:CHUNK_READINGS] if record.offset < event]
+
+    def _advance(self, partition: Partition, records: list[SourceRecord]) -> int:
+        """The readings that are not in the rows' blocks yet are in the rows, and nothing is published."""
+        readings = self._decoder.decode(records).readings
+        offsets = np.array([record.offset for record in records], np.int64)[readings.records]
+        unseen = partition.unseen(readings.series_ids, offsets)
+        readings = _among(readings, unseen)
+        if len(readings):
+            alone = Partitions(self._config.keep)
+            alone.open(partition)
+            numbers = np.full(len(readings), partition.number, np.int64)
+            checkout = alone.checkout(readings, numbers)
+            refused = checkout.parts[partition.number].refused
+            if refused >= 0:
+                partition.refuse(records[int(readings.records[refused])].offset)
+            advance(self._config.pipeline, self._model, checkout.state, Batch(readings, checkout.row))
+            alone.adopt(checkout, {}, [partition.number])
+        partition.move_to(records[-1].offset + 1)
+        return len(readings)
+
+    def _say(self, number: int, what: str, offset: int, end: int) -> None:
+        now = time.monotonic()
+        if now - self._said > PROGRESS_SECONDS:
+            self._said = now
+            _log.info(what, partition=number, offset=offset, end=end, partitions_waiting=len(self._waiting) - 1)
+
+
+def _among(readings: Readings, kept: np.ndarray) -> Readings:
+    if kept.all():
+        return readings
+    rows = np.flatnonzero(kept).tolist()
+    return Readings(
+        [readings.series_ids[row] for row in rows],
+        readings.timestamp_ms[kept],
+        readings.values[kept],
+        readings.records[kept],
+        None if readings.groups is None else [readings.groups[row] for row in rows],
+    )
