@@ -18,6 +18,7 @@ from forecaster.broker.replay import RecordReader, RecordWriter, Written
 
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
+SHARED_BROKER = Path(__file__).parents[2] / "shared" / "kafka" / "broker"
 
 
 def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:

@@ -6,13 +6,12 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from daemons import SHARED_BROKER
 
 from forecaster.broker.embedded import EmbeddedBroker
 
-SHARED_BROKER = Path(__file__).parents[3] / "shared" / "kafka" / "broker"
 PORT = 19392
 
 

@@ -1,0 +1,46 @@
+"""The daemon, but at a point of its work that FORECASTER_TEST_FAULT names it kills or stops itself, saying so.
+
+The fault is `<point>:<signal>:<times>`: the signal comes when the point is reached for that time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from kafka import KafkaProducer
+
+from forecaster.cli import main
+from forecaster.serving.keeper import StateKeeper
+from forecaster.serving.restore import Restorer
+from forecaster.wire import Decoder
+
+POINTS = {
+    "after-poll": (Decoder, "decode"),
+    "mid-transaction": (KafkaProducer, "send_offsets_to_transaction"),
+    "after-commit": (StateKeeper, "committed"),
+    "mid-restore": (Restorer, "_advance"),
+}
+point, name, times = os.environ["FORECASTER_TEST_FAULT"].split(":")
+owner, method = POINTS[point]
+original = getattr(owner, method)
+left = int(times)
+
+
+def faulty(self: Any, *arguments: Any) -> Any:
+    global left
+    left -= 1
+    if left == 0:
+        if point == "mid-transaction":
+            self.flush()  # the broker has the records of a transaction that nobody ends
+        sys.stderr.write(f"fault at {point}\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.Signals[name])
+    return original(self, *arguments)
+
+
+setattr(owner, method, faulty)
+sys.argv = ["forecaster", "run"]
+main()

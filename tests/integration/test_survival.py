@@ -1,0 +1,237 @@
+"""Kill it, stop it, move it, cut it off: the output equals the uninterrupted reference, record by record.
+
+Promised on Apache Kafka, so proven there only.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from daemons import SHARED_BROKER, Daemon, wait_until
+from kafka import KafkaAdminClient
+from ledger import Ledger
+from proxy import Proxy
+
+from forecaster.broker.replay import create_topic
+
+pytestmark = pytest.mark.kafka
+PARTITIONS = 2
+FAULTY = Path(__file__).with_name("faulty_worker.py")
+OWN_PORT, PROXIED_PORT, PROXY_PORT = 19492, 19494, 19495
+POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
+
+
+class Fleet:
+    """Daemons over one ledger."""
+
+    def __init__(self, address: str, topic: str, folder: Path, ledger: Ledger) -> None:
+        self._address, self._topic, self._folder, self._ledger = address, topic, folder, ledger
+
+    def daemon(self, *, fault: str = "", **variables: str) -> Daemon:
+        """Blocks are written all the time, and a fault is where the name of it says."""
+        return Daemon(
+            self._folder,
+            self._address,
+            self._topic,
+            script=FAULTY if fault else None,
+            NETWORK__CHECKPOINT=self._ledger.checkpoint,
+            STATE__REPLAY_LIMIT="300",
+            **({"TEST_FAULT": fault} if fault else {}),
+            **variables,
+        )
+
+
+@pytest.fixture
+def ledger(kafka: str, topic: str, tmp_path: Path) -> Iterator[Ledger]:
+    create_topic(kafka, topic, PARTITIONS)
+    with closing(Ledger(kafka, topic, PARTITIONS, tmp_path)) as one:
+        yield one
+
+
+@pytest.fixture
+def fleet(kafka: str, topic: str, tmp_path: Path, ledger: Ledger) -> Fleet:
+    return Fleet(kafka, topic, tmp_path, ledger)
+
+
+def left_over_input(fleet: Fleet, ledger: Ledger, **variables: str) -> None:
+    """A worker has died with readings above the floor."""
+    with fleet.daemon(**variables) as first:
+        first.serving()
+        ledger.send_hours(30)
+        ledger.assert_equal()
+        first.send(signal.SIGKILL)
+        first.exit_code()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_on_purpose(fleet: Fleet, ledger: Ledger, point: str) -> None:
+    if point == "mid-restore":
+        left_over_input(fleet, ledger)
+    with fleet.daemon(fault=f"{point}:SIGKILL:{1 if point == 'mid-restore' else 3}") as victim:
+
+        def dead() -> bool:
+            ledger.send_hours(3)
+            ledger.receive()
+            return victim.process.poll() is not None
+
+        wait_until(dead, f"killed at {point}")
+        assert victim.exit_code() == -signal.SIGKILL
+        assert f"fault at {point}" in victim.log
+    with fleet.daemon() as heir:
+        ledger.send_hours(10)
+        ledger.assert_equal()
+        assert "partition restored" in heir.log
+        heir.send(signal.SIGTERM)
+        assert heir.exit_code() == 0
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_stopped_for_longer_than_its_session_lasts(fleet: Fleet, ledger: Ledger, point: str) -> None:
+    if point == "mid-restore":
+        left_over_input(fleet, ledger)
+    with fleet.daemon(fault=f"{point}:SIGSTOP:{1 if point == 'mid-restore' else 3}") as zombie:
+
+        def stopped() -> bool:
+            ledger.send_hours(3)
+            ledger.receive()
+            return f"fault at {point}" in zombie.log
+
+        wait_until(stopped, f"stopped at {point}")
+        with fleet.daemon() as heir:
+            ledger.assert_equal()
+            zombie.send(signal.SIGCONT)
+            ledger.send_hours(10)
+            wait_until(lambda: zombie.process.poll() is not None or zombie.log.count("partition") > 0, "awake")
+            ledger.assert_equal()
+            ledger.send_hours(10)
+            ledger.assert_equal()
+            assert heir.process.poll() is None, heir.log
+
+
+KILLS = [pytest.param(20, id="20"), pytest.param(500, id="500", marks=pytest.mark.full)]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.parametrize("names", [("", "", ""), ("worker-0", "worker-1", "worker-2")], ids=["dynamic", "static"])
+def test_kills_at_random_moments(fleet: Fleet, ledger: Ledger, kills: int, names: tuple[str, ...]) -> None:
+    dice = random.Random(kills)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name)) for name in names]
+        workers[0].serving()
+        pause = threading.Event()
+        for _ in range(kills):
+            for _ in range(dice.randrange(1, 15)):
+                ledger.send_hours(2)
+                pause.wait(0.1)
+            ledger.receive()
+            number = dice.randrange(len(workers))
+            workers[number].send(signal.SIGKILL)
+            workers[number].exit_code()
+            workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=names[number]))
+        ledger.assert_equal(180)
+        assert [worker.process.poll() for worker in workers] == [None] * len(workers)
+
+
+def test_a_rolling_restart_of_static_members_leaves_the_generation_as_it_is(
+    fleet: Fleet, ledger: Ledger, kafka: str, topic: str
+) -> None:
+    names = ["worker-0", "worker-1", "worker-2"]
+    settings = {"KAFKA__SESSION_TIMEOUT": "30s"}
+    with ExitStack() as stack:
+        workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings)) for name in names]
+        ledger.send_hours(5)
+        ledger.assert_equal()
+        wait_until(lambda: members(kafka, f"{topic}-group") == set(names), "all members")
+        before = generation(kafka, f"{topic}-group")
+        for number, name in enumerate(names):
+            workers[number].send(signal.SIGTERM)
+            assert workers[number].exit_code() == 0
+            ledger.send_hours(5)
+            workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings))
+            ledger.send_hours(5)
+            ledger.assert_equal()
+        assert generation(kafka, f"{topic}-group") == before
+
+
+def members(address: str, group: str) -> set[str]:
+    """The instance ids of a group's members."""
+    with closing(KafkaAdminClient(bootstrap_servers=address)) as admin:
+        described = admin.describe_groups([group])[group]
+    return {member["group_instance_id"] for member in described["members"]}
+
+
+def generation(address: str, group: str) -> str:
+    """The group's generation, as Kafka's own tool tells it."""
+    tool = [str(SHARED_BROKER), "tool", "consumer.group.ConsumerGroupCommand", "--bootstrap-server", address]
+    asked = [*tool, "--describe", "--group", group, "--state", "--verbose"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
+    return answer.stdout
+
+
+@pytest.fixture
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+    """A broker that may be restarted, reached through a proxy as well: how it is started."""
+    if not SHARED_BROKER.is_file():
+        pytest.skip("no broker that could be restarted")
+    folder = str(tmp_path_factory.mktemp("own"))
+    ports = {"PLAINTEXT": OWN_PORT, "PROXIED": PROXIED_PORT, "CONTROLLER": OWN_PORT + 1}
+    listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    start = (
+        str(SHARED_BROKER),
+        "start",
+        folder,
+        str(OWN_PORT),
+        f"listeners={listeners}",
+        f"advertised.listeners=PLAINTEXT://127.0.0.1:{OWN_PORT},PROXIED://127.0.0.1:{PROXY_PORT}",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+        "inter.broker.listener.name=PLAINTEXT",
+    )
+    subprocess.run(start, check=True, timeout=120)
+    yield start
+    subprocess.run([str(SHARED_BROKER), "kill", folder], check=False, timeout=60)
+
+
+@pytest.fixture
+def own_ledger(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Iterator[Ledger]:
+    assert own_broker
+    address = f"127.0.0.1:{OWN_PORT}"
+    create_topic(address, topic, PARTITIONS)
+    with closing(Ledger(address, topic, PARTITIONS, tmp_path)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_the_broker_is_restarted_under_load(
+    own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, how: str
+) -> None:
+    with Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_ledger).daemon() as daemon:
+        daemon.serving()
+        own_ledger.send_hours(500)
+        wait_until(lambda: own_ledger.receive() > 500, "some forecasts")
+        subprocess.run([own_broker[0], how, own_broker[2]], check=True, timeout=60)
+        threading.Event().wait(3)
+        subprocess.run(own_broker, check=True, timeout=120)
+        own_ledger.send_hours(50)
+        own_ledger.assert_equal(180)
+        assert daemon.process.poll() is None, daemon.log
+
+
+def test_the_connection_is_cut_in_the_middle_of_a_commit(own_ledger: Ledger, topic: str, tmp_path: Path) -> None:
+    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
+    with closing(Proxy(PROXY_PORT, PROXIED_PORT)) as proxy, fleet.daemon() as daemon:
+        daemon.serving()
+        for _ in range(5):
+            proxy.cut_at_next_commit()
+            own_ledger.send_hours(20)
+            wait_until(lambda: not proxy.armed, "a commit to cut")
+            own_ledger.send_hours(5)
+            own_ledger.assert_equal(180)
+        assert proxy.cuts == 5
+        assert daemon.process.poll() is None, daemon.log

@@ -1,0 +1,87 @@
+"""A loopback TCP proxy that can cut every connection at the moment a client asks Kafka to end a transaction."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+
+END_TXN = 26
+"""Kafka's API key of the request that commits or aborts."""
+
+
+class Proxy:
+    """Forwards connections to 127.0.0.1:port to another port.
+
+    Args:
+        port: that it listens at.
+        target: that it forwards to.
+    """
+
+    def __init__(self, port: int, target: int) -> None:
+        self._target = target
+        self._server = socket.create_server(("127.0.0.1", port))
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.armed = False
+        self.cuts = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut_at_next_commit(self) -> None:
+        """The next request to end a transaction reaches the broker, and its answer reaches nobody."""
+        self.armed = True
+
+    def close(self) -> None:
+        self._server.close()
+        self._cut()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                try:
+                    broker = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    client.close()
+                    continue
+                with self._lock:
+                    self._connections |= {client, broker}
+                threading.Thread(target=self._requests, args=(client, broker), daemon=True).start()
+                threading.Thread(target=self._answers, args=(broker, client), daemon=True).start()
+
+    def _requests(self, client: socket.socket, broker: socket.socket) -> None:
+        """Kafka's requests are a length of four bytes, then an API key of two."""
+        buffered = b""
+        with suppress(OSError):
+            while data := client.recv(65_536):
+                buffered += data
+                while len(buffered) >= 6 and len(buffered) >= 4 + struct.unpack(">i", buffered[:4])[0]:
+                    size = 4 + struct.unpack(">i", buffered[:4])[0]
+                    request, buffered = buffered[:size], buffered[size:]
+                    broker.sendall(request)
+                    if self.armed and struct.unpack(">h", request[4:6])[0] == END_TXN:
+                        self.armed, self.cuts = False, self.cuts + 1
+                        self._cut()
+        self._end(client, broker)
+
+    def _answers(self, broker: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := broker.recv(65_536):
+                client.sendall(data)
+        self._end(client, broker)
+
+    def _cut(self) -> None:
+        with self._lock:
+            connections, self._connections = self._connections, set()
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _end(self, *connections: socket.socket) -> None:
+        with self._lock:
+            self._connections -= set(connections)
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
