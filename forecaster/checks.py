@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from forecaster.app import connection, load_model, needed_topics, pipeline_config
+from forecaster.app import (
+    connection,
+    input_schema,
+    keep_config,
+    load_model,
+    needed_topics,
+    pipeline_config,
+    restore_config,
+)
 from forecaster.broker.patience import retry
+from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.core.arrays import bytes_per_row
 from forecaster.core.model import Model
 from forecaster.errors import TopicError
 from forecaster.serving.pipeline import GENESIS
+from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
+from forecaster.wire import Decoder
 
 Result = TypeVar("Result")
 
@@ -30,6 +43,8 @@ def check_everything(settings: Settings) -> None:
     console.print(f"checkpoint: {model.id if model else GENESIS + ' (the last value, until one is trained)'}")
     console.print(f"memory: {_bytes_per_series(settings, model):,} bytes a series, beside its name")
     _with_topics(settings, lambda topics: _check_topics(settings, topics))
+    for line in _with_topics(settings, lambda topics: _verdicts(settings, model, topics)):
+        console.print(line)
     topic_table(settings, needed_topics(settings))
     console.print("everything fits")
 
@@ -69,6 +84,24 @@ def _check_topics(settings: Settings, topics: Topics) -> None:
         raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
     existing = [topic for topic in needed if topic.name in found or not settings.topics.create]
     topics.ensure(source, existing, create=False)
+
+
+def _verdicts(settings: Settings, model: Model | None, topics: Topics) -> list[str]:
+    """Returns what `run` would do with the stored state; raises what it would raise."""
+    names = settings.topics
+    found = topics.partitions([names.input, names.named("state")])
+    if len(found) < 2:
+        return ["state: none is stored yet"]
+    cluster, topic = topics.identity(names.input)
+    keep = keep_config(settings, model, cluster, topic, found[names.input])
+    with closing(LogReader(connection(settings), topics)) as reader:
+        restorer = Restorer(restore_config(settings, keep), model, Decoder(input_schema(settings)), reader)
+        plans = [restorer.plan(number) for number in range(found[names.input])]
+    verdicts = Counter((plan.recovery.value, plan.reason) for plan in plans)
+    return [
+        f"state: {count} of {len(plans)} partitions would be: {how}{f' ({reason})' if reason else ''}"
+        for (how, reason), count in verdicts.items()
+    ]
 
 
 def _bytes_per_series(settings: Settings, model: Model | None) -> int:

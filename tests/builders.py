@@ -60,11 +60,10 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
     generator = torch.Generator().manual_seed(seed)
     network_config = NetworkConfig(
         cell=cell,  # type: ignore[arg-type]
-        hidden_size=16,
         horizons=config.horizons,
         quantile_levels=config.quantile_levels,
         features=FeatureConfig(context=config.observation.context),
-        **options,  # type: ignore[arg-type]
+        **{"hidden_size": 16, **options},  # type: ignore[arg-type]
     )
     network = Network(network_config)
     weights = {

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "demo": {"broker", "core", "demo_data", "errors", "learning", "progress", "scoreboard", "settings"},
     "app": {"broker", "core", "errors", "learning", "serving", "settings", "wire"},
     "examples": {"settings"},
-    "checks": {"app", "broker", "core", "errors", "serving", "settings"},
+    "checks": {"app", "broker", "core", "errors", "serving", "settings", "wire"},
 }
 ONLY_IN = {"kafka": {"broker"}, "apscheduler": {"learning"}, "torch": {"core", "learning", "app"}}
 

@@ -1,0 +1,83 @@
+"""Whatever the group does with the partitions while they are restored, none is served before it is whole."""
+
+from __future__ import annotations
+
+import threading
+
+from builders import pipeline_config, random_model
+from fake_kafka import INPUT, FakeClient, FakeKafka, setup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PARTITIONS = 3
+SETUP = setup(pipeline=pipeline_config(), model=random_model(pipeline_config()), replay_limit=25)
+
+steps = st.one_of(
+    st.tuples(st.just("revoke"), st.integers(0, 1), st.integers(0, PARTITIONS - 1)),
+    st.tuples(st.just("turn"), st.integers(0, 1), st.integers(1, 4)),
+    st.tuples(st.just("feed"), st.integers(0, PARTITIONS - 1), st.integers(1, 9)),
+    st.tuples(st.just("fail"), st.integers(0, 1), st.sampled_from(["dropped", "happened"])),
+)
+
+
+class World:
+    """Two workers that hand three partitions to and fro, and a log that tells who published what."""
+
+    def __init__(self) -> None:
+        self.kafka = FakeKafka(PARTITIONS)
+        self.clients = [FakeClient(self.kafka, batch=5) for _ in range(2)]
+        self.clients[1].revoke(range(PARTITIONS))
+        self.workers = [SETUP.worker(client) for client in self.clients]
+        self.hours = [0] * PARTITIONS
+
+    def step(self, what: str, number: int, argument: object) -> None:
+        if what == "revoke":
+            owner, other = self.clients[number], self.clients[1 - number]
+            if argument in owner.assigned:
+                owner.revoke([argument])  # type: ignore[list-item]
+                self.turn(number)  # cooperative: it has let go before the other one gets it
+                other.assign([argument])  # type: ignore[list-item]
+        elif what == "turn":
+            for _ in range(int(argument)):  # type: ignore[call-overload]
+                self.turn(number)
+        elif what == "feed":
+            self.feed(number, int(argument))  # type: ignore[call-overload]
+        else:
+            self.clients[number].failures = [str(argument)]
+
+    def turn(self, number: int) -> None:
+        self.workers[number].iterate(threading.Event(), lambda: None)
+        served = {partition.number for partition in self.workers[number]._keeper.partitions}  # noqa: SLF001
+        free = self.clients[number].assigned - self.clients[number].held
+        assert free <= served, "a partition delivers records before its rows are whole"
+
+    def feed(self, partition: int, hours: int) -> None:
+        begin = self.hours[partition]
+        self.hours[partition] += hours
+        for series in range(3):
+            self.kafka.hours(partition, range(begin, begin + hours), b"pump-%d-%d" % (partition, series))
+
+    def drain(self) -> None:
+        for _ in range(200):
+            for number in range(2):
+                self.clients[number].failures = []
+                self.turn(number)
+            if all(self.kafka.offsets.get(one, 0) >= self.kafka.ends.get((INPUT, one), 0) for one in range(PARTITIONS)):
+                return
+        raise AssertionError("not everything was served")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, max_size=40))
+def test_no_partition_is_served_before_it_is_whole_and_nothing_is_lost_doubled_or_different(plan: list) -> None:
+    world, calm = World(), World()
+    for step in plan:
+        world.step(*step)
+        if step[0] == "feed":
+            calm.feed(step[1], step[2])
+    world.drain()
+    calm.drain()
+    for partition in range(PARTITIONS):
+        mark = f"{INPUT}/{partition}/"
+        found = [one for one in world.kafka.published if one[1].startswith(mark)]
+        assert found == [one for one in calm.kafka.published if one[1].startswith(mark)]
