@@ -33,6 +33,7 @@ class Member(NamedTuple):
     """What a poll says of who we are."""
 
     state: MemberState = MemberState.STABLE
+    generation_id: int = 1
 
 
 class FakeKafka:

@@ -120,9 +120,13 @@ class TransactionalProducer:
     def _write(self, transaction: Transaction) -> None:
         client: Any = self._client
         client.begin_transaction()
-        for topic, messages in transaction.messages.items():
-            for message in messages:
-                client.send(topic, message.value, message.key, list(message.headers), message.partition)
+        sent = [
+            client.send(topic, message.value, message.key, list(message.headers), message.partition)
+            for topic, messages in transaction.messages.items()
+            for message in messages
+        ]
+        client.flush(timeout=DEADLINE_SECONDS)
+        _refuse_loss(sent)
         offsets = {
             TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in transaction.offsets.items()
@@ -144,6 +148,17 @@ class TransactionalProducer:
                 "FORECASTER_KAFKA__INSTANCE_ID and group: give each its own, or leave it empty"
             ) from error
         self._fenced_at = now
+
+
+def _refuse_loss(sent: Sequence[Any]) -> None:
+    """All records are with the broker.
+
+    The client may lose some when it takes a new epoch in the middle of a transaction, say after a broker's restart,
+    and commits the rest and the offsets all the same: whoever sends must look.
+    """
+    lost = [future for future in sent if not future.succeeded()]
+    if lost:
+        raise TransientBrokerError(f"{len(lost)} of {len(sent)} records were not written: {lost[0].exception}")
 
 
 class _Calls:

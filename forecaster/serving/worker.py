@@ -220,7 +220,7 @@ class Worker:
         self._keeper.partitions.open(partition)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
-        _log.info("partitions opened", partitions=[partition.number])
+        _log.info("partitions opened", partitions=[partition.number], generation=member.generation_id)
 
     def _servable(self, polled: Polled, stop: threading.Event) -> bool:
         """All partitions of the batch serve, and no input is gone before it was read; else the batch is put back."""

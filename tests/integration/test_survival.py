@@ -6,6 +6,7 @@ Promised on Apache Kafka, so proven there only.
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -15,17 +16,20 @@ from pathlib import Path
 
 import pytest
 from daemons import SHARED_BROKER, Daemon, wait_until
-from kafka import KafkaAdminClient
 from ledger import Ledger
 from proxy import Proxy
 
 from forecaster.broker.replay import create_topic
 
 pytestmark = pytest.mark.kafka
-PARTITIONS = 2
+PARTITIONS = 4
 FAULTY = Path(__file__).with_name("faulty_worker.py")
 OWN_PORT, PROXIED_PORT, PROXY_PORT = 19492, 19494, 19495
 POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
+
+
+LEAKS = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+"""The client leaves a socket unclosed for each connection that is refused."""
 
 
 class Fleet:
@@ -124,10 +128,11 @@ def test_kills_at_random_moments(fleet: Fleet, ledger: Ledger, kills: int, names
     dice = random.Random(kills)
     with ExitStack() as stack:
         workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name)) for name in names]
-        workers[0].serving()
+        ledger.send_hours(5)
+        ledger.assert_equal()
         pause = threading.Event()
         for _ in range(kills):
-            for _ in range(dice.randrange(1, 15)):
+            for _ in range(dice.randrange(1, 30)):
                 ledger.send_hours(2)
                 pause.wait(0.1)
             ledger.receive()
@@ -139,40 +144,29 @@ def test_kills_at_random_moments(fleet: Fleet, ledger: Ledger, kills: int, names
         assert [worker.process.poll() for worker in workers] == [None] * len(workers)
 
 
-def test_a_rolling_restart_of_static_members_leaves_the_generation_as_it_is(
-    fleet: Fleet, ledger: Ledger, kafka: str, topic: str
-) -> None:
+def test_a_rolling_restart_of_static_members_leaves_the_generation_as_it_is(fleet: Fleet, ledger: Ledger) -> None:
     names = ["worker-0", "worker-1", "worker-2"]
     settings = {"KAFKA__SESSION_TIMEOUT": "30s"}
     with ExitStack() as stack:
         workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings)) for name in names]
+        for worker in workers:
+            worker.serving()
         ledger.send_hours(5)
         ledger.assert_equal()
-        wait_until(lambda: members(kafka, f"{topic}-group") == set(names), "all members")
-        before = generation(kafka, f"{topic}-group")
+        before = max(generations(worker)[-1] for worker in workers)
         for number, name in enumerate(names):
             workers[number].send(signal.SIGTERM)
             assert workers[number].exit_code() == 0
             ledger.send_hours(5)
-            workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings))
+            workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings)).serving()
             ledger.send_hours(5)
             ledger.assert_equal()
-        assert generation(kafka, f"{topic}-group") == before
+            assert generations(workers[number])[-1] == before
 
 
-def members(address: str, group: str) -> set[str]:
-    """The instance ids of a group's members."""
-    with closing(KafkaAdminClient(bootstrap_servers=address)) as admin:
-        described = admin.describe_groups([group])[group]
-    return {member["group_instance_id"] for member in described["members"]}
-
-
-def generation(address: str, group: str) -> str:
-    """The group's generation, as Kafka's own tool tells it."""
-    tool = [str(SHARED_BROKER), "tool", "consumer.group.ConsumerGroupCommand", "--bootstrap-server", address]
-    asked = [*tool, "--describe", "--group", group, "--state", "--verbose"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60)
-    return answer.stdout
+def generations(worker: Daemon) -> list[int]:
+    """The group's generations in which the worker has got partitions."""
+    return [int(one) for one in re.findall(r'"generation": (\d+)', worker.log)]
 
 
 @pytest.fixture
@@ -207,6 +201,7 @@ def own_ledger(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Itera
         yield one
 
 
+@LEAKS
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_the_broker_is_restarted_under_load(
     own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, how: str
@@ -223,6 +218,7 @@ def test_the_broker_is_restarted_under_load(
         assert daemon.process.poll() is None, daemon.log
 
 
+@LEAKS
 def test_the_connection_is_cut_in_the_middle_of_a_commit(own_ledger: Ledger, topic: str, tmp_path: Path) -> None:
     fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
     with closing(Proxy(PROXY_PORT, PROXIED_PORT)) as proxy, fleet.daemon() as daemon:
