@@ -127,13 +127,15 @@ class Topics:
         return first[where].offset, after[where].offset
 
     def _verify(self, topic: NeededTopic) -> None:
-        """The topic has the settings that it must have."""
+        """The topic has the settings that it must have; raises TopicError, or TransientBrokerError: not known yet."""
         if not topic.required:
             return
         resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
         found = self._admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
         for name in topic.required:
             value = found.get(name, {}).get("value")
+            if value is None:  # a topic that was only just made
+                raise TransientBrokerError(f"topic {topic.name}: the broker does not tell its {name} yet")
             if value != topic.settings[name]:
                 raise TopicError(
                     f"topic {topic.name} ({topic.purpose}): {name} is {value}, it must be {topic.settings[name]}: "

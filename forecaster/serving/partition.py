@@ -74,9 +74,9 @@ class KeepConfig:
         group = self.group_size * (self.row_bytes + NAME_BYTES)
         if group > LARGEST_BLOCK_BYTES:
             raise UsageError(
-                f"FORECASTER_INPUT__VALUE_FIELDS: {self.group_size} series of {self.row_bytes} bytes are too many for "
-                f"one block of state ({LARGEST_BLOCK_BYTES} bytes): name fewer fields, or a smaller "
-                "FORECASTER_FORECAST__HORIZON or FORECASTER_NETWORK__CONTEXT"
+                f"FORECASTER_FORECAST__HORIZON: {self.group_size} series of {self.row_bytes} bytes in a group "
+                f"are too much for one block of state ({LARGEST_BLOCK_BYTES} bytes): ask for a smaller horizon, fewer "
+                "quantile levels, a smaller FORECASTER_NETWORK__CONTEXT, or name fewer fields"
             )
         return max(1, BLOCK_BYTES // group)
 

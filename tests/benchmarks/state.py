@@ -94,7 +94,7 @@ def blocks(counts: list[int]) -> None:
     model = Model(random_checkpoint(config, hidden_size=64))
     table = Table("series", "state bytes a reading", "throughput with blocks / without, no broker")
     for series in counts:
-        ticks = max(28, 280_000 // series)
+        ticks = max(14, 280_000 // series)
         with_blocks, size = run_ticks(series, ticks, 0, model)
         without, _ = run_ticks(series, ticks, 10**12, model)
         readings = series * (ticks - ticks // 2)
@@ -149,9 +149,9 @@ def timed_restore(address: str, topic: str, group: str, *, flush: bool) -> float
 
 def takeover(address: str) -> None:
     """Seconds from kill -9 to the next forecast of the partitions of the dead one."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for names in (("", ""), ("worker-0", "worker-0")):
+    for names in (("", ""), ("worker-0", "worker-0")):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
             topic = f"bench-{uuid.uuid4().hex[:8]}"
             create_topic(address, topic, 2)
             variables = {"KAFKA__SESSION_TIMEOUT": "15s", "STATE__REPLAY_LIMIT": "300"}

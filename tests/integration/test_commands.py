@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
+
+import pytest
+from daemons import Daemon
 
 from forecaster.broker.options import Connection
 from forecaster.broker.replay import create_topic
@@ -63,3 +67,12 @@ def test_options_that_the_guarantees_rest_on_are_refused() -> None:
         refused = forecaster("127.0.0.1:9", "readings", "check", KAFKA__OPTIONS=option)
         assert refused.returncode == 2
         assert "FORECASTER_KAFKA__OPTIONS" in refused.stderr
+
+
+@pytest.mark.kafka
+def test_a_state_topic_that_is_not_compacted_ends_with_4(kafka: str, topic: str, tmp_path: Path) -> None:
+    create_topic(kafka, topic, 1)
+    create_topic(kafka, f"{topic}.state", 1)
+    with Daemon(tmp_path, kafka, topic) as daemon:
+        assert daemon.exit_code() == 4
+    assert "cleanup.policy is delete, it must be compact" in daemon.log

@@ -28,10 +28,6 @@ OWN_PORT, PROXIED_PORT, PROXY_PORT = 19492, 19494, 19495
 POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
 
 
-LEAKS = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-"""The client leaves a socket unclosed for each connection that is refused."""
-
-
 class Fleet:
     """Daemons over one ledger."""
 
@@ -201,7 +197,6 @@ def own_ledger(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Itera
         yield one
 
 
-@LEAKS
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_the_broker_is_restarted_under_load(
     own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, how: str
@@ -218,7 +213,6 @@ def test_the_broker_is_restarted_under_load(
         assert daemon.process.poll() is None, daemon.log
 
 
-@LEAKS
 def test_the_connection_is_cut_in_the_middle_of_a_commit(own_ledger: Ledger, topic: str, tmp_path: Path) -> None:
     fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
     with closing(Proxy(PROXY_PORT, PROXIED_PORT)) as proxy, fleet.daemon() as daemon:
