@@ -20,13 +20,13 @@ from forecaster.broker.patience import retry
 from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
 from forecaster.core.model import Model
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.errors import BrokerUnavailable
-from forecaster.learning.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.learning.trainer import TrainingConfig
 from forecaster.serving.dead_letters import Limits
 from forecaster.serving.keeper import StateKeeper

@@ -17,12 +17,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from forecaster.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.core.model import Model
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import UsageError
 from forecaster.evaluation import NAMES, Evaluator, Report
 from forecaster.files import History
-from forecaster.learning.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.learning.trainer import Progress, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.records import Floats, Outcome

@@ -12,10 +12,10 @@ import typer
 from forecaster import backtest as backtests
 from forecaster import demo as demonstration
 from forecaster.app import needed_topics, network_config, observation_config, pipeline_config, serve, training_config
+from forecaster.checkpoints import write_checkpoint
 from forecaster.checks import check_everything, create_topics, topic_table
 from forecaster.errors import FatalError, ForecasterError
 from forecaster.files import read_files
-from forecaster.learning.checkpoints import write_checkpoint
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.logs import configure_logs
 from forecaster.progress import training_progress

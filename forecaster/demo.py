@@ -20,11 +20,11 @@ from rich.table import Table
 
 from forecaster.broker.embedded import SESSION_TIMEOUT_MS, EmbeddedBroker
 from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.checkpoints import write_checkpoint
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.demo_data import FIELDS, HOUR_MS, TRAIN_MONTHS, Weather, read_weather
 from forecaster.errors import ForecasterError
-from forecaster.learning.checkpoints import write_checkpoint
 from forecaster.learning.trainer import TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.progress import training_progress

@@ -13,8 +13,8 @@ from builders import LEVELS, Serving, pipeline_config, random_checkpoint
 from daemons import HOUR_MS, START_MS, wait_until
 
 from forecaster.broker.replay import RecordReader, RecordWriter, Written
+from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import Model
-from forecaster.learning.checkpoints import write_checkpoint
 from forecaster.records import InputRecord
 from forecaster.wire import Decoder, InputSchema, Message, encode_forecasts
 

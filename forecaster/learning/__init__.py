@@ -1,1 +1,1 @@
-"""Training: sequences from history, truncated BPTT, the solved readout, checkpoints."""
+"""Training: sequences from history, truncated BPTT, the solved readout."""

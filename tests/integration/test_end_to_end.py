@@ -13,8 +13,8 @@ from builders import Serving as Reference
 from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
 
 from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import Model
-from forecaster.learning.checkpoints import write_checkpoint
 from forecaster.records import InputRecord
 from forecaster.wire import Decoder, InputSchema, encode_forecasts
 

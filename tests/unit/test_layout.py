@@ -16,20 +16,21 @@ MAY_IMPORT = {
     "files": {"errors", "records"},
     "wire": {"errors", "records"},
     "core": {"errors", "records"},
+    "checkpoints": {"core", "errors"},
     "evaluation": {"core", "files", "records"},
     "scoreboard": {"core", "records"},
     "broker": {"errors", "records", "wire"},
-    "learning": {"core", "errors", "files", "records"},
-    "serving": {"broker", "core", "errors", "records", "wire"},
+    "learning": {"broker", "checkpoints", "core", "errors", "files", "records", "serving", "wire"},
+    "serving": {"broker", "checkpoints", "core", "errors", "records", "wire"},
     "progress": {"learning"},
-    "backtest": {"core", "errors", "evaluation", "files", "learning", "records", "serving"},
+    "backtest": {"checkpoints", "core", "errors", "evaluation", "files", "learning", "records", "serving"},
     "demo_data": {"errors", "files", "scoreboard"},
-    "demo": {"broker", "core", "demo_data", "errors", "learning", "progress", "scoreboard", "settings"},
-    "app": {"broker", "core", "errors", "learning", "serving", "settings", "wire"},
+    "demo": {"broker", "checkpoints", "core", "demo_data", "errors", "learning", "progress", "scoreboard", "settings"},
+    "app": {"broker", "checkpoints", "core", "errors", "learning", "serving", "settings", "wire"},
     "examples": {"settings"},
     "checks": {"app", "broker", "core", "errors", "serving", "settings", "wire"},
 }
-ONLY_IN = {"kafka": {"broker"}, "apscheduler": {"learning"}, "torch": {"core", "learning", "app"}}
+ONLY_IN = {"kafka": {"broker"}, "apscheduler": {"learning"}, "torch": {"checkpoints", "core", "learning", "app"}}
 
 
 def room(path: Path) -> str:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from builders import pipeline_config, random_checkpoint
 
+from forecaster.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
 from forecaster.errors import CheckpointError
-from forecaster.learning.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
 
 
 @pytest.fixture
