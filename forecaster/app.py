@@ -23,7 +23,7 @@ from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
-from forecaster.core.model import Model
+from forecaster.core.model import GENESIS, Model
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.errors import BrokerUnavailable
@@ -32,7 +32,7 @@ from forecaster.serving.dead_letters import Limits
 from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.partition import KeepConfig
 from forecaster.serving.partitions import Partitions
-from forecaster.serving.pipeline import GENESIS, PipelineConfig
+from forecaster.serving.pipeline import PipelineConfig
 from forecaster.serving.restore import RestoreConfig, Restorer
 from forecaster.serving.snapshots import Identity
 from forecaster.serving.worker import Worker, WorkerConfig

@@ -25,9 +25,8 @@ from forecaster.broker.patience import retry
 from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.core.arrays import bytes_per_row
-from forecaster.core.model import Model
+from forecaster.core.model import GENESIS, Model
 from forecaster.errors import TopicError
-from forecaster.serving.pipeline import GENESIS
 from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
 from forecaster.wire import Decoder

@@ -129,7 +129,7 @@ class Forecasts:
         point: the combined centre, in the units of the series; (M, J).
         quantiles: ascending along Q; (M, Q, J).
         spread_known: false where all quantiles equal the point for want of a second reading; (M,).
-        checkpoint: id of what made them; `none` before any training.
+        checkpoint: ids of what made them; `none` before any training; (M,).
     """
 
     reading: Integers
@@ -138,7 +138,7 @@ class Forecasts:
     point: Floats
     quantiles: Floats
     spread_known: Booleans
-    checkpoint: str
+    checkpoint: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.reading)

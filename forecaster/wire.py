@@ -166,6 +166,7 @@ def encode_forecasts(
     version = ("version", forecaster.__version__.encode())
     numbers = readings.records.tolist()
     stamps, known = forecasts.timestamp_ms.tolist(), forecasts.spread_known.tolist()
+    checkpoints = forecasts.checkpoint.tolist()
     for row, reading in enumerate(forecasts.reading.tolist()):
         series_id = readings.series_ids[reading]
         record = records[numbers[reading]]
@@ -173,7 +174,7 @@ def encode_forecasts(
             "schema": SCHEMA,
             "series_id": series_id,
             "timestamp": stamps[row],
-            "checkpoint": forecasts.checkpoint,
+            "checkpoint": checkpoints[row],
             "timestamps": forecasts.target_ms[row],
             "point": point[row],
             "quantiles": dict(zip(names, quantiles[row], strict=True)),

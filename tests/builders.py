@@ -8,11 +8,12 @@ import numpy as np
 
 from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
-from forecaster.core.model import Checkpoint, Model
+from forecaster.core.model import GENESIS, Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.records import Outputs, Readings
-from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.keeping import KeepConfig
+from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 
@@ -74,23 +75,39 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
     return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
 
 
+class Lineup:
+    """Checkpoints that are there, by id, and the one that is to serve: what serving knows of the models topic."""
+
+    def __init__(self, *models: Model) -> None:
+        self.models = {model.id: model for model in models}
+        self.champion = models[-1].id if models else GENESIS
+
+    def model(self, checkpoint_id: str) -> Model | None:
+        return self.models.get(checkpoint_id)
+
+    def serve(self, model: Model) -> None:
+        """It is there, and is to serve."""
+        self.models[model.id] = model
+        self.champion = model.id
+
+
 class Serving:
     """The pipeline and its table without a broker: what the worker does with a batch, by hand."""
 
     def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
         self.config = config or pipeline_config()
         self.model = model
-        self.partitions = Partitions(KeepConfig(self.config.shape(model)))
+        self.partitions = Partitions(KeepConfig(self.config.shape(0 if model is None else model.state_size)))
         self.partitions.open(Partition(0, self.partitions.config))
 
     def dropped(self, batch: Readings) -> Outputs:
         """Outputs of a batch whose transaction did not commit."""
         checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
-        return advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
+        return advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
 
     def feed(self, batch: Readings) -> Outputs:
         """Outputs of a batch whose transaction committed."""
         checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
-        outputs = advance(self.config, self.model, checkout.state, Batch(batch, checkout.row))
+        outputs = advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
         self.partitions.adopt(checkout, {}, [0])
         return outputs

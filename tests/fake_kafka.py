@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from builders import HOUR_MS, START_MS, pipeline_config
+from builders import HOUR_MS, START_MS, Lineup, pipeline_config
 from kafka.structs import MemberState
 
 from forecaster.broker.consumer import Polled
@@ -16,7 +16,7 @@ from forecaster.errors import TransientBrokerError
 from forecaster.records import InputRecord
 from forecaster.serving.dead_letters import Limits
 from forecaster.serving.keeper import StateKeeper
-from forecaster.serving.partition import KeepConfig
+from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import PipelineConfig
 from forecaster.serving.restore import RestoreConfig, Restorer
@@ -26,7 +26,7 @@ from forecaster.serving.worker import Worker, WorkerConfig
 from forecaster.wire import Decoder, InputSchema
 
 INPUT, STATE = "readings", "state"
-OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS, "none")
+OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
 
 
 class Member(NamedTuple):
@@ -191,6 +191,7 @@ class Setup:
 
     pipeline: PipelineConfig = field(default_factory=pipeline_config)
     model: Model | None = None
+    lineup: Lineup | None = None
     policy: OnLostInput = "fail"
     schema: InputSchema = field(default_factory=InputSchema)
     stop_on_limit: bool = False
@@ -201,17 +202,24 @@ class Setup:
     def keep_config(self) -> KeepConfig:
         """Rows of a group named `group`; a small replay limit, so that blocks are written all the time."""
         values = {"identity": OURS, "key_prefix": "group", "replay_limit": 40} | self.keep
-        return KeepConfig(self.pipeline.shape(self.model), **values)  # type: ignore[arg-type]
+        hidden = max([model.state_size for model in self.checkpoints().models.values()], default=0)
+        return KeepConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
+
+    def checkpoints(self) -> Lineup:
+        """The only model, or a lineup that several workers share."""
+        if self.lineup is not None:
+            return self.lineup
+        return Lineup() if self.model is None else Lineup(self.model)
 
     def restorer(self, client: FakeClient) -> Restorer:
         config = RestoreConfig(INPUT, STATE, self.pipeline, self.keep_config(), self.policy)
-        return Restorer(config, self.model, Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
+        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
 
     def worker(self, client: FakeClient) -> Worker:
         """A worker of the real parts, but for Kafka."""
-        keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client))
+        keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
         config = WorkerConfig(self.pipeline, "forecasts", "dead", STATE, self.limits, self.stop_on_limit, self.deadline)
-        return Worker(config, self.model, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
+        return Worker(config, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
 
 
 def setup(**options: Any) -> Setup:

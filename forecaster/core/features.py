@@ -129,17 +129,39 @@ def assemble(config: FeatureConfig, inputs: StepInputs) -> tuple[Tensor, Tensor]
         config: how many there are.
         inputs: as tensors.
     """
+    lags, levels = _relative(inputs, inputs.context[..., 1:])
+    wide_levels = levels.clamp(-READOUT_LEVEL_CLIP, READOUT_LEVEL_CLIP)
+    readout = [
+        lags.clamp(-READOUT_LAG_CLIP, READOUT_LAG_CLIP),
+        torch.ones_like(levels[..., :1]),
+        wide_levels,
+        inputs.calendar,
+        inputs.calendar * wide_levels[..., -2:-1],
+        inputs.calendar * wide_levels[..., -1:],
+        inputs.group,
+    ]
+    return _step(config, inputs, lags, levels), torch.cat(readout, dim=-1)
+
+
+def assemble_step(config: FeatureConfig, inputs: StepInputs) -> Tensor:
+    """Returns the body's inputs alone; `inputs.context` may end after the lags that they need; (..., F)."""
+    return _step(config, inputs, *_relative(inputs, inputs.context[..., 1 : min(1 + STEP_LAGS, config.context)]))
+
+
+def _relative(inputs: StepInputs, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns past values and levels as differences to the last value in units of the scale."""
     last = inputs.last.unsqueeze(-1)
     scale = inputs.scale.unsqueeze(-1)
     unit = torch.where(scale > 0, scale, torch.inf)
-    lags = _finite((inputs.context[..., 1:] - last) / unit)
-    levels = _finite((inputs.levels - last) / unit)
+    return _finite((past - last) / unit), _finite((inputs.levels - last) / unit)
+
+
+def _step(config: FeatureConfig, inputs: StepInputs, lags: Tensor, levels: Tensor) -> Tensor:
     if config.context - 1 < STEP_LAGS:
         padding = lags.new_zeros((*lags.shape[:-1], STEP_LAGS - (config.context - 1)))
         step_lags = torch.cat([lags, padding], dim=-1)
     else:
         step_lags = lags[..., :STEP_LAGS]
-    wide_levels = levels.clamp(-READOUT_LEVEL_CLIP, READOUT_LEVEL_CLIP)
     step = [
         step_lags.clamp(-STEP_LAG_CLIP, STEP_LAG_CLIP),
         levels.clamp(-STEP_LEVEL_CLIP, STEP_LEVEL_CLIP),
@@ -148,16 +170,7 @@ def assemble(config: FeatureConfig, inputs: StepInputs) -> tuple[Tensor, Tensor]
         inputs.gap.unsqueeze(-1),
         inputs.group,
     ]
-    readout = [
-        lags.clamp(-READOUT_LAG_CLIP, READOUT_LAG_CLIP),
-        torch.ones_like(last),
-        wide_levels,
-        inputs.calendar,
-        inputs.calendar * wide_levels[..., -2:-1],
-        inputs.calendar * wide_levels[..., -1:],
-        inputs.group,
-    ]
-    return torch.cat(step, dim=-1), torch.cat(readout, dim=-1)
+    return torch.cat(step, dim=-1)
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from forecaster.core.features import StepInputs, assemble
+from forecaster.core.features import StepInputs, assemble, assemble_step
 from forecaster.core.network import Network, NetworkConfig, centre
 
 TILE = 64
@@ -21,12 +22,31 @@ COLUMNS = 16
 """In a narrow product the rounding of a row may depend on its place in the tile: the readout is padded, too."""
 
 
+GENESIS = "none"
+"""The id of the checkpoint before any training: the point is the last value."""
+NO_BODY, UNKNOWN_BODY = 0, -1
+"""Body codes of rows without a hidden state, and of rows whose hidden state fits no body of ours."""
+
+
+def body_id(checkpoint_id: str) -> str:
+    """Returns the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
+    return checkpoint_id.partition(".")[0]
+
+
+def body_code(checkpoint_id: str) -> int:
+    """Returns the number by which rows name the body of a checkpoint; NO_BODY for genesis."""
+    body = body_id(checkpoint_id)
+    if body == GENESIS:
+        return NO_BODY
+    return int.from_bytes(hashlib.blake2b(body.encode(), digest_size=8).digest(), "little", signed=True)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
     """A trained body and its readout, with everything needed to use them.
 
     Attributes:
-        id: names it in every forecast.
+        id: names it in every forecast; see `body_id`.
         network: what the body looks like.
         weights: the body's.
         readout: (P + Z, J).
@@ -57,6 +77,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.id = checkpoint.id
+        self.body = body_code(checkpoint.id)
         self.config = checkpoint.network
         self._network = Network(checkpoint.network)
         self._network.load_state_dict(dict(checkpoint.weights))
@@ -84,6 +105,25 @@ class Model:
             end, middle, offsets = (torch.cat(part)[:batch].numpy() for part in zip(*parts, strict=True))
         return StepForecast(end, middle[:, : len(self.config.horizons)], offsets)
 
+    def warm(self, inputs: StepInputs, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Returns the hidden states of B series after T steps from an empty one; (B, S).
+
+        Args:
+            inputs: numpy arrays, oldest step first; (T, B, ...).
+            known: which steps there are; the others leave the state as it is; (T, B).
+        """
+        batch = known.shape[1]
+        rows = -(-batch // TILE) * TILE
+        with torch.inference_mode():
+            u = assemble_step(self.config.features, inputs.to_tensors())
+            order = torch.from_numpy(np.argsort(~known, axis=0, kind="stable"))
+            u = u.gather(0, order.unsqueeze(-1).expand_as(u))  # the steps that there are, then padding
+            lengths = _padded(torch.from_numpy(known.sum(axis=0)).unsqueeze(1), rows)
+            tiles = zip(torch.split(_padded(u.transpose(0, 1), rows), TILE), torch.split(lengths, TILE), strict=True)
+            ends = [self._network.warm(tile.transpose(0, 1).contiguous(), count[:, 0]) for tile, count in tiles]
+            warm: NDArray[np.float32] = torch.cat(ends)[:batch].numpy()
+        return warm
+
     def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         z, end = self._network.step(u, state)
         base = self._network.base(z)
@@ -97,6 +137,6 @@ def _widened(readout: Tensor) -> Tensor:
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:
-    padded = tensor.new_zeros(rows, tensor.shape[1])
+    padded = tensor.new_zeros(rows, *tensor.shape[1:])
     padded[: len(tensor)] = tensor
     return padded

@@ -133,6 +133,18 @@ class Network(nn.Module):
         z, end = self.unroll(u.unsqueeze(0), state)
         return z[0], end
 
+    def warm(self, u: Tensor, lengths: Tensor) -> Tensor:
+        """Returns the state after the readings that count, from an empty one; no features are made on the way; (B, S).
+
+        Args:
+            u: (T, B, F).
+            lengths: readings that count, the rest is padding; (B,).
+        """
+        empty = u.new_zeros(u.shape[1], self.state_size)
+        if not self.config.carries_state:
+            return empty
+        return self._recur(functional.gelu(self.encoder(u)), empty, lengths, None)[1]
+
     def unroll(
         self, u: Tensor, state: Tensor, *, lengths: Tensor | None = None, dropout: Dropout | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -160,10 +172,20 @@ class Network(nn.Module):
     def _unroll(
         self, u: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor]:
-        states = torch.split(state, self._sizes, dim=1)
         v = functional.gelu(self.encoder(u))
         if dropout is not None:
             v = _times(v, dropout.mask(dropout.inputs, *v.shape))
+        h, end = self._recur(v, state, lengths, dropout)
+        both = torch.cat([h, v], dim=-1)
+        if dropout is not None:
+            both = _times(both, dropout.mask(dropout.head, *both.shape))
+        return functional.gelu(self.head(both)), end
+
+    def _recur(
+        self, v: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the hidden vectors of the last layer (T, B, H) and the state after the last reading that counts."""
+        states = torch.split(state, self._sizes, dim=1)
         h, ends = v, [states[0]]
         if self.convolution is not None:
             h, ends[0] = self.convolution.unroll(v, states[0], lengths)
@@ -171,10 +193,7 @@ class Network(nn.Module):
             keep = None if dropout is None else dropout.mask(dropout.recurrent, v.shape[1], v.shape[2])
             h, end = unroll_cell(cell, h, before, lengths, keep)  # type: ignore[arg-type]
             ends.append(end)
-        both = torch.cat([h, v], dim=-1)
-        if dropout is not None:
-            both = _times(both, dropout.mask(dropout.head, *both.shape))
-        return functional.gelu(self.head(both)), torch.cat(ends, dim=1)
+        return h, torch.cat(ends, dim=1)
 
     def base(self, z: Tensor) -> Tensor | float:
         """Returns what the readout adds to, in scales from the last value; (..., J), or 0 for all."""

@@ -74,12 +74,21 @@ class InputState:
 
 @dataclass
 class SeriesState:
-    """N rows, one a series; a struct of arrays, and of such structs."""
+    """N rows, one a series; a struct of arrays, and of such structs.
+
+    Attributes:
+        timeline: where on their grids the series stand.
+        inputs: what their inputs are made of.
+        pending: forecasts that wait for their truth.
+        hidden: hidden states; a body that needs fewer columns uses the first ones; (N, S).
+        body: code of the body that each hidden state belongs to (`model.body_code`); (N,).
+    """
 
     timeline: TimelineState
     inputs: InputState
     pending: PendingState
     hidden: NDArray[np.float32]
+    body: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -101,4 +110,5 @@ class StateShape:
             inputs=InputState.empty(n, self.observation),
             pending=PendingState.empty(n, self.horizons, self.levels),
             hidden=np.zeros((n, self.hidden), np.float32),
+            body=np.zeros(n, np.int64),
         )

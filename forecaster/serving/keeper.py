@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
 
 from forecaster.broker.consumer import Polled
+from forecaster.core.state import SeriesState
 from forecaster.records import Decoded, Integers
-from forecaster.serving.partition import Changes
+from forecaster.serving.keeping import BatchOfPartition, Changes
 from forecaster.serving.partitions import Checkout, Partitions
+from forecaster.serving.pipeline import Batch, Models
 from forecaster.serving.restore import Restored, Restorer
+from forecaster.serving.swaps import Checkpoints, Swap, cast, servable
+from forecaster.wire import partitions_of
 
 BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
@@ -17,17 +25,46 @@ LONG_SLICE_SECONDS = 0.5
 """... and where none does, the next poll."""
 
 
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a batch works on, and what its transaction writes of the state.
+
+    Attributes:
+        checkout: the batch's own copy of the rows that it touches.
+        models: that serve in it.
+        batch: its readings, and which rows and models they meet.
+        numbers: the partition of each reading; (N,).
+        changes: of the state as it is before the batch, by partition.
+    """
+
+    checkout: Checkout
+    models: Models
+    batch: Batch
+    numbers: Integers
+    changes: dict[int, Changes]
+
+    @property
+    def state(self) -> SeriesState:
+        """The copied rows."""
+        return self.checkout.state
+
+
 class StateKeeper:
     """Partitions are restored, served, written and forgotten here.
 
     Args:
         partitions: those that serve; none yet.
         restorer: of those that shall.
+        checkpoints: what serves.
     """
 
-    def __init__(self, partitions: Partitions, restorer: Restorer) -> None:
+    def __init__(self, partitions: Partitions, restorer: Restorer, checkpoints: Checkpoints) -> None:
         self.partitions = partitions
         self._restorer = restorer
+        self._checkpoints = checkpoints
         self._turn = 0
 
     @property
@@ -50,23 +87,42 @@ class StateKeeper:
         """Returns the first offset of a partition's input."""
         return self._restorer.log_start(number)
 
-    def changes(self, polled: Polled, decoded: Decoded, checkout: Checkout, numbers: Integers) -> dict[int, Changes]:
-        """Returns what a batch's transaction writes of the state as it is before the batch, by partition.
+    def take(self, polled: Polled, decoded: Decoded) -> Turn:
+        """Returns what a batch works on; the partitions stay as they are.
 
         Args:
             polled: the batch's records.
             decoded: its readings.
-            checkout: the rows that they touch.
-            numbers: the partition of each reading; (N,).
         """
+        readings = decoded.readings
+        numbers = partitions_of(readings, polled.records)
+        checkout = self.partitions.checkout(readings, numbers)
+        champion = self._checkpoints.champion
+        is_there = servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
+        swaps = {
+            number: self.partitions[number].swaps_with(champion) if is_there else self.partitions[number].floor.swaps
+            for number in polled.end
+        }
+        offsets = np.array([record.offset for record in polled.records], np.int64)[readings.records]
+        serving = cast(self._checkpoints, swaps, numbers, offsets, readings)
+        batch = Batch(readings, checkout.row, serving.which)
+        return Turn(checkout, serving.models, batch, numbers, self._changes(polled, checkout, numbers, offsets, swaps))
+
+    def _changes(
+        self,
+        polled: Polled,
+        checkout: Checkout,
+        numbers: Integers,
+        offsets: Integers,
+        swaps: Mapping[int, list[Swap]],
+    ) -> dict[int, Changes]:
         budget = BLOCK_BYTES_PER_TRANSACTION
         found: dict[int, Changes] = {}
         for number in self._in_turn(polled.end):
             part = checkout.parts.get(number)
-            refused = part.refused if part is not None else -1
-            offset = polled.records[int(decoded.readings.records[refused])].offset if refused >= 0 else -1
-            readings = int((numbers == number).sum())
-            changes = self.partitions[number].changes(readings, polled.end[number], part, offset, budget)
+            refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
+            batch = BatchOfPartition(int((numbers == number).sum()), polled.end[number], part, refused)
+            changes = self.partitions[number].changes(batch, swaps[number], budget)
             budget -= changes.size
             found[number] = changes
         return found
@@ -91,17 +147,21 @@ class StateKeeper:
                 return {partition.number: changes}
         return {}
 
-    def committed(self, changes: Mapping[int, Changes], checkout: Checkout, ends: Mapping[int, int]) -> None:
+    def committed(self, turn: Turn, ends: Mapping[int, int]) -> None:
         """The topic holds the changes, and the rows of the partitions in `ends` hold the batch."""
-        self.written({number: one for number, one in changes.items() if number in ends})
-        self.partitions.adopt(checkout, ends, ends)
+        self.written({number: one for number, one in turn.changes.items() if number in ends})
+        self.partitions.adopt(turn.checkout, ends, ends)
         for number in ends:
-            self.partitions[number].free(changes[number].freed, ends[number])
+            self.partitions[number].free(turn.changes[number].freed, ends[number])
 
     def written(self, changes: Mapping[int, Changes]) -> None:
         """The topic holds the changes."""
         for number, one in changes.items():
+            before = self.partitions[number].floor.swaps[-1]
             self.partitions[number].committed(one)
+            swap = self.partitions[number].floor.swaps[-1]
+            if swap != before:
+                _log.info("swap", partition=number, to=swap.checkpoint, offset=swap.offset, whole_from=swap.end)
 
     def _in_turn(self, numbers: Collection[int]) -> list[int]:
         """Returns the partitions, each time beginning with another: the budget reaches all of them in turn."""

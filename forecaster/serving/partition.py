@@ -5,124 +5,30 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
 from msgspec.structs import replace
 
-from forecaster.core.arrays import bytes_per_row, take
-from forecaster.core.state import SeriesState, StateShape
+from forecaster.core.arrays import take
+from forecaster.core.model import GENESIS
+from forecaster.core.state import SeriesState
 from forecaster.core.timeline import last_stamp
-from forecaster.errors import UsageError
 from forecaster.records import Integers
 from forecaster.serving.blocks import Blocks
-from forecaster.serving.snapshots import FLOOR, Event, Floor, Identity, StoredBlock, encode, stored_arrays
+from forecaster.serving.keeping import NAME_BYTES, BatchOfPartition, Changes, KeepConfig, Part
+from forecaster.serving.snapshots import FLOOR, Event, Floor, StoredBlock, encode, stored_arrays
+from forecaster.serving.swaps import Swap, folded, new_swap
 from forecaster.serving.table import FREE, Table
 from forecaster.wire import Message
 
-BLOCK_BYTES = 512 * 1024
-LARGEST_BLOCK_BYTES = 900 * 1024
-"""A record of the broker's default size must hold a block, with the names of its series."""
-NAME_BYTES = 64
-"""What the name of a series takes in a block, about."""
 READINGS_PER_SERIES = 10
 LEAST_REPLAY = 100_000
 YOUNGEST = 0.25
 """A block is not written again before it is this share of the replay limit old."""
 FREED_AT_ONCE = 1_000
-NOBODY = Identity("", "", 1, "", 0, "")
-"""Of rows that are never stored."""
 LEDGER_BYTES = 256 * 1024
 """So many bytes of names of freed series wait for the floor at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeepConfig:
-    """How the rows of a partition are kept.
-
-    Attributes:
-        shape: of the rows.
-        identity: what stored state belongs to.
-        key_prefix: of the keys in the state topic: the group's id.
-        max_series: a partition has rows for so many at most.
-        group_size: series in a group at most.
-        replay_limit: readings above the floor at most; 0 = 10 for each series, at least 100,000.
-        snapshot_seconds: a changed block is written at the latest after this.
-    """
-
-    shape: StateShape
-    identity: Identity = NOBODY
-    key_prefix: str = ""
-    max_series: int = sys.maxsize
-    group_size: int = 1
-    replay_limit: int = 0
-    snapshot_seconds: float = 21_600.0
-
-    @property
-    def row_bytes(self) -> int:
-        """What a row takes, in memory as in its block, beside the name of its series."""
-        return bytes_per_row(self.shape.empty(1))
-
-    @property
-    def groups_per_block(self) -> int:
-        """How many groups lie in a block.
-
-        Raises:
-            UsageError: not even one fits in a record of the state topic.
-        """
-        group = self.group_size * (self.row_bytes + NAME_BYTES)
-        if group > LARGEST_BLOCK_BYTES:
-            raise UsageError(
-                f"FORECASTER_FORECAST__HORIZON: {self.group_size} series of {self.row_bytes} bytes in a group "
-                f"are too much for one block of state ({LARGEST_BLOCK_BYTES} bytes): ask for a smaller horizon, fewer "
-                "quantile levels, a smaller FORECASTER_NETWORK__CONTEXT, or name fewer fields"
-            )
-        return max(1, BLOCK_BYTES // group)
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a transaction writes of a partition's state, and what the partition is once it has committed.
-
-    Attributes:
-        position: the blocks are true up to here.
-        written: the blocks in it.
-        tombstones: the blocks that it ends.
-        freed: series that lose their rows at the end of its batch.
-        floor: the new floor; None = the topic's stays.
-        messages: to the state topic.
-    """
-
-    position: int
-    written: list[int]
-    tombstones: list[int]
-    freed: list[str]
-    floor: Floor | None
-    messages: list[Message]
-
-    @property
-    def size(self) -> int:
-        """Returns the bytes of the messages' values."""
-        return sum(len(message.value or b"") for message in self.messages)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a checkout took from one partition.
-
-    Attributes:
-        rows: of the table, ascending.
-        fresh: the rows that new series would get.
-        groups: of the new series.
-        refused: position in the batch of the first reading that may have no row; -1 = none.
-    """
-
-    partition: int
-    rows: Integers
-    fresh: dict[str, int]
-    groups: dict[str, str]
-    refused: int
 
 
 class Partition:
@@ -139,7 +45,7 @@ class Partition:
         self.position = position
         self.table = Table(config.shape)
         self.blocks = Blocks(config.groups_per_block)
-        self.floor = Floor(config.identity, position)
+        self.floor = Floor(config.identity, position, swaps=[Swap(position, GENESIS)])
         self.obsolete: set[int] = set()
         self._config = config
         self._floor_stored = False
@@ -222,25 +128,31 @@ class Partition:
             self.blocks.place(row, name, part.groups[name])
         self.blocks.touch(part.rows, self.position)
 
-    def changes(self, readings: int, end: int, part: Part | None, refused_offset: int, budget: int) -> Changes:
+    def swaps_with(self, champion: str) -> list[Swap]:
+        """Returns which checkpoints serve from the floor on, with a swap to the champion where it can begin now."""
+        swaps = self.floor.swaps
+        if swaps[-1].checkpoint == champion or swaps[-1].end > self.position:
+            return swaps
+        context = self._config.shape.observation.context
+        return [*swaps, new_swap(swaps[-1], champion, self.position, len(self.table), context)]
+
+    def changes(self, batch: BatchOfPartition, swaps: list[Swap], budget: int) -> Changes:
         """Returns what the transaction of a batch must write of the state as it is before the batch.
 
         Args:
-            readings: of the batch.
-            end: offset after the batch.
-            part: the rows it touches; none of them is freed.
-            refused_offset: of the first record in it whose series may have no row; -1 = none.
+            batch: what it does to the partition.
+            swaps: which checkpoints served in it.
             budget: bytes that blocks may take.
         """
-        numbers = self._due(readings, budget)
-        freed = self._idle(readings, part)
+        numbers = self._due(batch.readings, budget)
+        freed = self._idle(batch.readings, batch.part)
         events = list(self.floor.events)
-        if refused_offset >= 0 and not self._closed():
-            events.append(Event(refused_offset, closed=True))
+        if batch.refused_offset >= 0 and not self._closed():
+            events.append(Event(batch.refused_offset, closed=True))
         if freed:
-            events.append(Event(end, closed=False, freed=freed))
-        grew = len(events) > len(self.floor.events)
-        floor = self._floor_after(numbers, events) if numbers or grew or not self._floor_stored else None
+            events.append(Event(batch.end, closed=False, freed=freed))
+        grew = len(events) > len(self.floor.events) or len(swaps) > len(self.floor.swaps)
+        floor = self._floor_after(numbers, events, swaps) if numbers or grew or not self._floor_stored else None
         return self._changes(numbers, freed, floor)
 
     def flush(self, budget: int) -> Changes | None:
@@ -253,7 +165,8 @@ class Partition:
         if not numbers and not self.obsolete and self._floor_stored:
             return None
         ends = self._floor_stored or len(numbers) == len(dirty)
-        return self._changes(numbers, [], self._floor_after(numbers, self.floor.events) if ends else None)
+        floor = self._floor_after(numbers, self.floor.events, self.floor.swaps) if ends else None
+        return self._changes(numbers, [], floor)
 
     def overdue(self) -> bool:
         """Some block has been dirty for longer than the snapshot interval."""
@@ -361,7 +274,7 @@ class Partition:
             freed.append(names[row])
         return freed
 
-    def _floor_after(self, numbers: Collection[int], events: Sequence[Event]) -> Floor:
+    def _floor_after(self, numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
         """Returns the floor once these blocks are written; events below it are folded into it."""
         others = [number for number in self.blocks.changed() if number not in set(numbers)]
         offset = min((self.blocks[number].changed for number in others), default=self.position)
@@ -370,7 +283,7 @@ class Partition:
             if event.offset < offset:
                 closed = event.closed
         kept = [event for event in events if event.offset >= offset]
-        return Floor(self._config.identity, offset, closed, kept)
+        return Floor(self._config.identity, offset, closed, kept, folded(swaps, offset))
 
     def _changes(self, numbers: list[int], freed: list[str], floor: Floor | None) -> Changes:
         blocks = {number: self._encoded(number) for number in numbers}

@@ -10,7 +10,8 @@ import numpy as np
 from forecaster.core.arrays import concatenate, convert
 from forecaster.core.state import SeriesState
 from forecaster.records import Integers, Readings
-from forecaster.serving.partition import KeepConfig, Part, Partition
+from forecaster.serving.keeping import KeepConfig, Part
+from forecaster.serving.partition import Partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import put, take
-from forecaster.core.model import Model
+from forecaster.core.features import StepInputs
+from forecaster.core.model import GENESIS, NO_BODY, Model
 from forecaster.core.observation import Observed, Wave, observe, waves
 from forecaster.core.pending import Matured, PendingState, Ring
+from forecaster.core.rewarm import switch
 from forecaster.core.state import ObservationConfig, SeriesState, StateShape
 from forecaster.records import Floats, Forecasts, Integers, Outcome, Outputs, Readings, Scores
-
-GENESIS = "none"
-"""The id of the checkpoint before any training: the point is the last value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +38,45 @@ class PipelineConfig:
     horizons: tuple[int, ...]
     quantile_levels: tuple[float, ...]
 
-    def shape(self, model: Model | None) -> StateShape:
-        """Returns what the rows look like that this pipeline keeps for that model."""
-        hidden = 0 if model is None else model.state_size
+    def shape(self, hidden: int) -> StateShape:
+        """Returns what the rows look like that this pipeline keeps, with hidden states of so many columns."""
         return StateShape(self.observation, self.horizons, len(self.quantile_levels), hidden)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N readings, and in which row of the batch's copy each one's series stands, -1 = it has none; `row` (N,)."""
+    """N readings and what they meet.
+
+    Attributes:
+        readings: in the order of the log.
+        row: where in the batch's copy each one's series stands, -1 = it has none; (N,).
+        model: which of the models forecasts at each; (N,).
+    """
 
     readings: Readings
     row: Integers
+    model: Integers
+
+    @classmethod
+    def of_one_model(cls, readings: Readings, row: Integers) -> Batch:
+        """Returns a batch whose readings all meet the only model."""
+        return cls(readings, row, np.zeros(len(readings), np.int64))
 
 
-def advance(config: PipelineConfig, model: Model | None, state: SeriesState, batch: Batch) -> Outputs:
+Models = Sequence[Model | None]
+"""Those that serve in a batch: one, or two while a swap is under way. None = before any training."""
+
+
+def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
     """The rows include the readings, and every reading that is a step of its series has its forecast.
 
     The k-th reading of each series goes in wave k: a series' readings stay in order, and all series step at once. The
-    result of a row is the same, bit by bit, whatever else is in the batch.
+    result of a row is the same, bit by bit, whatever else is in the batch. A row whose hidden state belongs to another
+    body than the one that forecasts is re-warmed from its context first.
 
     Args:
         config: what to forecast.
-        model: what forecasts; None before any training: the last value, its spread from the differences seen.
+        models: what forecasts; None before any training: the last value, its spread from the differences seen.
         state: the batch's own copy of the rows, changed in place.
         batch: the readings in the order of the log.
 
@@ -82,18 +97,32 @@ def advance(config: PipelineConfig, model: Model | None, state: SeriesState, bat
         rows = batch.row[positions]
         whole = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
         part = state if whole else take(state, rows)
+        which = batch.model[positions]
+        _switch(models, which, part, wave.records)
         observed = observe(config.observation, part.timeline, part.inputs, wave)
         if observed.expired.any():
             _forget_expired(config, part, np.flatnonzero(observed.expired))
         outcomes[positions] = observed.outcome
-        matured, values = _step(ring, config, model, part, observed)
+        made_by = which[observed.position]
+        matured, values = _step(ring, config, _Cast(models, made_by), part, observed)
         if not whole:
             put(state, rows, part)
-        where = _Where(positions[observed.position], wave.timestamp_ms[observed.position])
-        parts.append((_forecasts(config, model, observed, where, values), _scores(observed, where, matured)))
+        names = np.array([GENESIS if model is None else model.id for model in models], object)[made_by]
+        where = _Where(positions[observed.position], wave.timestamp_ms[observed.position], names)
+        parts.append((_forecasts(config, observed, where, values), _scores(observed, where, matured)))
     if len(kept) < len(batch.row):
         parts.append(_stateless(config, batch))
     return _in_order_of_the_log(config, outcomes, parts)
+
+
+def _switch(models: Models, which: Integers, part: SeriesState, records: Integers) -> None:
+    """The hidden states of all rows belong to the bodies of the models that forecast there."""
+    bodies = np.array([NO_BODY if model is None else model.body for model in models], np.int64)
+    others = part.body != bodies[which]
+    if others.any():
+        for number in np.unique(which[others]):
+            rows = np.flatnonzero(others & (which == number))
+            switch(models[number], part, rows, records[rows])
 
 
 def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
@@ -117,14 +146,22 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
         point=np.repeat(values[:, None], horizons, axis=1),
         quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
         spread_known=np.zeros(len(reading), np.bool_),
-        checkpoint=GENESIS,
+        checkpoint=np.full(len(reading), GENESIS, object),
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
     return forecasts, Scores(reading, values, none, quantiles, none)
 
 
+@dataclass(frozen=True, slots=True)
+class _Cast:
+    """The models, and which of them forecasts at each step of a wave; (M,)."""
+
+    models: Models
+    which: Integers
+
+
 def _step(
-    ring: Ring, config: PipelineConfig, model: Model | None, part: SeriesState, observed: Observed
+    ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, observed: Observed
 ) -> tuple[Matured, Floats]:
     """The steps' hidden states and pending forecasts include this tick.
 
@@ -138,18 +175,31 @@ def _step(
     hidden[observed.restarted] = 0.0
     matured = ring.mature(pending, observed.tick, observed.gap)
     ring.learn_drift(pending, observed.truth, matured, observed.count)
-    if model is None:
-        values = _genesis(ring, config, pending, observed)
-    else:
-        step = model.forecast(observed.inputs, hidden)
-        hidden[:] = step.state
-        centre = step.centre[:, None, :].astype(np.float64)
-        values = np.concatenate([centre, centre + step.offsets], axis=1)
+    values = np.empty((len(hidden), 1 + len(config.quantile_levels), len(config.horizons)))
+    for number, model in enumerate(cast.models):
+        rows = np.flatnonzero(cast.which == number)
+        if model is None:
+            values[rows] = _genesis(ring, config, pending, observed)[rows]
+        elif len(rows):
+            values[rows] = _of_network(model, observed.inputs, hidden, rows)
     ring.store(pending, observed.tick, observed.inputs.last, observed.inputs.scale, values)
     if not whole:
         put(part.pending, observed.position, pending)
         part.hidden[observed.position] = hidden
     return matured, values
+
+
+def _of_network(model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers) -> Floats:
+    """Returns the network's forecasts at the rows, whose hidden states include the step then; (len(rows), K, J)."""
+    whole = len(rows) == len(hidden)
+    own = slice(None), slice(model.state_size)
+    step = model.forecast(inputs, hidden[own]) if whole else model.forecast(take(inputs, rows), hidden[rows][own])
+    if whole:
+        hidden[own] = step.state
+    else:
+        hidden[rows, : model.state_size] = step.state
+    centre = step.centre[:, None, :].astype(np.float64)
+    return np.concatenate([centre, centre + step.offsets], axis=1)
 
 
 def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> Floats:
@@ -163,15 +213,14 @@ def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed
 
 @dataclass(frozen=True, slots=True)
 class _Where:
-    """The steps of a wave: their positions in the readings and their stamps; (M,)."""
+    """The steps of a wave: their positions in the readings, their stamps, the checkpoints that forecast; (M,)."""
 
     reading: Integers
     timestamp_ms: Integers
+    checkpoint: NDArray[np.object_]
 
 
-def _forecasts(
-    config: PipelineConfig, model: Model | None, observed: Observed, where: _Where, values: Floats
-) -> Forecasts:
+def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, values: Floats) -> Forecasts:
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
     last = (observed.origin + observed.inputs.last)[:, None, None]
     absolute = values * scale + last
@@ -183,7 +232,7 @@ def _forecasts(
         point=absolute[:, 0],
         quantiles=absolute[:, 1:],
         spread_known=observed.count >= 2,
-        checkpoint=GENESIS if model is None else model.id,
+        checkpoint=where.checkpoint,
     )
 
 
@@ -222,7 +271,7 @@ def _in_order_of_the_log(
             point=joined(part.point for part in forecasts),
             quantiles=joined(part.quantiles for part in forecasts),
             spread_known=joined(part.spread_known for part in forecasts),
-            checkpoint=forecasts[0].checkpoint,
+            checkpoint=joined(part.checkpoint for part in forecasts),
         ),
         Scores(
             reading=joined(part.reading for part in scores),
@@ -241,6 +290,6 @@ def _nothing(config: PipelineConfig) -> Outputs:
     targets = np.empty((0, horizons), np.int64)
     return Outputs(
         np.empty(0, np.int8),
-        Forecasts(none, none, targets, point, quantiles, np.empty(0, np.bool_), GENESIS),
+        Forecasts(none, none, targets, point, quantiles, np.empty(0, np.bool_), np.empty(0, object)),
         Scores(none, np.empty(0), point, quantiles, point),
     )

@@ -20,13 +20,14 @@ from typing import Protocol
 
 import numpy as np
 import structlog
+from msgspec.structs import replace
 
-from forecaster.core.model import Model
-from forecaster.core.rewarm import rewarm
+from forecaster.core.model import GENESIS
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.records import Decoded, Readings, SourceRecord
-from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.keeping import KeepConfig
+from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 from forecaster.serving.snapshots import (
@@ -39,6 +40,7 @@ from forecaster.serving.snapshots import (
     decode_floor,
     loaded_state,
 )
+from forecaster.serving.swaps import Checkpoints, Swap, cast, servable
 from forecaster.serving.verdict import Bounds, OnLostInput, Plan, Recovery, Stored, judge
 
 CHUNK_READINGS = 400
@@ -113,14 +115,14 @@ class Restorer:
 
     Args:
         config: plain values.
-        model: what replays; None before any training.
+        checkpoints: what replays.
         decoder: of the input's records.
         reader: of both topics.
     """
 
-    def __init__(self, config: RestoreConfig, model: Model | None, decoder: RecordDecoder, reader: Reader) -> None:
+    def __init__(self, config: RestoreConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: Reader) -> None:
         self._config = config
-        self._model = model
+        self._checkpoints = checkpoints
         self._decoder = decoder
         self._reader = reader
         self._waiting: list[int] = []
@@ -195,7 +197,7 @@ class Restorer:
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
             partition.blocks.distrust(plan.begin)
-        partition.serving(stored=plan.recovery in (Recovery.RESTORED, Recovery.REWARMED))
+        partition.serving(stored=plan.recovery == Recovery.RESTORED)
         say = _log.info if plan.recovery in (Recovery.NEW, Recovery.RESTORED) else _log.warning
         say(
             "partition restored",
@@ -210,10 +212,16 @@ class Restorer:
         return Restored(partition, plan, replayed)
 
     def _floor(self, stored: Stored, plan: Plan) -> Floor:
-        """Returns the stored floor where the replay obeys it, else one without events."""
-        if plan.recovery.uses_blocks and plan.recovery != Recovery.STALE and stored.floor is not None:
+        """Returns the stored floor where the replay obeys it, else one without events, served by the champion."""
+        if stored.floor is not None and plan.recovery == Recovery.RESTORED:
             return stored.floor
-        return Floor(self._config.keep.identity, plan.replay_from)
+        champion = self._checkpoints.champion
+        if not servable(self._checkpoints, champion, self._config.keep.shape.hidden):
+            champion = GENESIS
+        anew = Floor(self._config.keep.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
+        if stored.floor is not None and plan.recovery == Recovery.REWARMED:
+            return replace(anew, closed=stored.floor.closed, events=stored.floor.events)
+        return anew
 
     def _examine(self, number: int) -> Generator[None, None, tuple[Stored, Plan]]:
         """Steps 1 to 3."""
@@ -232,6 +240,8 @@ class Restorer:
                 self._keep(stored, records)
                 self._say(number, "reading stored state", reader.position, end)
                 yield
+        hidden, swaps = config.keep.shape.hidden, stored.floor.swaps if stored.floor is not None else []
+        stored.missing = [one.checkpoint for one in swaps if not servable(self._checkpoints, one.checkpoint, hidden)]
         where = f"{config.source} partition {number}"
         return stored, judge(config.keep.identity, stored, Bounds(committed, first, after), config.on_lost_input, where)
 
@@ -287,13 +297,8 @@ class Restorer:
         """Returns the rows of a block; None where they mean nothing on grids of our interval."""
         ours, shape = self._config.keep.identity, self._config.keep.shape
         if block.identity.pipeline == ours.pipeline:
-            if block.identity.body == ours.body:
-                return loaded_state(block, shape)
-        elif block.identity.interval_ms != ours.interval_ms:
-            return None
-        state = adapted_state(block, shape, whole=block.identity.pipeline == ours.pipeline)
-        rewarm(self._model, state, block.groups or block.series_ids)
-        return state
+            return loaded_state(block, shape)
+        return adapted_state(block, shape) if block.identity.interval_ms == ours.interval_ms else None
 
     def _replay(self, partition: Partition, plan: Plan) -> Generator[None, None, int]:
         """The input up to where serving begins is in the rows; returns how many readings went in."""
@@ -323,7 +328,7 @@ class Restorer:
         readings = self._decoder.decode(records).readings
         offsets = np.array([record.offset for record in records], np.int64)[readings.records]
         unseen = partition.unseen(readings.series_ids, offsets)
-        readings = _among(readings, unseen)
+        readings, offsets = _among(readings, unseen), offsets[unseen]
         if len(readings):
             alone = Partitions(self._config.keep)
             alone.open(partition)
@@ -332,7 +337,8 @@ class Restorer:
             refused = checkout.parts[partition.number].refused
             if refused >= 0:
                 partition.refuse(records[int(readings.records[refused])].offset)
-            advance(self._config.pipeline, self._model, checkout.state, Batch(readings, checkout.row))
+            serving = cast(self._checkpoints, {partition.number: partition.floor.swaps}, numbers, offsets, readings)
+            advance(self._config.pipeline, serving.models, checkout.state, Batch(readings, checkout.row, serving.which))
             alone.adopt(checkout, {}, [partition.number])
         partition.move_to(records[-1].offset + 1)
         return len(readings)

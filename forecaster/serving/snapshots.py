@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import arrays, replaced
+from forecaster.core.model import UNKNOWN_BODY
 from forecaster.core.state import SeriesState, StateShape
 from forecaster.errors import ForecasterError, StateError
+from forecaster.serving.swaps import Swap
 
 SCHEMA = 1
 FLOOR = "floor"
@@ -37,13 +39,14 @@ class CorruptSnapshot(ForecasterError):
 class Identity(msgspec.Struct, frozen=True):
     """What stored state belongs to; state of another identity is never taken for ours.
 
+    The body that a hidden state belongs to is named by its row.
+
     Attributes:
         cluster: id of the Kafka cluster.
         topic: id of the input topic: another one when it was deleted and made again.
         partitions: of the input topic.
         pipeline: hash of the settings that shape state.
         interval_ms: of the grids; 0 = learned.
-        body: id of the checkpoint that the hidden states belong to.
     """
 
     cluster: str
@@ -51,7 +54,6 @@ class Identity(msgspec.Struct, frozen=True):
     partitions: int
     pipeline: str
     interval_ms: int
-    body: str
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -75,12 +77,14 @@ class Floor(msgspec.Struct, frozen=True):
         offset: the first that is not in its block.
         closed: whether new series got rows there.
         events: ascending by offset.
+        swaps: which checkpoints serve from there on, ascending by offset; the first one does at the floor.
     """
 
     identity: Identity
     offset: int
     closed: bool = False
     events: list[Event] = []
+    swaps: list[Swap] = []
     schema: int = SCHEMA
 
 
@@ -134,46 +138,45 @@ def stored_arrays(state: SeriesState) -> dict[str, StoredArray]:
 
 
 def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
-    """Returns the rows of a block whose pipeline and body are ours.
+    """Returns the rows of a block whose pipeline is ours.
 
     Raises:
         CorruptSnapshot: its arrays are not those of the shape.
     """
     empty = shape.empty(len(block.series_ids))
-    return replaced(empty, {name: loaded_array(block, name, array) for name, array in arrays(empty)})
+    values = {name: loaded_array(block, name, array) for name, array in arrays(empty) if name != "hidden"}
+    values["hidden"] = _other_width(block, "hidden", empty.hidden)
+    if block.arrays["hidden"].shape[-1] > shape.hidden:
+        values["hidden"], values["body"] = empty.hidden, np.full_like(empty.body, UNKNOWN_BODY)
+    return replaced(empty, values)
 
 
-def adapted_state(block: StoredBlock, shape: StateShape, *, whole: bool) -> SeriesState:
-    """Returns the rows of a block whose pipeline or body is not ours, without hidden states.
+def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
+    """Returns timeline, scale, levels and the inputs' context of the rows of a block whose pipeline is not ours.
 
-    Args:
-        block: its grids have our interval.
-        shape: ours.
-        whole: the pipeline is ours; else only timeline, scale, levels and the inputs' context are taken over.
+    Its grids must have our interval. The rows are re-warmed at their next readings.
 
     Raises:
         CorruptSnapshot: an array that both pipelines have is not the same kind of array in both.
     """
     empty = shape.empty(len(block.series_ids))
-    taken = {name: array for name, array in arrays(empty) if name != "hidden"}
-    if not whole:
-        kept = ("timeline.", "inputs.origin", "inputs.last", "inputs.warming", "inputs.scaler.")
-        taken = {name: array for name, array in taken.items() if name.startswith(kept)}
-    values = dict(arrays(empty)) | {name: loaded_array(block, name, array) for name, array in taken.items()}
-    if not whole:
-        values["inputs.context"] = _adapted_context(block, empty.inputs.context)
+    kept = ("timeline.", "inputs.origin", "inputs.last", "inputs.warming", "inputs.scaler.")
+    values = dict(arrays(empty))
+    values |= {name: loaded_array(block, name, array) for name, array in values.items() if name.startswith(kept)}
+    values["inputs.context"] = _other_width(block, "inputs.context", empty.inputs.context)
+    values["body"] = np.full_like(empty.body, UNKNOWN_BODY)
     return replaced(empty, values)
 
 
-def _adapted_context(block: StoredBlock, like: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the newest ticks of a context of another width."""
-    stored = block.arrays.get("inputs.context")
+def _other_width(block: StoredBlock, name: str, like: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the first columns of an array of another width; those that it lacks are as in `like`."""
+    stored = block.arrays.get(name)
     width = stored.shape[-1] if stored is not None else 0
-    found = loaded_array(block, "inputs.context", np.empty((len(like), width), like.dtype))
-    context = like.copy()
-    common = min(width, context.shape[1])
-    context[:, :common] = found[:, :common]
-    return context
+    found = loaded_array(block, name, np.empty((len(like), width), like.dtype))
+    array = like.copy()
+    common = min(width, array.shape[1])
+    array[:, :common] = found[:, :common]
+    return array
 
 
 def loaded_array(block: StoredBlock, name: str, like: NDArray[Any]) -> NDArray[Any]:

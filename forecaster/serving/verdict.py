@@ -4,7 +4,7 @@
 |---|---|
 | no committed offset | begins new at the beginning of the input |
 | blocks and floor of ours, input from the floor on | restored: blocks, then replay from the floor |
-| the same, of other settings or another checkpoint | restored, each row re-warmed from its context |
+| the same, of other settings, or of a checkpoint that is nowhere | restored, each row re-warmed from its context |
 | no floor, or a block that cannot be read; the input is there from offset 0 | rebuilt from the input |
 | the committed offset lies before the state | the group's offset was moved back: begins new there |
 | another cluster, another topic, input gone that is needed | as ON_LOST_INPUT says |
@@ -58,12 +58,14 @@ class Stored:
         floor: None = there is none, or it cannot be read.
         corrupt: what cannot be read, for a person.
         numbers: of all blocks, readable or not.
+        missing: checkpoints that the floor names and that cannot serve here.
     """
 
     blocks: dict[int, StoredBlock] = field(default_factory=dict)
     floor: Floor | None = None
     corrupt: dict[str, str] = field(default_factory=dict)
     numbers: set[int] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,10 @@ def judge(ours: Identity, stored: Stored, bounds: Bounds, policy: OnLostInput, w
     if newest > committed:
         reason = f"the state is of offset {newest}, the group's offset is {committed}"
         return Plan(Recovery.REWOUND, committed, committed, reason)
-    known = {(block.identity.pipeline, block.identity.body) for block in stored.blocks.values()}
-    if known - {(ours.pipeline, ours.body)}:
-        reason = "the state is of other settings or of another checkpoint"
+    if {one.identity.pipeline for one in [stored.floor, *stored.blocks.values()]} - {ours.pipeline}:
+        return Plan(Recovery.REWARMED, stored.floor.offset, committed, "the state is of other settings")
+    if stored.missing:
+        reason = f"the state is of checkpoints that are gone or do not fit: {', '.join(stored.missing)}"
         return Plan(Recovery.REWARMED, stored.floor.offset, committed, reason)
     return Plan(Recovery.RESTORED, stored.floor.offset, committed)
 

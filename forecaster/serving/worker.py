@@ -31,15 +31,13 @@ import structlog
 from forecaster.broker.consumer import Member, Polled
 from forecaster.broker.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.broker.producer import Transaction
-from forecaster.core.model import Model
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.records import Decoded, Outcome, Outputs, SourceRecord
 from forecaster.serving.dead_letters import DeadLetterGuard, Limits
-from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper
-from forecaster.serving.partition import Changes
-from forecaster.serving.partitions import Checkout
-from forecaster.serving.pipeline import Batch, PipelineConfig, advance
-from forecaster.wire import Message, encode_dead_letter, encode_forecasts, partitions_of
+from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
+from forecaster.serving.keeping import Changes
+from forecaster.serving.pipeline import PipelineConfig, advance
+from forecaster.wire import Message, encode_dead_letter, encode_forecasts
 
 FLUSH_SECONDS = 8.0
 """So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
@@ -123,7 +121,6 @@ class Worker:
 
     Args:
         config: plain values.
-        model: what forecasts; None before any training.
         decoder: of the records.
         consumer: a member of the group.
         producer: of transactions.
@@ -133,14 +130,12 @@ class Worker:
     def __init__(
         self,
         config: WorkerConfig,
-        model: Model | None,
         decoder: RecordDecoder,
         consumer: Consumer,
         producer: Producer,
         keeper: StateKeeper,
     ) -> None:
         self._config = config
-        self._model = model
         self._decoder = decoder
         self._consumer = consumer
         self._producer = producer
@@ -186,16 +181,13 @@ class Worker:
     def _serve(self, polled: Polled, stop: threading.Event) -> None:
         """Steps 3 to 6."""
         decoded = self._decoder.decode(polled.records)
-        numbers = partitions_of(decoded.readings, polled.records)
-        checkout = self._keeper.partitions.checkout(decoded.readings, numbers)
-        changes = self._keeper.changes(polled, decoded, checkout, numbers)
-        batch = Batch(decoded.readings, checkout.row)
-        outputs = advance(self._config.pipeline, self._model, checkout.state, batch)
-        if self._commit(self._transaction(polled, decoded, outputs, changes)):
-            self._keeper.committed(changes, checkout, polled.end)
-            self._count(polled, decoded, outputs, changes)
+        turn = self._keeper.take(polled, decoded)
+        outputs = advance(self._config.pipeline, turn.models, turn.state, turn.batch)
+        if self._commit(self._transaction(polled, decoded, outputs, turn)):
+            self._keeper.committed(turn, polled.end)
+            self._count(polled, decoded, outputs, turn)
         else:
-            self._ask_what_happened(polled, checkout, changes, stop)
+            self._ask_what_happened(polled, turn, stop)
 
     def _follow(self, polled: Polled, check_topics: Callable[[], object], stop: threading.Event) -> None:
         """Partitions not ours are forgotten, and those that are new to us wait for their rows."""
@@ -243,15 +235,13 @@ class Worker:
     def _is_lost(self, number: int, position: int, stop: threading.Event) -> bool:
         return position < self._patiently(lambda: self._keeper.log_start(number), "asking where the input begins", stop)
 
-    def _transaction(
-        self, polled: Polled, decoded: Decoded, outputs: Outputs, changes: Mapping[int, Changes]
-    ) -> Transaction:
+    def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> Transaction:
         levels = self._config.pipeline.quantile_levels
         forecasts = encode_forecasts(outputs.forecasts, decoded.readings, polled.records, levels)
         messages = {
             self._config.forecasts: list(forecasts),
             self._config.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
-            self._config.state: _messages(changes),
+            self._config.state: _messages(turn.changes),
         }
         return Transaction(messages, polled.end, polled.member)
 
@@ -269,10 +259,10 @@ class Worker:
         else:
             self._restart_producer(stop)
 
-    def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, changes: Mapping[int, Changes]) -> None:
+    def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
         """The counters include a committed batch, and partitions with too many bad records are held."""
         self.counters.add(polled, decoded, outputs)
-        self.counters.freed_series += sum(len(one.freed) for one in changes.values())
+        self.counters.freed_series += sum(len(one.freed) for one in turn.changes.values())
         for partition, reason in self._guard.count(polled.records, decoded.dead_letters).items():
             last = next(one for one in reversed(decoded.dead_letters) if one.record.partition == partition)
             message = f"partition {partition}: {reason}; the last: {last.detail}"
@@ -308,9 +298,7 @@ class Worker:
         self._patiently(self._consumer.confirm_membership, "asking the group", stop)
         self._producer.restart()
 
-    def _ask_what_happened(
-        self, polled: Polled, checkout: Checkout, changes: dict[int, Changes], stop: threading.Event
-    ) -> None:
+    def _ask_what_happened(self, polled: Polled, turn: Turn, stop: threading.Event) -> None:
         """After a failed transaction every partition stands where its committed offset says."""
         self._restart_producer(stop)
         committed = self._patiently(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
@@ -320,7 +308,7 @@ class Worker:
             for partition, begin in polled.begin.items()
             if committed[partition] <= begin and partition not in happened
         }
-        self._keeper.committed(changes, checkout, happened)
+        self._keeper.committed(turn, happened)
         others = [partition for partition in polled.end if partition not in happened and partition not in dropped]
         self._consumer.hold(others)
         self._keeper.follow((), others)

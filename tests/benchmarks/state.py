@@ -49,7 +49,7 @@ def memory() -> None:
     columns = []
     for config in shapes:
         model = Model(random_checkpoint(config, hidden_size=64))
-        row = config.shape(model).empty(1)
+        row = config.shape(model.state_size).empty(1)
         columns.append({name: array.nbytes for name, array in arrays(row)})
     groups = {"pending forecasts": "pending.", "context": "inputs.context", "hidden state": "hidden"}
     rest = [name for name in columns[0] if not name.startswith(tuple(groups.values()))]

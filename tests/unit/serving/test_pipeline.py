@@ -37,7 +37,7 @@ def serving(request: pytest.FixtureRequest) -> Serving:
 
 def test_before_any_training_the_point_is_the_last_value_from_the_first_reading_on() -> None:
     outputs = Serving().feed(readings(hourly([3.0, 5.0])))
-    assert outputs.forecasts.checkpoint == "none"
+    assert outputs.forecasts.checkpoint.tolist() == ["none", "none"]
     np.testing.assert_array_equal(outputs.forecasts.point, [[3.0] * 4, [5.0] * 4])
     assert outputs.forecasts.spread_known.tolist() == [False, True]
     assert (outputs.forecasts.quantiles[0] == 3.0).all()

@@ -214,7 +214,7 @@ def test_state_of_something_else_is_refused_or_resumed_as_the_policy_says(
     kafka = FakeKafka()
     stored(kafka)
     other = {"cluster": OURS.cluster, "topic": OURS.topic, "partitions": OURS.partitions} | identity
-    ours = type(OURS)(**other, pipeline=OURS.pipeline, interval_ms=OURS.interval_ms, body=OURS.body)  # type: ignore[arg-type]
+    ours = type(OURS)(**other, pipeline=OURS.pipeline, interval_ms=OURS.interval_ms)  # type: ignore[arg-type]
     with pytest.raises(error, match="resume-cold"):
         verdict(kafka, identity=ours)
     assert series(serving(deepcopy(kafka), identity=ours, policy="resume-cold")) == 0
@@ -247,21 +247,21 @@ def test_an_offset_that_was_moved_back_begins_new_there() -> None:
     assert kafka.published[before][1].endswith("/5")
 
 
-def test_another_network_goes_on_with_the_same_rows_and_hidden_states_of_its_own() -> None:
+def test_where_the_old_network_is_gone_another_one_goes_on_with_the_same_rows() -> None:
     kafka = FakeKafka()
     stored(kafka)
     other = random_model(CONFIG, cell="lstm", seed=3)
-    changed = type(OURS)(OURS.cluster, OURS.topic, 1, OURS.pipeline, HOUR_MS, other.id)
-    assert verdict(kafka, model=other, identity=changed) == Recovery.REWARMED
-    one = serving(kafka, model=other, identity=changed)
+    assert verdict(kafka, model=other) == Recovery.REWARMED
+    one = serving(kafka, model=other)
     assert series(one) == 12
-    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-    assert rows.hidden.any(axis=1).all()
     copy = deepcopy(kafka)
     for log in (kafka, copy):
-        feed(log, 50, 40)
+        feed(log, 50, 80)
     turn(one)
-    turn(serving(copy, model=other, identity=changed))
+    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    assert rows.hidden.any(axis=1).all()
+    assert (rows.body == other.body).all()
+    turn(serving(copy, model=other))
     assert kafka.published == copy.published, "restored twice or once, it is the same"
 
 
@@ -269,14 +269,14 @@ def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:
     kafka = FakeKafka()
     stored(kafka)
     wider = pipeline_config(context=20, horizon=6, chain=("hampel",))
-    changed = type(OURS)(OURS.cluster, OURS.topic, 1, "other", HOUR_MS, OURS.body)
+    changed = type(OURS)(OURS.cluster, OURS.topic, 1, "other", HOUR_MS)
     one = serving(kafka, pipeline=wider, model=None, identity=changed)
     rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert series(one) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert rows.inputs.context.shape[1] == 20
     later = pipeline_config(interval_ms=60_000)
-    minutes = type(OURS)(OURS.cluster, OURS.topic, 1, "third", 60_000, OURS.body)
+    minutes = type(OURS)(OURS.cluster, OURS.topic, 1, "third", 60_000)
     assert series(serving(kafka, pipeline=later, model=None, identity=minutes)) == 0
 
 

@@ -1,0 +1,141 @@
+"""Which checkpoint forecasts at which reading: decided by offsets alone, so that a replay decides the same.
+
+A swap is a record in the floor of its partition: from an offset on another checkpoint serves. Where its body is another
+one, each row must be re-warmed from its context, so that the groups switch one slot after another: a group switches at
+its first reading at or after `offset + (hash(group) mod slots) x stride`. The next swap waits for the end of this one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from forecaster.core.model import GENESIS, Model, body_id
+from forecaster.records import Integers, Readings
+
+MOST_SLOTS = 1_024
+READINGS_PER_SWITCH = 10
+"""One reading in so many may switch its row, with a context of so many ticks; more ticks, less often."""
+CONTEXT_OF_THAT = 96
+
+
+class Swap(msgspec.Struct, frozen=True):
+    """From an offset on a checkpoint serves.
+
+    Attributes:
+        offset: of the first reading that it can forecast at.
+        checkpoint: its id.
+        slots: so many groups of groups switch one after another.
+        stride: offsets from slot to slot.
+    """
+
+    offset: int
+    checkpoint: str
+    slots: int = 1
+    stride: int = 0
+
+    @property
+    def end(self) -> int:
+        """Every group switches at its first reading at or after this offset, at the latest."""
+        return self.offset + (self.slots - 1) * self.stride
+
+
+class Checkpoints(Protocol):
+    """What serving asks of `ModelWatch`; tests have their own."""
+
+    @property
+    def champion(self) -> str: ...
+    def model(self, checkpoint_id: str) -> Model | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The models that serve in a batch, None = before any training, and which of them at each reading; (N,)."""
+
+    models: list[Model | None]
+    which: Integers
+
+
+def servable(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool:
+    """Returns whether a checkpoint is there, and rows with hidden states of so many columns can hold its."""
+    if checkpoint_id == GENESIS:
+        return True
+    model = checkpoints.model(checkpoint_id)
+    return model is not None and model.state_size <= hidden
+
+
+def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: int) -> Swap:
+    """Returns a swap that begins at the offset, so slow that a batch costs a fifth more at most.
+
+    Args:
+        before: the swap that has ended.
+        checkpoint: what is to serve.
+        offset: of the next reading.
+        series: of the partition.
+        context: ticks that a row is re-warmed from.
+    """
+    if body_id(before.checkpoint) == body_id(checkpoint) or checkpoint == GENESIS:
+        return Swap(offset, checkpoint)
+    slots = max(1, min(MOST_SLOTS, series))
+    readings = READINGS_PER_SWITCH * series * context / CONTEXT_OF_THAT
+    return Swap(offset, checkpoint, slots, max(1, round(readings / slots)))
+
+
+def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
+    """Returns the swaps that a replay from the floor on needs."""
+    ended = [number for number, swap in enumerate(swaps) if swap.end <= floor]
+    return list(swaps[ended[-1] :]) if ended else list(swaps)
+
+
+def in_force(swaps: Sequence[Swap], offsets: Integers, groups: Sequence[str]) -> Integers:
+    """Returns which of the swaps each reading falls under; (N,).
+
+    Args:
+        swaps: of the partition, ascending, the first in force from the beginning.
+        offsets: of the readings; (N,).
+        groups: of the readings; N of them.
+    """
+    found = np.zeros(len(offsets), np.int64)
+    if not len(offsets):
+        return found
+    first, slots = int(offsets.min()), None
+    for number, swap in enumerate(swaps[1:], 1):
+        if swap.end <= first:
+            found[:] = number
+            continue
+        if slots is None:
+            slots = np.array([zlib.crc32(group.encode()) for group in groups], np.int64)
+        found[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
+    return found
+
+
+def cast(
+    checkpoints: Checkpoints,
+    swaps: Mapping[int, Sequence[Swap]],
+    numbers: Integers,
+    offsets: Integers,
+    readings: Readings,
+) -> Cast:
+    """Returns who forecasts at each reading.
+
+    Args:
+        checkpoints: where the models come from; those of the swaps are there.
+        swaps: of each partition.
+        numbers: the partition of each reading; (N,).
+        offsets: of the readings; (N,).
+        readings: N of them.
+    """
+    groups = readings.groups or readings.series_ids
+    ids: dict[str, int] = {}
+    which = np.zeros(len(numbers), np.int64)
+    for number in np.unique(numbers).tolist():
+        rows = np.flatnonzero(numbers == number)
+        own = swaps[number]
+        named = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in own], np.int64)
+        which[rows] = named[in_force(own, offsets[rows], [groups[row] for row in rows.tolist()])]
+    return Cast([None if name == GENESIS else checkpoints.model(name) for name in ids], which)
