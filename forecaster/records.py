@@ -165,8 +165,16 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """All that a batch of readings gave: `outcomes` (N,) int8 of `Outcome`, forecasts and scores."""
+    """All that a batch of readings gave.
+
+    Attributes:
+        outcomes: of `Outcome`, of every reading; (N,).
+        masked: the reading had a value that the filters keep from the inputs; (N,).
+        forecasts: of the readings that are steps.
+        scores: of the same.
+    """
 
     outcomes: NDArray[np.int8]
+    masked: Booleans
     forecasts: Forecasts
     scores: Scores

@@ -34,10 +34,11 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a wave became. M of its B readings are steps; all but `outcome` and `expired` speak of those alone.
+    """What a wave became. M of its B readings are steps; all but the first three speak of those alone.
 
     Attributes:
         outcome: of every reading; (B,).
+        masked: the reading had a value that the filters keep from the inputs; (B,).
         expired: the series was idle for too long and is another one now; (B,).
         position: where in the wave the steps stand, ascending; (M,).
         tick: on the series' grid; (M,).
@@ -53,6 +54,7 @@ class Observed:
     """
 
     outcome: NDArray[np.int8]
+    masked: Booleans
     expired: Booleans
     position: Integers
     tick: Integers
@@ -193,6 +195,8 @@ class _Used:
 
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
     """Returns the part of the used readings that are steps, with their inputs."""
+    masked = np.zeros(len(wave.values), np.bool_)
+    masked[used.position] = np.isnan(used.inputs) & ~np.isnan(used.truth)
     among = placement.outcome[used.position] == Outcome.FORECAST
     whole = bool(among.all())
     position = used.position if whole else used.position[among]
@@ -202,6 +206,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
     time_ms = times.start_ms[position] + tick * interval
     return Observed(
         outcome=placement.outcome,
+        masked=masked,
         expired=placement.expired,
         position=position,
         tick=tick,

@@ -84,6 +84,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         Outcomes of all N readings; forecasts and scores of the M that are steps, in the order of the log.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
+    masked = np.zeros(len(batch.row), np.bool_)
     ring = Ring(config.horizons, len(config.quantile_levels))
     parts: list[tuple[Forecasts, Scores]] = []
     kept = np.flatnonzero(batch.row >= 0)
@@ -102,7 +103,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         observed = observe(config.observation, part.timeline, part.inputs, wave)
         if observed.expired.any():
             _forget_expired(config, part, np.flatnonzero(observed.expired))
-        outcomes[positions] = observed.outcome
+        outcomes[positions], masked[positions] = observed.outcome, observed.masked
         made_by = which[observed.position]
         matured, values = _step(ring, config, _Cast(models, made_by), part, observed)
         if not whole:
@@ -112,7 +113,8 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         parts.append((_forecasts(config, observed, where, values), _scores(observed, where, matured)))
     if len(kept) < len(batch.row):
         parts.append(_stateless(config, batch))
-    return _in_order_of_the_log(config, outcomes, parts)
+    forecasts, scores = _in_order_of_the_log(config, parts)
+    return Outputs(outcomes, masked, forecasts, scores)
 
 
 def _switch(models: Models, which: Integers, part: SeriesState, records: Integers) -> None:
@@ -247,13 +249,9 @@ def _scores(observed: Observed, where: _Where, matured: Matured) -> Scores:
     )
 
 
-def _in_order_of_the_log(
-    config: PipelineConfig,
-    outcomes: NDArray[np.int8],
-    parts: Sequence[tuple[Forecasts, Scores]],
-) -> Outputs:
+def _in_order_of_the_log(config: PipelineConfig, parts: Sequence[tuple[Forecasts, Scores]]) -> tuple[Forecasts, Scores]:
     if len(parts) == 1:
-        return Outputs(outcomes, *parts[0])
+        return parts[0]
     if not parts:
         return _nothing(config)
     forecasts, scores = [part[0] for part in parts], [part[1] for part in parts]
@@ -262,8 +260,7 @@ def _in_order_of_the_log(
     def joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(list(columns))[order]
 
-    return Outputs(
-        outcomes,
+    return (
         Forecasts(
             reading=joined(part.reading for part in forecasts),
             timestamp_ms=joined(part.timestamp_ms for part in forecasts),
@@ -283,13 +280,12 @@ def _in_order_of_the_log(
     )
 
 
-def _nothing(config: PipelineConfig) -> Outputs:
+def _nothing(config: PipelineConfig) -> tuple[Forecasts, Scores]:
     horizons, levels = len(config.horizons), len(config.quantile_levels)
     none = np.empty(0, np.int64)
     point, quantiles = np.empty((0, horizons)), np.empty((0, levels, horizons))
     targets = np.empty((0, horizons), np.int64)
-    return Outputs(
-        np.empty(0, np.int8),
+    return (
         Forecasts(none, none, targets, point, quantiles, np.empty(0, np.bool_), np.empty(0, object)),
         Scores(none, np.empty(0), point, quantiles, point),
     )

@@ -1,0 +1,85 @@
+"""When it is time to train. APScheduler's jobs only say so: they never work themselves, so none can block its slot."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import UTC
+from enum import StrEnum
+from types import TracebackType
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from forecaster.errors import UsageError
+
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class Work(StrEnum):
+    """What the trainer can do."""
+
+    TRAINING = "training"  # a new body, and its readout
+    READOUT = "readout"  # a new readout of the body that serves
+
+
+class Schedule:
+    """Fires while the context is open.
+
+    Args:
+        when: `every DURATION`, `cron MINUTE HOUR DAY MONTH WEEKDAY` (UTC) or `off`, of each kind of work.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+
+    def __init__(self, when: Mapping[Work, str]) -> None:
+        self._due: set[Work] = set()
+        self._lock = threading.Lock()
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(1)},
+            # A job that is late runs all the same (APScheduler's default skips it after one second), once for all the
+            # times that it was late; the jobs end at once, so that one instance is enough.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+        for work, text in when.items():
+            trigger = _trigger(work, text)
+            if trigger is not None:
+                self._scheduler.add_job(self._fire, trigger, args=[work], id=work.value)
+
+    def __enter__(self) -> Schedule:
+        self._scheduler.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._scheduler.shutdown(wait=False)
+
+    def take(self) -> set[Work]:
+        """Returns what has become due since the last time."""
+        with self._lock:
+            due, self._due = self._due, set()
+        return due
+
+    def _fire(self, work: Work) -> None:
+        with self._lock:
+            self._due.add(work)
+
+
+def _trigger(work: Work, text: str) -> BaseTrigger | None:
+    variable = {Work.TRAINING: "SCHEDULE", Work.READOUT: "READOUT_SCHEDULE"}[work]
+    kind, _, rest = text.strip().partition(" ")
+    try:
+        if kind == "off" and not rest:
+            return None
+        if kind == "every":
+            number = rest.strip().rstrip("dhms")
+            return IntervalTrigger(seconds=int(number) * SECONDS[rest.strip()[len(number) :]], timezone=UTC)
+        if kind == "cron":
+            return CronTrigger.from_crontab(rest, timezone=UTC)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: {error}") from error
+    raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
