@@ -114,6 +114,10 @@ class Connection:
         }
         return self._of(KafkaConsumer, fixed)
 
+    def tail(self) -> dict[str, Any]:
+        """Returns the options of a reader that goes on at what is left where retention has overtaken it."""
+        return self.reader() | {"auto_offset_reset": "earliest"}
+
     def producer(self, transactional_id: str) -> dict[str, Any]:
         """Returns the options of a transactional producer."""
         return self._of(
