@@ -13,7 +13,8 @@ from forecaster.history import DamagedHistory, HistoryPart, count_of, decode_his
 from forecaster.learning.newest import NewestReadings
 from forecaster.records import SourceRecord
 
-READS_PER_LOOK = 10
+READS_PER_LOOK = 4
+"""Some thousand records, about 0.1 s where the topic is long."""
 _log = structlog.get_logger()
 
 

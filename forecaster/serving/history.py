@@ -46,9 +46,10 @@ class HistoryChoice:
         share = self.share(series_in_partition)
         if share >= 1.0 or not len(steps):
             return steps
-        names = readings.groups or readings.series_ids
-        groups = [names[position] for position in steps.tolist()]
-        below = share * HASHES
-        taken = {name: group_hash(name) < below for name in dict.fromkeys(groups)}
-        kept: Integers = steps[np.array([taken[name] for name in groups])]
+        begins = np.ones(len(steps), bool)
+        if readings.groups is not None:  # a record is of one group, which is hashed once
+            begins[1:] = np.diff(readings.records[steps]) != 0
+        names = readings.series_ids if readings.groups is None else readings.groups
+        hashes = np.array([group_hash(names[position]) for position in steps[begins].tolist()], np.int64)
+        kept: Integers = steps[(hashes < share * HASHES)[np.cumsum(begins) - 1]]
         return kept
