@@ -22,6 +22,7 @@ MAX_POLL_RECORDS = 2_000
 MAX_POLL_INTERVAL_MS = 300_000
 MAX_REQUEST_BYTES = 1_048_576
 READER_FETCH_BYTES = 8_388_608
+TAIL_POLL_RECORDS = 500
 READER_WAIT_MS = 20
 """A reader goes from one partition to the next, and must not wait for more of the one before."""
 
@@ -111,6 +112,19 @@ class Connection:
             "max_partition_fetch_bytes": READER_FETCH_BYTES,
             "auto_offset_reset": "none",
             "fetch_max_wait_ms": READER_WAIT_MS,
+        }
+        return self._of(KafkaConsumer, fixed)
+
+    def tail(self) -> dict[str, Any]:
+        """Returns the options of a reader of a whole topic, in small bites: nobody waits for it to be through.
+
+        It goes on at what is left where retention has overtaken it.
+        """
+        fixed = {
+            "group_id": self.group_id,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "max_poll_records": TAIL_POLL_RECORDS,
+            "fetch_max_bytes": READER_FETCH_BYTES,
         }
         return self._of(KafkaConsumer, fixed)
 

@@ -48,6 +48,14 @@ class LogReader:
         """
         return self._topics.bounds(topic, partition)
 
+    def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """Returns the first offset written at a time (epoch ms) or later; the high watermark where there is none.
+
+        Raises:
+            TransientBrokerError: the broker did not say in time.
+        """
+        return self._topics.offset_at(topic, partition, timestamp_ms)
+
     def begin(self, topic: str, partition: int, offset: int) -> None:
         """The next record read is the one at the offset, or the first after it."""
         self._at = TopicPartition(topic, partition)

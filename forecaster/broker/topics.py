@@ -119,12 +119,24 @@ class Topics:
             TransientBrokerError: the broker could not say.
         """
         where = TopicPartition(name, partition)
+        return self._offset(where, OffsetSpec.EARLIEST), self._offset(where, OffsetSpec.LATEST)
+
+    def offset_at(self, name: str, partition: int, timestamp_ms: int) -> int:
+        """Returns the first offset written at a time (epoch ms) or later; the high watermark where there is none.
+
+        Raises:
+            TransientBrokerError: the broker could not say.
+        """
+        where = TopicPartition(name, partition)
+        found = self._offset(where, max(timestamp_ms, 0))
+        return found if found >= 0 else self._offset(where, OffsetSpec.LATEST)
+
+    def _offset(self, where: TopicPartition, spec: int) -> int:
         try:
-            first = self._admin.list_partition_offsets({where: OffsetSpec.EARLIEST})
-            after = self._admin.list_partition_offsets({where: OffsetSpec.LATEST})
+            offset: int = self._admin.list_partition_offsets({where: spec})[where].offset
         except KafkaError as error:
-            raise TransientBrokerError(f"offsets of {name}: {type(error).__name__}: {error}") from error
-        return first[where].offset, after[where].offset
+            raise TransientBrokerError(f"offsets of {where.topic}: {type(error).__name__}: {error}") from error
+        return offset
 
     def _verify(self, topic: NeededTopic) -> None:
         """The topic has the settings that it must have; raises TopicError, or TransientBrokerError: not known yet."""
