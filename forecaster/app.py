@@ -6,10 +6,11 @@ import hashlib
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import torch
@@ -41,8 +42,9 @@ from forecaster.wire import Decoder, InputSchema
 
 TORCH_THREADS = 1
 """With one thread, the result of a row is the same in any batch."""
-STATE_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
-"""Small segments: only closed ones are compacted, and a restore reads what is not."""
+COMPACTED_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
+"""Small segments: only closed ones are compacted, and who starts reads what is not."""
+Result = TypeVar("Result")
 _log = structlog.get_logger()
 
 
@@ -149,14 +151,32 @@ def connection(settings: Settings) -> Connection:
     )
 
 
+def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
+    """Returns what the broker answers a command, as soon as it does; raises BrokerUnavailable where it does not."""
+    kafka, connected = settings.kafka, connection(settings)
+
+    def once() -> Result:
+        with Topics(connected) as topics:
+            return ask(topics)
+
+    return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
+
+
 def needed_topics(settings: Settings) -> list[NeededTopic]:
     """Returns the topics of this version beside its input."""
     topics = settings.topics
     return [
         NeededTopic(topics.named("forecasts"), "forecasts"),
         NeededTopic(topics.named("dead_letters"), "dead letters"),
-        NeededTopic(topics.named("state"), "state of the series", STATE_TOPIC, required=("cleanup.policy",)),
+        NeededTopic(topics.named("state"), "state of the series", COMPACTED_TOPIC, required=("cleanup.policy",)),
+        models_topic(settings),
     ]
+
+
+def models_topic(settings: Settings) -> NeededTopic:
+    """Returns the topic of the checkpoints: one partition, since the order of all its records counts."""
+    name = settings.topics.named("models")
+    return NeededTopic(name, "checkpoints", COMPACTED_TOPIC, required=("cleanup.policy",), partitions=1)
 
 
 def keep_config(settings: Settings, model: Model | None, cluster: str, topic: str, partitions: int) -> KeepConfig:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TypeVar
 
 from pydantic import SecretStr
 from rich.console import Console
@@ -20,8 +18,8 @@ from forecaster.app import (
     needed_topics,
     pipeline_config,
     restore_config,
+    with_topics,
 )
-from forecaster.broker.patience import retry
 from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.core.arrays import bytes_per_row
@@ -32,8 +30,6 @@ from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
 from forecaster.wire import Decoder
 
-Result = TypeVar("Result")
-
 
 def check_everything(settings: Settings) -> None:
     """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
@@ -42,38 +38,28 @@ def check_everything(settings: Settings) -> None:
     model = load_model(settings)
     console.print(f"checkpoint: {model.id if model else GENESIS + ' (the last value, until one is trained)'}")
     console.print(f"memory: {_bytes_per_series(settings, model):,} bytes a series, beside its name")
-    _with_topics(settings, lambda topics: _check_topics(settings, topics))
-    for line in _with_topics(settings, lambda topics: _verdicts(settings, model, topics)):
+    with_topics(settings, lambda topics: _check_topics(settings, topics))
+    for line in with_topics(settings, lambda topics: _verdicts(settings, model, topics)):
         console.print(line)
     topic_table(settings, needed_topics(settings))
     console.print("everything fits")
 
 
 def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
-    """The missing output topics exist, with the input's partition count."""
-    _with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
+    """The missing output topics exist."""
+    with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
 
 
 def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
     """The topics were printed: what for, how many partitions, which are missing."""
     names = [settings.topics.input, *(topic.name for topic in needed)]
-    found = _with_topics(settings, lambda topics: topics.partitions(names))
+    found = with_topics(settings, lambda topics: topics.partitions(names))
     table = Table("topic", "purpose", "partitions", "settings")
     for topic in [NeededTopic(settings.topics.input, "input, never created"), *needed]:
         count = found.get(topic.name)
         wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
         table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
     Console().print(table)
-
-
-def _with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
-    kafka = settings.kafka
-
-    def once() -> Result:
-        with Topics(connection(settings)) as topics:
-            return ask(topics)
-
-    return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
 
 
 def _check_topics(settings: Settings, topics: Topics) -> None:

@@ -163,7 +163,7 @@ class FakeClient:
     def begin(self, topic: str, partition: int, offset: int) -> None:
         self._reads, self._read_to = (topic, partition), offset
 
-    def read(self) -> list[InputRecord]:
+    def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - here nothing ever takes time
         found = self.kafka.read(*self._reads, self._read_to, 50)
         self._read_to = found[-1].offset + 1 if found else self.kafka.ends.get(self._reads, 0)
         return found

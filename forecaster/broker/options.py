@@ -114,6 +114,18 @@ class Connection:
         }
         return self._of(KafkaConsumer, fixed)
 
+    def writer(self) -> dict[str, Any]:
+        """Returns the options of a producer without transactions, for commands."""
+        return self._of(
+            KafkaProducer,
+            {
+                "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+                "request_timeout_ms": REQUEST_TIMEOUT_MS,
+                "max_block_ms": REQUEST_TIMEOUT_MS,
+                "max_request_size": MAX_REQUEST_BYTES,
+            },
+        )
+
     def producer(self, transactional_id: str) -> dict[str, Any]:
         """Returns the options of a transactional producer."""
         return self._of(

@@ -39,6 +39,16 @@ class Checkpoint:
     readout: Tensor
     facts: Mapping[str, Any]
 
+    @property
+    def body(self) -> str:
+        """Id of the body, which hidden states belong to; a new readout of the same one is `<body>.<n>`."""
+        return body_of(self.id)
+
+
+def body_of(checkpoint_id: str) -> str:
+    """Returns the id of a checkpoint's body."""
+    return checkpoint_id.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class StepForecast:
