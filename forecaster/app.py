@@ -1,15 +1,15 @@
-"""Builds the daemon out of settings: the only place where settings become the plain values of everything else."""
+"""Builds the daemon out of settings: the worker, the trainer, or both, as ROLE says."""
 
 from __future__ import annotations
 
-import hashlib
 import signal
+import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 import torch
@@ -19,200 +19,64 @@ from forecaster.broker.options import Connection
 from forecaster.broker.patience import retry
 from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
-from forecaster.broker.topics import NeededTopic, Topics
-from forecaster.checkpoints import read_checkpoint, refuse_other_shape
-from forecaster.core.denoising import DenoiseConfig
-from forecaster.core.features import FeatureConfig
-from forecaster.core.model import GENESIS, Model
-from forecaster.core.network import NetworkConfig
-from forecaster.core.state import ObservationConfig
+from forecaster.broker.tail import TailReader
+from forecaster.broker.topics import Topics
+from forecaster.checkpoint_cache import CheckpointCache
+from forecaster.configuration import (
+    connection,
+    fixed_checkpoint,
+    hidden_size,
+    input_schema,
+    keep_config,
+    needed_topics,
+    network_config,
+    restore_config,
+    state_identity,
+    trains,
+    worker_config,
+)
 from forecaster.errors import BrokerUnavailable
-from forecaster.learning.trainer import TrainingConfig
-from forecaster.serving.dead_letters import Limits
+from forecaster.learning.history_topic import HistoryCounter
+from forecaster.learning.learner import Learner, LearnerConfig, Outside
+from forecaster.learning.plan import Rules
+from forecaster.learning.process import ChildProcess
+from forecaster.learning.schedule import Schedule, Work
 from forecaster.serving.keeper import StateKeeper
-from forecaster.serving.partition import KeepConfig
+from forecaster.serving.model_watch import ModelWatch
 from forecaster.serving.partitions import Partitions
-from forecaster.serving.pipeline import PipelineConfig
-from forecaster.serving.restore import RestoreConfig, Restorer
-from forecaster.serving.snapshots import Identity
-from forecaster.serving.worker import Worker, WorkerConfig
+from forecaster.serving.restore import Restorer
+from forecaster.serving.worker import Worker
 from forecaster.settings import Settings
-from forecaster.wire import Decoder, InputSchema
+from forecaster.wire import Decoder
 
 TORCH_THREADS = 1
 """With one thread, the result of a row is the same in any batch."""
-STATE_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
-"""Small segments: only closed ones are compacted, and a restore reads what is not."""
+RESTART_SECONDS = 10.0
+"""A trainer that has fallen over is begun anew after so long."""
+Result = TypeVar("Result")
 _log = structlog.get_logger()
-
-
-def horizons(settings: Settings) -> tuple[int, ...]:
-    """Returns the horizons of the mode: all up to the longest (`-to-many`), or only one."""
-    longest = settings.forecast.horizon
-    by_mode = {
-        "one-to-one": (1,),
-        "one-to-many": tuple(range(1, longest + 1)),
-        "many-to-one": (longest,),
-        "many-to-many": tuple(range(1, longest + 1)),
-    }
-    return by_mode[settings.forecast.mode]
-
-
-def observation_config(settings: Settings) -> ObservationConfig:
-    """Returns what shapes a series' inputs."""
-    denoise = settings.denoise
-    return ObservationConfig(
-        interval_ms=settings.series.interval,
-        max_gap_ms=settings.series.max_gap,
-        ttl_ms=settings.state.ttl,
-        context=settings.network.context,
-        denoise=DenoiseConfig(
-            chain=denoise.chain,
-            low=denoise.range[0] if denoise.range else float("-inf"),
-            high=denoise.range[1] if denoise.range else float("inf"),
-            sentinels=denoise.sentinels,
-            hampel_window=denoise.hampel_window,
-            hampel_threshold=denoise.hampel_threshold,
-            stuck_ticks=denoise.stuck_ticks,
-        ),
-    )
-
-
-def pipeline_config(settings: Settings) -> PipelineConfig:
-    """Returns what is forecast, from what."""
-    return PipelineConfig(observation_config(settings), horizons(settings), settings.forecast.quantile_levels)
-
-
-def network_config(settings: Settings) -> NetworkConfig:
-    """Returns what a network trained with these settings looks like."""
-    network = settings.network
-    return NetworkConfig(
-        horizons=horizons(settings),
-        quantile_levels=settings.forecast.quantile_levels,
-        cell=network.cell,
-        nonlinearity=network.nonlinearity,
-        hidden_size=network.hidden_size,
-        layers=network.layers,
-        convolution=network.convolution or 0,
-        decoder=network.decoder,
-        carries_state=settings.forecast.mode.startswith("many-"),
-        features=FeatureConfig(network.context),
-    )
-
-
-def training_config(settings: Settings) -> TrainingConfig:
-    """Returns how a network is trained."""
-    training = settings.training
-    return TrainingConfig(
-        tbptt_steps=training.tbptt_steps,
-        dropout=training.dropout,
-        l1=training.l1,
-        l2=training.l2,
-        clip_norm=training.clip_norm,
-        seed=training.seed,
-    )
-
-
-def load_model(settings: Settings) -> Model | None:
-    """Returns the model of the checkpoint's folder; None where no checkpoint is set.
-
-    Raises:
-        CheckpointError: it cannot be read, or forecasts something else than the settings ask for.
-    """
-    folder = settings.network.checkpoint
-    if not folder:
-        return None
-    checkpoint = read_checkpoint(Path(folder))
-    refuse_other_shape(checkpoint, network_config(settings), folder)
-    return Model(checkpoint)
-
-
-def connection(settings: Settings) -> Connection:
-    """Returns how the broker is reached, and as whom."""
-    kafka = settings.kafka
-    security = {
-        "security_protocol": kafka.security_protocol,
-        "sasl_mechanism": kafka.sasl_mechanism,
-        "sasl_plain_username": kafka.sasl_username,
-        "sasl_plain_password": kafka.sasl_password.get_secret_value(),
-        "ssl_cafile": kafka.ssl_cafile,
-        "ssl_certfile": kafka.ssl_certfile,
-        "ssl_keyfile": kafka.ssl_keyfile,
-    }
-    return Connection(
-        bootstrap_servers=kafka.bootstrap_servers,
-        group_id=kafka.group_id,
-        instance_id=kafka.instance_id,
-        session_timeout_ms=kafka.session_timeout,
-        security={name: value for name, value in security.items() if value},
-        options=kafka.options,
-    )
-
-
-def needed_topics(settings: Settings) -> list[NeededTopic]:
-    """Returns the topics of this version beside its input."""
-    topics = settings.topics
-    return [
-        NeededTopic(topics.named("forecasts"), "forecasts"),
-        NeededTopic(topics.named("dead_letters"), "dead letters"),
-        NeededTopic(topics.named("state"), "state of the series", STATE_TOPIC, required=("cleanup.policy",)),
-    ]
-
-
-def keep_config(settings: Settings, model: Model | None, cluster: str, topic: str, partitions: int) -> KeepConfig:
-    """Returns how rows are kept.
-
-    Args:
-        settings: of the state.
-        model: whose hidden states the rows hold.
-        cluster: id of the Kafka cluster.
-        topic: id of the input topic.
-        partitions: of the input topic.
-    """
-    pipeline, state = pipeline_config(settings), settings.state
-    identity = Identity(
-        cluster=cluster,
-        topic=topic,
-        partitions=partitions,
-        pipeline=pipeline_hash(settings),
-        interval_ms=settings.series.interval,
-        body=model.id if model else GENESIS,
-    )
-    return KeepConfig(
-        shape=pipeline.shape(model),
-        identity=identity,
-        key_prefix=settings.kafka.group_id,
-        max_series=state.max_series,
-        group_size=max(1, len(settings.input.value_fields)),
-        replay_limit=state.replay_limit,
-        snapshot_seconds=state.snapshot_interval / 1000,
-    )
-
-
-def pipeline_hash(settings: Settings) -> str:
-    """Returns a hash of the settings that shape rows: rows of another one must be re-warmed."""
-    pipeline = pipeline_config(settings)
-    shaping = replace(pipeline, observation=replace(pipeline.observation, ttl_ms=0))
-    return hashlib.blake2b(f"{shaping} {input_schema(settings)}".encode(), digest_size=8).hexdigest()
 
 
 def serve(settings: Settings) -> None:
     """The daemon has run until it was told to end: start, loop, shutdown."""
     torch.set_num_threads(TORCH_THREADS)
-    model = load_model(settings)
     with signals() as stop:
         try:
-            _serve(settings, model, stop)
+            if settings.role == "trainer":
+                _train(settings, stop)
+            else:
+                _serve(settings, stop)
         except BrokerUnavailable:
             if not stop.is_set():  # told to end while it waited for a broker, it ends as asked
                 raise
 
 
-def _serve(settings: Settings, model: Model | None, stop: threading.Event) -> None:
+def _serve(settings: Settings, stop: threading.Event) -> None:
     with ExitStack() as open_things:
-        worker, topics = start_worker(settings, model, stop, open_things)
+        worker, topics = start_worker(settings, stop, open_things)
+        if settings.role == "both" and trains(settings):
+            _train_beside(settings, stop, open_things)
         source, needed = settings.topics.input, needed_topics(settings)
-        _log.info("serving", input=source, checkpoint=model.id if model else GENESIS)
         worker.run(stop, lambda: topics.ensure(source, needed, create=False))
     counters = worker.counters
     _log.info(
@@ -225,76 +89,166 @@ def _serve(settings: Settings, model: Model | None, stop: threading.Event) -> No
     )
 
 
-def start_worker(
-    settings: Settings, model: Model | None, stop: threading.Event, open_things: ExitStack
-) -> tuple[Worker, Topics]:
+def start_worker(settings: Settings, stop: threading.Event, open_things: ExitStack) -> tuple[Worker, Topics]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
-    connected, kafka, names = connection(settings), settings.kafka, settings.topics
-    deadline, outage = kafka.connect_deadline / 1000, kafka.outage_deadline / 1000
-    topics = retry(lambda: Topics(connected), f"connecting to {kafka.bootstrap_servers}", deadline, stop)
-    open_things.callback(topics.close)
-    needed = needed_topics(settings)
-    partitions = retry(
-        lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics", deadline, stop
+    start = Start(settings, stop, open_things)
+    names, kafka = settings.topics, settings.kafka
+    topics, partitions = start.topics()
+    watch = start.watch(topics)
+    cluster, topic = start.patiently(lambda: topics.identity(names.input), "asking about topics")
+    hidden = hidden_size(settings, watch.model(watch.champion))
+    keep = keep_config(settings, hidden, state_identity(settings, cluster, topic, partitions))
+    producer = start.producer(
+        f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}", names.input, unique=not kafka.instance_id
     )
-    cluster, topic = retry(lambda: topics.identity(names.input), "asking about topics", deadline, stop)
-    keep = keep_config(settings, model, cluster, topic, partitions)
-    identity = f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}"
-    producer = retry(
-        lambda: TransactionalProducer(
-            connected,
-            identity,
-            names.input,
-            unique=not kafka.instance_id,
-            outage_deadline_seconds=outage,
-            stop=stop,
-        ),
-        "starting transactions",
-        deadline,
-        stop,
-    )
-    open_things.callback(producer.close)
-    consumer = retry(lambda: GroupConsumer(connected, names.input, outage), "joining the group", deadline, stop)
-    open_things.callback(consumer.close)
-    config = WorkerConfig(
-        pipeline=pipeline_config(settings),
-        forecasts=names.named("forecasts"),
-        dead_letters=names.named("dead_letters"),
-        state=names.named("state"),
-        limits=Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive),
-        stop_on_limit=settings.dead_letters.on_limit == "stop",
-        outage_deadline_seconds=outage,
-    )
-    reader = retry(lambda: LogReader(connected, topics), "connecting", deadline, stop)
-    open_things.callback(reader.close)
+    consumer = start.member(connection(settings), names.input)
     decoder = Decoder(input_schema(settings))
-    restorer = Restorer(restore_config(settings, keep), model, decoder, reader)
-    keeper = StateKeeper(Partitions(keep), restorer)
-    return Worker(config, model, decoder, consumer, producer, keeper), topics
+    restorer = Restorer(restore_config(settings, keep), watch, decoder, start.reader(topics))
+    keeper = StateKeeper(Partitions(keep), restorer, watch)
+    _log.info("serving", input=names.input, checkpoint=watch.champion)
+    return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics
 
 
-def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:
-    """Returns how partitions are restored."""
-    names = settings.topics
-    return RestoreConfig(
-        source=names.input,
-        state=names.named("state"),
-        pipeline=pipeline_config(settings),
-        keep=keep,
-        on_lost_input=settings.state.on_lost_input,
+def _train(settings: Settings, stop: threading.Event) -> None:
+    with ExitStack() as open_things:
+        learner = start_learner(settings, stop, open_things)
+        learner.run(stop)
+    _log.info("trainer ended", counters=dict(learner.counters))
+
+
+def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitStack) -> None:
+    """A thread beside the worker looks after the trainer's child; whatever happens to it, the worker goes on."""
+
+    def train() -> None:
+        while not stop.is_set():
+            try:
+                _train(settings, stop)
+            except Exception as error:  # it is begun anew
+                if not stop.is_set():
+                    _log.error("trainer fell over", error=f"{type(error).__name__}: {error}", again_in=RESTART_SECONDS)
+                stop.wait(RESTART_SECONDS)
+
+    thread = threading.Thread(target=train, name="trainer", daemon=True)
+    thread.start()
+    open_things.callback(thread.join, RESTART_SECONDS)
+    open_things.callback(stop.set)  # before it is waited for: the worker may have ended with an error
+
+
+def start_learner(settings: Settings, stop: threading.Event, open_things: ExitStack) -> Learner:
+    """All that a trainer needs is connected; it is not elected yet."""
+    start = Start(settings, stop, open_things)
+    training, models = settings.training, settings.topics.named("models")
+    schedule = Schedule({Work.TRAINING: training.schedule, Work.READOUT: training.readout_schedule})
+    folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-trainer-")))
+    topics, partitions = start.topics()
+    trainers = connection(settings).trainers()
+    history = start.patiently(
+        lambda: TailReader(trainers, settings.topics.named("history"), partitions), "reading the history topic"
     )
-
-
-def input_schema(settings: Settings) -> InputSchema:
-    """Returns where an input record holds what."""
-    fields = settings.input
-    return InputSchema(
-        series_field=fields.series_field,
-        timestamp_field=fields.timestamp_field,
-        value_field=fields.value_field,
-        value_fields=fields.value_fields,
-        allow_null_keys=fields.allow_null_keys,
+    open_things.callback(history.close)
+    producer = start.producer(f"{trainers.group_id}-{uuid.uuid4()}", models, unique=True)
+    config = LearnerConfig(
+        topic=models,
+        rules=Rules(training.min_readings, training.min_new_ticks),
+        folder=folder / "work",
+        start=lambda work, place: ChildProcess(
+            ["learn", work.value, str(place)], place / "child.log", training.deadline / 1000
+        ),
     )
+    outside = Outside(
+        group=start.member(trainers, models),
+        watch=start.watch(topics),
+        readings=HistoryCounter(history),
+        producer=producer,
+        schedule=open_things.enter_context(schedule),
+    )
+    return Learner(config, outside)
+
+
+class Start:
+    """Connects what a daemon consists of, with patience; closes it in the opposite order.
+
+    Args:
+        settings: of the daemon.
+        stop: set when nobody wants it any more.
+        open_things: take what must be closed.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event, open_things: ExitStack) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._open = open_things
+        self._connection = connection(settings)
+
+    def patiently(self, call: Callable[[], Result], what: str) -> Result:
+        """Returns what the call returns, as soon as a broker is there; raises BrokerUnavailable past the deadline."""
+        return retry(call, what, self._settings.kafka.connect_deadline / 1000, self._stop)
+
+    def topics(self) -> tuple[Topics, int]:
+        """Returns who asks about topics, which all are there and fit, and the input's partition count."""
+        names, needed = self._settings.topics, needed_topics(self._settings)
+        topics = self.patiently(
+            lambda: Topics(self._connection), f"connecting to {self._settings.kafka.bootstrap_servers}"
+        )
+        self._open.callback(topics.close)
+        partitions = self.patiently(
+            lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics"
+        )
+        return topics, partitions
+
+    def reader(self, topics: Topics) -> LogReader:
+        """Returns a reader of single partitions."""
+        reader = self.patiently(lambda: LogReader(self._connection, topics), "connecting")
+        self._open.callback(reader.close)
+        return reader
+
+    def watch(self, topics: Topics) -> ModelWatch:
+        """Returns what is known of the models topic, up to its present end."""
+        settings, folder = self._settings, self._settings.cache.directory
+        place = (
+            Path(folder)
+            if folder
+            else Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-cache-")))
+        )
+        watch = ModelWatch(
+            self.reader(topics),
+            settings.topics.named("models"),
+            CheckpointCache(place),
+            network_config(settings),
+            fixed_checkpoint(settings),
+        )
+        self.patiently(watch.catch_up, "reading the models topic")
+        return watch
+
+    def producer(self, identity: str, source: str, *, unique: bool) -> TransactionalProducer:
+        """Returns a producer of transactions; an older one with the same identity is fenced."""
+        outage = self._settings.kafka.outage_deadline / 1000
+        producer = self.patiently(
+            lambda: TransactionalProducer(
+                self._connection, identity, source, unique=unique, outage_deadline_seconds=outage, stop=self._stop
+            ),
+            "starting transactions",
+        )
+        self._open.callback(producer.close)
+        return producer
+
+    def member(self, of: Connection, topic: str) -> GroupConsumer:
+        """Returns a member of a group."""
+        outage = self._settings.kafka.outage_deadline / 1000
+        consumer = self.patiently(lambda: GroupConsumer(of, topic, outage), "joining the group")
+        self._open.callback(consumer.close)
+        return consumer
+
+
+def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
+    """Returns what the broker answers a command, as soon as it does; raises BrokerUnavailable where it does not."""
+    kafka, connected = settings.kafka, connection(settings)
+
+    def once() -> Result:
+        with Topics(connected) as topics:
+            return ask(topics)
+
+    return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
 
 
 @contextmanager

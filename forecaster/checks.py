@@ -2,77 +2,68 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TypeVar
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from forecaster.app import (
-    connection,
-    input_schema,
-    keep_config,
-    load_model,
-    needed_topics,
-    pipeline_config,
-    restore_config,
-)
-from forecaster.broker.patience import retry
+from forecaster.app import with_topics
 from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.checkpoint_cache import CheckpointCache
+from forecaster.configuration import (
+    connection,
+    fixed_checkpoint,
+    hidden_size,
+    input_schema,
+    keep_config,
+    needed_topics,
+    network_config,
+    pipeline_config,
+    restore_config,
+    state_identity,
+)
 from forecaster.core.arrays import bytes_per_row
-from forecaster.core.model import GENESIS, Model
+from forecaster.core.model import GENESIS, Checkpoint
 from forecaster.errors import TopicError
+from forecaster.learning.schedule import Schedule, Work
+from forecaster.serving.model_watch import ModelWatch
 from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
 from forecaster.wire import Decoder
-
-Result = TypeVar("Result")
 
 
 def check_everything(settings: Settings) -> None:
     """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
     console = Console()
     console.print(_settings_table(settings))
-    model = load_model(settings)
-    console.print(f"checkpoint: {model.id if model else GENESIS + ' (the last value, until one is trained)'}")
-    console.print(f"memory: {_bytes_per_series(settings, model):,} bytes a series, beside its name")
-    _with_topics(settings, lambda topics: _check_topics(settings, topics))
-    for line in _with_topics(settings, lambda topics: _verdicts(settings, model, topics)):
+    fixed = fixed_checkpoint(settings)
+    Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
+    with_topics(settings, lambda topics: _check_topics(settings, topics))
+    for line in with_topics(settings, lambda topics: _stored(settings, fixed, topics)):
         console.print(line)
     topic_table(settings, needed_topics(settings))
     console.print("everything fits")
 
 
 def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
-    """The missing output topics exist, with the input's partition count."""
-    _with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
+    """The missing output topics exist."""
+    with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
 
 
 def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
     """The topics were printed: what for, how many partitions, which are missing."""
     names = [settings.topics.input, *(topic.name for topic in needed)]
-    found = _with_topics(settings, lambda topics: topics.partitions(names))
+    found = with_topics(settings, lambda topics: topics.partitions(names))
     table = Table("topic", "purpose", "partitions", "settings")
     for topic in [NeededTopic(settings.topics.input, "input, never created"), *needed]:
         count = found.get(topic.name)
         wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
         table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
     Console().print(table)
-
-
-def _with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
-    kafka = settings.kafka
-
-    def once() -> Result:
-        with Topics(connection(settings)) as topics:
-            return ask(topics)
-
-    return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
 
 
 def _check_topics(settings: Settings, topics: Topics) -> None:
@@ -85,26 +76,37 @@ def _check_topics(settings: Settings, topics: Topics) -> None:
     topics.ensure(source, existing, create=False)
 
 
-def _verdicts(settings: Settings, model: Model | None, topics: Topics) -> list[str]:
-    """Returns what `run` would do with the stored state; raises what it would raise."""
+def _stored(settings: Settings, fixed: Checkpoint | None, topics: Topics) -> list[str]:
+    """Returns what `run` would serve, what a series takes, and what would become of the stored state.
+
+    Raises what `run` would raise.
+    """
     names = settings.topics
-    found = topics.partitions([names.input, names.named("state")])
-    if len(found) < 2:
-        return ["state: none is stored yet"]
-    cluster, topic = topics.identity(names.input)
-    keep = keep_config(settings, model, cluster, topic, found[names.input])
+    found = topics.partitions([names.input, names.named("state"), names.named("models")])
     with closing(LogReader(connection(settings), topics)) as reader:
-        restorer = Restorer(restore_config(settings, keep), model, Decoder(input_schema(settings)), reader)
-        plans = [restorer.plan(number) for number in range(found[names.input])]
+        watch = ModelWatch(reader, names.named("models"), CheckpointCache(None), network_config(settings), fixed)
+        if names.named("models") in found:
+            watch.catch_up()
+        champion = watch.model(watch.champion)
+        row = bytes_per_row(pipeline_config(settings).shape(hidden_size(settings, champion)).empty(1))
+        name = GENESIS + " (the last value, until one is trained)" if champion is None else champion.id
+        lines = [f"checkpoint: {name}", f"memory: {row:,} bytes a series, beside its name"]
+        if names.named("state") not in found:
+            return [*lines, "state: none is stored yet"]
+        return lines + _verdicts(settings, watch, topics, found[names.input])
+
+
+def _verdicts(settings: Settings, watch: ModelWatch, topics: Topics, partitions: int) -> list[str]:
+    identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
+    keep = keep_config(settings, hidden_size(settings, watch.model(watch.champion)), identity)
+    with closing(LogReader(connection(settings), topics)) as reader:
+        restorer = Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings)), reader)
+        plans = [restorer.plan(number) for number in range(partitions)]
     verdicts = Counter((plan.recovery.value, plan.reason) for plan in plans)
     return [
         f"state: {count} of {len(plans)} partitions would be: {how}{f' ({reason})' if reason else ''}"
         for (how, reason), count in verdicts.items()
     ]
-
-
-def _bytes_per_series(settings: Settings, model: Model | None) -> int:
-    return bytes_per_row(pipeline_config(settings).shape(model).empty(1))
 
 
 def _settings_table(settings: Settings) -> Table:

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import structlog
 import typer
+from rich.console import Console
 
 from forecaster import backtest as backtests
 from forecaster import demo as demonstration
-from forecaster.app import needed_topics, network_config, observation_config, pipeline_config, serve, training_config
+from forecaster import model_commands
+from forecaster.app import serve
 from forecaster.checkpoints import write_checkpoint
 from forecaster.checks import check_everything, create_topics, topic_table
+from forecaster.configuration import needed_topics, network_config, observation_config, pipeline_config, training_config
 from forecaster.errors import FatalError, ForecasterError
 from forecaster.files import read_files
 from forecaster.learning.training_job import train_checkpoint
@@ -28,6 +31,9 @@ commands = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+models = typer.Typer(no_args_is_help=True)
+commands.add_typer(models, name="models", help="The checkpoints on the models topic, and which of them is served.")
+CheckpointId = Annotated[str, typer.Argument(help="As `forecaster models list` shows it; `none` = no network.")]
 Files = Annotated[list[Path], typer.Argument(help="CSV (gzipped or not) or Parquet: long, wide, or one series a file.")]
 TimeColumn = Annotated[str, typer.Option(help="Column of the event time; several, comma-separated, spell it together.")]
 
@@ -44,6 +50,13 @@ def main() -> None:
 def _without_broker() -> Settings:
     """Returns the settings of commands that need no broker."""
     settings = load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"})
+    configure_logs("WARNING", settings.log.format)
+    return settings
+
+
+def _with_broker() -> Settings:
+    """Returns the settings of commands that ask the broker."""
+    settings = load_settings()
     configure_logs("WARNING", settings.log.format)
     return settings
 
@@ -100,15 +113,44 @@ def train(
     files: Files,
     time: TimeColumn = "",
     out: Annotated[Path, typer.Option(help="Folder that the checkpoint's folder is made in.")] = Path("checkpoints"),
+    publish: Annotated[bool, typer.Option("--publish", help="Also put it on the models topic.")] = False,  # noqa: FBT002
 ) -> None:
     """Trains a checkpoint from files by truncated BPTT and prints its folder."""
-    settings = _without_broker()
+    settings = _with_broker() if publish else _without_broker()
+    if publish:
+        model_commands.ensure_models_topic(settings)  # before the long training, not after it
     history = read_files(files, _columns(time))
     with training_progress() as progress:
         checkpoint = train_checkpoint(
             history, observation_config(settings), network_config(settings), training_config(settings), progress
         )
     typer.echo(write_checkpoint(checkpoint, out))
+    if publish:
+        typer.echo(model_commands.publish(settings, checkpoint))
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """Each checkpoint: when it was published, on how much it was trained, what was decided, whether it serves."""
+    Console().print(model_commands.model_table(_with_broker()))
+
+
+@models.command()
+def show(checkpoint_id: CheckpointId) -> None:
+    """One checkpoint: network, facts of its training, decision."""
+    typer.echo(model_commands.model_json(_with_broker(), checkpoint_id))
+
+
+@models.command()
+def promote(checkpoint_id: CheckpointId) -> None:
+    """The fleet serves this checkpoint."""
+    typer.echo(model_commands.promote(_with_broker(), checkpoint_id))
+
+
+@models.command()
+def rollback() -> None:
+    """The fleet serves the checkpoint that it served before."""
+    typer.echo(model_commands.roll_back(_with_broker()))
 
 
 @commands.command()
@@ -116,8 +158,7 @@ def topics(
     create: Annotated[bool, typer.Option("--create", help="Create those that are missing.")] = False,  # noqa: FBT002
 ) -> None:
     """Which topics are needed, with which settings; `--create` makes them."""
-    settings = load_settings()
-    configure_logs("WARNING", settings.log.format)
+    settings = _with_broker()
     if create:
         create_topics(settings, needed_topics(settings))
     topic_table(settings, needed_topics(settings))
@@ -126,6 +167,4 @@ def topics(
 @commands.command()
 def check() -> None:
     """Effective settings (secrets hidden), checkpoint, broker, topics; exits with the code of what is wrong."""
-    settings = load_settings()
-    configure_logs("WARNING", settings.log.format)
-    check_everything(settings)
+    check_everything(_with_broker())

@@ -176,11 +176,24 @@ class Denoise(_Group):
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
 
 
-class Training(_Group):
-    """How the network is trained."""
+def parse_schedule(value: Any) -> Any:
+    """Returns the text of a schedule; raises ValueError where it is none."""
+    kind, _, rest = str(value).strip().partition(" ")
+    if kind == "every" and rest:
+        parse_duration(rest)
+    elif not (kind == "cron" and len(rest.split()) == 5) and str(value).strip() != "off":
+        raise ValueError("expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
+    return str(value).strip()
 
-    schedule: str = "every 1h"
-    readout_schedule: str = "every 15m"
+
+Schedule = Annotated[str, BeforeValidator(parse_schedule)]
+
+
+class Training(_Group):
+    """How the network is trained, and when."""
+
+    schedule: Schedule = "every 1h"
+    readout_schedule: Schedule = "every 15m"
     window: Milliseconds = 90 * 86_400_000
     tbptt_steps: Annotated[int, Field(ge=1)] = 48
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -240,23 +253,12 @@ class Log(_Group):
 NOT_YET = frozenset(
     [
         "topics.scores",
-        "topics.models",
-        "topics.history",
         "topics.denoised",
         "series.seasonalities",
         "forecast.publish_every",
         "forecast.publish_newer_than",
-        "training.schedule",
-        "training.readout_schedule",
-        "training.window",
-        "training.min_readings",
-        "training.min_new_ticks",
-        "training.deadline",
-        "training.max_train_series",
-        "cache.directory",
         "http.host",
         "http.port",
-        "role",
     ]
 )
 """Variables of the interface that are read and checked, and have no effect in this version."""

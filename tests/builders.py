@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -84,6 +84,12 @@ class Lineup:
 
     def model(self, checkpoint_id: str) -> Model | None:
         return self.models.get(checkpoint_id)
+
+    def look(self) -> None:
+        """There is nothing to look at."""
+
+    def keep(self, checkpoint_ids: Collection[str]) -> None:
+        """All are kept."""
 
     def serve(self, model: Model) -> None:
         """It is there, and is to serve."""

@@ -15,6 +15,7 @@ from forecaster.core.model import Model
 from forecaster.errors import TransientBrokerError
 from forecaster.records import InputRecord
 from forecaster.serving.dead_letters import Limits
+from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partitions import Partitions
@@ -22,10 +23,10 @@ from forecaster.serving.pipeline import PipelineConfig
 from forecaster.serving.restore import RestoreConfig, Restorer
 from forecaster.serving.snapshots import Identity
 from forecaster.serving.verdict import OnLostInput
-from forecaster.serving.worker import Worker, WorkerConfig
+from forecaster.serving.worker import OutputTopics, Worker, WorkerConfig
 from forecaster.wire import Decoder, InputSchema
 
-INPUT, STATE = "readings", "state"
+INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
 OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
 
 
@@ -70,8 +71,8 @@ class FakeKafka:
     def commit(self, transaction: Transaction) -> None:
         for topic, messages in transaction.messages.items():
             for message in messages:
-                if topic == STATE:
-                    self.append(message.partition, message.value, message.key, STATE)
+                if topic in (STATE, HISTORY, MODELS):
+                    self.append(message.partition, message.value, message.key, topic)
                 else:
                     source = dict(message.headers)["source"] or b""
                     self.published.append((topic, source.decode(), message.value or b""))
@@ -163,7 +164,7 @@ class FakeClient:
     def begin(self, topic: str, partition: int, offset: int) -> None:
         self._reads, self._read_to = (topic, partition), offset
 
-    def read(self) -> list[InputRecord]:
+    def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - here nothing ever takes time
         found = self.kafka.read(*self._reads, self._read_to, 50)
         self._read_to = found[-1].offset + 1 if found else self.kafka.ends.get(self._reads, 0)
         return found
@@ -218,7 +219,10 @@ class Setup:
     def worker(self, client: FakeClient) -> Worker:
         """A worker of the real parts, but for Kafka."""
         keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
-        config = WorkerConfig(self.pipeline, "forecasts", "dead", STATE, self.limits, self.stop_on_limit, self.deadline)
+        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY)
+        config = WorkerConfig(
+            self.pipeline, topics, self.limits, HistoryChoice(2_000, 1), self.stop_on_limit, self.deadline
+        )
         return Worker(config, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
 
 

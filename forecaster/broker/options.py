@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -77,6 +77,10 @@ class Connection:
             if name not in known:
                 raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
 
+    def trainers(self) -> Connection:
+        """Returns the same as a dynamic member of the trainers' group, which elects who trains."""
+        return replace(self, group_id=f"{self.group_id}-trainer", instance_id="")
+
     @property
     def heartbeat_ms(self) -> int:
         """A member is heard of so often."""
@@ -127,6 +131,18 @@ class Connection:
             "fetch_max_bytes": READER_FETCH_BYTES,
         }
         return self._of(KafkaConsumer, fixed)
+
+    def writer(self) -> dict[str, Any]:
+        """Returns the options of a producer without transactions, for commands."""
+        return self._of(
+            KafkaProducer,
+            {
+                "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+                "request_timeout_ms": REQUEST_TIMEOUT_MS,
+                "max_block_ms": REQUEST_TIMEOUT_MS,
+                "max_request_size": MAX_REQUEST_BYTES,
+            },
+        )
 
     def producer(self, transactional_id: str) -> dict[str, Any]:
         """Returns the options of a transactional producer."""

@@ -62,14 +62,17 @@ class LogReader:
         self._client.assign([self._at])
         self._client.seek(self._at, offset)
 
-    def read(self) -> list[SourceRecord]:
+    def read(self, *, wait: bool = True) -> list[SourceRecord]:
         """Returns the next records; none where they take longer than a moment.
+
+        Args:
+            wait: for that moment; else what the client has fetched since the last read is returned.
 
         Raises:
             TransientBrokerError: not this time, or the offset is not in the log any more.
         """
         try:
-            found = self._client.poll(timeout_ms=READ_TIMEOUT_MS)
+            found = self._client.poll(timeout_ms=READ_TIMEOUT_MS if wait else 0)
         except KafkaError as error:
             raise TransientBrokerError(f"reading {self._at}: {describe(error)}") from error
         return [record for records in found.values() for record in records]

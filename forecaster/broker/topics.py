@@ -19,19 +19,21 @@ CREATE_TIMEOUT_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class NeededTopic:
-    """A topic of ours: as many partitions as the input has, and these settings when it is made.
+    """A topic of ours, and its settings when it is made.
 
     Attributes:
         name: of the topic.
         purpose: for people.
         settings: given to it when it is made.
         required: those of the settings without which it is refused.
+        partitions: how many it must have; None = as many as the input.
     """
 
     name: str
     purpose: str
     settings: dict[str, str] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    partitions: int | None = None
 
 
 class Topics:
@@ -66,16 +68,19 @@ class Topics:
         return found
 
     def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
-        """The topics exist; one that somebody else made meanwhile is as good."""
+        """The topics exist, with as many partitions where they ask for no others.
+
+        One that somebody else made meanwhile is as good.
+        """
         for topic in needed:
-            new = NewTopic(topic.name, partitions, -1, topic_configs=topic.settings)
+            new = NewTopic(topic.name, topic.partitions or partitions, -1, topic_configs=topic.settings)
             try:
                 self._admin.create_topics([new], timeout_ms=CREATE_TIMEOUT_MS)
             except TopicAlreadyExistsError:
                 continue
 
     def ensure(self, source: str, needed: Sequence[NeededTopic], *, create: bool) -> int:
-        """Returns the partition count that input and outputs share.
+        """Returns the input's partition count, which all outputs share that ask for no other.
 
         Args:
             source: the input topic; it is never made.
@@ -83,7 +88,7 @@ class Topics:
             create: missing outputs are made.
 
         Raises:
-            TopicError: a topic is missing, or has another partition count than the input; names it.
+            TopicError: a topic is missing, or has another partition count than it must; names it.
         """
         names = [source, *(topic.name for topic in needed)]
         found = self.partitions(names)
@@ -92,18 +97,15 @@ class Topics:
         missing = [topic for topic in needed if topic.name not in found]
         if missing and create:
             self.create(missing, found[source])
-            found |= {topic.name: found[source] for topic in missing}
+            found |= {topic.name: topic.partitions or found[source] for topic in missing}
         for topic in needed:
             if topic.name not in found:
                 raise TopicError(
-                    f"topic {topic.name} ({topic.purpose}): does not exist: create it with {found[source]} partitions "
-                    "(`forecaster topics --create`), or set FORECASTER_TOPICS__CREATE=true"
+                    f"topic {topic.name} ({topic.purpose}): does not exist: create it with "
+                    f"{_partitions(topic.partitions or found[source])} (`forecaster topics --create`), or set "
+                    "FORECASTER_TOPICS__CREATE=true"
                 )
-            if found[topic.name] != found[source]:
-                raise TopicError(
-                    f"topic {topic.name} ({topic.purpose}): has {found[topic.name]} partitions, the input {source} "
-                    f"has {found[source]}: they must be equal, since a forecast goes to the partition of its reading"
-                )
+            _refuse_other_count(topic, found[topic.name], source, found[source])
             self._verify(topic)
         return found[source]
 
@@ -154,3 +156,21 @@ class Topics:
                     f"change it (kafka-configs --alter --add-config {name}={topic.settings[name]}), since with any "
                     "other value what is kept there is lost"
                 )
+
+
+def _refuse_other_count(topic: NeededTopic, found: int, source: str, wanted: int) -> None:
+    """Raises TopicError where the topic does not have as many partitions as it must, `wanted` of them as its source."""
+    if topic.partitions not in (None, found):
+        raise TopicError(
+            f"topic {topic.name} ({topic.purpose}): has {_partitions(found)}, it must have {topic.partitions}, since "
+            "the order of all its records counts: delete it, or name another"
+        )
+    if topic.partitions is None and found != wanted:
+        raise TopicError(
+            f"topic {topic.name} ({topic.purpose}): has {_partitions(found)}, the input {source} has {wanted}: "
+            "they must be equal, since a forecast goes to the partition of its reading"
+        )
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition" if count == 1 else f"{count} partitions"

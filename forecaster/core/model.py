@@ -28,14 +28,14 @@ NO_BODY, UNKNOWN_BODY = 0, -1
 """Body codes of rows without a hidden state, and of rows whose hidden state fits no body of ours."""
 
 
-def body_id(checkpoint_id: str) -> str:
+def body_of(checkpoint_id: str) -> str:
     """Returns the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
     return checkpoint_id.partition(".")[0]
 
 
 def body_code(checkpoint_id: str) -> int:
     """Returns the number by which rows name the body of a checkpoint; NO_BODY for genesis."""
-    body = body_id(checkpoint_id)
+    body = body_of(checkpoint_id)
     if body == GENESIS:
         return NO_BODY
     return int.from_bytes(hashlib.blake2b(body.encode(), digest_size=8).digest(), "little", signed=True)
@@ -46,7 +46,7 @@ class Checkpoint:
     """A trained body and its readout, with everything needed to use them.
 
     Attributes:
-        id: names it in every forecast; see `body_id`.
+        id: names it in every forecast; see `body_of`.
         network: what the body looks like.
         weights: the body's.
         readout: (P + Z, J).
@@ -58,6 +58,11 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     readout: Tensor
     facts: Mapping[str, Any]
+
+    @property
+    def body(self) -> str:
+        """Id of the body, which hidden states belong to; a new readout of the same one is `<body>.<n>`."""
+        return body_of(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Model:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.id = checkpoint.id
-        self.body = body_code(checkpoint.id)
+        self.body_code = body_code(checkpoint.id)
         self.config = checkpoint.network
         self._network = Network(checkpoint.network)
         self._network.load_state_dict(dict(checkpoint.weights))

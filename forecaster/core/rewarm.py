@@ -30,7 +30,7 @@ def switch(model: Model | None, state: SeriesState, rows: Integers, groups: Inte
         groups: of the rows, ascending: rows of one group see each other; the same length.
     """
     state.hidden[rows] = 0.0
-    state.body[rows] = NO_BODY if model is None else model.body
+    state.body[rows] = NO_BODY if model is None else model.body_code
     if model is None:
         return
     begun = state.timeline.tick[rows] >= 0

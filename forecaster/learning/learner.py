@@ -232,18 +232,18 @@ class Learner:
             "trainer decides",
             work=running.work.value,
             outcome=outcome,
-            checkpoint=lesson.checkpoint_id,
+            checkpoint=lesson.checkpoint,
             challenger_loss=lesson.challenger_loss,
             champion_loss=lesson.champion_loss,
             reason=lesson.reason,
         )
 
     def _messages(self, running: _Running, lesson: Lesson) -> Sequence[Message]:
-        if not lesson.checkpoint_id:
+        if not lesson.checkpoint:
             return []  # there was nothing better to be had
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = Decision(
-            checkpoint=lesson.checkpoint_id,
+            checkpoint=lesson.checkpoint,
             champion=running.champion,
             promoted=lesson.promoted,
             challenger_loss=lesson.challenger_loss,
@@ -251,12 +251,12 @@ class Learner:
             scored=lesson.scored,
             reason=lesson.reason,
             at=now,
-            facts={"work": running.work.value},
+            work=running.work.value,
         )
         if not lesson.promoted:
             return [decision_message(decision)]
-        checkpoint = read_checkpoint(self._config.folder / RESULT / lesson.checkpoint_id)
-        serve = Serve(lesson.checkpoint_id, running.champion, "trainer", now, lesson.reason)
+        checkpoint = read_checkpoint(self._config.folder / RESULT / lesson.checkpoint)
+        serve = Serve(lesson.checkpoint, running.champion, "trainer", now, lesson.reason)
         clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT)
         return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing]
 

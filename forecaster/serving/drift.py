@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from forecaster.records import Scores
@@ -28,7 +30,8 @@ class DriftWatch:
 
     def __init__(self, horizon: int) -> None:
         self._horizon = horizon
-        self._begin_anew()
+        self._stretch = _Stretch()
+        self._test = _Test()
 
     def add(self, scores: Scores, series: int) -> bool:
         """Returns whether the loss has drifted with these scores; then the test begins anew.
@@ -40,24 +43,40 @@ class DriftWatch:
         error = np.abs(scores.truth[:, None] - scores.point)
         total = error + np.abs(scores.truth[:, None] - scores.last_value)
         known = total > 0  # false of NaN, too
-        self._sum += float((error[known] / total[known]).sum())
-        self._count += int(known.sum())
-        self._readings += len(scores.reading)
-        if self._readings < self._horizon * series or self._count < LEAST_SCORES:
+        stretch = self._stretch
+        stretch.loss += float((error[known] / total[known]).sum())
+        stretch.scores += int(known.sum())
+        stretch.readings += len(scores.reading)
+        if stretch.readings < self._horizon * series or stretch.scores < LEAST_SCORES:
             return False
-        loss, self._sum, self._count, self._readings = self._sum / self._count, 0.0, 0, 0
-        return self._test(loss)
+        self._stretch = _Stretch()
+        has_drifted = self._test.add(stretch.loss / stretch.scores)
+        if has_drifted:
+            self._test = _Test()
+        return has_drifted
 
-    def _test(self, loss: float) -> bool:
-        self._stretches += 1
-        self._mean += (loss - self._mean) / self._stretches  # (1)
-        self._rise += loss - self._mean - TOLERANCE  # (2)
-        self._least = min(self._least, self._rise)
-        if self._rise - self._least <= THRESHOLD:  # (3)
-            return False
-        self._begin_anew()
-        return True
 
-    def _begin_anew(self) -> None:
-        self._sum, self._count, self._readings = 0.0, 0, 0
-        self._stretches, self._mean, self._rise, self._least = 0, 0.0, 0.0, 0.0
+@dataclass(slots=True)
+class _Stretch:
+    """Sums of a stretch of time."""
+
+    loss: float = 0.0
+    scores: int = 0
+    readings: int = 0
+
+
+@dataclass(slots=True)
+class _Test:
+    """n, m_n, U_n and min U."""
+
+    stretches: int = 0
+    mean: float = 0.0
+    rise: float = 0.0
+    least: float = 0.0
+
+    def add(self, loss: float) -> bool:
+        self.stretches += 1
+        self.mean += (loss - self.mean) / self.stretches  # (1)
+        self.rise += loss - self.mean - TOLERANCE  # (2)
+        self.least = min(self.least, self.rise)
+        return self.rise - self.least > THRESHOLD  # (3)

@@ -10,6 +10,7 @@ import structlog
 
 from forecaster.broker.consumer import Polled
 from forecaster.core.state import SeriesState
+from forecaster.errors import TransientBrokerError
 from forecaster.records import Decoded, Integers
 from forecaster.serving.keeping import BatchOfPartition, Changes
 from forecaster.serving.partitions import Checkout, Partitions
@@ -79,6 +80,13 @@ class StateKeeper:
             self.partitions.close(number)
         self._restorer.add(opened)
 
+    def look(self) -> None:
+        """What is to be served is known as of now; models that no partition needs are in memory no more."""
+        self._checkpoints.look()
+        needed = {swap.checkpoint for partition in self.partitions for swap in partition.floor.swaps}
+        if not self.restoring:
+            self._checkpoints.keep({*needed, self._checkpoints.champion})
+
     def restore(self) -> Restored | None:
         """A slice of the restoring has been done; returns a partition that became whole by it."""
         return self._restorer.work(SLICE_SECONDS if len(self.partitions) else LONG_SLICE_SECONDS)
@@ -98,7 +106,7 @@ class StateKeeper:
         numbers = partitions_of(readings, polled.records)
         checkout = self.partitions.checkout(readings, numbers)
         champion = self._checkpoints.champion
-        is_there = servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
+        is_there = self._can_serve(champion)
         swaps = {
             number: self.partitions[number].swaps_with(champion) if is_there else self.partitions[number].floor.swaps
             for number in polled.end
@@ -107,6 +115,13 @@ class StateKeeper:
         serving = cast(self._checkpoints, swaps, numbers, offsets, readings)
         batch = Batch(readings, checkout.row, serving.which)
         return Turn(checkout, serving.models, batch, numbers, self._changes(polled, checkout, numbers, offsets, swaps))
+
+    def _can_serve(self, champion: str) -> bool:
+        try:
+            return servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
+        except TransientBrokerError as error:
+            _log.warning("the champion cannot be read yet", checkpoint=champion, error=str(error))
+            return False
 
     def _changes(
         self,

@@ -119,7 +119,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
 
 def _switch(models: Models, which: Integers, part: SeriesState, records: Integers) -> None:
     """The hidden states of all rows belong to the bodies of the models that forecast there."""
-    bodies = np.array([NO_BODY if model is None else model.body for model in models], np.int64)
+    bodies = np.array([NO_BODY if model is None else model.body_code for model in models], np.int64)
     others = part.body != bodies[which]
     if others.any():
         for number in np.unique(which[others]):

@@ -7,15 +7,15 @@ its first reading at or after `offset + (hash(group) mod slots) x stride`. The n
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 import numpy as np
 
-from forecaster.core.model import GENESIS, Model, body_id
+from forecaster.core.model import GENESIS, Model, body_of
+from forecaster.history import group_hash
 from forecaster.records import Integers, Readings
 
 MOST_SLOTS = 1_024
@@ -50,6 +50,8 @@ class Checkpoints(Protocol):
 
     @property
     def champion(self) -> str: ...
+    def look(self) -> None: ...
+    def keep(self, checkpoint_ids: Collection[str]) -> None: ...
     def model(self, checkpoint_id: str) -> Model | None: ...
 
 
@@ -79,7 +81,7 @@ def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: i
         series: of the partition.
         context: ticks that a row is re-warmed from.
     """
-    if body_id(before.checkpoint) == body_id(checkpoint) or checkpoint == GENESIS:
+    if body_of(before.checkpoint) == body_of(checkpoint) or checkpoint == GENESIS:
         return Swap(offset, checkpoint)
     slots = max(1, min(MOST_SLOTS, series))
     readings = READINGS_PER_SWITCH * series * context / CONTEXT_OF_THAT
@@ -109,7 +111,7 @@ def in_force(swaps: Sequence[Swap], offsets: Integers, groups: Sequence[str]) ->
             found[:] = number
             continue
         if slots is None:
-            slots = np.array([zlib.crc32(group.encode()) for group in groups], np.int64)
+            slots = np.array([group_hash(group) for group in groups], np.int64)
         found[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
     return found
 

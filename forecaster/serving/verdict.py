@@ -112,7 +112,8 @@ def judge(ours: Identity, stored: Stored, bounds: Bounds, policy: OnLostInput, w
     if newest > committed:
         reason = f"the state is of offset {newest}, the group's offset is {committed}"
         return Plan(Recovery.REWOUND, committed, committed, reason)
-    if {one.identity.pipeline for one in [stored.floor, *stored.blocks.values()]} - {ours.pipeline}:
+    pipelines = {stored.floor.identity.pipeline, *(block.identity.pipeline for block in stored.blocks.values())}
+    if pipelines - {ours.pipeline}:
         return Plan(Recovery.REWARMED, stored.floor.offset, committed, "the state is of other settings")
     if stored.missing:
         reason = f"the state is of checkpoints that are gone or do not fit: {', '.join(stored.missing)}"

@@ -1,10 +1,12 @@
 """The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
 
-    1. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time
+    1. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
+                      to be served may have changed
     2. poll           records, and who we are in the group right now
     3. decode         readings, and a dead letter for each bad record
     4. advance        on a copy of the touched rows
-    5. commit         forecasts, dead letters, blocks of state and input offsets, together or not at all
+    5. commit         forecasts, dead letters, blocks of state, the trainer's history and input offsets, together or
+                      not at all
     6. adopt          the rows, when and only when the transaction has committed
 
 | what goes wrong | what is done |
@@ -26,14 +28,19 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
 import structlog
 
 from forecaster.broker.consumer import Member, Polled
 from forecaster.broker.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.broker.producer import Transaction
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
+from forecaster.history import encode_history
+from forecaster.models import drift_message
 from forecaster.records import Decoded, Outcome, Outputs, SourceRecord
 from forecaster.serving.dead_letters import DeadLetterGuard, Limits
+from forecaster.serving.drift import DriftWatch
+from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
 from forecaster.serving.keeping import Changes
 from forecaster.serving.pipeline import PipelineConfig, advance
@@ -72,24 +79,33 @@ class RecordDecoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class OutputTopics:
+    """Names of the topics that a worker writes; no history = nobody trains."""
+
+    forecasts: str
+    dead_letters: str
+    state: str
+    models: str
+    history: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """Plain values of a worker.
 
     Attributes:
         pipeline: what is forecast, from what.
-        forecasts: topic.
-        dead_letters: topic.
-        state: topic.
+        topics: where it is written.
         limits: of bad records.
+        history: which readings are written for the trainer.
         stop_on_limit: too many bad records end the worker; else their partition is held until a restart.
         outage_deadline_seconds: how long a broker is waited for.
     """
 
     pipeline: PipelineConfig
-    forecasts: str
-    dead_letters: str
-    state: str
+    topics: OutputTopics
     limits: Limits
+    history: HistoryChoice
     stop_on_limit: bool = False
     outage_deadline_seconds: float = 1_800.0
 
@@ -141,6 +157,8 @@ class Worker:
         self._producer = producer
         self._guard = DeadLetterGuard(config.limits)
         self._keeper = keeper
+        self._drift = DriftWatch(max(config.pipeline.horizons))
+        self._has_drifted = False
         self._failures, self._failing_since = 0, 0.0
         self.counters = Counters()
 
@@ -196,6 +214,7 @@ class Worker:
         if polled.opened:
             self._patiently(check_topics, "asking about topics", stop)
         self._keeper.follow(polled.closed, polled.opened)
+        self._keeper.look()
 
     def _restore(self, member: Member, stop: threading.Event) -> None:
         """A slice of the restoring has been done; a partition that became whole by it serves."""
@@ -236,19 +255,34 @@ class Worker:
         return position < self._patiently(lambda: self._keeper.log_start(number), "asking where the input begins", stop)
 
     def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> Transaction:
-        levels = self._config.pipeline.quantile_levels
+        levels, topics = self._config.pipeline.quantile_levels, self._config.topics
         forecasts = encode_forecasts(outputs.forecasts, decoded.readings, polled.records, levels)
         messages = {
-            self._config.forecasts: list(forecasts),
-            self._config.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
-            self._config.state: _messages(turn.changes),
+            topics.forecasts: list(forecasts),
+            topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
+            topics.state: _messages(turn.changes),
         }
+        if topics.history:
+            messages[topics.history] = self._history(outputs, turn)
+        if self._has_drifted:
+            messages[topics.models] = [drift_message(min(polled.end))]
         return Transaction(messages, polled.end, polled.member)
+
+    def _history(self, outputs: Outputs, turn: Turn) -> list[Message]:
+        """Returns what the trainer gets of a batch."""
+        messages: list[Message] = []
+        for number in turn.checkout.parts:
+            of_partition = np.flatnonzero(turn.numbers == number)
+            series = len(self._keeper.partitions[number].table)
+            readings = turn.batch.readings
+            chosen = self._config.history.chosen(readings, of_partition, outputs.outcomes, series)
+            messages += encode_history(number, readings, chosen, outputs.masked[chosen])
+        return messages
 
     def _state_transaction(self, changes: Mapping[int, Changes], member: Member) -> Transaction:
         """Returns a transaction of nothing but state; the offsets in it let no zombie through."""
         offsets = {number: one.position for number, one in changes.items()}
-        return Transaction({self._config.state: _messages(changes)}, offsets, member)
+        return Transaction({self._config.topics.state: _messages(changes)}, offsets, member)
 
     def _write(self, changes: Mapping[int, Changes], member: Member, stop: threading.Event) -> None:
         """The changes are in the topic, or will be tried again: written twice they are as good."""
@@ -262,14 +296,17 @@ class Worker:
     def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
         """The counters include a committed batch, and partitions with too many bad records are held."""
         self.counters.add(polled, decoded, outputs)
+        self._has_drifted = bool(self._config.topics.history) and self._drift.add(
+            outputs.scores, self._keeper.partitions.series
+        )
         self.counters.freed_series += sum(len(one.freed) for one in turn.changes.values())
         for partition, reason in self._guard.count(polled.records, decoded.dead_letters).items():
             last = next(one for one in reversed(decoded.dead_letters) if one.record.partition == partition)
             message = f"partition {partition}: {reason}; the last: {last.detail}"
             if self._config.stop_on_limit:
-                raise TooManyBadRecords(f"{message}; see topic {self._config.dead_letters}")
+                raise TooManyBadRecords(f"{message}; see topic {self._config.topics.dead_letters}")
             self._consumer.hold([partition])
-            _log.error("partition held until a restart", detail=message, dead_letters=self._config.dead_letters)
+            _log.error("partition held until a restart", detail=message, dead_letters=self._config.topics.dead_letters)
 
     def _commit(self, transaction: Transaction) -> bool:
         committed = self._producer.commit(transaction)

@@ -260,7 +260,7 @@ def test_where_the_old_network_is_gone_another_one_goes_on_with_the_same_rows() 
     turn(one)
     rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert rows.hidden.any(axis=1).all()
-    assert (rows.body == other.body).all()
+    assert (rows.body == other.body_code).all()
     turn(serving(copy, model=other))
     assert kafka.published == copy.published, "restored twice or once, it is the same"
 

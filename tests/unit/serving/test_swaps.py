@@ -226,7 +226,7 @@ def test_rows_are_re_warmed_alike_one_by_one_and_together_and_as_their_contexts_
     switch(NEWER, state, rows, rows)
     together = state.hidden.copy()
     assert together.any(axis=1).all()
-    assert (state.body == NEWER.body).all()
+    assert (state.body == NEWER.body_code).all()
     for row in rows:
         switch(NEWER, state, np.array([row]), np.array([0]))
     assert np.array_equal(state.hidden, together)

@@ -1,0 +1,174 @@
+"""`forecaster models` and `train --publish`: what is on the models topic, and what of it is served."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+
+import msgspec
+from rich.table import Table
+
+from forecaster.app import with_topics
+from forecaster.broker.patience import retry
+from forecaster.broker.reader import LogReader
+from forecaster.broker.topics import Topics
+from forecaster.broker.writer import write_records
+from forecaster.checkpoints import refuse_other_network
+from forecaster.configuration import connection, models_topic, network_config
+from forecaster.core.model import GENESIS, Checkpoint
+from forecaster.errors import CheckpointError
+from forecaster.models import Catalogue, Serve, iso_time, publication, serve_message
+from forecaster.serving.model_watch import read_catalogue
+from forecaster.settings import Settings
+from forecaster.wire import Message
+
+
+def model_table(settings: Settings) -> Table:
+    """Returns a row for each checkpoint, and for each decision whose checkpoint is gone."""
+    catalogue = _catalogue(settings)
+    table = Table("id", "published", "readings", "decision", "loss", "champion's loss", "", caption=_serving(catalogue))
+    table.columns[0].no_wrap = True
+    for name in sorted({*catalogue.checkpoints, *catalogue.decisions, *catalogue.faults}):
+        published, decision = catalogue.published(name), catalogue.decisions.get(name)
+        table.add_row(
+            name,
+            iso_time(published.published_ms) if published else "",
+            str(published.description.facts.get("readings", "")) if published else "",
+            ("promoted" if decision.promoted else "rejected") if decision else "",
+            _loss(decision.challenger_loss if decision else None),
+            _loss(decision.champion_loss if decision else None),
+            _mark(catalogue, name),
+        )
+    return table
+
+
+def model_json(settings: Settings, checkpoint_id: str) -> str:
+    """Returns all that is known of a checkpoint, as JSON for people.
+
+    Raises:
+        CheckpointError: the topic does not have it.
+    """
+    catalogue = _catalogue(settings)
+    published, decision = catalogue.published(checkpoint_id), catalogue.decisions.get(checkpoint_id)
+    if published is None and decision is None:
+        raise _unknown(settings, catalogue, checkpoint_id)
+    shown = {
+        "id": checkpoint_id,
+        "serving": _mark(catalogue, checkpoint_id),
+        "published": iso_time(published.published_ms) if published else None,
+        "bytes": published.size if published else None,
+        "description": published.description if published else None,
+        "decision": decision,
+    }
+    return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode()
+
+
+def promote(settings: Settings, checkpoint_id: str) -> str:
+    """The fleet is to serve the checkpoint; returns a sentence that says so.
+
+    Raises:
+        CheckpointError: the topic does not have it, or it forecasts something else than the settings ask for.
+    """
+    catalogue = _catalogue(settings)
+    now = catalogue.serve.checkpoint if catalogue.serve else GENESIS
+    _refuse_unusable(settings, catalogue, checkpoint_id)
+    if now == checkpoint_id:
+        return f"{checkpoint_id} is served already"
+    _write(settings, [_ordered(checkpoint_id, now, "promoted by hand")])
+    return f"{checkpoint_id} is to be served, instead of {now}"
+
+
+def roll_back(settings: Settings) -> str:
+    """The fleet is to serve what it served before; returns a sentence that says so.
+
+    Raises:
+        CheckpointError: nothing was served before, or it cannot be served any more.
+    """
+    catalogue = _catalogue(settings)
+    if catalogue.serve is None:
+        topic = settings.topics.named("models")
+        raise CheckpointError(f"topic {topic}: no checkpoint was ever promoted: there is nothing to go back to")
+    now, before = catalogue.serve.checkpoint, catalogue.serve.previous
+    _refuse_unusable(settings, catalogue, before)
+    _write(settings, [_ordered(before, now, "rolled back by hand")])
+    return f"{before} is to be served again, instead of {now}"
+
+
+def ensure_models_topic(settings: Settings) -> None:
+    """The topic fits, or was made where TOPICS__CREATE says so; raises TopicError where it does not."""
+    with_topics(settings, lambda topics: _ensure(settings, topics, create=settings.topics.create))
+
+
+def publish(settings: Settings, checkpoint: Checkpoint) -> str:
+    """The checkpoint is on the topic, and is to be served where nothing was so far; returns a sentence that says so."""
+    messages, topic = publication(checkpoint), settings.topics.named("models")
+    first = _catalogue(settings).serve is None
+    if first:
+        messages.append(_ordered(checkpoint.id, GENESIS, "the first one that was published"))
+    _write(settings, messages)
+    if first:
+        return f"published to {topic}, and to be served, since nothing was: {checkpoint.id}"
+    return f"published to {topic}, not served before `forecaster models promote {checkpoint.id}`"
+
+
+def _catalogue(settings: Settings) -> Catalogue:
+    def read(topics: Topics) -> Catalogue:
+        _ensure(settings, topics, create=False)
+        with closing(LogReader(connection(settings), topics)) as reader:
+            return read_catalogue(reader, settings.topics.named("models"))
+
+    return with_topics(settings, read)
+
+
+def _ensure(settings: Settings, topics: Topics, *, create: bool) -> None:
+    topics.ensure(settings.topics.input, [models_topic(settings)], create=create)
+
+
+def _write(settings: Settings, messages: list[Message]) -> None:
+    """The records are on the topic; written twice, they say the same."""
+    topic, deadline = settings.topics.named("models"), settings.kafka.connect_deadline / 1000
+    retry(
+        lambda: write_records(connection(settings), topic, messages), f"writing to {topic}", deadline, threading.Event()
+    )
+
+
+def _ordered(checkpoint_id: str, previous: str, reason: str) -> Message:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return serve_message(Serve(checkpoint_id, previous, "operator", at, reason))
+
+
+def _refuse_unusable(settings: Settings, catalogue: Catalogue, checkpoint_id: str) -> None:
+    if checkpoint_id == GENESIS:
+        return
+    published = catalogue.published(checkpoint_id)
+    if published is None:
+        raise _unknown(settings, catalogue, checkpoint_id)
+    refuse_other_network(published.description.network, network_config(settings), f"checkpoint {checkpoint_id}")
+
+
+def _unknown(settings: Settings, catalogue: Catalogue, checkpoint_id: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {checkpoint_id}, topic {settings.topics.named('models')}: {catalogue.why_not(checkpoint_id)}; "
+        "`forecaster models list` shows what there is"
+    )
+
+
+def _serving(catalogue: Catalogue) -> str:
+    serve = catalogue.serve
+    if serve is None:
+        return "nothing is promoted yet: forecasts are made without a network"
+    return f"to be served: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})"
+
+
+def _mark(catalogue: Catalogue, checkpoint_id: str) -> str:
+    serve = catalogue.serve
+    if checkpoint_id in catalogue.faults:
+        return "damaged"
+    if serve is not None and checkpoint_id == serve.checkpoint:
+        return "serving"
+    return "previous" if serve is not None and checkpoint_id == serve.previous else ""
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f"{loss:.5f}"
