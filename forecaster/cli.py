@@ -19,10 +19,12 @@ from forecaster.checks import check_everything, create_topics, topic_table
 from forecaster.configuration import needed_topics, network_config, observation_config, pipeline_config, training_config
 from forecaster.errors import FatalError, ForecasterError
 from forecaster.files import read_files
+from forecaster.learning.schedule import Work
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.logs import configure_logs
 from forecaster.progress import training_progress
 from forecaster.settings import Settings, load_settings
+from forecaster.training_commands import learn_once, read_history
 
 _log = structlog.get_logger()
 commands = typer.Typer(
@@ -34,7 +36,9 @@ commands = typer.Typer(
 models = typer.Typer(no_args_is_help=True)
 commands.add_typer(models, name="models", help="The checkpoints on the models topic, and which of them is served.")
 CheckpointId = Annotated[str, typer.Argument(help="As `forecaster models list` shows it; `none` = no network.")]
-Files = Annotated[list[Path], typer.Argument(help="CSV (gzipped or not) or Parquet: long, wide, or one series a file.")]
+FILES_HELP = "CSV (gzipped or not) or Parquet: long, wide, or one series a file."
+OptionalFiles = Annotated[list[Path] | None, typer.Argument(help=f"{FILES_HELP} None: the history topic.")]
+Files = Annotated[list[Path], typer.Argument(help=FILES_HELP)]
 TimeColumn = Annotated[str, typer.Option(help="Column of the event time; several, comma-separated, spell it together.")]
 
 
@@ -110,16 +114,16 @@ def backtest(
 
 @commands.command()
 def train(
-    files: Files,
+    files: OptionalFiles = None,
     time: TimeColumn = "",
     out: Annotated[Path, typer.Option(help="Folder that the checkpoint's folder is made in.")] = Path("checkpoints"),
     publish: Annotated[bool, typer.Option("--publish", help="Also put it on the models topic.")] = False,  # noqa: FBT002
 ) -> None:
-    """Trains a checkpoint from files by truncated BPTT and prints its folder."""
-    settings = _with_broker() if publish else _without_broker()
+    """Trains a checkpoint by truncated BPTT, from files or else from the history topic, and prints its folder."""
+    settings = _without_broker() if files and not publish else _with_broker()
     if publish:
         model_commands.ensure_models_topic(settings)  # before the long training, not after it
-    history = read_files(files, _columns(time))
+    history = read_files(files, _columns(time)) if files else read_history(settings)
     with training_progress() as progress:
         checkpoint = train_checkpoint(
             history, observation_config(settings), network_config(settings), training_config(settings), progress
@@ -127,6 +131,14 @@ def train(
     typer.echo(write_checkpoint(checkpoint, out))
     if publish:
         typer.echo(model_commands.publish(settings, checkpoint))
+
+
+@commands.command(hidden=True)
+def learn(work: Work, folder: Path) -> None:
+    """One run of the trainer, which begins it and waits for what lies in the folder then."""
+    settings = load_settings()
+    configure_logs(settings.log.level, settings.log.format)
+    learn_once(settings, work, folder)
 
 
 @models.command(name="list")

@@ -1,0 +1,31 @@
+"""Jobs say that it is time, and never block their slot."""
+
+from __future__ import annotations
+
+import pytest
+from daemons import wait_until
+
+from forecaster.errors import UsageError
+from forecaster.learning.schedule import Schedule, Work
+from forecaster.settings import parse_schedule
+
+
+def test_what_fires_is_due_once_however_often_it_fired() -> None:
+    with Schedule({Work.TRAINING: "every 20ms", Work.READOUT: "off"}) as schedule:
+        for _ in range(3):
+            due: set[Work] = set()
+            wait_until(lambda due=due: due.update(schedule.take()) or due, "a job")  # type: ignore[misc]
+            assert due == {Work.TRAINING}
+
+
+def test_a_job_that_is_late_runs_all_the_same_and_once() -> None:
+    with Schedule({Work.TRAINING: "every 1h", Work.READOUT: "cron 0 3 * * *"}) as schedule:
+        jobs = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
+        assert {job.id for job in jobs} == {"training", "readout"}
+        assert all(job.misfire_grace_time is None and job.coalesce and job.max_instances == 1 for job in jobs)
+
+
+@pytest.mark.parametrize("text", ["every", "every 1", "every -1h", "hourly", "cron 0 3 * *", "cron 99 * * * *", ""])
+def test_a_schedule_that_is_none_is_refused_by_name(text: str) -> None:
+    with pytest.raises((UsageError, ValueError), match=r"expected|SCHEDULE"):
+        Schedule({Work.TRAINING: parse_schedule(text)})
