@@ -198,6 +198,19 @@ class _Entry:
         return PackedCheckpoint(self.description, weights)
 
 
+def _checked(entry: _Entry) -> PackedCheckpoint | None:
+    """Returns what is assembled and undamaged; the entry says so where it is damaged."""
+    packed = None if entry.fault else entry.assembled()
+    if packed is None:
+        return None
+    try:
+        refuse_damage(packed, "weights on the topic")
+    except CheckpointError as error:
+        entry.fault = str(error)
+        return None
+    return packed
+
+
 class Catalogue:
     """What the topic holds, learned from its records in their order; pure, and of bounded memory.
 
@@ -314,7 +327,7 @@ class Catalogue:
         if not (entry.sizes or entry.description or entry.fault):
             del self._entries[name]
         self._bound()
-        return self._checked(name, entry)
+        return _checked(entry)
 
     def _describe(self, name: str, entry: _Entry, value: bytes | None) -> None:
         """The entry has the description of the record; none where it is a tombstone or cannot be used."""
@@ -324,24 +337,13 @@ class Catalogue:
         try:
             body = msgspec.json.decode(value)
             chunks = body.pop("chunks", None) if isinstance(body, dict) else None
-            entry.description = described(body, f"checkpoint {name}")
+            entry.description = described(body, "the record")
             entry.chunks = msgspec.convert(chunks, int)
         except (msgspec.DecodeError, CheckpointError) as error:  # a ValidationError is a DecodeError
             entry.description, entry.fault = None, f"its description cannot be used: {error}"
             return
         if entry.description.id != name:
             entry.fault = f"its description is that of {entry.description.id}"
-
-    def _checked(self, name: str, entry: _Entry) -> PackedCheckpoint | None:
-        packed = None if entry.fault else entry.assembled()
-        if packed is None:
-            return None
-        try:
-            refuse_damage(packed, f"checkpoint {name}")
-        except CheckpointError as error:
-            entry.fault = str(error)
-            return None
-        return packed
 
     def _bound(self) -> None:
         """Unfinished checkpoints hold a bounded number of bytes; who has waited longest is dropped first."""

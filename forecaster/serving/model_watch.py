@@ -121,10 +121,8 @@ class ModelWatch:
         if published is None or self._refused.get(checkpoint_id) == published.description.sha256:
             return None
         packed = self._cache.read(checkpoint_id, published.description.sha256)
-        if packed is None:
-            packed = self._read_again(checkpoint_id)
         try:
-            return unpack(packed, f"checkpoint {checkpoint_id}")
+            return unpack(packed or self._read_again(checkpoint_id), f"checkpoint {checkpoint_id}")
         except CheckpointError as error:
             self._refused[checkpoint_id] = published.description.sha256
             self._say(f"checkpoint {checkpoint_id} is not used", str(error))

@@ -1,18 +1,23 @@
-"""`check` and `topics` against a broker."""
+"""Commands against a broker: `check`, `topics`, `models`, `train --publish`."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon
 
 from forecaster.broker.options import Connection
 from forecaster.broker.replay import create_topic
 from forecaster.broker.topics import Topics
+from forecaster.broker.writer import write_records
+from forecaster.core.model import Checkpoint
+from forecaster.models import Decision, decision_message, publication
 
 
 def forecaster(address: str, topic: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -52,10 +57,85 @@ def test_topics_lists_what_is_missing_and_creates_it(broker: str, topic: str) ->
     assert created.returncode == 0
     assert "missing" not in created.stdout
     with closing(Topics(Connection(broker, "test"))) as topics:
-        assert topics.partitions([f"{topic}.forecasts", f"{topic}.dead-letters"]) == {
+        assert topics.partitions([f"{topic}.forecasts", f"{topic}.dead-letters", f"{topic}.models"]) == {
             f"{topic}.forecasts": 2,
             f"{topic}.dead-letters": 2,
+            f"{topic}.models": 1,
         }
+
+
+SMALL = {
+    "SERIES__INTERVAL": "1h",
+    "FORECAST__HORIZON": "4",
+    "NETWORK__CONTEXT": "12",
+    "NETWORK__HIDDEN_SIZE": "16",
+    "TRAINING__TBPTT_STEPS": "8",
+}
+"""What the builders' networks are made for."""
+
+
+def published(address: str, topic: str, name: str, **options: object) -> str:
+    """Id of a checkpoint that is on the models topic."""
+    made = random_checkpoint(pipeline_config(**options))  # type: ignore[arg-type]
+    checkpoint = Checkpoint(name, made.network, made.weights, made.readout, {"readings": 4711})
+    write_records(Connection(address, "test"), f"{topic}.models", publication(checkpoint))
+    return name
+
+
+def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_5(broker: str, topic: str) -> None:
+    def models(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return forecaster(broker, topic, "models", *arguments, **SMALL)
+
+    create_topic(broker, topic, 2)
+    assert models("list").returncode == 4
+    assert forecaster(broker, topic, "topics", "--create").returncode == 0
+    assert "nothing is promoted yet" in models("list").stdout
+    nothing = models("rollback")
+    assert nothing.returncode == 5
+    assert "nothing to go back to" in nothing.stderr
+    first, second = published(broker, topic, "first"), published(broker, topic, "second")
+    other = published(broker, topic, "other", horizon=9)
+    decision = Decision(second, first, True, 0.25, 0.5, 1000, "better", "2025-01-01T00:00:00+00:00")  # noqa: FBT003
+    write_records(Connection(broker, "test"), f"{topic}.models", [decision_message(decision)])
+    assert models("promote", first).returncode == 0
+    assert models("promote", second).stdout.strip() == "second is to be served, instead of first"
+    for name, why in ((other, "FORECASTER_FORECAST__HORIZON"), ("nobody", "not on the topic")):
+        refused = models("promote", name)
+        assert refused.returncode == 5
+        assert why in refused.stderr
+    rows = {line.split()[1]: line for line in models("list").stdout.splitlines() if line.startswith("│")}
+    assert set(rows) == {first, second, other}
+    assert "previous" in rows[first]
+    assert all(part in rows[second] for part in ("serving", "4711", "promoted", "0.25000", "0.50000"))
+    shown = json.loads(models("show", second).stdout)
+    assert (shown["serving"], shown["decision"]["champion"]) == ("serving", first)
+    assert models("rollback").stdout.strip() == "first is to be served again, instead of second"
+
+
+def test_the_first_checkpoint_that_is_trained_and_published_is_served_and_the_next_is_not(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(broker, topic, 1)
+    readings = tmp_path / "pump.csv"
+    rows = [f"pump,{START_MS + hour * HOUR_MS},{hour % 7}\n" for hour in range(100)]
+    readings.write_text("series_id,timestamp,value\n" + "".join(rows))
+    command = ["train", str(readings), "--publish", "--out", str(tmp_path)]
+    trained = forecaster(broker, topic, *command, **SMALL)
+    assert trained.returncode == 0, trained.stderr
+    folder, sentence = trained.stdout.splitlines()
+    assert "to be served, since nothing was" in sentence
+    shown = json.loads(forecaster(broker, topic, "models", "show", Path(folder).name, **SMALL).stdout)
+    assert (shown["serving"], shown["description"]["facts"]["readings"]) == ("serving", 100)
+    again = forecaster(broker, topic, *command, **SMALL)
+    assert "not served before" in again.stdout
+
+
+def test_a_models_topic_of_several_partitions_is_exit_code_4(broker: str, topic: str) -> None:
+    create_topic(broker, topic, 2)
+    create_topic(broker, f"{topic}.models", 2)
+    refused = forecaster(broker, topic, "check")
+    assert refused.returncode == 4
+    assert "it must have 1" in refused.stderr
 
 
 def test_check_without_a_broker_is_exit_code_3() -> None:
