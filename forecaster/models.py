@@ -365,6 +365,7 @@ class Catalogue:
         decision = None if value is None else self._decoded(key, value, Decision)
         if decision is not None:
             self._decisions[name] = decision
+            self.has_drifted = self.has_drifted and decision.work != TRAINING
 
     def _decoded(self, key: str, value: bytes, kind: type[Record]) -> Record | None:
         try:

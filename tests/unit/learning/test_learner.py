@@ -234,5 +234,3 @@ def test_a_new_leader_does_not_train_again_what_another_one_has_just_trained(wor
     world.readings, world.due = 110, {Work.TRAINING}
     heir.iterate()
     assert len(world.children) == 2
-
-
