@@ -41,6 +41,7 @@ class Daemon:
             "TOPICS__INPUT": topic,
             "SERIES__INTERVAL": "1h",
             "FORECAST__HORIZON": "4",
+            "ROLE": "worker",
             **variables,
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}

@@ -34,6 +34,7 @@ from ledger import Ledger
 
 from forecaster.app import TORCH_THREADS, start_worker
 from forecaster.broker.replay import RecordWriter, create_topic
+from forecaster.checkpoints import write_checkpoint
 from forecaster.core.arrays import arrays
 from forecaster.core.model import Model
 from forecaster.serving.worker import Worker
@@ -103,12 +104,15 @@ def blocks(counts: list[int]) -> None:
 
 
 def worker_on(address: str, topic: str, group: str, stack: ExitStack) -> Worker:
-    settings = load_settings(
-        kafka={"bootstrap_servers": address, "group_id": group}, topics={"input": topic}, series={"interval": HOUR_MS}
-    )
     config = pipeline_config(horizon=24, context=96, chain=("range", "hampel"))
-    model = Model(random_checkpoint(config, hidden_size=64))
-    return start_worker(settings, model, threading.Event(), stack)[0]
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    settings = load_settings(
+        kafka={"bootstrap_servers": address, "group_id": group},
+        topics={"input": topic},
+        series={"interval": HOUR_MS},
+        network={"checkpoint": str(write_checkpoint(random_checkpoint(config, hidden_size=64), folder))},
+    )
+    return start_worker(settings, threading.Event(), stack)[0]
 
 
 def restore(address: str, series: int) -> None:

@@ -4,7 +4,8 @@
 
 Both read the same topic in a group of their own, in the same batches, and write as many records of the same bytes, in
 the same transactions. They take turns; the ratio is that of the medians. The bare loop only copies what the worker
-once wrote: what is missing to 1 is what forecasting costs.
+once wrote: what is missing to 1 is what forecasting costs. A second worker that also writes the trainer's history takes
+its turn, too.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,7 +31,8 @@ from kafka.structs import OffsetAndMetadata
 from forecaster.app import TORCH_THREADS, start_worker
 from forecaster.broker.options import Connection
 from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
-from forecaster.core.model import Checkpoint, Model
+from forecaster.checkpoints import write_checkpoint
+from forecaster.core.model import Checkpoint
 from forecaster.core.network import Network, NetworkConfig
 from forecaster.serving import worker as worker_module
 from forecaster.settings import load_settings
@@ -36,12 +41,12 @@ HOUR_MS, START_MS = 3_600_000, 1_735_689_600_000
 Stages = dict[str, float]
 
 
-def untrained_model() -> Model:
-    """The default network with random weights: it costs what a trained one does."""
+def untrained_checkpoint(folder: Path) -> str:
+    """The default network with random weights, which costs what a trained one does, lies in a folder of its own."""
     torch.manual_seed(0)
     config = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
     readout = torch.randn(config.readout_size, 24) * 0.01
-    return Model(Checkpoint("benchmark", config, Network(config).state_dict(), readout, {}))
+    return str(write_checkpoint(Checkpoint("benchmark", config, Network(config).state_dict(), readout, {}), folder))
 
 
 def fill(address: str, topic: str, series: int, ticks: int, partitions: int) -> int:
@@ -68,12 +73,13 @@ def timed(stages: Stages, name: str, call: Callable[..., Any]) -> Callable[..., 
     return wrapped
 
 
-def run_worker(address: str, topic: str, count: int, model: Model) -> tuple[float, Stages]:
+def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history: bool = False) -> tuple[float, Stages]:
     """Seconds from the first record to the last commit, and where they went."""
     settings = load_settings(
         kafka={"bootstrap_servers": address, "group_id": f"worker-{uuid.uuid4().hex}"},
         topics={"input": topic},
         series={"interval": HOUR_MS},
+        network={"checkpoint": checkpoint},
     )
     stages: Stages = {}
     original = worker_module.advance, worker_module.encode_forecasts
@@ -81,14 +87,17 @@ def run_worker(address: str, topic: str, count: int, model: Model) -> tuple[floa
     worker_module.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
     stop = threading.Event()
     with ExitStack() as open_things:
-        worker, _ = start_worker(settings, model, stop, open_things)
+        worker, _ = start_worker(settings, stop, open_things)
         parts = vars(worker)
+        if history:
+            topics = replace(parts["_config"].topics, history=f"{topic}.history")
+            parts["_config"] = replace(parts["_config"], topics=topics)
+            parts["_history"] = timed(stages, "encode history", parts["_history"])
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
         parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
         keeper = parts["_keeper"]
-        keeper.partitions.checkout = timed(stages, "copy rows", keeper.partitions.checkout)
-        keeper.changes = timed(stages, "encode blocks", keeper.changes)
+        keeper.take = timed(stages, "copy rows, encode blocks", keeper.take)
         keeper.committed = timed(stages, "adopt rows", keeper.committed)
         begin = 0.0
         while worker.counters.records < count:
@@ -149,15 +158,17 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     given = arguments.parse_args()
     torch.set_num_threads(TORCH_THREADS)
-    model, topic = untrained_model(), f"throughput-{uuid.uuid4().hex[:8]}"
+    topic, folder = f"throughput-{uuid.uuid4().hex[:8]}", tempfile.TemporaryDirectory()
+    checkpoint = untrained_checkpoint(Path(folder.name))
     count = fill(given.bootstrap, topic, given.series, given.ticks, given.partitions)
     create_topic(given.bootstrap, f"{topic}.bare", given.partitions)
-    run_worker(given.bootstrap, topic, count, model)
+    run_worker(given.bootstrap, topic, count, checkpoint)
     payload = written(given.bootstrap, topic, count, given.partitions)
-    worker, bare, stages = [], [], list[Stages]()
+    worker, learning, bare, stages = [], [], [], list[Stages]()
     for _ in range(given.rounds):
-        seconds, spent = run_worker(given.bootstrap, topic, count, model)
+        seconds, spent = run_worker(given.bootstrap, topic, count, checkpoint)
         worker.append(seconds)
+        learning.append(run_worker(given.bootstrap, topic, count, checkpoint, history=True)[0])
         stages.append(spent)
         bare.append(run_bare(given.bootstrap, topic, count, payload))
     ratio = statistics.median(bare) / statistics.median(worker)
@@ -165,10 +176,13 @@ def main() -> None:
     write(
         f"{count:,} readings of {given.series:,} series, {sum(len(one[1]) for one in payload) / count:.0f} bytes each\n"
     )
-    write(f"worker / bare loop, forecasts per second: {ratio:.3f}\n\nstage                share\n")
+    share = 1.0 - statistics.median(worker) / statistics.median(learning)
+    write(f"worker / bare loop, forecasts per second: {ratio:.3f}\n")
+    write(f"the history topic's share of the throughput: {share:.1%}\n\nstage                      share\n")
     total = sum(sum(spent.values()) for spent in stages)
     for name in sorted(stages[0], key=lambda name: -stages[0][name]):
-        write(f"{name:<20} {sum(spent.get(name, 0.0) for spent in stages) / total:6.1%}\n")
+        write(f"{name:<26} {sum(spent.get(name, 0.0) for spent in stages) / total:6.1%}\n")
+    folder.cleanup()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""The daemon trains itself on its own input and changes to the better network while it forecasts."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from daemons import HOUR_MS, START_MS, Daemon, wait_until
+
+from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.checkpoints import read_checkpoint
+from forecaster.core.model import GENESIS, Model
+from forecaster.core.state import ObservationConfig
+from forecaster.learning.replay import Replay
+from forecaster.files import History
+from forecaster.serving.pipeline import PipelineConfig
+
+SERIES, HORIZON, CONTEXT = 8, 4, 24
+LEARNING = {
+    "ROLE": "both",
+    "NETWORK__HIDDEN_SIZE": "16",
+    "NETWORK__CONTEXT": str(CONTEXT),
+    "TRAINING__MIN_READINGS": "3000",
+    "TRAINING__MIN_NEW_TICKS": "3000",
+    "TRAINING__SCHEDULE": "every 1s",
+    "TRAINING__READOUT_SCHEDULE": "off",
+}
+BEFORE, AFTER = range(400), range(400, 1_000)
+
+
+def value(series: int, hour: int) -> float:
+    """A noisy wave of eight hours; after the change one of five, whose steps go the other way."""
+    dice = np.random.default_rng(series * 100_000 + hour)
+    period = 8 if hour in BEFORE else 5
+    return float(np.sin(2 * np.pi * (hour / period + series / SERIES)) + 0.1 * dice.normal())
+
+
+class Fleet:
+    """Sends hours of all series, and keeps the forecasts that come."""
+
+    def __init__(self, address: str, topic: str) -> None:
+        self._writer = RecordWriter(address, topic)
+        self._reader = RecordReader(address, f"{topic}.forecasts", 1)
+        self.forecasts: dict[str, list[dict]] = defaultdict(list)  # type: ignore[type-arg]
+        self.sent = 0
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def send(self, hours: range) -> None:
+        for hour in hours:
+            for series in range(SERIES):
+                body = {"timestamp": START_MS + hour * HOUR_MS, "value": value(series, hour)}
+                self._writer.send(b"wave-%d" % series, orjson.dumps(body), partition=0)
+                self.sent += 1
+        self._writer.flush()
+
+    def receive(self) -> int:
+        for record in self._reader.poll():
+            body = orjson.loads(record.value or b"")
+            self.forecasts[body["series_id"]].append(body)
+        return sum(map(len, self.forecasts.values()))
+
+    def wait(self) -> None:
+        wait_until(lambda: self.receive() >= self.sent, f"{self.sent} forecasts", 120)
+
+    def serving(self) -> set[str]:
+        """What made the newest forecast of each series."""
+        self.receive()
+        return {forecasts[-1]["checkpoint"] for forecasts in self.forecasts.values()}
+
+
+def frozen_errors(checkpoint: Model, hours: range) -> float:
+    """Mean absolute error over the hours of a network that stays what it is, over all horizons."""
+    pipeline = PipelineConfig(
+        ObservationConfig(HOUR_MS, context=CONTEXT), tuple(range(1, HORIZON + 1)), (0.1, 0.5, 0.9)
+    )
+    count = len(BEFORE) + len(AFTER)
+    hour = np.repeat(np.arange(count), SERIES)
+    history = History(
+        [f"wave-{series}" for series in range(SERIES)],
+        np.tile(np.arange(SERIES), count),
+        START_MS + hour * HOUR_MS,
+        np.array([value(series, one) for one in range(count) for series in range(SERIES)]),
+        np.arange(count * SERIES),
+    )
+    errors = []
+    for first, outputs in Replay(pipeline, history, checkpoint).until(len(history)):  # type: ignore[arg-type]
+        made = np.isin(hour[outputs.scores.reading + first], hours)
+        errors.append(np.abs(outputs.scores.truth[:, None] - outputs.scores.point)[made].ravel())
+    return float(np.nanmean(np.concatenate(errors)))
+
+
+def live_errors(fleet: Fleet, hours: range) -> float:
+    errors = []
+    for name, forecasts in fleet.forecasts.items():
+        series = int(name.split("-")[1])
+        for forecast in forecasts:
+            for stamp, point in zip(forecast["timestamps"], forecast["point"], strict=True):
+                hour = (stamp - START_MS) // HOUR_MS
+                if hour in hours:
+                    errors.append(abs(value(series, hour) - point))
+    return float(np.mean(errors))
+
+
+def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
+    embedded: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(embedded, topic, 1)
+    cache = tmp_path / "cache"
+    with (
+        Daemon(tmp_path, embedded, topic, CACHE__DIRECTORY=str(cache), **LEARNING) as daemon,
+        closing(Fleet(embedded, topic)) as fleet,
+    ):
+        daemon.serving()
+        fleet.send(BEFORE)
+        wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
+        fleet.send(AFTER[:400])
+        wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
+        fleet.send(AFTER[400:])
+        fleet.wait()
+        assert len(fleet.serving()) == 1
+        daemon.send(15)  # type: ignore[arg-type]
+        assert daemon.exit_code() == 0
+        decided = re.findall(r'"outcome": "promoted", "checkpoint": "([^"]+)"', daemon.log)
+    names = [forecast["checkpoint"] for forecast in fleet.forecasts["wave-0"]]
+    changes = [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
+    assert changes == [GENESIS, *decided], "ids change once per promotion"
+    last = AFTER[450:]
+    frozen = frozen_errors(read_checkpoint(cache / decided[0]), last)  # type: ignore[arg-type]
+    assert live_errors(fleet, last) < 0.6 * frozen
+    for forecasts in fleet.forecasts.values():
+        stamps = [forecast["timestamp"] for forecast in forecasts]
+        assert stamps == [START_MS + hour * HOUR_MS for hour in (*BEFORE, *AFTER)], "forecasts never stop"
+
+
+def promotions(daemon: Daemon) -> int:
+    assert daemon.process.poll() is None, daemon.log
+    return daemon.log.count('"outcome": "promoted"')
