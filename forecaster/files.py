@@ -51,11 +51,16 @@ class History:
         """Yields begin and end of parts of about `size` readings; a record is never cut."""
         begin = 0
         while begin < len(self):
-            end = min(begin + size, len(self))
-            while end < len(self) and self.records[end] == self.records[end - 1]:
-                end += 1
+            end = self.record_end(begin + size)
             yield begin, end
             begin = end
+
+    def record_end(self, position: int) -> int:
+        """Returns the first position from there on where no record is cut, at most the end."""
+        end = min(position, len(self))
+        while 0 < end < len(self) and self.records[end] == self.records[end - 1]:
+            end += 1
+        return end
 
     def readings(self, begin: int, end: int) -> Readings:
         """Returns the readings from `begin` up to `end`, as they would come out of the decoder."""
@@ -67,6 +72,22 @@ class History:
         """Returns the first `count` readings."""
         span = slice(0, count)
         return History(self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span])
+
+    def before(self, time_ms: int) -> History:
+        """Returns the readings with stamps before `time_ms`."""
+        return self.first(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")))
+
+    def since(self, time_ms: int) -> History:
+        """Returns the readings with stamps from `time_ms` on."""
+        span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
+        return History(self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span])
+
+    def interval_ms(self) -> int:
+        """Returns the median spacing of the readings of a series; 0 where none has two."""
+        order = np.lexsort((self.timestamp_ms, self.row))
+        steps = np.diff(self.timestamp_ms[order])[np.diff(self.row[order]) == 0]
+        steps = steps[steps > 0]
+        return int(np.median(steps)) if len(steps) else 0
 
     def until(self, share: float) -> int:
         """Returns how many readings lie in the first `share` (0..1) of the span of time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +18,14 @@ class NormalEquations:
     Attributes:
         a: sum of w x x' over the rows with a target, by horizon; (J, P, P).
         b: sum of w x y; (J, P).
+        c: sum of w y y over all of them.
+        count: how many targets that are.
     """
 
     a: Tensor
     b: Tensor
+    c: float = 0.0
+    count: int = 0
 
     @classmethod
     def empty(cls, features: int, horizons: int) -> NormalEquations:
@@ -43,6 +48,8 @@ class NormalEquations:
         root = weight.double().sqrt().unsqueeze(1)
         weighted = x.double() * root
         targets = torch.where(valid, y, 0.0).double() * root
+        self.c += float(targets.square().sum())
+        self.count += int(valid.sum())
         whole = weighted[full]
         self.a += whole.T @ whole
         self.b += (whole.T @ targets[full]).T
@@ -55,7 +62,15 @@ class NormalEquations:
 
     def plus(self, other: NormalEquations) -> NormalEquations:
         """Returns the sums over the rows of both."""
-        return NormalEquations(self.a + other.a, self.b + other.b)
+        return NormalEquations(self.a + other.a, self.b + other.b, self.c + other.c, self.count + other.count)
+
+    def squared_error(self, readout: Tensor) -> float:
+        """Returns the mean over all targets of w (y - x W)^2; NaN where there are none.
+
+        Args:
+            readout: W; (P, J).
+        """
+        return (self.c + self.relative_error(readout)) / self.count if self.count else math.nan
 
     def relative_error(self, readout: Tensor) -> float:
         """Returns the sum of w (y - x W)^2 over all rows and horizons, less that of W = 0.

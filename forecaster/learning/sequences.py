@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from forecaster.core.features import FeatureConfig, StepInputs, assemble, calendar
+from forecaster.core.features import StepInputs, calendar
 from forecaster.core.observation import Observed
-from forecaster.core.tbptt import Chunk
 from forecaster.records import Integers
 
 Singles = NDArray[np.float32]
@@ -45,6 +42,7 @@ class TrainingSequence:
     """T steps of one series without a restart, and what came true on its grid.
 
     Attributes:
+        row: of its series.
         inputs: of each step, but for the context, which the grid holds; (T, ...).
         place: where in the grid each step stands; (T,).
         time_ms: event time of each step; (T,).
@@ -53,6 +51,7 @@ class TrainingSequence:
         truth: raw truths by tick, minus the origin; the same length.
     """
 
+    row: int
     inputs: StepInputs
     place: Integers
     time_ms: Integers
@@ -62,6 +61,31 @@ class TrainingSequence:
 
     def __len__(self) -> int:
         return len(self.place)
+
+    def before(self, time_ms: int) -> TrainingSequence:
+        """Returns the steps whose stamps surely lie before `time_ms`: half an interval after their tick, at most."""
+        count = int(np.searchsorted(self.time_ms, time_ms - self.interval_ms // 2, side="right"))
+        names = [name for name in StepInputs.__slots__ if name != "context"]
+        inputs = replace(self.inputs, **{name: getattr(self.inputs, name)[:count] for name in names})
+        ticks = int(self.place[count - 1]) + 1 if count else 0
+        return replace(
+            self,
+            inputs=inputs,
+            place=self.place[:count],
+            time_ms=self.time_ms[:count],
+            grid=self.grid[:ticks],
+            truth=self.truth[:ticks],
+        )
+
+
+def before(sequences: Sequence[TrainingSequence], time_ms: int) -> list[TrainingSequence]:
+    """Returns what the sequences had been at `time_ms`: every step rests on the readings up to it alone."""
+    return in_order([cut for sequence in sequences if len(cut := sequence.before(time_ms)) >= SHORTEST])
+
+
+def in_order(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    """Returns the longest first; those of one length in the order of their series and time."""
+    return sorted(sequences, key=lambda one: (-len(one), one.row, int(one.time_ms[0])))
 
 
 class SequencesBuilder:
@@ -115,8 +139,9 @@ class SequencesBuilder:
         order = np.argsort(steps.row, kind="stable")
         cuts = np.flatnonzero(steps.restarted[order] | (np.diff(steps.row[order], prepend=-1) != 0))
         parts = np.split(order, cuts[1:])
-        sequences = [self._sequence(steps, part, begins[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
-        return sorted(sequences, key=len, reverse=True)
+        return in_order(
+            [self._sequence(steps, part, begins[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
+        )
 
     def _sequence(self, steps: _Steps, part: Integers, context: Singles) -> TrainingSequence:
         lead = self._context - 1
@@ -136,75 +161,6 @@ class SequencesBuilder:
             gap=steps.gap[part],
             group=steps.group[part],
         )
-        return TrainingSequence(inputs, place, steps.time_ms[part], int(steps.interval_ms[part[0]]), grid, truth)
-
-
-class PaddedBatch:
-    """B sequences side by side, padded at the end to the longest; chunks of it are assembled when asked for.
-
-    Args:
-        sequences: at least one.
-        features: what the network sees.
-        horizons: ticks ahead.
-    """
-
-    def __init__(self, sequences: Sequence[TrainingSequence], features: FeatureConfig, horizons: Sequence[int]) -> None:
-        self._features = features
-        self._horizons = torch.tensor(horizons)
-        self.lengths = torch.tensor([len(sequence) for sequence in sequences])
-        self.place = _pad([sequence.place for sequence in sequences])
-        self.time_ms = _pad([sequence.time_ms for sequence in sequences])
-        self.interval_ms = torch.tensor([sequence.interval_ms for sequence in sequences])
-        self._grid = _pad([sequence.grid for sequence in sequences], fill=np.nan)
-        future = max(horizons)
-        self._truth = _pad([np.pad(one.truth, (0, future), constant_values=np.nan) for one in sequences], fill=np.nan)
-        names = [name for name in StepInputs.__slots__ if name != "context"]
-        self._inputs = {name: _pad([getattr(one.inputs, name) for one in sequences]) for name in names}
-        mean = [float(one.inputs.scale.mean()) for one in sequences]
-        self._mean_scale = torch.tensor(mean)
-
-    def __len__(self) -> int:
-        """B."""
-        return len(self.lengths)
-
-    @property
-    def steps(self) -> int:
-        """T, of the longest."""
-        return len(self.place)
-
-    def chunk(self, begin: int, end: int) -> Chunk:
-        """Returns the steps from `begin` up to `end`, where a sequence has them."""
-        span = slice(begin, min(end, self.steps))
-        place = self.place[span]
-        series = torch.arange(len(self)).unsqueeze(-1)
-        back = (place.unsqueeze(-1) - torch.arange(self._features.context)).clamp(min=0)
-        context = self._grid[back, series]
-        inputs = StepInputs(context=context, **{name: values[span] for name, values in self._inputs.items()})
-        u, q = assemble(self._features, inputs)
-        ahead = (place.unsqueeze(-1) + self._horizons).clamp(max=len(self._truth) - 1)
-        target = (self._truth[ahead, series] - inputs.last.unsqueeze(-1)) / inputs.scale.unsqueeze(-1)
-        real = torch.arange(span.start, span.stop).unsqueeze(-1) < self.lengths
-        target[~(real & (inputs.scale > 0))] = torch.nan
-        return Chunk(u, q, target, (self.lengths - begin).clamp(0, len(place)))
-
-    def target_ms(self, begin: int, end: int) -> Tensor:
-        """Returns the event times of the targets of a chunk; (T, B, J)."""
-        ahead = self.interval_ms.unsqueeze(-1) * self._horizons
-        return self.time_ms[begin:end].unsqueeze(-1) + ahead
-
-    def weight(self, begin: int, end: int) -> Tensor:
-        """Returns how much the squared error of a step counts in the units of its series; (T, B)."""
-        relative = self._inputs["scale"][begin:end] / self._mean_scale.clamp(min=torch.finfo(torch.float32).tiny)
-        return relative.square().clamp(max=MAX_WEIGHT)
-
-
-MAX_WEIGHT = 16.0
-
-
-def _pad(columns: Sequence[NDArray[np.generic]], fill: float = 0.0) -> Tensor:
-    """Returns (longest, B, ...)."""
-    longest = max(len(column) for column in columns)
-    padded = np.full((longest, len(columns), *columns[0].shape[1:]), fill, columns[0].dtype)
-    for series, column in enumerate(columns):
-        padded[: len(column), series] = column
-    return torch.from_numpy(padded)
+        return TrainingSequence(
+            int(steps.row[part[0]]), inputs, place, steps.time_ms[part], int(steps.interval_ms[part[0]]), grid, truth
+        )

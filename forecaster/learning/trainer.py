@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from forecaster.core.network import Dropout, Network, NetworkConfig, centre
-from forecaster.core.readout import NormalEquations
-from forecaster.core.tbptt import TARGET_CLIP, losses, unroll
+from forecaster.core.model import Checkpoint
+from forecaster.core.network import Dropout, Network, NetworkConfig
+from forecaster.core.tbptt import losses, unroll
 from forecaster.errors import UsageError
-from forecaster.learning.sequences import PaddedBatch, TrainingSequence
+from forecaster.learning.augmentation import AugmentationConfig, augmented
+from forecaster.learning.batches import PaddedBatch, padded
+from forecaster.learning.sequences import TrainingSequence
+from forecaster.learning.solving import best_ridge, calibrate, normal_equations
+
+WARM_PASSES = 4
+WARM_LEARNING_RATE = 3e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +39,11 @@ class TrainingConfig:
         l1: weight of the sum of absolute weights in the loss.
         l2: AdamW's decoupled weight decay.
         clip_norm: gradients longer than this are shortened to it.
-        held_out: share of the time, at its end, that early stopping and the intervals are judged on.
+        held_out: share of the time that is trained on, at its end, that early stopping and the intervals are judged on.
+        promotion: share of all the time, at its end, that promotion is judged on, where there is a champion.
         batch: sequences side by side, at most.
-        seed: of weights and dropout.
+        seed: of weights, dropout and augmentation.
+        augmentation: how the inputs are disturbed while fitting.
     """
 
     tbptt_steps: int = 48
@@ -50,8 +58,19 @@ class TrainingConfig:
     l2: float = 0.1
     clip_norm: float = 1.0
     held_out: float = 0.15
+    promotion: float = 0.1
     batch: int = 256
     seed: int = 0
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+    def warm(self) -> TrainingConfig:
+        """Returns how a body is trained that was trained before: briefly, and gently."""
+        return replace(
+            self,
+            passes=min(self.passes, WARM_PASSES),
+            patience=min(self.patience, WARM_PASSES),
+            learning_rate=min(self.learning_rate, WARM_LEARNING_RATE),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,92 +84,129 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Weights of the body and readout (P + Z, J), the losses by pass, and the pass whose weights these are."""
+    """What training made.
+
+    Attributes:
+        weights: of the body.
+        readout: (P + Z, J).
+        losses: on the early-stopping stretch, by pass.
+        best_pass: the pass whose weights these are.
+        warm: it began with the weights of the champion.
+    """
 
     weights: dict[str, Tensor]
     readout: Tensor
     losses: list[float]
     best_pass: int
+    warm: bool
 
 
 EMA = 0.99
 """Weights that serve are an exponential mean of those that training went through."""
-RIDGES_LINEAR = (5.0, 50.0, 500.0, 5_000.0)
-RIDGES_BODY = (20.0, 200.0, 2_000.0, 20_000.0, 1e6)
-"""Where several do equally well, the first ones are taken."""
+WARM_UP_CHUNKS = 4
+"""Hidden states are carried into the held-out stretch from so many chunks before it."""
 
 
 class Trainer:
-    """Trains one network on one set of sequences."""
+    """Trains one network on one set of sequences.
 
-    def __init__(self, network: NetworkConfig, config: TrainingConfig, sequences: Sequence[TrainingSequence]) -> None:
-        """Raises UsageError where the sequences hold nothing to learn from."""
+    Args:
+        network: what the body looks like.
+        config: how it is trained.
+        sequences: the longest first.
+        early_stopping_ms: targets from here on are not fitted.
+        start: the champion: where its network looks the same, training begins with its weights and is brief.
+
+    Raises:
+        UsageError: the sequences hold nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        network: NetworkConfig,
+        config: TrainingConfig,
+        sequences: Sequence[TrainingSequence],
+        early_stopping_ms: int,
+        start: Checkpoint | None = None,
+    ) -> None:
         if not sequences:
             raise UsageError("nothing to train on: no series has two readings in a row")
-        self._config = config
-        self._generator = torch.Generator().manual_seed(config.seed)
+        self.warm = start is not None and start.network == network
+        self._config = config.warm() if self.warm else config
+        self._dropout = torch.Generator().manual_seed(config.seed)
+        self._disturbance = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self._network = Network(network)
         self._readout = nn.Parameter(torch.zeros(network.readout_size, len(network.horizons)))
+        if start is not None and self.warm:
+            self._begin_with(start)
         self._levels = torch.tensor(network.quantile_levels)
-        self._batches = [
-            PaddedBatch(sequences[begin : begin + config.batch], network.features, network.horizons)
-            for begin in range(0, len(sequences), config.batch)
-        ]
-        first = min(int(sequence.time_ms[0]) for sequence in sequences)
-        last = max(int(sequence.time_ms[-1]) for sequence in sequences)
-        self._split_ms = last - config.held_out * (last - first)
-        if not any((target == target).any() for target, _ in self._targets(held_out=False)):
+        self._batches = padded(sequences, network, config.batch)
+        self._split_ms = early_stopping_ms
+        if not self._has_targets():
             raise UsageError("nothing to train on: no reading comes true within the horizons")
+        self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
     def train(self, progress: Callable[[Progress], None] = lambda _: None) -> Trained:
         """Returns the weights that did best on the held-out stretch, with a solved readout and calibrated quantiles."""
         config = self._config
-        parameters = [*self._network.parameters(), self._readout]
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.l2)
         both = _Both(self._network, self._readout)
         average = _Average(both)
         history: list[float] = []
         best, best_pass = _copy(average.both), 0
-        chunks = sum(math.ceil(batch.steps / config.tbptt_steps) for batch in self._batches)
-        for number in range(config.passes):
-            for chunk in self._fit_pass(optimizer, number, chunks):
-                average.update(both)
-                done = number * chunks + chunk
-                progress(Progress(done, config.passes * chunks, history[-1] if history else math.nan))
+        total = config.passes * self._chunks
+        for done in self.updates():
+            average.update(both)
+            progress(Progress(done, total, history[-1] if history else math.nan))
+            if done % self._chunks:
+                continue
+            number = len(history)
             history.append(self._held_out_loss(average.both))
             if history[-1] <= min(history):
                 best, best_pass = _copy(average.both), number
             elif number - best_pass >= config.patience:
                 break
         self._network.load_state_dict(best)
-        fitting, held_out = self._normal_equations()
-        ridge = self._best_ridge(fitting, held_out)
-        self._calibrate(fitting.solve(ridge))
-        return Trained(_copy(self._network), fitting.plus(held_out).solve(ridge), history, best_pass)
+        readout = self._solve()
+        return Trained(_copy(self._network), readout, history, best_pass, self.warm)
 
-    def _fit_pass(self, optimizer: torch.optim.Optimizer, number: int, chunks: int) -> Iterator[int]:
-        """Yields after every update how many chunks of this pass are done."""
+    def updates(self) -> Iterator[int]:
+        """Yields after every update of the weights how many chunks are done, pass after pass."""
         config, done = self._config, 0
-        rates = (config.dropout, config.dropout_recurrent, config.dropout_head)
-        dropout = Dropout(self._generator, *rates)
-        for batch in self._batches:
-            state = torch.zeros(len(batch), self._network.state_size)
-            for begin in range(0, batch.steps, config.tbptt_steps):
-                end = begin + config.tbptt_steps
-                self._set_rate(optimizer, (number * chunks + done) / (config.passes * chunks))
-                chunk = batch.chunk(begin, end)
-                target = torch.where(batch.target_ms(begin, end) < self._split_ms, chunk.target, torch.nan)
-                unrolled = unroll(self._network, self._readout, chunk, state, dropout)
-                state = unrolled.state
-                loss = losses(self._network, unrolled, target, self._levels) + self._l1()
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_([*self._network.parameters(), self._readout], config.clip_norm)
-                optimizer.step()
-                done += 1
-                yield done
+        parameters = [*self._network.parameters(), self._readout]
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.l2, fused=True)
+        dropout = Dropout(self._dropout, config.dropout, config.dropout_recurrent, config.dropout_head)
+        for _ in range(config.passes):
+            for clean in self._batches:
+                batch = augmented(config.augmentation, clean, self._disturbance)
+                state = torch.zeros(len(batch), self._network.state_size)
+                for begin in self._fitting_chunks(batch):
+                    end = begin + config.tbptt_steps
+                    chunk = batch.chunk(begin, end)
+                    self._set_rate(optimizer, done / (config.passes * self._chunks))
+                    target = torch.where(batch.target_ms(begin, end) < self._split_ms, chunk.target, torch.nan)
+                    unrolled = unroll(self._network, self._readout, chunk, state, dropout)
+                    state = unrolled.state
+                    loss = losses(self._network, unrolled, target, self._levels) + self._l1()
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+                    optimizer.step()
+                    done += 1
+                    yield done
+
+    def _fitting_chunks(self, batch: PaddedBatch) -> range:
+        """Returns where the chunks begin up to the last one with a step of the fitting stretch."""
+        early = (batch.real(0, batch.steps) & (batch.time_ms < self._split_ms)).any(dim=1).nonzero()
+        return range(0, int(early[-1]) + 1 if len(early) else 0, self._config.tbptt_steps)
+
+    def _begin_with(self, champion: Checkpoint) -> None:
+        """Weights and readout are the champion's; its calibration belongs to its own errors."""
+        self._network.load_state_dict(dict(champion.weights))
+        with torch.no_grad():
+            self._network.quantiles.calibration.zero_()
+            self._readout.copy_(champion.readout)
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, share: float) -> None:
         """Cosine annealing (Loshchilov and Hutter, 2017)."""
@@ -169,7 +225,7 @@ class Trainer:
         total, count = 0.0, 0
         for batch in self._batches:
             state = torch.zeros(len(batch), self._network.state_size)
-            for begin in range(0, batch.steps, self._config.tbptt_steps):
+            for begin in self._held_out_chunks(batch):
                 end = begin + self._config.tbptt_steps
                 chunk = batch.chunk(begin, end)
                 unrolled = unroll(model.network, model.readout, chunk, state)
@@ -181,85 +237,27 @@ class Trainer:
                 count += known
         return total / count if count else math.inf
 
-    @torch.no_grad()
-    def _normal_equations(self) -> tuple[NormalEquations, NormalEquations]:
-        """Returns the readout's normal equations of the fitting stretch and of the held-out one."""
-        config = self._network.config
-        size = config.readout_size, len(config.horizons)
-        fitting, held_out = NormalEquations.empty(*size), NormalEquations.empty(*size)
-        for rows in self._rows():
-            features = torch.cat([rows.q, rows.z], dim=-1)
-            target = rows.target.clamp(-TARGET_CLIP, TARGET_CLIP) - self._network.base(rows.z)
-            is_early = rows.target_ms < self._split_ms
-            fitting.add(features, torch.where(is_early, target, torch.nan), rows.weight)
-            held_out.add(features, torch.where(is_early, torch.nan, target), rows.weight)
-        return fitting, held_out
+    def _held_out_chunks(self, batch: PaddedBatch) -> range:
+        """Returns where the chunks begin from a warm-up before the first step of the held-out stretch on."""
+        late = (batch.time_ms >= self._split_ms).any(dim=1).nonzero()
+        steps = self._config.tbptt_steps
+        first = max(0, int(late[0]) // steps - WARM_UP_CHUNKS) if len(late) else math.ceil(batch.steps / steps)
+        return range(first * steps, batch.steps, steps)
 
-    def _best_ridge(self, fitting: NormalEquations, held_out: NormalEquations) -> Tensor:
-        """Returns the ridge whose readout of the fitting stretch does best on the held-out one; (P + Z,).
+    def _solve(self) -> Tensor:
+        """Returns the readout of everything; the quantiles are calibrated with that of the fitting stretch alone."""
+        steps = self._config.tbptt_steps
+        fitting, held_out = normal_equations(self._network, self._batches, [self._split_ms], steps)
+        ridge = best_ridge(self._network.config, fitting, held_out)
+        calibrate(self._network, self._batches, fitting.solve(ridge), self._split_ms, steps)
+        return fitting.plus(held_out).solve(ridge)
 
-        The body was trained on the fitting stretch, so that its features look better there than they are.
-        """
-        config = self._network.config
-
-        def ridge(linear: float, body: float) -> Tensor:
-            return torch.cat(
-                [torch.full((config.features.readout_size,), linear), torch.full((config.hidden_size,), body)]
-            )
-
-        candidates = [ridge(*pair) for pair in itertools.product(RIDGES_LINEAR, RIDGES_BODY)]
-        return min(candidates, key=lambda candidate: held_out.relative_error(fitting.solve(candidate)))
-
-    @torch.no_grad()
-    def _calibrate(self, readout: Tensor) -> None:
-        """Each quantile of the held-out stretch lies so high that its share of truths is below it."""
-        residuals: list[Tensor] = []
-        for rows in self._rows():
-            target = torch.where((rows.time_ms >= self._split_ms).unsqueeze(-1), rows.target, torch.nan)
-            middle = centre(self._network.base(rows.z), readout, rows.q, rows.z)
-            residuals.append((target - middle).unsqueeze(-2) - self._network.offsets(rows.z))
-        below = torch.cat(residuals)
-        if torch.isnan(below).all(dim=0).any():
-            return
-        for number, level in enumerate(self._levels):
-            self._network.quantiles.calibration[number] = torch.nanquantile(below[:, number], level, dim=0)
-
-    def _rows(self) -> Iterator[_Rows]:
-        """Yields the real steps of every chunk, flat, without dropout."""
-        for batch in self._batches:
-            state = torch.zeros(len(batch), self._network.state_size)
-            for begin in range(0, batch.steps, self._config.tbptt_steps):
-                end = begin + self._config.tbptt_steps
-                chunk = batch.chunk(begin, end)
-                z, state = self._network.unroll(chunk.u, state, lengths=chunk.lengths)
-                real = torch.arange(len(chunk.u)).unsqueeze(-1) < chunk.lengths
-                yield _Rows(
-                    z[real],
-                    chunk.q[real],
-                    chunk.target[real],
-                    batch.target_ms(begin, end)[real],
-                    batch.time_ms[begin:end][real],
-                    batch.weight(begin, end)[real],
-                )
-
-    def _targets(self, *, held_out: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self._batches:
-            for begin in range(0, batch.steps, self._config.tbptt_steps):
-                end = begin + self._config.tbptt_steps
-                chosen = (batch.target_ms(begin, end) >= self._split_ms) == held_out
-                yield torch.where(chosen, batch.chunk(begin, end).target, torch.nan), chosen
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """N steps: features, targets and their times (N, J), event times and weights (N,)."""
-
-    z: Tensor
-    q: Tensor
-    target: Tensor
-    target_ms: Tensor
-    time_ms: Tensor
-    weight: Tensor
+    def _has_targets(self) -> bool:
+        return any(
+            bool((~torch.isnan(chunk.target) & (batch.target_ms(begin, end) < self._split_ms)).any())
+            for batch in self._batches
+            for begin, end, chunk in batch.chunks(self._config.tbptt_steps)
+        )
 
 
 class _Both(nn.Module):
@@ -276,14 +274,18 @@ class _Average:
 
     def __init__(self, both: _Both) -> None:
         self.both = copy.deepcopy(both)
+        self._mean = get_ema_multi_avg_fn(EMA)  # type: ignore[no-untyped-call]
         self._updated = False
 
     @torch.no_grad()
     def update(self, both: _Both) -> None:
         """The mean includes these weights."""
-        share = 1.0 - EMA if self._updated else 1.0
-        for mean, weight in zip(self.both.parameters(), both.parameters(), strict=True):
-            mean.lerp_(weight, share)
+        means, weights = list(self.both.parameters()), list(both.parameters())
+        if self._updated:
+            self._mean(means, weights, 0)
+        else:
+            for mean, weight in zip(means, weights, strict=True):
+                mean.copy_(weight)
         self._updated = True
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,14 @@ from forecaster.core.observation import Wave, observe, waves
 from forecaster.core.state import InputState, ObservationConfig
 from forecaster.core.timeline import TimelineState
 from forecaster.files import History
-from forecaster.learning.sequences import SequencesBuilder, TrainingSequence
+from forecaster.learning.sequences import SequencesBuilder, TrainingSequence, before
+from forecaster.learning.stretches import stretches
 from forecaster.learning.trainer import Progress, Trainer, TrainingConfig
 
 SLICE = 20_000
 """Readings that are observed at a time."""
+SEEN_UNTIL = "seen_until_ms"
+"""The fact that says up to when a checkpoint, its readout included, has learned."""
 
 
 def new_checkpoint_id(now: datetime | None = None) -> str:
@@ -36,24 +40,79 @@ def train_checkpoint(
     network: NetworkConfig,
     config: TrainingConfig,
     progress: Callable[[Progress], None] = lambda _: None,
+    start: Checkpoint | None = None,
 ) -> Checkpoint:
     """Returns a checkpoint trained on all of the history.
+
+    Args:
+        history: what to learn from.
+        observation: what shapes the inputs.
+        network: what the body looks like.
+        config: how it is trained.
+        progress: is told after every update.
+        start: the champion, whose weights training begins with where its network looks the same.
 
     Raises:
         UsageError: the history holds nothing to learn from.
     """
-    trained = Trainer(network, config, training_sequences(history, observation)).train(progress)
+    return train(observed(history, observation), network, config, progress, start)
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """A history, what shapes its inputs, and the steps that serving would have made of it."""
+
+    history: History
+    observation: ObservationConfig
+    sequences: list[TrainingSequence]
+
+    def before(self, time_ms: int) -> Lessons:
+        """Returns what was known at `time_ms`: readings from then on do not exist."""
+        return Lessons(self.history.before(time_ms), self.observation, before(self.sequences, time_ms))
+
+
+def observed(history: History, observation: ObservationConfig) -> Lessons:
+    """Returns the history's lessons."""
+    return Lessons(history, observation, training_sequences(history, observation))
+
+
+def train(
+    lessons: Lessons,
+    network: NetworkConfig,
+    config: TrainingConfig,
+    progress: Callable[[Progress], None] = lambda _: None,
+    start: Checkpoint | None = None,
+) -> Checkpoint:
+    """Returns a checkpoint trained on all of the lessons; see `train_checkpoint`."""
+    history = lessons.history
+    cuts = stretches(history, config.held_out, 0.0)
+    trainer = Trainer(network, config, lessons.sequences, cuts.early_stopping_ms, start)
+    trained = trainer.train(progress)
     facts = {
         "software": forecaster.__version__,
         "readings": len(history),
         "series": len(history.series_ids),
+        SEEN_UNTIL: cuts.end_ms,
+        "start": _start(start, warm=trained.warm),
         "passes": len(trained.losses),
         "best_pass": trained.best_pass + 1,
         "held_out_losses": [round(loss, 5) for loss in trained.losses],
-        "training": asdict(config),
-        "observation": {"interval_ms": observation.interval_ms, "denoise": list(observation.denoise.chain)},
+        "training": asdict(config.warm() if trained.warm else config),
+        "observation": {
+            "interval_ms": lessons.observation.interval_ms,
+            "denoise": list(lessons.observation.denoise.chain),
+        },
     }
     return Checkpoint(new_checkpoint_id(), network, trained.weights, trained.readout, facts)
+
+
+def _start(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
+    """Returns what the facts say of where training began."""
+    if champion is None:
+        return {"from": "scratch"}
+    if warm:
+        return {"from": champion.id}
+    return {"from": "scratch", "why": f"the network of {champion.id} looks different"}
 
 
 def training_sequences(history: History, observation: ObservationConfig) -> list[TrainingSequence]:

@@ -185,6 +185,10 @@ OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
 SHORT = TrainingConfig(passes=3)
 
 
+def trainer(network: NetworkConfig, config: TrainingConfig) -> Trainer:
+    return Trainer(network, config, training_sequences(history(), OBSERVATION), START_MS + 340 * HOUR_MS)
+
+
 def test_a_fixed_seed_gives_the_same_checkpoint_twice() -> None:
     first, second = (train_checkpoint(history(), OBSERVATION, config(), SHORT) for _ in range(2))
     torch.testing.assert_close(first.readout, second.readout, rtol=0, atol=0)
@@ -196,22 +200,18 @@ def test_a_fixed_seed_gives_the_same_checkpoint_twice() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_lowers_the_held_out_loss(cell: str) -> None:
-    sequences = training_sequences(history(), OBSERVATION)
-    trained = Trainer(config(cell), TrainingConfig(passes=8, dropout=0.1), sequences).train()
+    trained = trainer(config(cell), TrainingConfig(passes=8, dropout=0.1)).train()
     assert trained.losses[-1] < 0.8 * trained.losses[0]
 
 
 def test_early_stopping_keeps_the_best_pass() -> None:
-    sequences = training_sequences(history(), OBSERVATION)
-    trained = Trainer(config(), TrainingConfig(passes=12, patience=2), sequences).train()
+    trained = trainer(config(), TrainingConfig(passes=12, patience=2)).train()
     assert trained.losses[trained.best_pass] == min(trained.losses)
 
 
 def test_l1_and_l2_shrink_the_weights() -> None:
-    sequences = training_sequences(history(), OBSERVATION)
-
     def size(**options: float) -> float:
-        weights = Trainer(config(), TrainingConfig(passes=15, patience=15, **options), sequences).train().weights  # type: ignore[arg-type]
+        weights = trainer(config(), TrainingConfig(passes=15, patience=15, **options)).train().weights  # type: ignore[arg-type]
         return float(sum(weight.abs().sum() for name, weight in weights.items() if "weight" in name))
 
     free = size(l1=0.0, l2=0.0)
@@ -241,7 +241,7 @@ def test_series_of_unequal_length_train_together() -> None:
     both = History(both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.records)
     sequences = training_sequences(both, OBSERVATION)
     assert [len(sequence) for sequence in sequences] == [300, 60]
-    assert np.isfinite(Trainer(config(), SHORT, sequences).train().losses).all()
+    assert np.isfinite(Trainer(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).train().losses).all()
 
 
 def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -> None:
