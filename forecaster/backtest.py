@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
-from forecaster.core.model import Model
+from forecaster.core.model import GENESIS, Model
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import UsageError
 from forecaster.evaluation import NAMES, Evaluator, Report
@@ -26,9 +26,10 @@ from forecaster.files import History
 from forecaster.learning.trainer import Progress, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.records import Floats, Outcome
-from forecaster.serving.partition import KeepConfig, Partition
+from forecaster.serving.keeping import KeepConfig
+from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
-from forecaster.serving.pipeline import GENESIS, Batch, PipelineConfig, advance
+from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 
 BATCH = 2_000
 SHOWN_HORIZONS = 4
@@ -70,13 +71,13 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Re
     evaluator = Evaluator(
         history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
     )
-    partitions = Partitions(KeepConfig(plan.pipeline.shape(model)))
+    partitions = Partitions(KeepConfig(plan.pipeline.shape(0 if model is None else model.state_size)))
     partitions.open(Partition(0, partitions.config))
     outcomes: Counter[str] = Counter()
     for first, last in history.spans(BATCH):
         readings = history.readings(first, last)
         checkout = partitions.checkout(readings, np.zeros(len(readings), np.int64))
-        outputs = advance(plan.pipeline, model, checkout.state, Batch(readings, checkout.row))
+        outputs = advance(plan.pipeline, [model], checkout.state, Batch.of_one_model(readings, checkout.row))
         partitions.adopt(checkout, {0: last}, [0])
         outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
         evaluator.add(first, outputs)

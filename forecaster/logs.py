@@ -37,4 +37,5 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"]) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # it tells of every job
     logging.getLogger("kafka").setLevel(logging.DEBUG if level == "DEBUG" else logging.ERROR)

@@ -40,7 +40,7 @@ def learn_once(settings: Settings, work: Work, folder: Path) -> None:
         work: a new body, or a new readout.
         folder: holds the champion, where there is one, and takes the result.
     """
-    end_with_parent(sys.stdin.buffer)
+    end_with_parent(sys.stdin.fileno())
     torch.set_num_threads(1 if settings.role == "both" else os.cpu_count() or 1)
     champion = read_checkpoint(next((folder / CHAMPION).iterdir())) if (folder / CHAMPION).is_dir() else None
     config = LessonConfig(pipeline_config(settings), network_config(settings), training_config(settings))

@@ -204,6 +204,7 @@ class Learner:
         self._running = None
         if ended != Ended.WELL:
             self.counters[f"{running.work}_{ended}"] += 1
+            self._known.at[running.work] = self._known.readings - self._config.rules.min_new_ticks  # again when due
             _log.error(
                 "trainer's child did not end well",
                 work=running.work.value,

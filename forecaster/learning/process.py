@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
 
 KILL_SECONDS = 10.0
 NICENESS = 10
@@ -70,12 +69,12 @@ class ChildProcess:
         return self._log.read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()
 
 
-def end_with_parent(pipe: IO[bytes]) -> None:
-    """This process gives way to others, and ends as soon as the other end of its pipe is closed."""
+def end_with_parent(pipe: int) -> None:
+    """This process gives way to others, and ends as soon as the other end of its pipe, a descriptor, is closed."""
     os.nice(NICENESS)
 
     def wait() -> None:
-        while pipe.read(4_096):
+        while os.read(pipe, 4_096):  # not through a file object, whose lock would be in the way of a clean end
             pass
         os._exit(1)  # nobody wants the result
 

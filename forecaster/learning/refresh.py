@@ -82,11 +82,6 @@ def resolved(lessons: Lessons, champion: Checkpoint) -> Checkpoint:
     return body.solved([early, chosen], best_ridge(champion.network, early, chosen), {})
 
 
-def body_of(checkpoint_id: str) -> str:
-    """Returns the body's id: `<body>` or `<body>.<n>` names a checkpoint."""
-    return checkpoint_id.partition(".")[0]
-
-
 def next_readout_id(checkpoint_id: str) -> str:
     """Returns `<body>.<n + 1>`; a body's first readout has no n."""
     body, _, number = checkpoint_id.partition(".")

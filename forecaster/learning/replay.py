@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from forecaster.core.model import Checkpoint, Model
-from forecaster.core.rewarm import rewarm
+from forecaster.core.model import GENESIS, Checkpoint, Model
 from forecaster.core.state import SeriesState
 from forecaster.files import History
-from forecaster.learning.refresh import body_of
 from forecaster.records import Outputs
-from forecaster.serving.pipeline import GENESIS, Batch, PipelineConfig, advance
+from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 
 SLICE = 2_000
 """Readings that are served at a time."""
@@ -30,9 +28,10 @@ class Replay:
     def __init__(self, pipeline: PipelineConfig, history: History, checkpoint: Checkpoint | None) -> None:
         self._pipeline = pipeline
         self._history = history
-        self._groups = _groups(history)
         self._model = None if checkpoint is None else Model(checkpoint)
-        self._state: SeriesState = pipeline.shape(self._model).empty(len(history.series_ids))
+        self._state: SeriesState = pipeline.shape(0 if self._model is None else self._model.state_size).empty(
+            len(history.series_ids)
+        )
         self._position = 0
 
     @property
@@ -50,23 +49,11 @@ class Replay:
 
     def swap(self, checkpoint: Checkpoint) -> None:
         """The checkpoint serves from the next reading on; hidden states stay where they are of the same body."""
-        same = body_of(self.checkpoint) == body_of(checkpoint.id)
         self._model = Model(checkpoint)
-        if not same:
-            self._state.hidden = np.zeros((len(self._state), self._model.state_size), np.float32)
-            rewarm(self._model, self._state, self._groups)
+        missing = self._model.state_size - self._state.hidden.shape[1]
+        if missing > 0:
+            self._state.hidden = np.pad(self._state.hidden, ((0, 0), (0, missing)))
 
     def _serve(self, first: int, last: int) -> Outputs:
-        batch = Batch(self._history.readings(first, last), self._history.row[first:last])
-        return advance(self._pipeline, self._model, self._state, batch)
-
-
-def _groups(history: History) -> list[str]:
-    """Returns the group of each series: the first series that has come in one record with it."""
-    begins = np.flatnonzero(np.diff(history.records, prepend=-1))
-    leader = np.arange(len(history.series_ids))
-    if len(begins):
-        lowest = np.minimum.reduceat(history.row, begins)
-        of_record = np.repeat(lowest, np.diff(begins, append=len(history)))
-        np.minimum.at(leader, history.row, of_record)
-    return [history.series_ids[row] for row in leader.tolist()]
+        batch = Batch.of_one_model(self._history.readings(first, last), self._history.row[first:last])
+        return advance(self._pipeline, [self._model], self._state, batch)

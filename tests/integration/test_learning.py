@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-import threading
+import signal
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import orjson
-import pytest
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 
 from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
 from forecaster.checkpoints import read_checkpoint
 from forecaster.core.model import GENESIS, Model
 from forecaster.core.state import ObservationConfig
-from forecaster.learning.replay import Replay
 from forecaster.files import History
+from forecaster.learning.replay import Replay
 from forecaster.serving.pipeline import PipelineConfig
 
 SERIES, HORIZON, CONTEXT = 8, 4, 24
@@ -115,19 +114,16 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
 ) -> None:
     create_topic(embedded, topic, 1)
     cache = tmp_path / "cache"
-    with (
-        Daemon(tmp_path, embedded, topic, CACHE__DIRECTORY=str(cache), **LEARNING) as daemon,
-        closing(Fleet(embedded, topic)) as fleet,
-    ):
+    with Daemon(tmp_path, embedded, topic, CACHE__DIRECTORY=str(cache), **LEARNING) as daemon:
         daemon.serving()
-        fleet.send(BEFORE)
-        wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
-        fleet.send(AFTER[:400])
-        wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
-        fleet.send(AFTER[400:])
-        fleet.wait()
-        assert len(fleet.serving()) == 1
-        daemon.send(15)  # type: ignore[arg-type]
+        with closing(Fleet(embedded, topic)) as fleet:
+            fleet.send(BEFORE)
+            wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
+            fleet.send(AFTER[:400])
+            wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
+            fleet.send(AFTER[400:])
+            fleet.wait()
+        daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
         decided = re.findall(r'"outcome": "promoted", "checkpoint": "([^"]+)"', daemon.log)
     names = [forecast["checkpoint"] for forecast in fleet.forecasts["wave-0"]]

@@ -14,7 +14,7 @@ from forecaster.learning.process import ChildProcess, Ended
 SLEEPER = """
 import sys, threading
 from forecaster.learning.process import end_with_parent
-end_with_parent(sys.stdin.buffer)
+end_with_parent(sys.stdin.fileno())
 print("asleep", flush=True)
 threading.Event().wait()
 """

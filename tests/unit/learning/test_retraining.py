@@ -20,7 +20,7 @@ from forecaster.learning.augmentation import AugmentationConfig, augmented, dist
 from forecaster.learning.batches import PaddedBatch, padded
 from forecaster.learning.challenge import challenge
 from forecaster.learning.promotion import Rule, Verdict, judge
-from forecaster.learning.refresh import body_of, next_readout_id, refresh_readout, resolved
+from forecaster.learning.refresh import next_readout_id, refresh_readout, resolved
 from forecaster.learning.replay import Replay
 from forecaster.learning.sequences import TrainingSequence
 from forecaster.learning.stretches import stretches
@@ -236,7 +236,6 @@ def test_kept_chunks_are_those_that_are_assembled_each_time() -> None:
 def test_readout_ids_count_up_from_their_body() -> None:
     assert next_readout_id("2025-01-01T00-00-00Z-3f9a") == "2025-01-01T00-00-00Z-3f9a.1"
     assert next_readout_id("2025-01-01T00-00-00Z-3f9a.9") == "2025-01-01T00-00-00Z-3f9a.10"
-    assert body_of("2025-01-01T00-00-00Z-3f9a.9") == body_of("2025-01-01T00-00-00Z-3f9a")
 
 
 def joined(before: History, after: History) -> History:
