@@ -134,6 +134,7 @@ class Learner:
         self._known = Known(GENESIS, 0)
         self._leads = False
         self._running: _Running | None = None
+        self._published = ""
         self.counters: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
@@ -154,7 +155,8 @@ class Learner:
         self._look()
         if self._running is not None:
             self._follow_child(self._running, polled.member)
-        else:
+        elif self._published in ("", *self._outside.watch.catalogue.decisions):  # else what serves is not known yet
+            self._published = ""
             self._decide()
 
     def _follow_election(self, polled: Polled) -> None:
@@ -204,7 +206,7 @@ class Learner:
         self._running = None
         if ended != Ended.WELL:
             self.counters[f"{running.work}_{ended}"] += 1
-            self._known.at[running.work] = self._known.readings - self._config.rules.min_new_ticks  # again when due
+            self._try_again_when_due(running.work)
             _log.error(
                 "trainer's child did not end well",
                 work=running.work.value,
@@ -215,6 +217,7 @@ class Learner:
         lesson = read_lesson(self._config.folder / RESULT)
         if running.champion != self._outside.watch.champion:
             self.counters[f"{running.work}_overtaken"] += 1
+            self._try_again_when_due(running.work)
             _log.warning("what was learned is dropped: another checkpoint serves now", was=running.champion)
             return
         self._publish(running, lesson, member)
@@ -227,7 +230,10 @@ class Learner:
             Transaction({self._config.topic: messages}, {PARTITION: 0}, member)
         ):
             self._outside.producer.restart()
+            self._try_again_when_due(running.work)
             outcome = "not_published"
+        elif messages:
+            self._published = lesson.checkpoint
         self.counters[f"{running.work}_{outcome}"] += 1
         _log.info(
             "trainer decides",
@@ -260,6 +266,10 @@ class Learner:
         serve = Serve(lesson.checkpoint, running.champion, "trainer", now, lesson.reason)
         clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT)
         return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing]
+
+    def _try_again_when_due(self, work: Work) -> None:
+        """Nothing came of the work: it does not wait for new readings."""
+        self._known.at[work] = self._known.readings - self._config.rules.min_new_ticks
 
     def _drop_child(self) -> None:
         if self._running is not None:
