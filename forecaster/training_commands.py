@@ -41,7 +41,7 @@ def learn_once(settings: Settings, work: Work, folder: Path) -> None:
         folder: holds the champion, where there is one, and takes the result.
     """
     end_with_parent(sys.stdin.fileno())
-    torch.set_num_threads(1 if settings.role == "both" else os.cpu_count() or 1)
+    torch.set_num_threads(1 if settings.role == "both" else max(1, (os.cpu_count() or 1) // 2))
     champion = read_checkpoint(next((folder / CHAMPION).iterdir())) if (folder / CHAMPION).is_dir() else None
     config = LessonConfig(pipeline_config(settings), network_config(settings), training_config(settings))
     learn(config, work, lambda: read_history(settings), champion, folder / RESULT)

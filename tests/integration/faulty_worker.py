@@ -13,6 +13,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from forecaster.cli import main
+from forecaster.learning.learner import Learner
 from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.restore import Restorer
 from forecaster.wire import Decoder
@@ -22,6 +23,7 @@ POINTS = {
     "mid-transaction": (KafkaProducer, "send_offsets_to_transaction"),
     "after-commit": (StateKeeper, "committed"),
     "mid-restore": (Restorer, "_advance"),
+    "mid-promotion": (Learner, "_publish"),
 }
 point, name, times = os.environ["FORECASTER_TEST_FAULT"].split(":")
 owner, method = POINTS[point]

@@ -1,0 +1,129 @@
+"""Checkpoints change while readings flow and workers die: no forecast is missing, doubled or different."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+from builders import random_checkpoint
+from daemons import START_MS, Daemon, wait_until
+from ledger import CONFIG, Ledger
+
+from forecaster.broker.options import Connection
+from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.broker.writer import write_records
+from forecaster.core.model import GENESIS, Checkpoint, Model
+from forecaster.models import Serve, publication, serve_message
+
+pytestmark = pytest.mark.kafka
+PARTITIONS = 2
+FAULTY = Path(__file__).with_name("faulty_worker.py")
+OLD, NEW = random_checkpoint(CONFIG, seed=1), random_checkpoint(CONFIG, cell="lstm", seed=2)
+MODELS = [Model(OLD), Model(NEW)]
+POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
+
+
+def serve(address: str, topic: str, checkpoint: Checkpoint) -> None:
+    """The fleet is to serve the checkpoint, which is on the models topic."""
+    order = Serve(checkpoint.id, GENESIS, "operator", "2025-01-01T00:00:00Z", "the test says so")
+    messages = [*publication(checkpoint), serve_message(order)]
+    write_records(Connection(address, f"{topic}-group"), f"{topic}.models", messages)
+
+
+@pytest.fixture
+def ledger(kafka: str, topic: str, tmp_path: Path) -> Iterator[Ledger]:
+    create_topic(kafka, topic, PARTITIONS)
+    with closing(Ledger(kafka, topic, PARTITIONS, tmp_path)) as one:
+        yield one
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, ledger: Ledger, point: str) -> None:
+    variables = {"STATE__REPLAY_LIMIT": "300", "NETWORK__CONTEXT": "96"}
+
+    def daemon(fault: str = "") -> Daemon:
+        faulty = {"TEST_FAULT": fault} if fault else {}
+        return Daemon(tmp_path, kafka, topic, script=FAULTY if fault else None, **variables, **faulty)
+
+    sent = threading.Event()
+
+    def feed_until(true: object, what: str) -> None:
+        def fed() -> object:
+            ledger.send_hours(2)
+            ledger.count()
+            sent.wait(0.1)
+            return true()  # type: ignore[operator]
+
+        wait_until(fed, what)
+
+    with daemon() as first:
+        first.serving()
+        serve(kafka, topic, OLD)
+        feed_until(lambda: swaps(first, OLD) == PARTITIONS, "the first swaps")
+        serve(kafka, topic, NEW)
+        feed_until(lambda: swaps(first, NEW) == PARTITIONS, "the swaps that a kill hits")
+        first.send(signal.SIGKILL)
+        first.exit_code()
+    with daemon(f"{point}:SIGKILL:{1 if point == 'mid-restore' else 4}") as victim:
+        feed_until(lambda: victim.process.poll() is not None, f"killed at {point}")
+        assert f"fault at {point}" in victim.log
+    with daemon() as heir:
+        heir.serving()
+        serve(kafka, topic, OLD)
+        feed_until(lambda: swaps(heir, OLD) == PARTITIONS, "back to the first")
+        ledger.send_hours(30)
+        found = ledger.expect_swaps(*MODELS)
+        assert {swap.checkpoint for own in found for swap in own} == {GENESIS, OLD.id, NEW.id}
+        wait_until(lambda: ledger.count() >= ledger.due, f"all of {ledger.due} forecasts")
+        ledger.expect_swaps(*MODELS)
+        ledger.assert_all_right()
+
+
+def swaps(daemon: Daemon, checkpoint: Checkpoint) -> int:
+    """How many swaps to the checkpoint the daemon tells of."""
+    return daemon.log.count(f'"to": "{checkpoint.id}"')
+
+
+def test_under_load_every_series_changes_once_and_no_forecast_is_missing(
+    kafka: str, topic: str, tmp_path: Path
+) -> None:
+    """2,000 readings a second of 200 series, two swaps."""
+    rate, seconds, series = 2_000, 15, 200
+    create_topic(kafka, topic, PARTITIONS)
+    with Daemon(tmp_path, kafka, topic, NETWORK__CONTEXT="96", SERIES__INTERVAL="1s") as daemon:
+        daemon.serving()
+        serve(kafka, topic, OLD)
+        with closing(RecordWriter(kafka, topic)) as writer:
+            begin, pause = time.monotonic(), threading.Event()
+            for tick in range(rate * seconds // series):
+                pause.wait(max(0.0, begin + tick * series / rate - time.monotonic()))
+                if tick == rate * seconds // series // 2:
+                    serve(kafka, topic, NEW)
+                for one in range(series):
+                    body = {"timestamp": START_MS + tick * 1_000, "value": (one * tick) % 17}
+                    writer.send(b"pump-%d" % one, orjson.dumps(body), partition=one % PARTITIONS)
+            writer.flush()
+        with closing(RecordReader(kafka, f"{topic}.forecasts", PARTITIONS)) as reader:
+            found = []
+            wait_until(lambda: found.extend(reader.poll()) or len(found) >= rate * seconds, "all forecasts")
+        assert swaps(daemon, NEW) == PARTITIONS
+    names: dict[bytes, list[str]] = defaultdict(list)
+    stamps: dict[bytes, list[int]] = defaultdict(list)
+    for record in found:
+        body = orjson.loads(record.value or b"")
+        names[record.key or b""].append(body["checkpoint"])
+        stamps[record.key or b""].append(body["timestamp"])
+    assert len(names) == series
+    for key, own in names.items():
+        assert stamps[key] == [START_MS + tick * 1_000 for tick in range(rate * seconds // series)]
+        order = [own[0], *(name for before, name in itertools.pairwise(own) if name != before)]
+        assert order[-2:] == [OLD.id, NEW.id]
+        assert len(order) == len(set(order))

@@ -1,0 +1,146 @@
+"""Who trains is elected by Kafka: trainers die, hang, stop and come back, and nobody notices but their counters."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import orjson
+import pytest
+from daemons import SHARED_BROKER, Daemon, Stream, wait_until
+
+from forecaster.broker.replay import RecordReader, create_topic
+
+pytestmark = pytest.mark.kafka
+FAULTY = Path(__file__).with_name("faulty_worker.py")
+QUICK = {
+    "NETWORK__HIDDEN_SIZE": "16",
+    "NETWORK__CONTEXT": "24",
+    "TRAINING__MIN_READINGS": "1500",
+    "TRAINING__MIN_NEW_TICKS": "1",
+    "TRAINING__SCHEDULE": "every 1s",
+    "TRAINING__READOUT_SCHEDULE": "off",
+}
+
+
+class Trainers:
+    """A worker with enough history, and trainers beside it."""
+
+    def __init__(self, address: str, topic: str, folder: Path, stack: ExitStack) -> None:
+        self._address, self._topic, self._folder, self._stack = address, topic, folder, stack
+        create_topic(address, topic, 1)
+        self.worker = self.daemon("worker").serving()
+        self.stream = stack.enter_context(closing(Stream(address, topic, 1)))
+        self.stream.send_hours(200)
+
+    def daemon(self, role: str, *, fault: str = "", **variables: str) -> Daemon:
+        """Its role; where a fault is."""
+        faulty = {"TEST_FAULT": fault} if fault else {}
+        settings = {**QUICK, "ROLE": role, **variables, **faulty}
+        script = FAULTY if fault else None
+        return self._stack.enter_context(Daemon(self._folder, self._address, self._topic, script=script, **settings))
+
+    def generation(self) -> str:
+        """The workers' group as the broker tells it, with its generation."""
+        if not SHARED_BROKER.is_file():
+            pytest.skip("no tool that tells the generation")
+        tool = [SHARED_BROKER, "tool", "consumer.group.ConsumerGroupCommand", "--bootstrap-server", self._address]
+        asked = [*tool, "--describe", "--state", "--verbose", "--group", f"{self._topic}-group"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+
+    def orders(self) -> list[str]:
+        """What was to be served, in the order of the topic."""
+        with closing(RecordReader(self._address, f"{self._topic}.models", 1)) as reader:
+            records = []
+            wait_until(lambda: records.extend(found := list(reader.poll())) or not found, "the end of the topic")
+        return [orjson.loads(one.value or b"")["checkpoint"] for one in records if one.key == b"serve"]
+
+
+@pytest.fixture
+def trainers(kafka: str, topic: str, tmp_path: Path) -> Iterator[Trainers]:
+    with ExitStack() as stack:
+        yield Trainers(kafka, topic, tmp_path, stack)
+
+
+def said(daemon: Daemon, what: str, seconds: float = 90.0) -> None:
+    wait_until(lambda: what in daemon.log or daemon.process.poll() is not None, what, seconds)
+    assert what in daemon.log, daemon.log
+
+
+def child_of(daemon: Daemon) -> int:
+    """The trainer's child, as soon as there is one."""
+    found: list[str] = []
+
+    def there() -> bool:
+        run = subprocess.run(["ps", "--ppid", str(daemon.process.pid), "-o", "pid="], capture_output=True, text=True)
+        found[:] = run.stdout.split()
+        return bool(found)
+
+    wait_until(there, "the child")
+    return int(found[0])
+
+
+def test_a_child_that_is_killed_or_hangs_is_counted_and_the_next_one_is_promoted(trainers: Trainers) -> None:
+    trainer = trainers.daemon("trainer", TRAINING__DEADLINE="30s")
+    said(trainer, "trainer begins")
+    killed = child_of(trainer)
+    subprocess.run(["kill", "-KILL", str(killed)], check=True)
+    said(trainer, '"how": "failed"')
+    wait_until(lambda: trainer.log.count("trainer begins") == 2, "the next one")
+    hung = child_of(trainer)
+    subprocess.run(["kill", "-STOP", str(hung)], check=True)
+    said(trainer, '"how": "killed"')
+    said(trainer, '"outcome": "promoted"')
+    trainers.stream.send_hours(5)
+    trainers.stream.assert_exactly_once()
+    trainer.send(signal.SIGTERM)
+    assert trainer.exit_code() == 0
+    assert '"training_failed": 1, "training_killed": 1' in trainer.log
+
+
+def test_when_the_leader_is_killed_another_one_takes_over(trainers: Trainers) -> None:
+    leader = trainers.daemon("trainer")
+    said(leader, "trainer begins")
+    heir = trainers.daemon("trainer")
+    child = child_of(leader)
+    leader.send(signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of its child, too")
+    said(heir, "trainer elected")
+    said(heir, '"outcome": "promoted"')
+
+
+def test_a_trainer_that_is_deposed_in_the_middle_of_a_promotion_cannot_promote(trainers: Trainers) -> None:
+    zombie = trainers.daemon("trainer", fault="mid-promotion:SIGSTOP:1")
+    said(zombie, "fault at mid-promotion")
+    heir = trainers.daemon("trainer", TRAINING__SCHEDULE="every 1h")
+    said(heir, '"outcome": "promoted"')
+    before = trainers.orders()
+    assert len(before) == 1
+    zombie.send(signal.SIGCONT)
+    said(zombie, '"outcome": "not_published"')
+    assert trainers.orders() == before
+
+
+def test_a_training_of_three_poll_intervals_leaves_lag_and_generation_as_they_are(trainers: Trainers) -> None:
+    trainers.worker.send(signal.SIGTERM)
+    assert trainers.worker.exit_code() == 0
+    both = trainers.daemon("both", KAFKA__OPTIONS='{"max_poll_interval_ms": 7000}').serving()
+    said(both, "trainer begins")
+    child = child_of(both)
+    subprocess.run(["kill", "-STOP", str(child)], check=True)
+    before, pause = trainers.generation(), threading.Event()
+    for _ in range(22):
+        trainers.stream.send_hours(1)
+        wait_until(lambda: trainers.stream.receive() >= trainers.stream.sent, "no lag", 5)
+        pause.wait(1)
+    assert trainers.generation() == before
+    subprocess.run(["kill", "-CONT", str(child)], check=True)
+    said(both, '"outcome": "promoted"')
+    trainers.stream.send_hours(20)
+    trainers.stream.assert_exactly_once()
+    assert both.log.count("trainer elected") == 1
+    assert "trainer deposed" not in both.log
