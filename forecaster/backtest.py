@@ -1,7 +1,8 @@
 """`forecaster backtest`: the serving pipeline itself over files, without a broker, one reading after the other.
 
 The readings before the evaluation train the network (where asked for) and warm the series up; then every forecast is
-scored when its truth comes.
+scored when its truth comes. Where asked for, the trainer works on the way, as in service: a challenger is trained on
+all that has been seen so far and promoted by the rule, the readout is solved again and changed where that is better.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +19,18 @@ from rich.console import Console
 from rich.table import Table
 
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
-from forecaster.core.model import GENESIS, Model
+from forecaster.core.model import Checkpoint
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import UsageError
 from forecaster.evaluation import NAMES, Evaluator, Report
 from forecaster.files import History
+from forecaster.learning.rehearsal import Cadence, Course, Rehearsal
+from forecaster.learning.replay import Replay
 from forecaster.learning.trainer import Progress, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.records import Floats, Outcome
-from forecaster.serving.keeping import KeepConfig
-from forecaster.serving.partition import Partition
-from forecaster.serving.partitions import Partitions
-from forecaster.serving.pipeline import Batch, PipelineConfig, advance
+from forecaster.serving.pipeline import PipelineConfig
 
-BATCH = 2_000
 SHOWN_HORIZONS = 4
 REPORT_WIDTH = 160
 
@@ -48,6 +47,7 @@ class BacktestPlan:
         training: how it is trained.
         train_share: share of the time, at its beginning, that is trained on and not scored.
         checkpoint: folder of a checkpoint that forecasts instead; None with train_share 0 = before any training.
+        cadence: how often the trainer works after that.
     """
 
     pipeline: PipelineConfig
@@ -55,6 +55,7 @@ class BacktestPlan:
     training: TrainingConfig
     train_share: float = 0.0
     checkpoint: Path | None = None
+    cadence: Cadence = field(default_factory=Cadence)
 
 
 def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Report:
@@ -67,21 +68,24 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Re
     begin = history.until(plan.train_share)
     if begin >= len(history):
         raise UsageError("no readings to evaluate: the files hold none after the training part")
-    model = _model(history, plan, begin, show)
+    champion = _champion(history, plan, begin, show)
     evaluator = Evaluator(
         history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
     )
-    partitions = Partitions(KeepConfig(plan.pipeline.shape(0 if model is None else model.state_size)))
-    partitions.open(Partition(0, partitions.config))
+    rehearsal = Rehearsal(Course(plan.pipeline, plan.network, plan.training, plan.cadence), history, begin)
+    replay = Replay(plan.pipeline, history, champion)
     outcomes: Counter[str] = Counter()
-    for first, last in history.spans(BATCH):
-        readings = history.readings(first, last)
-        checkout = partitions.checkout(readings, np.zeros(len(readings), np.int64))
-        outputs = advance(plan.pipeline, [model], checkout.state, Batch.of_one_model(readings, checkout.row))
-        partitions.adopt(checkout, {0: last}, [0])
-        outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
-        evaluator.add(first, outputs)
-    return evaluator.report(dict(outcomes), model.id if model else GENESIS)
+    for moment in [*rehearsal.moments, None]:
+        for first, outputs in replay.until(moment.position if moment else len(history)):
+            outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
+            evaluator.add(first, outputs)
+        if moment is not None:
+            with show() as progress:
+                better = rehearsal.learn(moment, champion, progress)
+            if better is not None and better is not champion:
+                replay.swap(better)
+            champion = better
+    return evaluator.report(dict(outcomes), replay.checkpoint, dict(rehearsal.counts))
 
 
 def print_report(report: Report) -> None:
@@ -92,6 +96,8 @@ def print_report(report: Report) -> None:
     console.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
     outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
     console.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
+    if report.learned:
+        console.print("learned: " + ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())))
 
 
 def report_json(report: Report) -> bytes:
@@ -111,21 +117,22 @@ def report_json(report: Report) -> bytes:
         "checkpoint": report.checkpoint,
         "horizons": report.horizons,
         "outcomes": report.outcomes,
+        "learned": report.learned,
         "series": series,
     }
     return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
 
 
-def _model(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Model | None:
+def _champion(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Checkpoint | None:
     if plan.checkpoint is not None:
         checkpoint = read_checkpoint(plan.checkpoint)
         refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
-        return Model(checkpoint)
+        return checkpoint
     if begin == 0:
         return None
     with show() as progress:
         part = history.first(begin)
-        return Model(train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress))
+        return train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress)
 
 
 def _shown(report: Report) -> list[int]:

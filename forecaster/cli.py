@@ -19,6 +19,7 @@ from forecaster.checks import check_everything, create_topics, topic_table
 from forecaster.configuration import needed_topics, network_config, observation_config, pipeline_config, training_config
 from forecaster.errors import FatalError, ForecasterError
 from forecaster.files import read_files
+from forecaster.learning.rehearsal import Cadence
 from forecaster.learning.schedule import Work
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.logs import configure_logs
@@ -95,6 +96,8 @@ def backtest(
     files: Files,
     time: TimeColumn = "",
     train: Annotated[float, typer.Option(min=0, max=0.95, help="Train on this share of the time first.")] = 0.0,
+    retrain_every: Annotated[int, typer.Option(min=0, help="Train a challenger every so many ticks; 0 = never.")] = 0,
+    resolve_every: Annotated[int, typer.Option(min=0, help="Solve the readout every so many ticks; 0 = never.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Also write the metrics there.")] = None,
 ) -> None:
     """The serving pipeline itself over files, prequential, against simple forecasts."""
@@ -105,6 +108,7 @@ def backtest(
         training=training_config(settings),
         train_share=train,
         checkpoint=Path(settings.network.checkpoint) if settings.network.checkpoint else None,
+        cadence=Cadence(retrain_every, resolve_every),
     )
     report = backtests.run_backtest(read_files(files, _columns(time)), plan, training_progress)
     backtests.print_report(report)

@@ -31,7 +31,8 @@ class Report:
         pinball: of the forecast, mean over the quantile levels.
         coverage: share of truths in the interval between the outermost quantiles.
         outcomes: how many readings had which outcome.
-        checkpoint: what forecast.
+        checkpoint: what forecast, at the end.
+        learned: what the trainer did on the way, and how often.
     """
 
     series_ids: list[str]
@@ -44,6 +45,7 @@ class Report:
     coverage: Floats
     outcomes: dict[str, int]
     checkpoint: str
+    learned: dict[str, int]
 
 
 class Evaluator:
@@ -103,7 +105,7 @@ class Evaluator:
         self._sum(self._inside, position, within.astype(np.float64), scored)
         self._sum(self._count, position, np.ones_like(truth), scored)
 
-    def report(self, outcomes: dict[str, int], checkpoint: str) -> Report:
+    def report(self, outcomes: dict[str, int], checkpoint: str, learned: dict[str, int]) -> Report:
         """Returns the metrics of everything added."""
         known = slice(None) if self._begin == 0 else slice(0, self._begin)
         rows, truths = self._history.row[known], self._truth[known]
@@ -124,6 +126,7 @@ class Evaluator:
             coverage=self._inside / count,
             outcomes=outcomes,
             checkpoint=checkpoint,
+            learned=learned,
         )
 
     def _sum(self, total: Floats, position: Integers, values: Floats, scored: Booleans) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from forecaster.core.features import FeatureConfig
 from forecaster.core.metrics import inside, mase, mase_scale, pinball_loss
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import CheckpointError, UsageError
-from forecaster.evaluation import Report
+from forecaster.evaluation import Evaluator, Report
 from forecaster.files import History
+from forecaster.learning.rehearsal import Cadence
 from forecaster.learning.trainer import TrainingConfig
+from forecaster.records import Outputs
 
 
 def history(values: list[list[float]]) -> History:
@@ -83,6 +86,58 @@ def test_what_follows_the_evaluation_changes_nothing_before_it() -> None:
     longer = history([[*daily(10)[:200], *[1e6] * 3]])
     cut = run_backtest(longer.first(200), plan(), lambda: nullcontext(lambda _: None))
     np.testing.assert_array_equal(short.mae["forecast"], cut.mae["forecast"])
+
+
+def shifting(hours: int) -> list[float]:
+    """A daily pattern that becomes another one half-way."""
+    time = np.arange(hours)
+    period = np.where(time < hours // 2, 24, 9)
+    noise = np.random.default_rng(3).normal(0, 0.2, hours)
+    return (10 + 5 * np.sin(2 * np.pi * time / period) + noise).tolist()
+
+
+LEARNING = {"train_share": 0.3, "cadence": Cadence(retrain_every=96, resolve_every=48)}
+
+
+def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_not() -> None:
+    values = [shifting(700), shifting(700)[::-1]]
+    frozen, learning = run(values, train_share=0.3), run(values, **LEARNING)
+    assert learning.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
+    np.testing.assert_array_equal(learning.scored, frozen.scored)
+    assert learning.learned["readouts refreshed"] >= 1
+    assert sum(count for name, count in learning.learned.items() if "challengers" in name) == 490 // 96
+    assert frozen.learned == {}
+
+
+def forecasts_of(one: History, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Points of all forecasts of a backtest that learns, in the order of the readings."""
+    made: list[np.ndarray] = []
+    add = Evaluator.add
+
+    def listening(self: Evaluator, first: int, outputs: Outputs) -> None:
+        made.append(outputs.forecasts.point)
+        add(self, first, outputs)
+
+    monkeypatch.setattr(Evaluator, "add", listening)
+    report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None))
+    monkeypatch.setattr(Evaluator, "add", add)
+    assert report.learned["challengers promoted"] >= 1
+    return np.concatenate(made)
+
+
+def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = history([shifting(500), shifting(500)[::-1]])
+    cut = 2 * 420
+    other = replace(one, values=np.where(np.arange(len(one)) < cut, one.values, one.values * 5.0))
+    before, after = forecasts_of(one, monkeypatch), forecasts_of(other, monkeypatch)
+    np.testing.assert_array_equal(before[:cut], after[:cut])
+    assert not np.array_equal(before[cut:], after[cut:])
+
+
+def test_learning_begins_from_nothing() -> None:
+    report = run([daily(20)], cadence=Cadence(retrain_every=120))
+    assert report.checkpoint != "none"
+    assert report.mae["forecast"].mean() < report.mae["last value"].mean()
 
 
 def test_missing_truths_are_not_scored() -> None:

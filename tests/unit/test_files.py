@@ -78,3 +78,17 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, con
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nothing\.csv"):
         read_files([tmp_path / "nothing.csv"])
+
+
+def test_a_history_is_cut_by_time_without_losing_or_doubling_a_reading(tmp_path: Path) -> None:
+    path = tmp_path / "site.csv"
+    path.write_text("time,flow,heat\n2025-01-01T00:00,1,2\n2025-01-01T01:00,3,4\n2025-01-01T02:00,5,6\n")
+    history = read_files([path])
+    cut_ms = int(history.timestamp_ms[2])
+    assert history.before(cut_ms).values.tolist() == [1, 2]
+    assert history.since(cut_ms).values.tolist() == [3, 4, 5, 6]
+    assert history.interval_ms() == 3_600_000
+    assert history.before(cut_ms).interval_ms() == 0
+    assert history.record_end(3) == 4
+    assert history.record_end(0) == 0
+    assert history.record_end(99) == 6

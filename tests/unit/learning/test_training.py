@@ -168,6 +168,20 @@ def test_the_solved_readout_is_the_ridge_of_the_textbook() -> None:
         np.testing.assert_allclose(solved[:, column], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_the_squared_error_of_a_readout_is_that_of_its_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y, weight = (torch.randn(shape, generator=generator) for shape in ((90, 5), (90, 2), (90,)))
+    weight = weight.square()
+    y[:10, 1] = torch.nan
+    normal, readout = NormalEquations.empty(5, 2), torch.randn(5, 2, generator=generator)
+    assert np.isnan(normal.squared_error(readout))
+    for begin in (0, 45):
+        normal.add(x[begin : begin + 45], y[begin : begin + 45], weight[begin : begin + 45])
+    expected = (weight.unsqueeze(-1) * (y - x @ readout).square()).nansum() / 170
+    assert normal.count == 170
+    assert normal.plus(normal).squared_error(readout) == pytest.approx(float(expected), rel=1e-4)
+
+
 def history(hours: int = 400, series: int = 3, seed: int = 0) -> History:
     generator = np.random.default_rng(seed)
     time = np.arange(hours)
