@@ -262,5 +262,6 @@ def test_rows_are_re_warmed_before_their_readings_come_and_nothing_changes(monke
                 served.serve(NEW)
             if hour == 11 and log is eager:
                 rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-                assert (rows.body == NEW.body_code).sum() > 40, "a slot is there at once, half of its readings are not"assert eager.published == lazy.published
+                assert (rows.body == NEW.body_code).sum() > 40, "a slot is there at once, half of its readings are not"
+    assert eager.published == lazy.published
     assert len({names.index(NEW.id) for names in checkpoints(eager).values()}) > 1, "there were several slots"
