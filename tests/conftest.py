@@ -1,4 +1,4 @@
-"""What every test starts from: one torch thread, as the worker has, and logs that nobody has set up."""
+"""What every test starts from: one torch thread, as the worker has, and logs that no other test has configured."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _logs_of_its_own() -> Iterator[None]:
-    """A command that a test runs in this process sets up logs, to a stream that is closed after it."""
+def logs_as_they_were() -> Iterator[None]:
+    """A command that a test runs configures the logs of the whole process, to a stream that ends with the test."""
     yield
     structlog.reset_defaults()
