@@ -21,7 +21,7 @@ from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
 from forecaster.broker.tail import TailReader
 from forecaster.broker.topics import Topics
-from forecaster.checkpoint_cache import CheckpointCache
+from forecaster.checkpoint_cache import opened_cache
 from forecaster.configuration import (
     connection,
     fixed_checkpoint,
@@ -204,19 +204,9 @@ class Start:
 
     def watch(self, topics: Topics) -> ModelWatch:
         """Returns what is known of the models topic, up to its present end."""
-        settings, folder = self._settings, self._settings.cache.directory
-        place = (
-            Path(folder)
-            if folder
-            else Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-cache-")))
-        )
-        watch = ModelWatch(
-            self.reader(topics),
-            settings.topics.named("models"),
-            CheckpointCache(place),
-            network_config(settings),
-            fixed_checkpoint(settings),
-        )
+        settings, models = self._settings, self._settings.topics.named("models")
+        cache = self._open.enter_context(opened_cache(settings.cache.directory, models))
+        watch = ModelWatch(self.reader(topics), models, cache, network_config(settings), fixed_checkpoint(settings))
         self.patiently(watch.catch_up, "reading the models topic")
         return watch
 
