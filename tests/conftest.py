@@ -1,5 +1,16 @@
-"""What every test starts from: one torch thread, as the worker has."""
+"""What every test starts from: one torch thread, as the worker has, and logs that no other test has configured."""
 
+from collections.abc import Iterator
+
+import pytest
+import structlog
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were() -> Iterator[None]:
+    """A command that a test runs configures the logs of the whole process, to a stream that ends with the test."""
+    yield
+    structlog.reset_defaults()

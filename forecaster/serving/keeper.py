@@ -9,6 +9,8 @@ import numpy as np
 import structlog
 
 from forecaster.broker.consumer import Polled
+from forecaster.core.model import GENESIS, NO_BODY
+from forecaster.core.rewarm import switch
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.records import Decoded, Integers
@@ -86,6 +88,22 @@ class StateKeeper:
         needed = {swap.checkpoint for partition in self.partitions for swap in partition.floor.swaps}
         if not self.restoring:
             self._checkpoints.keep({*needed, self._checkpoints.champion})
+
+    def warm(self) -> None:
+        """Rows that switch to another body hold its hidden states before their next readings come: a slot at a time.
+
+        Nothing of it is written: a restore does it again.
+        """
+        for partition in self.partitions:
+            rows = partition.next_slot()
+            if not len(rows):
+                continue
+            checkpoint, state = partition.floor.swaps[-1].checkpoint, partition.table.state
+            model = self._checkpoints.model(checkpoint)
+            code = NO_BODY if model is None else model.body_code
+            if model is not None or checkpoint == GENESIS:
+                switch(model, state, rows[state.body[rows] != code])
+            return
 
     def restore(self) -> Restored | None:
         """A slice of the restoring has been done; returns a partition that became whole by it."""

@@ -18,7 +18,7 @@ from forecaster.records import Integers
 from forecaster.serving.blocks import Blocks
 from forecaster.serving.keeping import NAME_BYTES, BatchOfPartition, Changes, KeepConfig, Part
 from forecaster.serving.snapshots import FLOOR, Event, Floor, StoredBlock, encode, stored_arrays
-from forecaster.serving.swaps import Swap, folded, new_swap
+from forecaster.serving.swaps import NO_SLOT, Swap, Switching, folded, hashes, new_swap
 from forecaster.serving.table import FREE, Table
 from forecaster.wire import Message
 
@@ -52,6 +52,7 @@ class Partition:
         self._replays = False
         self._passed = position
         self._credit = 0.0
+        self._switching = Switching(Swap(-1, GENESIS), np.empty(0, np.int64))
         self._since_sweep = 0
 
     def load(self, number: int, block: StoredBlock, state: SeriesState) -> None:
@@ -135,6 +136,16 @@ class Partition:
             return swaps
         context = self._config.shape.observation.context
         return [*swaps, new_swap(swaps[-1], champion, self.position, len(self.table), context)]
+
+    def next_slot(self) -> Integers:
+        """Returns the rows of the newest swap's next slot once its groups have switched; empty = none has."""
+        swap = self.floor.swaps[-1]
+        if swap != self._switching.swap:
+            names = self.table.names
+            groups = [self.blocks.group(row, name) for row, name in enumerate(names)]
+            slots = np.where([name != FREE for name in names], hashes(groups) % swap.slots, NO_SLOT)
+            self._switching = Switching(swap, slots.astype(np.int64))
+        return self._switching.next_rows(self.position)
 
     def changes(self, batch: BatchOfPartition, swaps: list[Swap], budget: int) -> Changes:
         """Returns what the transaction of a batch must write of the state as it is before the batch.

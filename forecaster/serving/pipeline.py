@@ -99,7 +99,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         whole = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
         part = state if whole else take(state, rows)
         which = batch.model[positions]
-        _switch(models, which, part, wave.records)
+        _switch(models, which, part)
         observed = observe(config.observation, part.timeline, part.inputs, wave)
         if observed.expired.any():
             _forget_expired(config, part, np.flatnonzero(observed.expired))
@@ -117,14 +117,13 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     return Outputs(outcomes, masked, forecasts, scores)
 
 
-def _switch(models: Models, which: Integers, part: SeriesState, records: Integers) -> None:
+def _switch(models: Models, which: Integers, part: SeriesState) -> None:
     """The hidden states of all rows belong to the bodies of the models that forecast there."""
     bodies = np.array([NO_BODY if model is None else model.body_code for model in models], np.int64)
     others = part.body != bodies[which]
     if others.any():
         for number in np.unique(which[others]):
-            rows = np.flatnonzero(others & (which == number))
-            switch(models[number], part, rows, records[rows])
+            switch(models[number], part, np.flatnonzero(others & (which == number)))
 
 
 def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:

@@ -2,7 +2,9 @@
 
 A swap is a record in the floor of its partition: from an offset on another checkpoint serves. Where its body is another
 one, each row must be re-warmed from its context, so that the groups switch one slot after another: a group switches at
-its first reading at or after `offset + (hash(group) mod slots) x stride`. The next swap waits for the end of this one.
+its first reading at or after `offset + (hash(group) mod slots) x stride`. Between the two, its rows may be re-warmed at
+any time with the same result: the keeper does so for a whole slot at once, and what it has not come to is done when
+the reading comes. The next swap waits for the end of this one.
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from forecaster.core.model import GENESIS, Model, body_of
+from forecaster.core.model import GENESIS, TILE, Model, body_of
 from forecaster.history import group_hash
 from forecaster.records import Integers, Readings
 
-MOST_SLOTS = 1_024
-READINGS_PER_SWITCH = 10
-"""One reading in so many may switch its row, with a context of so many ticks; more ticks, less often."""
+STRIDE = 256
+"""A tile of rows is re-warmed every so many readings, with a context of so many ticks; more ticks, less often."""
 CONTEXT_OF_THAT = 96
 
 
@@ -43,6 +44,31 @@ class Swap(msgspec.Struct, frozen=True):
     def end(self) -> int:
         """Every group switches at its first reading at or after this offset, at the latest."""
         return self.offset + (self.slots - 1) * self.stride
+
+
+NO_SLOT = -1
+
+
+@dataclass(slots=True)
+class Switching:
+    """How far the rows of a partition have been re-warmed for a swap: slots before `slot` have.
+
+    Attributes:
+        swap: the newest one.
+        slots: of the rows when it began; NO_SLOT = no series; (N,).
+        slot: the next one.
+    """
+
+    swap: Swap
+    slots: Integers
+    slot: int = 0
+
+    def next_rows(self, position: int) -> Integers:
+        """Returns the rows of the next slot, which is done then, once the position is there; else none."""
+        if self.slot >= self.swap.slots or position < self.swap.offset + self.slot * self.swap.stride:
+            return np.empty(0, np.int64)
+        self.slot += 1
+        return np.flatnonzero(self.slots == self.slot - 1)
 
 
 class Checkpoints(Protocol):
@@ -72,7 +98,7 @@ def servable(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool:
 
 
 def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: int) -> Swap:
-    """Returns a swap that begins at the offset, so slow that a batch costs a fifth more at most.
+    """Returns a swap that begins at the offset, a tile of rows a slot.
 
     Args:
         before: the swap that has ended.
@@ -83,9 +109,8 @@ def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: i
     """
     if body_of(before.checkpoint) == body_of(checkpoint) or checkpoint == GENESIS:
         return Swap(offset, checkpoint)
-    slots = max(1, min(MOST_SLOTS, series))
-    readings = READINGS_PER_SWITCH * series * context / CONTEXT_OF_THAT
-    return Swap(offset, checkpoint, slots, max(1, round(readings / slots)))
+    slots = max(1, -(-series // TILE))
+    return Swap(offset, checkpoint, slots, max(1, round(STRIDE * context / CONTEXT_OF_THAT)) if slots > 1 else 0)
 
 
 def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
@@ -111,9 +136,14 @@ def in_force(swaps: Sequence[Swap], offsets: Integers, groups: Sequence[str]) ->
             found[:] = number
             continue
         if slots is None:
-            slots = np.array([group_hash(group) for group in groups], np.int64)
+            slots = hashes(groups)
         found[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
     return found
+
+
+def hashes(groups: Sequence[str]) -> Integers:
+    """Returns the hash of each group, which decides about its slot."""
+    return np.array([group_hash(group) for group in groups], np.int64)
 
 
 def cast(

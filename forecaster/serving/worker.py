@@ -185,6 +185,7 @@ class Worker:
             self._write(self._keeper.overdue(), polled.member, stop)
         elif self._servable(polled, stop):
             self._serve(polled, stop)
+        self._keeper.warm()
 
     def flush(self, stop: threading.Event) -> None:
         """What is dirty is written, as far as it goes in the time there is, so that who goes on need not replay it."""

@@ -72,7 +72,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "kafka": {"broker"},
     "apscheduler": {"learning"},
-    "torch": {"app", "checkpoints", "configuration", "core", "learning"},
+    "torch": {"app", "checkpoints", "configuration", "core", "learning", "training_commands"},
 }
 
 
