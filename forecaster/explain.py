@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import chain
@@ -37,13 +37,15 @@ def explain(settings: Settings, series_id: str) -> Explanation:
     def look(topics: Topics) -> Explanation:
         partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
         with opened_state(settings, topics) as (watch, restorer):
-            return explain_from(restorer, series_id, partitions, watch.champion)
+            return explain_from(restorer, series_id, partitions, watch.champion, watch.catalogue.checkpoints)
 
     use_one_thread()
     return with_topics(settings, look)
 
 
-def explain_from(restorer: Restorer, series_id: str, partitions: int, champion: str) -> Explanation:
+def explain_from(
+    restorer: Restorer, series_id: str, partitions: int, champion: str, known: Collection[str]
+) -> Explanation:
     """Returns what is carried for a series in the first partition that has it, the likely ones first.
 
     Args:
@@ -51,6 +53,7 @@ def explain_from(restorer: Restorer, series_id: str, partitions: int, champion: 
         series_id: of the series.
         partitions: of the input.
         champion: id of what is to be served.
+        known: ids of the checkpoints that there are.
 
     Raises:
         UsageError: no partition has it.
@@ -60,7 +63,7 @@ def explain_from(restorer: Restorer, series_id: str, partitions: int, champion: 
         restored = restorer.restored(number)
         table = restored.partition.table
         if table.row(series_id) >= 0:
-            return explain_series(restorer.config.pipeline, restored, series_id, champion)
+            return explain_series(restorer.config.pipeline, restored, series_id, champion, known)
         names += filter(None, table.names)
     raise UsageError(_unknown(restorer.config.keep.key_prefix, series_id, names))
 
@@ -116,7 +119,7 @@ def _network(network: Network) -> str:
     if network.hidden_is_its:
         hidden = f"the hidden state is its, of norm {network.hidden_norm:.6g}"
     else:
-        of = network.hidden_of or "a body that serves no more"
+        of = network.hidden_of or "a checkpoint that is gone"
         hidden = f"the hidden state is of {of} and is re-warmed from the context at the next reading"
     swap = "" if network.champion == network.checkpoint else f"; {network.champion} is to be served"
     return f"the next reading is forecast by checkpoint {network.checkpoint}: {hidden}{swap}"

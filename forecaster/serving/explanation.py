@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,8 +92,8 @@ class Network:
         checkpoint: its id.
         champion: what is to be served; another one while a swap is on its way.
         hidden_is_its: the hidden state belongs to its body; else it is re-warmed from the context at the next reading.
-        hidden_of: what the hidden state belongs to: a checkpoint of the partition, `none`, or None = nothing that
-            serves here.
+        hidden_of: a checkpoint whose body the hidden state belongs to; `none` = there is no hidden state yet; None =
+            one that is gone.
         hidden_norm: Euclidean length of the hidden state.
     """
 
@@ -135,7 +135,9 @@ class Explanation:
     pending: list[Pending]
 
 
-def explain_series(config: PipelineConfig, restored: Restored, series_id: str, champion: str) -> Explanation:
+def explain_series(
+    config: PipelineConfig, restored: Restored, series_id: str, champion: str, known: Collection[str]
+) -> Explanation:
     """Returns what the partition carries for a series that it has.
 
     Args:
@@ -143,6 +145,7 @@ def explain_series(config: PipelineConfig, restored: Restored, series_id: str, c
         restored: the partition.
         series_id: it has a row.
         champion: id of what is to be served.
+        known: ids of checkpoints that the hidden state may be of, beside those of the partition.
     """
     partition = restored.partition
     row = partition.table.row(series_id)
@@ -154,7 +157,7 @@ def explain_series(config: PipelineConfig, restored: Restored, series_id: str, c
         series_id=series_id,
         place=place,
         inputs=inputs,
-        network=_network(partition, state, place.group, champion),
+        network=_network(partition, state, place.group, champion, known),
         next_ms=inputs.last_ms + inputs.interval_ms if inputs.interval_ms is not None else None,
         pending=_pending(config, state) if settled else [],
     )
@@ -210,7 +213,7 @@ def _warming(state: SeriesState) -> list[Input]:
     return [Input(None, stamp, _known(value)) for stamp, value in both if stamp != UNKNOWN]
 
 
-def _network(partition: Partition, state: SeriesState, group: str, champion: str) -> Network:
+def _network(partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]) -> Network:
     swaps = partition.floor.swaps
     serving = swaps[int(in_force(swaps, np.array([partition.position], np.int64), [group])[0])].checkpoint
     body = int(state.body[0])
@@ -218,7 +221,7 @@ def _network(partition: Partition, state: SeriesState, group: str, champion: str
         checkpoint=serving,
         champion=champion,
         hidden_is_its=body == body_code(serving),
-        hidden_of=_body_name(body, [serving, champion, *(swap.checkpoint for swap in swaps)]),
+        hidden_of=_body_name(body, [serving, champion, *(swap.checkpoint for swap in swaps), *known]),
         hidden_norm=float(np.linalg.norm(state.hidden[0].astype(np.float64))),
     )
 

@@ -184,6 +184,22 @@ class Restorer:
         """Returns the first offset of a partition's input; raises TransientBrokerError where the broker is away."""
         return self._reader.bounds(self.config.source, number)[0]
 
+    def first_written_ms(self, number: int) -> int | None:
+        """Returns when the first record of a partition's input was written; None where it has none, or does not say.
+
+        Raises:
+            TransientBrokerError: not this time.
+        """
+        begin, end = self._reader.bounds(self.config.source, number)
+        if begin == end:
+            return None
+        self._reader.begin(self.config.source, number, begin)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while self._reader.position < end and time.monotonic() < deadline:
+            for record in self._reader.read():
+                return record.timestamp if record.timestamp > 0 else None
+        return None
+
     def plan(self, number: int) -> Plan:
         """Returns what a restore of the partition would do; for `forecaster check`."""
         return _result(self._examine(number))[1]
@@ -372,7 +388,7 @@ class Restorer:
         now = time.monotonic()
         if now - self._said > PROGRESS_SECONDS:
             self._said = now
-            _log.info(what, partition=number, offset=offset, end=end, partitions_waiting=len(self._waiting) - 1)
+            _log.info(what, partition=number, offset=offset, end=end, partitions_waiting=len(self._waiting[1:]))
 
 
 def _result(slices: Generator[None, None, Result]) -> Result:

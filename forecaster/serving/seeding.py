@@ -20,14 +20,18 @@ import numpy as np
 
 from forecaster.broker.groups import outsider
 from forecaster.broker.producer import Transaction
-from forecaster.errors import StateError, TransientBrokerError
+from forecaster.core.timeline import largest_gap, last_stamp
+from forecaster.errors import StateError, TransientBrokerError, UsageError
+from forecaster.models import iso_time
 from forecaster.records import Outcome, Readings
 from forecaster.serving.partition import Partition
 from forecaster.serving.restore import Restorer
+from forecaster.serving.table import FREE
 from forecaster.serving.verdict import Recovery
 from forecaster.wire import Message
 
 BYTES_PER_TRANSACTION = 1_500_000
+MOST = 0.5
 
 
 class Producer(Protocol):
@@ -111,6 +115,7 @@ class Seeder:
 
         Raises:
             StateError: the group is in use meanwhile; or a newer version wrote what is there.
+            UsageError: the input goes so far back that its readings would undo what the history did.
             TransientBrokerError: not this time; the next time begins anew.
         """
         restored = self._restorer.restored(number)
@@ -124,6 +129,7 @@ class Seeder:
             became = self._restorer.feed(partition, readings, offsets).outcomes
             outcomes.update(Outcome(outcome) for outcome in became.tolist())
             left_out.update(readings.series_ids[row] for row in np.flatnonzero(became == Outcome.STATELESS).tolist())
+        self._refuse_older_input(partition)
         partition.obsolete -= set(partition.blocks)  # they are written anew
         self._write(partition)
         return SeededPartition(number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
@@ -138,6 +144,25 @@ class Seeder:
         self.refuse_used_group()
         if not self._commit(list(self._floors.values()), self._offsets) and self._group.committed() != self._offsets:
             raise TransientBrokerError(f"group {self._restorer.config.keep.key_prefix}: its offsets were not committed")
+
+    def _refuse_older_input(self, partition: Partition) -> None:
+        """Most rows take the first readings of the input for late ones at worst, not for a grid that begins anew."""
+        written = self._restorer.first_written_ms(partition.number)
+        table = partition.table
+        used = np.array([name != FREE for name in table.names], np.bool_)
+        if written is None or not used.any():
+            return
+        times, grid = table.state.timeline, self._restorer.config.pipeline.observation.grid
+        reach = largest_gap(grid, np.maximum(times.interval_ms, 1)) * times.interval_ms
+        undone = (times.interval_ms > 0) & (written < last_stamp(times) - reach)
+        if undone[used].mean() > MOST:
+            until = iso_time(int(last_stamp(times)[used].max()))
+            raise UsageError(
+                f"{self._restorer.config.source} partition {partition.number}: the input goes back to "
+                f"{iso_time(written)}, the history ends at {until}: a series that is read again from farther back than "
+                "FORECASTER_SERIES__MAX_GAP begins anew there, and what was seeded is lost: end the history where the "
+                "input begins"
+            )
 
     def _write(self, partition: Partition) -> None:
         while (changes := partition.flush(BYTES_PER_TRANSACTION)) is not None:
