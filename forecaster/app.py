@@ -7,7 +7,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +59,7 @@ _log = structlog.get_logger()
 
 def serve(settings: Settings) -> None:
     """The daemon has run until it was told to end: start, loop, shutdown."""
-    torch.set_num_threads(TORCH_THREADS)
+    use_one_thread()
     with signals() as stop:
         try:
             if settings.role == "trainer":
@@ -95,16 +95,14 @@ def start_worker(settings: Settings, stop: threading.Event, open_things: ExitSta
     names, kafka = settings.topics, settings.kafka
     topics, partitions = start.topics()
     watch = start.watch(topics)
-    cluster, topic = start.patiently(lambda: topics.identity(names.input), "asking about topics")
-    hidden = hidden_size(settings, watch.model(watch.champion))
-    keep = keep_config(settings, hidden, state_identity(settings, cluster, topic, partitions))
+    reader = start.reader(topics)
+    restorer = start.patiently(lambda: restorer_of(settings, watch, topics, reader, partitions), "asking about topics")
     producer = start.producer(
         f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}", names.input, unique=not kafka.instance_id
     )
     consumer = start.member(connection(settings), names.input)
     decoder = Decoder(input_schema(settings))
-    restorer = Restorer(restore_config(settings, keep), watch, decoder, start.reader(topics))
-    keeper = StateKeeper(Partitions(keep), restorer, watch)
+    keeper = StateKeeper(Partitions(restorer.config.keep), restorer, watch)
     _log.info("serving", input=names.input, checkpoint=watch.champion)
     return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics
 
@@ -204,9 +202,9 @@ class Start:
 
     def watch(self, topics: Topics) -> ModelWatch:
         """Returns what is known of the models topic, up to its present end."""
-        settings, models = self._settings, self._settings.topics.named("models")
-        cache = self._open.enter_context(opened_cache(settings.cache.directory, models))
-        watch = ModelWatch(self.reader(topics), models, cache, network_config(settings), fixed_checkpoint(settings))
+        directory, models = self._settings.cache.directory, self._settings.topics.named("models")
+        cache = self._open.enter_context(opened_cache(directory, models))
+        watch = watch_of(self._settings, self.reader(topics), cache)
         self.patiently(watch.catch_up, "reading the models topic")
         return watch
 
@@ -228,6 +226,59 @@ class Start:
         consumer = self.patiently(lambda: GroupConsumer(of, topic, outage), "joining the group")
         self._open.callback(consumer.close)
         return consumer
+
+
+def use_one_thread() -> None:
+    """Forecasts are the same, bit by bit, in any batch and in any process that says so."""
+    torch.set_num_threads(TORCH_THREADS)
+
+
+def watch_of(settings: Settings, reader: LogReader, cache: CheckpointCache) -> ModelWatch:
+    """Returns who follows the models topic; nothing of it is known yet.
+
+    Args:
+        settings: of the daemon.
+        reader: for it alone.
+        cache: of the topic's checkpoints.
+    """
+    return ModelWatch(
+        reader, settings.topics.named("models"), cache, network_config(settings), fixed_checkpoint(settings)
+    )
+
+
+def restorer_of(settings: Settings, watch: ModelWatch, topics: Topics, reader: LogReader, partitions: int) -> Restorer:
+    """Returns who restores the partitions of the input as the settings ask for; its `config` says how rows are kept.
+
+    Args:
+        settings: of the daemon.
+        watch: knows what is to be served.
+        topics: are asked whose topic the input is.
+        reader: for the restorer alone.
+        partitions: of the input.
+    """
+    identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
+    keep = keep_config(settings, hidden_size(settings, watch.model(watch.champion)), identity)
+    return Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings)), reader)
+
+
+@contextmanager
+def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[ModelWatch, Restorer]]:
+    """Yields what would be served and who restores partitions, for commands that only look.
+
+    No topic but the input need be there.
+
+    Args:
+        settings: of the daemon.
+        topics: for as long as this is open.
+    """
+    names = settings.topics
+    found = topics.partitions([names.input, names.named("models")])
+    with closing(LogReader(connection(settings), topics)) as of_models:
+        watch = watch_of(settings, of_models, CheckpointCache(None))
+        if names.named("models") in found:
+            watch.catch_up()
+        with closing(LogReader(connection(settings), topics)) as reader:
+            yield watch, restorer_of(settings, watch, topics, reader, found[names.input])
 
 
 def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:

@@ -4,46 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from forecaster.app import with_topics
-from forecaster.broker.reader import LogReader
+from forecaster.app import opened_state, with_topics
 from forecaster.broker.topics import NeededTopic, Topics
-from forecaster.checkpoint_cache import CheckpointCache
 from forecaster.configuration import (
-    connection,
     fixed_checkpoint,
-    hidden_size,
-    input_schema,
-    keep_config,
     needed_topics,
-    network_config,
-    pipeline_config,
-    restore_config,
-    state_identity,
 )
-from forecaster.core.arrays import bytes_per_row
-from forecaster.core.model import GENESIS, Checkpoint
+from forecaster.core.model import GENESIS
 from forecaster.errors import TopicError
 from forecaster.learning.schedule import Schedule, Work
-from forecaster.serving.model_watch import ModelWatch
 from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
-from forecaster.wire import Decoder
 
 
 def check_everything(settings: Settings) -> None:
     """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
     console = Console()
     console.print(_settings_table(settings))
-    fixed = fixed_checkpoint(settings)
+    fixed_checkpoint(settings)  # before anybody is asked
     Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
     with_topics(settings, lambda topics: _check_topics(settings, topics))
-    for line in with_topics(settings, lambda topics: _stored(settings, fixed, topics)):
+    for line in with_topics(settings, lambda topics: _stored(settings, topics)):
         console.print(line)
     topic_table(settings, needed_topics(settings))
     console.print("everything fits")
@@ -76,32 +62,23 @@ def _check_topics(settings: Settings, topics: Topics) -> None:
     topics.ensure(source, existing, create=False)
 
 
-def _stored(settings: Settings, fixed: Checkpoint | None, topics: Topics) -> list[str]:
+def _stored(settings: Settings, topics: Topics) -> list[str]:
     """Returns what `run` would serve, what a series takes, and what would become of the stored state.
 
     Raises what `run` would raise.
     """
     names = settings.topics
-    found = topics.partitions([names.input, names.named("state"), names.named("models")])
-    with closing(LogReader(connection(settings), topics)) as reader:
-        watch = ModelWatch(reader, names.named("models"), CheckpointCache(None), network_config(settings), fixed)
-        if names.named("models") in found:
-            watch.catch_up()
-        champion = watch.model(watch.champion)
-        row = bytes_per_row(pipeline_config(settings).shape(hidden_size(settings, champion)).empty(1))
-        name = GENESIS + " (the last value, until one is trained)" if champion is None else champion.id
-        lines = [f"checkpoint: {name}", f"memory: {row:,} bytes a series, beside its name"]
+    found = topics.partitions([names.input, names.named("state")])
+    with opened_state(settings, topics) as (watch, restorer):
+        name = f"{GENESIS} (the last value, until one is trained)" if watch.champion == GENESIS else watch.champion
+        lines = [f"checkpoint: {name}", f"memory: {restorer.config.keep.row_bytes:,} bytes a series, beside its name"]
         if names.named("state") not in found:
             return [*lines, "state: none is stored yet"]
-        return lines + _verdicts(settings, watch, topics, found[names.input])
+        return lines + _verdicts(restorer, found[names.input])
 
 
-def _verdicts(settings: Settings, watch: ModelWatch, topics: Topics, partitions: int) -> list[str]:
-    identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
-    keep = keep_config(settings, hidden_size(settings, watch.model(watch.champion)), identity)
-    with closing(LogReader(connection(settings), topics)) as reader:
-        restorer = Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings)), reader)
-        plans = [restorer.plan(number) for number in range(partitions)]
+def _verdicts(restorer: Restorer, partitions: int) -> list[str]:
+    plans = [restorer.plan(number) for number in range(partitions)]
     verdicts = Counter((plan.recovery.value, plan.reason) for plan in plans)
     return [
         f"state: {count} of {len(plans)} partitions would be: {how}{f' ({reason})' if reason else ''}"

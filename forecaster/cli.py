@@ -12,7 +12,9 @@ from rich.console import Console
 
 from forecaster import backtest as backtests
 from forecaster import demo as demonstration
+from forecaster import explain as explaining
 from forecaster import model_commands
+from forecaster import seed as seeding
 from forecaster.app import serve
 from forecaster.checkpoints import write_checkpoint
 from forecaster.checks import check_everything, create_topics, topic_table
@@ -178,6 +180,26 @@ def topics(
     if create:
         create_topics(settings, needed_topics(settings))
     topic_table(settings, needed_topics(settings))
+
+
+@commands.command()
+def seed(files: Files, time: TimeColumn = "") -> None:
+    """Fills the rows of a group from history, before its first start: nothing begins cold."""
+    settings = _with_broker()
+    seeding.print_seeded(settings, seeding.seed(settings, read_files(files, _columns(time))))
+
+
+@commands.command()
+def explain(
+    series: Annotated[str, typer.Argument(help="Id of the series, as its forecasts are keyed.")],
+    json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,  # noqa: FBT002
+) -> None:
+    """One series: last readings, scale, what forecasts it, what waits for its truth; from the state topic."""
+    explanation = explaining.explain(_with_broker(), series)
+    if json:
+        typer.echo(explaining.explanation_json(explanation))
+    else:
+        explaining.print_explanation(explanation)
 
 
 @commands.command()

@@ -47,11 +47,12 @@ class FakeKafka:
         self.starts: dict[tuple[str, int], int] = {}
         self.offsets: dict[int, int] = {}
         self.published: list[tuple[str, str, bytes]] = []
+        self.written_ms = 0
 
     def append(self, partition: int, value: bytes | None, key: bytes | None = b"pump", topic: str = INPUT) -> None:
         log = self.logs.setdefault((topic, partition), [])
         end = self.ends.get((topic, partition), 0)
-        log.append(InputRecord(topic, partition, end, 0, key, value))
+        log.append(InputRecord(topic, partition, end, self.written_ms, key, value))
         self.ends[topic, partition] = end + 1
 
     def hours(self, partition: int, hours: range, key: bytes = b"pump") -> None:

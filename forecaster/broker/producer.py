@@ -34,7 +34,7 @@ class Transaction:
 
     Attributes:
         messages: by topic, in order.
-        offsets: of the input: the next offset to read, by partition.
+        offsets: of the input: the next offset to read, by partition; empty = the group's stay as they are.
         member: who we were in the group when the records were polled.
     """
 
@@ -131,7 +131,8 @@ class TransactionalProducer:
             TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in transaction.offsets.items()
         }
-        client.send_offsets_to_transaction(offsets, transaction.member)
+        if offsets:
+            client.send_offsets_to_transaction(offsets, transaction.member)
         client.commit_transaction()
 
     def _note_fencing(self, error: Exception) -> None:

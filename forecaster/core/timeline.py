@@ -128,7 +128,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> P
 
     position = (timestamp_ms - state.start_ms + interval // 2) // interval
     ahead = position - state.tick
-    limit = np.maximum(config.max_gap_ms // interval, MIN_GAP_TICKS)
+    limit = largest_gap(config, interval)
     unknown = ~known
     if unknown.any():
         newest = state.recent_ms[:, 0]
@@ -170,6 +170,11 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> P
         restarted |= settled
         settled &= unknown
     return Placement(outcome, gap, restarted, settled, expired)
+
+
+def largest_gap(config: GridConfig, interval_ms: Integers) -> Integers:
+    """Returns how many ticks a gap may have that does not begin the grid anew; (B,)."""
+    return np.maximum(config.max_gap_ms // interval_ms, MIN_GAP_TICKS)
 
 
 def last_stamp(state: TimelineState) -> Integers:

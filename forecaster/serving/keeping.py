@@ -75,7 +75,7 @@ class Changes:
         tombstones: the blocks that it ends.
         freed: series that lose their rows at the end of its batch.
         floor: the new floor; None = the topic's stays.
-        messages: to the state topic.
+        messages: to the state topic; the floor's is the last one.
     """
 
     position: int

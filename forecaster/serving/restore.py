@@ -16,16 +16,17 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import structlog
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from forecaster.core.model import GENESIS
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
-from forecaster.records import Decoded, Readings, SourceRecord
+from forecaster.records import Decoded, Integers, Readings, SourceRecord
 from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
@@ -107,6 +108,15 @@ class Restored:
         return self.plan.recovery in (Recovery.COLD, Recovery.STALE)
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What became of readings: of `Outcome`, (N,); and the first whose series could have no row, -1 = none."""
+
+    outcomes: NDArray[np.int8]
+    refused: int
+
+
+Result = TypeVar("Result")
 Slices = Generator[None, None, Restored]
 
 
@@ -121,7 +131,7 @@ class Restorer:
     """
 
     def __init__(self, config: RestoreConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: Reader) -> None:
-        self._config = config
+        self.config = config
         self._checkpoints = checkpoints
         self._decoder = decoder
         self._reader = reader
@@ -172,21 +182,59 @@ class Restorer:
 
     def log_start(self, number: int) -> int:
         """Returns the first offset of a partition's input; raises TransientBrokerError where the broker is away."""
-        return self._reader.bounds(self._config.source, number)[0]
+        return self._reader.bounds(self.config.source, number)[0]
+
+    def first_written_ms(self, number: int) -> int | None:
+        """Returns when the first record of a partition's input was written; None where it has none, or does not say.
+
+        Raises:
+            TransientBrokerError: not this time.
+        """
+        begin, end = self._reader.bounds(self.config.source, number)
+        if begin == end:
+            return None
+        self._reader.begin(self.config.source, number, begin)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while self._reader.position < end and time.monotonic() < deadline:
+            for record in self._reader.read():
+                return record.timestamp if record.timestamp > 0 else None
+        return None
 
     def plan(self, number: int) -> Plan:
         """Returns what a restore of the partition would do; for `forecaster check`."""
-        slices = self._examine(number)
-        while True:
-            try:
-                next(slices)
-            except StopIteration as done:
-                plan: Plan = done.value[1]
-                return plan
+        return _result(self._examine(number))[1]
+
+    def restored(self, number: int) -> Restored:
+        """Returns the partition, whole, however long it takes; for commands, which serve nothing meanwhile.
+
+        Raises:
+            TransientBrokerError: not this time.
+            StateError: as `work`.
+            TopicError: as `work`.
+        """
+        return _result(self._restore(number))
+
+    def feed(self, partition: Partition, readings: Readings, offsets: Integers) -> Fed:
+        """The readings are in the rows as service would have put them there, and nothing is published.
+
+        Args:
+            partition: its swaps say what forecasts.
+            readings: N of them.
+            offsets: of their records; (N,).
+        """
+        alone = Partitions(self.config.keep)
+        alone.open(partition)
+        numbers = np.full(len(readings), partition.number, np.int64)
+        taken = alone.checkout(readings, numbers)
+        serving = cast(self._checkpoints, {partition.number: partition.floor.swaps}, numbers, offsets, readings)
+        batch = Batch(readings, taken.row, serving.which)
+        outputs = advance(self.config.pipeline, serving.models, taken.state, batch)
+        alone.adopt(taken, {}, [partition.number])
+        return Fed(outputs.outcomes, taken.parts[partition.number].refused)
 
     def _restore(self, number: int) -> Slices:
         stored, plan = yield from self._examine(number)
-        partition = Partition(number, self._config.keep, plan.begin)
+        partition = Partition(number, self.config.keep, plan.begin)
         partition.replay(plan.replay_from, self._floor(stored, plan))
         if plan.recovery.uses_blocks:
             yield from self._load(partition, stored, plan)
@@ -216,16 +264,16 @@ class Restorer:
         if stored.floor is not None and plan.recovery == Recovery.RESTORED:
             return stored.floor
         champion = self._checkpoints.champion
-        if not servable(self._checkpoints, champion, self._config.keep.shape.hidden):
+        if not servable(self._checkpoints, champion, self.config.keep.shape.hidden):
             champion = GENESIS
-        anew = Floor(self._config.keep.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
+        anew = Floor(self.config.keep.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
         if stored.floor is not None and plan.recovery == Recovery.REWARMED:
             return replace(anew, closed=stored.floor.closed, events=stored.floor.events)
         return anew
 
     def _examine(self, number: int) -> Generator[None, None, tuple[Stored, Plan]]:
         """Steps 1 to 3."""
-        config, reader = self._config, self._reader
+        config, reader = self.config, self._reader
         committed = reader.committed(config.source, number)
         first, after = reader.bounds(config.source, number)
         if committed is not None and committed > after:
@@ -247,7 +295,7 @@ class Restorer:
 
     def _confirmed_end(self, number: int, after: int, committed: int) -> int:
         """Returns the committed offset where the record before it can be read, since a broker may tell its end late."""
-        self._reader.begin(self._config.source, number, committed - 1)
+        self._reader.begin(self.config.source, number, committed - 1)
         deadline = time.monotonic() + CONFIRM_SECONDS
         try:
             while self._reader.position < committed and time.monotonic() < deadline:
@@ -260,7 +308,7 @@ class Restorer:
         """Of each key the newest record is kept; other groups' keys are none of ours."""
         for record in records:
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
-            if prefix != f"{self._config.keep.key_prefix}/{record.partition}":
+            if prefix != f"{self.config.keep.key_prefix}/{record.partition}":
                 continue
             stored.corrupt.pop(name, None)
             try:
@@ -295,7 +343,7 @@ class Restorer:
 
     def _state(self, block: StoredBlock) -> SeriesState | None:
         """Returns the rows of a block; None where they mean nothing on grids of our interval."""
-        ours, shape = self._config.keep.identity, self._config.keep.shape
+        ours, shape = self.config.keep.identity, self.config.keep.shape
         if block.identity.pipeline == ours.pipeline:
             return loaded_state(block, shape)
         return adapted_state(block, shape) if block.identity.interval_ms == ours.interval_ms else None
@@ -305,7 +353,7 @@ class Restorer:
         replayed = 0
         if plan.replay_from >= plan.begin:
             return 0
-        self._reader.begin(self._config.source, partition.number, plan.replay_from)
+        self._reader.begin(self.config.source, partition.number, plan.replay_from)
         while self._reader.position < plan.begin:
             records = [record for record in self._reader.read() if record.offset < plan.begin]
             while records:
@@ -330,16 +378,9 @@ class Restorer:
         unseen = partition.unseen(readings.series_ids, offsets)
         readings, offsets = _among(readings, unseen), offsets[unseen]
         if len(readings):
-            alone = Partitions(self._config.keep)
-            alone.open(partition)
-            numbers = np.full(len(readings), partition.number, np.int64)
-            checkout = alone.checkout(readings, numbers)
-            refused = checkout.parts[partition.number].refused
+            refused = self.feed(partition, readings, offsets).refused
             if refused >= 0:
                 partition.refuse(records[int(readings.records[refused])].offset)
-            serving = cast(self._checkpoints, {partition.number: partition.floor.swaps}, numbers, offsets, readings)
-            advance(self._config.pipeline, serving.models, checkout.state, Batch(readings, checkout.row, serving.which))
-            alone.adopt(checkout, {}, [partition.number])
         partition.move_to(records[-1].offset + 1)
         return len(readings)
 
@@ -347,7 +388,17 @@ class Restorer:
         now = time.monotonic()
         if now - self._said > PROGRESS_SECONDS:
             self._said = now
-            _log.info(what, partition=number, offset=offset, end=end, partitions_waiting=len(self._waiting) - 1)
+            _log.info(what, partition=number, offset=offset, end=end, partitions_waiting=len(self._waiting[1:]))
+
+
+def _result(slices: Generator[None, None, Result]) -> Result:
+    """Returns what the slices come to, all of them at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
 
 
 def _among(readings: Readings, kept: np.ndarray) -> Readings:

@@ -65,18 +65,9 @@ MAY_IMPORT = {
         "learning",
         "settings",
     },
-    "checks": {
-        "app",
-        "broker",
-        "checkpoint_cache",
-        "configuration",
-        "core",
-        "errors",
-        "learning",
-        "serving",
-        "settings",
-        "wire",
-    },
+    "checks": {"app", "broker", "configuration", "core", "errors", "learning", "serving", "settings"},
+    "seed": {"app", "broker", "configuration", "errors", "files", "records", "serving", "settings", "wire"},
+    "explain": {"app", "broker", "configuration", "errors", "serving", "settings"},
 }
 ONLY_IN = {
     "kafka": {"broker"},

@@ -1,0 +1,135 @@
+"""`forecaster seed` and `explain` by the real program: the daemon goes on where the history ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+from builders import LEVELS, pipeline_config, random_checkpoint
+from builders import Serving as Reference
+from daemons import HOUR_MS, START_MS, Daemon, wait_until
+
+from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.checkpoints import write_checkpoint
+from forecaster.core.model import Model
+from forecaster.records import InputRecord
+from forecaster.wire import Decoder, InputSchema, encode_forecasts
+
+PARTITIONS, SERIES = 3, 7
+HISTORY, NEWS = range(120), range(120, 130)
+
+
+def value(series: int, hour: int) -> int:
+    return (7 * series + hour * hour) % 23
+
+
+def body(series: int, hour: int) -> bytes:
+    return orjson.dumps({"timestamp": START_MS + hour * HOUR_MS, "value": value(series, hour)})
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    lines = [
+        f"pump-{series},{START_MS + hour * HOUR_MS},{value(series, hour)}\n"
+        for hour in HISTORY
+        for series in range(SERIES)
+    ]
+    file = tmp_path / "history.csv"
+    file.write_text("series_id,timestamp,value\n" + "".join(lines))
+    return file
+
+
+def command(address: str, topic: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    settings = {
+        "KAFKA__BOOTSTRAP_SERVERS": address,
+        "KAFKA__GROUP_ID": f"{topic}-group",
+        "TOPICS__INPUT": topic,
+        "SERIES__INTERVAL": "1h",
+        "FORECAST__HORIZON": "4",
+        **variables,
+    }
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
+    environment = {**kept, "COLUMNS": "200", **{f"FORECASTER_{name}": value for name, value in settings.items()}}
+    line = [sys.executable, "-m", "forecaster", *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def expected(model: Model) -> list[bytes]:
+    """What the pipeline alone publishes of the news after the history, sorted."""
+    rows = [(series, hour) for hour in (*HISTORY, *NEWS) for series in range(SERIES)]
+    records = [
+        InputRecord("input", 0, number, 0, b"pump-%d" % series, body(series, hour))
+        for number, (series, hour) in enumerate(rows)
+    ]
+    readings = Decoder(InputSchema()).decode(records).readings
+    config = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
+    outputs = Reference(config, model).feed(readings)
+    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS))
+    return sorted(message.value or b"" for message in messages[len(HISTORY) * SERIES :])
+
+
+def test_a_daemon_that_was_seeded_publishes_what_one_that_read_the_history_would(
+    broker: str, topic: str, tmp_path: Path, history: Path
+) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    checkpoint = random_checkpoint(pipeline_config(horizon=4, context=96))
+    served = {"NETWORK__CHECKPOINT": str(write_checkpoint(checkpoint, tmp_path))}
+    seeded = command(broker, topic, "seed", str(history), **served)
+    assert seeded.returncode == 0, seeded.stderr
+    assert f"7 series from 840 readings, in 3 partitions of {topic}, by checkpoint {checkpoint.id}" in seeded.stdout
+    assert "3 of 3 partitions would be: restored" in command(broker, topic, "check", **served).stdout
+    with Daemon(tmp_path, broker, topic, **served) as daemon:
+        daemon.serving()
+        writer, reader = RecordWriter(broker, topic), RecordReader(broker, f"{topic}.forecasts", PARTITIONS)
+        with closing(writer), closing(reader):
+            for hour in NEWS:
+                for series in range(SERIES):
+                    writer.send(b"pump-%d" % series, body(series, hour))
+            writer.flush()
+            found: list[bytes] = []
+            wait_until(
+                lambda: found.extend(one.value or b"" for one in reader.poll()) or len(found) >= len(NEWS) * SERIES,
+                "forecasts",
+            )
+            live = command(broker, topic, "seed", str(history), **served)
+            assert (live.returncode, "live member" in live.stderr) == (5, True)
+        daemon.send(signal.SIGTERM)
+        assert daemon.exit_code() == 0
+    assert sorted(found) == expected(Model(checkpoint))
+    again = command(broker, topic, "seed", str(history), **served)
+    assert (again.returncode, "has committed offset" in again.stderr) == (5, True)
+
+
+def test_a_series_is_explained_by_what_the_daemon_left(broker: str, topic: str, tmp_path: Path, history: Path) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    nothing = command(broker, topic, "explain", "pump-4")
+    assert nothing.returncode == 4
+    assert command(broker, topic, "seed", str(history)).returncode == 0
+    with Daemon(tmp_path, broker, topic) as daemon:
+        daemon.serving()
+        with closing(RecordWriter(broker, topic)) as writer:
+            writer.send(b"pump-4", body(4, 120))
+        with closing(RecordReader(broker, f"{topic}.forecasts", PARTITIONS)) as reader:
+            found: list[bytes] = []
+            wait_until(lambda: found.extend(one.value or b"" for one in reader.poll()) or found, "a forecast")
+        daemon.send(signal.SIGTERM)
+        assert daemon.exit_code() == 0
+    explained = json.loads(command(broker, topic, "explain", "pump-4", "--json").stdout)
+    assert explained["inputs"]["count"] == len(HISTORY) + 1
+    assert explained["inputs"]["last_ms"] == START_MS + 120 * HOUR_MS
+    assert [one["value"] for one in explained["inputs"]["readings"]] == [value(4, hour) for hour in range(109, 121)]
+    assert explained["network"]["checkpoint"] == "none"
+    next_tick = explained["pending"][0]
+    assert (next_tick["horizon"], next_tick["made_ms"]) == (1, START_MS + 120 * HOUR_MS)
+    assert next_tick["point"] == pytest.approx(json.loads(found[0])["point"][0], abs=0.05)
+    shown = command(broker, topic, "explain", "pump-4")
+    assert "forecasts that wait for 2025-01-06T01:00:00.000Z" in shown.stdout
+    unknown = command(broker, topic, "explain", "pumpe-4")
+    assert (unknown.returncode, "near ids: pump-4" in unknown.stderr) == (2, True)
