@@ -21,7 +21,7 @@ from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
 from forecaster.broker.tail import TailReader
 from forecaster.broker.topics import Topics
-from forecaster.checkpoint_cache import opened_cache
+from forecaster.checkpoint_cache import CheckpointCache, opened_cache
 from forecaster.configuration import (
     connection,
     fixed_checkpoint,
