@@ -1,4 +1,4 @@
-"""A new readout for the same body: solved from everything, published where it would have done better of late.
+"""A new readout for the same body: solved from everything, published where it would not have done worse of late.
 
 Hidden states belong to the body and stay; only the readout and the calibration of the intervals are new.
 
@@ -25,7 +25,12 @@ HELD_OUT = 0.15
 """Share of the time, at its end, that ridge and judgement rest on, and that the intervals are calibrated on."""
 JUDGED = 0.075
 """Share of the time that the judgement takes at most: less where the champion's readout has seen a part of it."""
-MARGIN = 0.001
+TOLERANCE = 0.02
+"""A new readout may seem so much worse: a short stretch says little, and one solved from more is seldom worse in truth.
+
+On air quality (of the UCI repository, re-solved each 168 hours) MASE is 1.749 with every new readout, and 1.756 with
+those alone that seemed better.
+"""
 LEAST_TARGETS = 200
 BATCH = 256
 
@@ -40,7 +45,7 @@ class Refreshed:
 
 
 def refresh_readout(history: History, observation: ObservationConfig, champion: Checkpoint) -> Refreshed | None:
-    """Returns the champion with a readout solved from the history; None where that is not better, or too little is new.
+    """Returns the champion with a readout solved from the history; None where that is worse, or too little is new.
 
     Args:
         history: all that is known.
@@ -66,7 +71,7 @@ def refresh(lessons: Lessons, champion: Checkpoint) -> Refreshed | None:
     ridge = best_ridge(champion.network, early, chosen)
     error = judged.squared_error(early.plus(chosen).solve(ridge))
     champion_error = judged.squared_error(champion.readout)
-    if judged.count < LEAST_TARGETS or not error < (1.0 - MARGIN) * champion_error:
+    if judged.count < LEAST_TARGETS or not error <= (1.0 + TOLERANCE) * champion_error:
         return None
     facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": judged.count}
     new = replace(body.solved([early, chosen, judged], ridge, facts), id=next_readout_id(champion.id))

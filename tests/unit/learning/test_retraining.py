@@ -277,6 +277,13 @@ def test_a_readout_that_was_broken_is_replaced_by_one_that_serves_as_well_as_bef
     assert not judge(PIPELINE, champion, broken, history(), START_MS + 400 * HOUR_MS).promote
 
 
+def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion: Checkpoint) -> None:
+    one = history()
+    noise = np.random.default_rng(0).normal(10, 4, len(one))
+    misled = replace(one, values=np.where(one.timestamp_ms < START_MS + 545 * HOUR_MS, noise, one.values))
+    assert refresh_readout(misled, OBSERVATION, champion) is None
+
+
 def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: Checkpoint) -> None:
     cut_ms = START_MS + 500 * HOUR_MS
     first, second = (
