@@ -21,7 +21,7 @@ from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
 from forecaster.broker.tail import TailReader
 from forecaster.broker.topics import Topics
-from forecaster.checkpoint_cache import CheckpointCache
+from forecaster.checkpoint_cache import CheckpointCache, opened_cache
 from forecaster.configuration import (
     connection,
     fixed_checkpoint,
@@ -202,13 +202,9 @@ class Start:
 
     def watch(self, topics: Topics) -> ModelWatch:
         """Returns what is known of the models topic, up to its present end."""
-        settings, folder = self._settings, self._settings.cache.directory
-        place = (
-            Path(folder)
-            if folder
-            else Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-cache-")))
-        )
-        watch = watch_of(settings, self.reader(topics), CheckpointCache(place))
+        directory, models = self._settings.cache.directory, self._settings.topics.named("models")
+        cache = self._open.enter_context(opened_cache(directory, models))
+        watch = watch_of(self._settings, self.reader(topics), cache)
         self.patiently(watch.catch_up, "reading the models topic")
         return watch
 

@@ -69,6 +69,7 @@ class StateKeeper:
         self._restorer = restorer
         self._checkpoints = checkpoints
         self._turn = 0
+        self._refused = ""
 
     @property
     def restoring(self) -> bool:
@@ -135,11 +136,16 @@ class StateKeeper:
         return Turn(checkout, serving.models, batch, numbers, self._changes(polled, checkout, numbers, offsets, swaps))
 
     def _can_serve(self, champion: str) -> bool:
+        """Returns whether swaps to the champion may begin; says once why not."""
+        why = "it cannot be read, or its hidden state is larger than the rows have room for until a restart"
         try:
-            return servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
+            can = servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
         except TransientBrokerError as error:
-            _log.warning("the champion cannot be read yet", checkpoint=champion, error=str(error))
-            return False
+            can, why = False, str(error)
+        if not can and self._refused != champion:
+            _log.warning("the champion does not serve here: what served before goes on", checkpoint=champion, why=why)
+        self._refused = "" if can else champion
+        return can
 
     def _changes(
         self,

@@ -92,7 +92,7 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
         if history:
             topics = replace(parts["_config"].topics, history=f"{topic}.history")
             parts["_config"] = replace(parts["_config"], topics=topics)
-            parts["_history"] = timed(stages, "encode history", parts["_history"])
+            parts["_history"] = timed(stages, "encode history", worker._history)  # noqa: SLF001
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
         parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)

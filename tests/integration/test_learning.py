@@ -133,7 +133,7 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
     changes = [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
     assert changes == [GENESIS, *decided], "ids change once per promotion"
     last = AFTER[450:]
-    frozen = frozen_errors(read_checkpoint(cache / decided[0]), last)  # type: ignore[arg-type]
+    frozen = frozen_errors(read_checkpoint(cache / f"{topic}.models" / decided[0]), last)  # type: ignore[arg-type]
     assert live_errors(fleet, last) < 0.4 * frozen
     for forecasts in fleet.forecasts.values():
         stamps = [forecast["timestamp"] for forecast in forecasts]

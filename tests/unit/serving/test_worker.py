@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fake_kafka import INPUT, FakeClient, FakeKafka, setup
+from builders import HOUR_MS, START_MS, pipeline_config
+from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError
+from forecaster.history import decode_history
 from forecaster.serving.dead_letters import Limits
 from forecaster.serving.worker import Worker
 
@@ -196,3 +198,50 @@ def test_stop_ends_the_loop_between_batches() -> None:
     one.run(stop, lambda: None)
     assert not kafka.sources()
     assert not client.restarts
+
+
+def learned(kafka: FakeKafka, partition: int = 0) -> list[tuple[str, int, float, bool]]:
+    """What the trainer gets: series, stamp, value, whether it was kept from the inputs."""
+    found: list[tuple[str, int, float, bool]] = []
+    for record in kafka.logs.get((HISTORY, partition), []):
+        part = decode_history(record.value or b"")
+        names = [part.series_ids[row] for row in part.row.tolist()]
+        found += zip(names, part.timestamp_ms.tolist(), part.values.tolist(), part.masked.tolist(), strict=True)
+    return found
+
+
+def test_the_trainer_gets_every_reading_that_is_a_step_once_whatever_fails() -> None:
+    kafka = FakeKafka(2)
+    client, one = serving(kafka)
+    client.failures = ["", "dropped", "", "happened"]
+    for begin in range(0, 24, 4):
+        kafka.hours(0, range(begin, begin + 4))
+        kafka.hours(1, range(begin, begin + 4), b"fan")
+        kafka.append(0, b"no json")
+        turn(one, 2)
+    for partition, name in ((0, "pump"), (1, "fan")):
+        expected = [(name, START_MS + hour * HOUR_MS, float(hour % 7), False) for hour in range(24)]
+        assert learned(kafka, partition) == expected
+
+
+def test_what_the_filters_mask_is_flagged_for_the_trainer_and_keeps_its_raw_value() -> None:
+    kafka = FakeKafka()
+    _, one = serving(kafka, pipeline=pipeline_config(chain=("hampel",)))
+    kafka.hours(0, range(60))
+    stamp = START_MS + 60 * HOUR_MS
+    kafka.append(0, b'{"timestamp": %d, "value": 1000}' % stamp)
+    turn(one)
+    assert learned(kafka)[-1] == ("pump", stamp, 1000.0, True)
+
+
+def test_drift_of_the_live_loss_is_said_once_in_a_transaction_that_holds() -> None:
+    kafka = FakeKafka()
+    client, one = serving(kafka)
+    kafka.hours(0, range(10))
+    turn(one)
+    vars(one)["_has_drifted"] = True
+    for failures, hours in ((["dropped"], range(10, 12)), ([], range(12, 14))):
+        client.failures = failures
+        kafka.hours(0, hours)
+        turn(one, 2)
+    assert [record.key for record in kafka.logs[MODELS, 0]] == [b"drift/0"]
