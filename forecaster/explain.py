@@ -16,6 +16,7 @@ from forecaster.app import opened_state, use_one_thread, with_topics
 from forecaster.broker.groups import partition_of
 from forecaster.broker.topics import Topics
 from forecaster.configuration import needed_topics
+from forecaster.core.model import GENESIS
 from forecaster.errors import UsageError
 from forecaster.serving.explanation import Explanation, Inputs, Network, Pending, explain_series
 from forecaster.serving.restore import Restorer
@@ -91,9 +92,10 @@ def print_explanation(explanation: Explanation) -> None:
         f"partition {place.partition}: {place.recovery} at offset {place.offset:,}, {place.replayed:,} readings of it "
         f"replayed; block {place.block}, {stored}",
         highlight=False,
+        soft_wrap=True,
     )
     for sentence in (*_inputs(explanation.inputs), _network(explanation.network)):
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     console.print(_readings(explanation.inputs))
     if explanation.next_ms is not None:
         console.print(_pending(explanation.pending, explanation.next_ms))
@@ -116,7 +118,9 @@ def _inputs(inputs: Inputs) -> Iterator[str]:
 
 
 def _network(network: Network) -> str:
-    if network.hidden_is_its:
+    if network.checkpoint == network.hidden_of == GENESIS:
+        hidden = "without a network, there is no hidden state"
+    elif network.hidden_is_its:
         hidden = f"the hidden state is its, of norm {network.hidden_norm:.6g}"
     else:
         of = network.hidden_of or "a checkpoint that is gone"
@@ -136,7 +140,8 @@ def _readings(inputs: Inputs) -> Table:
 def _pending(pending: list[Pending], next_ms: int) -> Table:
     levels = list(pending[0].quantiles)
     title = f"forecasts that wait for {_time(next_ms)}"
-    table = Table("horizon", "made at", "point", *levels, "error of the last value", title=title, title_justify="left")
+    table = Table("horizon", "made at", "point", *levels, "last value's error", title=title, title_justify="left")
+    table.columns[1].no_wrap = True
     for one in pending:
         made = "(none)" if one.made_ms is None else _time(one.made_ms)
         values = [_number(value) for value in (one.point, *one.quantiles.values(), one.drift)]
@@ -153,7 +158,8 @@ def _unknown(group_id: str, series_id: str, names: list[str]) -> str:
 
 
 def _time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    exact = "milliseconds" if time_ms % 1000 else "seconds"
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec=exact).replace("+00:00", "Z")
 
 
 def _number(value: float | None) -> str:

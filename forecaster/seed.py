@@ -149,7 +149,7 @@ def print_seeded(settings: Settings, seeded: Seeded) -> None:
         table.add_row(str(one.number), f"{one.series:,}", str(one.blocks), f"{readings:,}", f"{off:,}")
     console.print(table)
     for sentence in sentences(settings, seeded):
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def sentences(settings: Settings, seeded: Seeded) -> list[str]:

@@ -193,5 +193,5 @@ def test_what_people_and_scripts_see_is_the_same(capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     print_explanation(found)
     shown = capsys.readouterr().out
-    for part in ("[b]pump", "last tick 29", "2025-01-02T05:00:00.000Z", MODEL.id, "the hidden state is its"):
+    for part in ("[b]pump", "last tick 29", "2025-01-02T05:00:00Z", MODEL.id, "the hidden state is its"):
         assert part in shown

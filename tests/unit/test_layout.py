@@ -67,7 +67,7 @@ MAY_IMPORT = {
     },
     "checks": {"app", "broker", "configuration", "core", "errors", "learning", "serving", "settings"},
     "seed": {"app", "broker", "configuration", "errors", "files", "records", "serving", "settings", "wire"},
-    "explain": {"app", "broker", "configuration", "errors", "serving", "settings"},
+    "explain": {"app", "broker", "configuration", "core", "errors", "serving", "settings"},
 }
 ONLY_IN = {
     "kafka": {"broker"},
