@@ -26,6 +26,7 @@ from forecaster.broker.consumer import Member, Polled
 from forecaster.broker.producer import Transaction
 from forecaster.checkpoints import read_checkpoint, write_checkpoint
 from forecaster.core.model import GENESIS, Checkpoint
+from forecaster.errors import TransientBrokerError
 from forecaster.learning.lesson import Lesson, read_lesson
 from forecaster.learning.plan import Known, Rules, next_work
 from forecaster.learning.process import Ended
@@ -34,6 +35,7 @@ from forecaster.models import PARTITION, Catalogue, Decision, Serve, decision_me
 from forecaster.wire import Message
 
 BODIES_KEPT = 5
+RETRY_SECONDS = 5.0
 CHAMPION, RESULT, LOG = "champion", "result", "child.log"
 _log = structlog.get_logger()
 
@@ -138,10 +140,18 @@ class Learner:
         self.counters: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
-        """Trains until `stop` is set; a child at work is ended."""
+        """Trains until `stop` is set; a child at work is ended.
+
+        Raises:
+            BrokerUnavailable: no broker was there for the outage deadline.
+        """
         try:
             while not stop.is_set():
-                self.iterate()
+                try:
+                    self.iterate()
+                except TransientBrokerError as error:
+                    _log.warning("trainer waits for the broker", error=str(error), wait_seconds=RETRY_SECONDS)
+                    stop.wait(RETRY_SECONDS)
         finally:
             self._drop_child()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,8 @@ from forecaster.broker.consumer import Polled
 from forecaster.broker.producer import Transaction
 from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import GENESIS, Checkpoint
+from forecaster.errors import TransientBrokerError
+from forecaster.learning import learner as learner_module
 from forecaster.learning.learner import Learner, LearnerConfig, Outside
 from forecaster.learning.lesson import FILE, Lesson
 from forecaster.learning.plan import Rules
@@ -219,6 +222,25 @@ def test_the_champion_lies_in_the_childs_folder(world: World, leading: Learner) 
     leading.iterate()
     assert world.children[1].work == Work.READOUT
     assert [place.name for place in (world.children[1].folder / "champion").iterdir()] == [random_checkpoint(CONFIG).id]
+
+
+def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learner_module, "RETRY_SECONDS", 0.0)
+    stop, polls = threading.Event(), list[int]()
+
+    def poll(*, wait: bool) -> Polled:
+        polls.append(len(polls))
+        if len(polls) < 3:
+            raise TransientBrokerError("away")
+        stop.set()
+        return World.poll(world, wait=wait)
+
+    monkeypatch.setattr(world, "poll", poll)
+    world.opened, world.readings = [0], 100
+    world.learner().run(stop)
+    assert len(polls) == 3
+    assert [child.work for child in world.children] == [Work.TRAINING]
+    assert world.children[0].dropped, "told to end, it leaves no child behind"
 
 
 def test_a_new_leader_does_not_train_again_what_another_one_has_just_trained(world: World, leading: Learner) -> None:
