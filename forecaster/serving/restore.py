@@ -32,13 +32,9 @@ from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
 from forecaster.serving.snapshots import (
-    FLOOR,
-    CorruptSnapshot,
     Floor,
     StoredBlock,
     adapted_state,
-    decode_block,
-    decode_floor,
     loaded_state,
 )
 from forecaster.serving.swaps import Checkpoints, Swap, cast, servable
@@ -308,24 +304,8 @@ class Restorer:
         """Of each key the newest record is kept; other groups' keys are none of ours."""
         for record in records:
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
-            if prefix != f"{self.config.keep.key_prefix}/{record.partition}":
-                continue
-            stored.corrupt.pop(name, None)
-            try:
-                self._keep_one(stored, name, record.value)
-            except CorruptSnapshot as error:
-                stored.corrupt[name] = str(error)
-
-    def _keep_one(self, stored: Stored, name: str, value: bytes | None) -> None:
-        if name == FLOOR:
-            stored.floor = None
-            stored.floor = None if value is None else decode_floor(value)
-        elif name.isdigit():
-            stored.blocks.pop(int(name), None)
-            stored.numbers.discard(int(name))
-            if value is not None:
-                stored.numbers.add(int(name))
-                stored.blocks[int(name)] = decode_block(value)
+            if prefix == f"{self.config.keep.key_prefix}/{record.partition}":
+                stored.add(name, record.value)
 
     def _load(self, partition: Partition, stored: Stored, plan: Plan) -> Generator[None, None, None]:
         """The rows of the blocks are the partition's; the later a block, the earlier it comes."""

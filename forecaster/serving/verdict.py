@@ -18,7 +18,15 @@ from enum import StrEnum
 from typing import Literal
 
 from forecaster.errors import FatalError, StateError, TopicError
-from forecaster.serving.snapshots import Floor, Identity, StoredBlock
+from forecaster.serving.snapshots import (
+    FLOOR,
+    CorruptSnapshot,
+    Floor,
+    Identity,
+    StoredBlock,
+    decode_block,
+    decode_floor,
+)
 
 OnLostInput = Literal["fail", "resume-cold", "resume-stale"]
 
@@ -66,6 +74,33 @@ class Stored:
     corrupt: dict[str, str] = field(default_factory=dict)
     numbers: set[int] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: bytes | None) -> None:
+        """The newest record of a key counts; one that cannot be read is noted.
+
+        Args:
+            name: the last part of the key: a block's number, or the floor's.
+            value: None = a tombstone.
+
+        Raises:
+            StateError: a newer version wrote it.
+        """
+        self.corrupt.pop(name, None)
+        try:
+            if name == FLOOR:
+                self.floor = None
+                self.floor = None if value is None else decode_floor(value)
+            elif name.isdigit():
+                self._add_block(int(name), value)
+        except CorruptSnapshot as error:
+            self.corrupt[name] = str(error)
+
+    def _add_block(self, number: int, value: bytes | None) -> None:
+        self.blocks.pop(number, None)
+        self.numbers.discard(number)
+        if value is not None:
+            self.numbers.add(number)
+            self.blocks[number] = decode_block(value)
 
 
 @dataclass(frozen=True, slots=True)
