@@ -32,15 +32,15 @@ from forecaster.configuration import (
     network_config,
     restore_config,
     state_identity,
+    training_schedule,
     trains,
     worker_config,
 )
-from forecaster.errors import BrokerUnavailable
+from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.learning.history_topic import HistoryCounter
 from forecaster.learning.learner import Learner, LearnerConfig, Outside
 from forecaster.learning.plan import Rules
 from forecaster.learning.process import ChildProcess
-from forecaster.learning.schedule import Schedule, Work
 from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.model_watch import ModelWatch
 from forecaster.serving.partitions import Partitions
@@ -60,6 +60,13 @@ _log = structlog.get_logger()
 def serve(settings: Settings) -> None:
     """The daemon has run until it was told to end: start, loop, shutdown."""
     use_one_thread()
+    if trains(settings):
+        training_schedule(settings)  # one that cannot be read is refused before anything is connected
+    elif settings.role == "trainer":
+        raise UsageError(
+            "FORECASTER_ROLE=trainer has nothing to do: TRAINING__SCHEDULE and READOUT_SCHEDULE are both off, or "
+            "NETWORK__CHECKPOINT is served whatever is trained"
+        )
     with signals() as stop:
         try:
             if settings.role == "trainer":
@@ -117,26 +124,33 @@ def _train(settings: Settings, stop: threading.Event) -> None:
 def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitStack) -> None:
     """A thread beside the worker looks after the trainer's child; whatever happens to it, the worker goes on."""
 
+    end = threading.Event()  # of its own: `stop` says that the daemon was told to end, which an error has not done
+
     def train() -> None:
-        while not stop.is_set():
+        while not end.is_set():
             try:
-                _train(settings, stop)
+                _train(settings, end)
             except Exception as error:  # it is begun anew
-                if not stop.is_set():
+                if not end.is_set():
                     _log.error("trainer fell over", error=f"{type(error).__name__}: {error}", again_in=RESTART_SECONDS)
-                stop.wait(RESTART_SECONDS)
+                end.wait(RESTART_SECONDS)
+
+    def relay() -> None:
+        stop.wait()
+        end.set()
 
     thread = threading.Thread(target=train, name="trainer", daemon=True)
-    thread.start()
+    for one in (thread, threading.Thread(target=relay, name="end of the trainer", daemon=True)):
+        one.start()
     open_things.callback(thread.join, RESTART_SECONDS)
-    open_things.callback(stop.set)  # before it is waited for: the worker may have ended with an error
+    open_things.callback(end.set)
 
 
 def start_learner(settings: Settings, stop: threading.Event, open_things: ExitStack) -> Learner:
     """All that a trainer needs is connected; it is not elected yet."""
     start = Start(settings, stop, open_things)
     training, models = settings.training, settings.topics.named("models")
-    schedule = Schedule({Work.TRAINING: training.schedule, Work.READOUT: training.readout_schedule})
+    schedule = training_schedule(settings)
     folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-trainer-")))
     topics, partitions = start.topics()
     trainers = connection(settings).trainers()
@@ -147,7 +161,7 @@ def start_learner(settings: Settings, stop: threading.Event, open_things: ExitSt
     producer = start.producer(f"{trainers.group_id}-{uuid.uuid4()}", models, unique=True)
     config = LearnerConfig(
         topic=models,
-        rules=Rules(training.min_readings, training.min_new_ticks),
+        rules=Rules(training.min_readings, training.min_new_ticks, schedule.works),
         folder=folder / "work",
         start=lambda work, place: ChildProcess(
             ["learn", work.value, str(place)], place / "child.log", training.deadline / 1000

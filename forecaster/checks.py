@@ -14,10 +14,10 @@ from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.configuration import (
     fixed_checkpoint,
     needed_topics,
+    training_schedule,
 )
 from forecaster.core.model import GENESIS
 from forecaster.errors import TopicError
-from forecaster.learning.schedule import Schedule, Work
 from forecaster.serving.restore import Restorer
 from forecaster.settings import NOT_YET, Settings, variables
 
@@ -27,7 +27,7 @@ def check_everything(settings: Settings) -> None:
     console = Console()
     console.print(_settings_table(settings))
     fixed_checkpoint(settings)  # before anybody is asked
-    Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
+    training_schedule(settings)
     with_topics(settings, lambda topics: _check_topics(settings, topics))
     for line in with_topics(settings, lambda topics: _stored(settings, topics)):
         console.print(line)

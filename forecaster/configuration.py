@@ -17,6 +17,7 @@ from forecaster.core.model import Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.learning.history_topic import HistoryConfig
+from forecaster.learning.schedule import Schedule, Work
 from forecaster.learning.trainer import TrainingConfig
 from forecaster.serving.dead_letters import Limits
 from forecaster.serving.history import HistoryChoice
@@ -256,6 +257,11 @@ def trains(settings: Settings) -> bool:
     """Returns whether anybody trains what this fleet serves."""
     training = settings.training
     return not settings.network.checkpoint and not training.schedule == training.readout_schedule == "off"
+
+
+def training_schedule(settings: Settings) -> Schedule:
+    """Returns when it is time to train; raises UsageError where that cannot be read."""
+    return Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
 
 
 def history_config(settings: Settings, partitions: int) -> HistoryConfig:

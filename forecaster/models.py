@@ -34,7 +34,9 @@ MAX_PENDING_BYTES = 67_108_864
 """So many bytes of unfinished checkpoints are held; larger ones are read when they are asked for."""
 ORPHAN_MS = 3_600_000
 """Chunks whose description has not come for so long were left behind by a writer that died."""
-DECISIONS_KEPT = 100
+DECISIONS_KEPT = 200
+SUPERSEDED_MS = 24 * 3_600_000
+"""So long a checkpoint that served stays: floors name it, and are not older than the snapshot interval."""
 _SERVE = "serve"
 _DRIFT = "drift/"
 TRAINING = "training"
@@ -224,10 +226,15 @@ class Catalogue:
         self._decisions: dict[str, Decision] = {}
         self._now_ms = 0
         self.serve: Serve | None = None
-        self.has_drifted = False
-        """Some worker's live loss has drifted since the last body was trained."""
+        self._drifts: set[str] = set()
+        self._superseded_ms: dict[str, int] = {}
         self.problems: dict[str, str] = {}
         """Why a record is not used, by its key."""
+
+    @property
+    def has_drifted(self) -> bool:
+        """Some worker's live loss has drifted since the last body was trained."""
+        return bool(self._drifts)
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
@@ -273,7 +280,7 @@ class Catalogue:
             self._serve(value)
             return None
         if name.startswith(_DRIFT):
-            self.has_drifted = self.has_drifted or value is not None
+            (self._drifts.discard if value is None else self._drifts.add)(name)
             return None
         match = _KEY.fullmatch(name)
         if match is None:
@@ -288,7 +295,7 @@ class Catalogue:
         """Returns the checkpoints that may go, with the number of chunks that each may have.
 
         There stay: of the `keep` newest bodies the first checkpoint and the newest readout; what is to be served, and
-        what before it.
+        what before it; what served not long ago, since floors may name it: they are written every few hours.
         """
         bodies: dict[str, list[str]] = {}
         for name, entry in self._entries.items():
@@ -296,6 +303,7 @@ class Catalogue:
                 bodies.setdefault(body_of(name), []).append(name)
         by_age = sorted(bodies.values(), key=lambda names: list(self._entries).index(names[-1]))
         stay = {name for names in by_age[max(0, len(by_age) - keep) :] for name in (names[0], names[-1])}
+        stay |= {name for name, at_ms in self._superseded_ms.items() if self._now_ms - at_ms < SUPERSEDED_MS}
         if self.serve is not None:
             stay |= {self.serve.checkpoint, self.serve.previous}
         return {
@@ -303,6 +311,10 @@ class Catalogue:
             for name, entry in self._entries.items()
             if name not in stay and (entry.description is not None or self._now_ms - entry.seen_ms > ORPHAN_MS)
         }
+
+    def answered(self) -> list[Message]:
+        """Returns tombstones of what workers said of drift: a training has answered it."""
+        return [_message(name, None) for name in sorted(self._drifts)]
 
     def clearing(self, keep: int) -> list[Message]:
         """Returns tombstones of the checkpoints that may go, and of all but recent decisions."""
@@ -359,13 +371,18 @@ class Catalogue:
             self.serve = None
         else:
             self.serve = self._decoded(_SERVE, value, Serve) or self.serve
+            if self.serve is not None:
+                self._superseded_ms[self.serve.previous] = self._now_ms
 
     def _decide(self, key: str, name: str, value: bytes | None) -> None:
         self._decisions.pop(name, None)
         decision = None if value is None else self._decoded(key, value, Decision)
         if decision is not None:
             self._decisions[name] = decision
-            self.has_drifted = self.has_drifted and decision.work != TRAINING
+            if decision.work == TRAINING:
+                self._drifts.clear()
+            if decision.promoted:
+                self._superseded_ms[decision.champion] = self._now_ms
 
     def _decoded(self, key: str, value: bytes, kind: type[Record]) -> Record | None:
         try:

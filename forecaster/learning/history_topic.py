@@ -132,6 +132,8 @@ class HistoryCounter:
         self._tail = tail
         self._readings = 0
         self._unclear = False
+        self.is_current = False
+        """All that the topic held at the last look had been met."""
 
     def look(self) -> int:
         """Returns how many readings were met since the beginning of what the topic held; it takes a moment at most.
@@ -144,6 +146,7 @@ class HistoryCounter:
         for _ in range(READS_PER_LOOK):
             records = self._tail.read()
             if not records:
+                self.is_current = True
                 break
             for record in records:
                 self._count(record)

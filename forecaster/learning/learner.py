@@ -36,7 +36,7 @@ from forecaster.wire import Message
 
 BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
-CHAMPION, RESULT, LOG = "champion", "result", "child.log"
+CHAMPION, RESULT = "champion", "result"
 _log = structlog.get_logger()
 
 
@@ -60,6 +60,8 @@ class Watch(Protocol):
 class Readings(Protocol):
     """What is asked of `HistoryCounter`."""
 
+    @property
+    def is_current(self) -> bool: ...
     def look(self) -> int: ...
 
 
@@ -137,6 +139,7 @@ class Learner:
         self._leads = False
         self._running: _Running | None = None
         self._published = ""
+        self._has_begun = False
         self.counters: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
@@ -183,9 +186,10 @@ class Learner:
         known.champion = watch.champion
         known.readings = self._outside.readings.look()
         known.has_drifted = watch.catalogue.has_drifted
-        if watch.catalogue.decisions and Work.TRAINING not in known.at:
+        if watch.catalogue.decisions and not self._has_begun:
             # Another process has trained before: as many new readings must come as if it had been now.
             known.at = dict.fromkeys(Work, known.readings)
+            self._has_begun = self._outside.readings.is_current
 
     def _decide(self) -> None:
         following = next_work(self._config.rules, self._known, self._outside.schedule.take())
@@ -202,6 +206,7 @@ class Learner:
         checkpoint = None if champion == GENESIS else self._outside.watch.checkpoint(champion)
         if checkpoint is not None:
             write_checkpoint(checkpoint, folder / CHAMPION)
+        self._has_begun = True
         self._known.at[work] = self._known.readings
         if work == Work.TRAINING:
             self._known.at[Work.READOUT] = self._known.readings
@@ -270,12 +275,13 @@ class Learner:
             at=now,
             work=running.work.value,
         )
+        answered = self._outside.watch.catalogue.answered() if running.work == Work.TRAINING else []
         if not lesson.promoted:
-            return [decision_message(decision)]
+            return [decision_message(decision), *answered]
         checkpoint = read_checkpoint(self._config.folder / RESULT / lesson.checkpoint)
         serve = Serve(lesson.checkpoint, running.champion, "trainer", now, lesson.reason)
         clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT)
-        return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing]
+        return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing, *answered]
 
     def _try_again_when_due(self, work: Work) -> None:
         """Nothing came of the work: it does not wait for new readings."""

@@ -123,7 +123,7 @@ def _resolved(lessons: Lessons, champion: Checkpoint | None) -> tuple[Checkpoint
         challenger_loss=_finite(refreshed.error),
         champion_loss=_finite(refreshed.champion_error),
         scored=int(facts["targets"]),
-        reason="a smaller squared error on the newest stretch",
+        reason=f"squared errors of the newest stretch: {refreshed.error:.5g}, {refreshed.champion_error:.5g} before",
     )
     return refreshed.checkpoint, lesson
 

@@ -11,10 +11,17 @@ from forecaster.learning.schedule import Work
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """`min_readings` must be there before a first training, `min_new_ticks` new ones before another run."""
+    """What is done, and how much must be there.
+
+    Attributes:
+        min_readings: before a first training.
+        min_new_ticks: new readings before another run.
+        works: what is done at all.
+    """
 
     min_readings: int
     min_new_ticks: int
+    works: frozenset[Work] = frozenset(Work)
 
 
 @dataclass(slots=True)
@@ -60,9 +67,10 @@ def next_work(rules: Rules, known: Known, due: Collection[Work]) -> Next:
     """
     if known.readings < rules.min_readings:
         return Next(None)
-    if known.champion == GENESIS and Work.TRAINING not in known.at:
+    trains = Work.TRAINING in rules.works
+    if trains and known.champion == GENESIS and Work.TRAINING not in known.at:
         return Next(Work.TRAINING, "the first readings are there")
-    wanted = [Work.TRAINING] if known.has_drifted or Work.TRAINING in due else []
+    wanted = [Work.TRAINING] if trains and (known.has_drifted or Work.TRAINING in due) else []
     if Work.READOUT in due and known.champion != GENESIS:
         wanted.append(Work.READOUT)
     skipped = tuple(work for work in wanted if known.new(work) < rules.min_new_ticks)

@@ -7,6 +7,7 @@ Hidden states belong to the body and stay; only the readout and the calibration 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -88,9 +89,12 @@ def resolved(lessons: Lessons, champion: Checkpoint) -> Checkpoint:
 
 
 def next_readout_id(checkpoint_id: str) -> str:
-    """Returns `<body>.<n + 1>`; a body's first readout has no n."""
-    body, _, number = checkpoint_id.partition(".")
-    return f"{body}.{int(number or 0) + 1}"
+    """Returns `<body>.<n + 1>-<4 hex>`; a body's first readout has no n.
+
+    After a rollback the same n comes again; the end of the id tells the two apart.
+    """
+    body, _, readout = checkpoint_id.partition(".")
+    return f"{body}.{int(readout.partition('-')[0] or 0) + 1}-{secrets.token_hex(2)}"
 
 
 class _Body:

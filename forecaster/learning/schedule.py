@@ -46,8 +46,10 @@ class Schedule:
             # times that it was late; the jobs end at once, so that one instance is enough.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
-        for work, text in when.items():
-            trigger = _trigger(work, text)
+        triggers = {work: _trigger(work, text) for work, text in when.items()}
+        self.works = frozenset(work for work, trigger in triggers.items() if trigger is not None)
+        """What is done at all: what is `off` never is."""
+        for work, trigger in triggers.items():
             if trigger is not None:
                 self._scheduler.add_job(self._fire, trigger, args=[work], id=work.value)
 

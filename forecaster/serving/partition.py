@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from forecaster.core.arrays import take
-from forecaster.core.model import GENESIS
+from forecaster.core.model import GENESIS, body_code
 from forecaster.core.state import SeriesState
 from forecaster.core.timeline import last_stamp
 from forecaster.records import Integers
@@ -138,14 +138,19 @@ class Partition:
         return [*swaps, new_swap(swaps[-1], champion, self.position, len(self.table), context)]
 
     def next_slot(self) -> Integers:
-        """Returns the rows of the newest swap's next slot once its groups have switched; empty = none has."""
+        """Returns rows whose groups have switched by the newest swap, some tiles at most; empty = there are none."""
         swap = self.floor.swaps[-1]
-        if swap != self._switching.swap:
+        if swap != self._switching.swap and self._is_same_body(swap):
+            self._switching = Switching(swap, np.empty(0, np.int64))
+        elif swap != self._switching.swap:
             names = self.table.names
             groups = [self.blocks.group(row, name) for row, name in enumerate(names)]
             slots = np.where([name != FREE for name in names], hashes(groups) % swap.slots, NO_SLOT)
             self._switching = Switching(swap, slots.astype(np.int64))
         return self._switching.next_rows(self.position)
+
+    def _is_same_body(self, swap: Swap) -> bool:
+        return bool((self.table.state.body == body_code(swap.checkpoint)).all())
 
     def changes(self, batch: BatchOfPartition, swaps: list[Swap], budget: int) -> Changes:
         """Returns what the transaction of a batch must write of the state as it is before the batch.
@@ -189,7 +194,7 @@ class Partition:
         """The changes are in the topic; to be said before the batch itself is adopted."""
         for number in changes.written:
             self.blocks.write(number, changes.position)
-        self.obsolete -= set(changes.tombstones)
+        self.obsolete -= {*changes.tombstones, *changes.written}  # what is written anew must not be ended after it
         if changes.floor is not None:
             self.floor, self._floor_stored = changes.floor, True
 
@@ -200,6 +205,7 @@ class Partition:
         rows = [self.table.row(name) for name in series_ids]
         self.obsolete |= set(self.blocks.remove(rows, offset))
         self.table.free(series_ids)
+        self._switching.forget(rows)
 
     def unseen(self, series_ids: Sequence[str], offsets: Integers) -> np.ndarray:
         """Returns which readings are not in their row's block yet; (N,)."""

@@ -179,9 +179,9 @@ def _step(
     values = np.empty((len(hidden), 1 + len(config.quantile_levels), len(config.horizons)))
     for number, model in enumerate(cast.models):
         rows = np.flatnonzero(cast.which == number)
-        if model is None:
+        if model is None and len(rows):
             values[rows] = _genesis(ring, config, pending, observed)[rows]
-        elif len(rows):
+        elif model is not None and len(rows):
             values[rows] = _of_network(model, observed.inputs, hidden, rows)
     ring.store(pending, observed.tick, observed.inputs.last, observed.inputs.scale, values)
     if not whole:

@@ -47,6 +47,8 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 NO_SLOT = -1
+MOST_ROWS = 4 * TILE
+"""So many rows are re-warmed at a time: after a restore that changes the body, all of them are due at once."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,7 @@ class Switching:
 
     Attributes:
         swap: the newest one.
-        slots: of the rows when it began; NO_SLOT = no series; (N,).
+        slots: of the rows when it began; NO_SLOT = no series, or done, or another one since; (N,).
         slot: the next one.
     """
 
@@ -64,11 +66,20 @@ class Switching:
     slot: int = 0
 
     def next_rows(self, position: int) -> Integers:
-        """Returns the rows of the next slot, which is done then, once the position is there; else none."""
+        """Returns rows of the next slot, which are done then, once the position is there; else none."""
         if self.slot >= self.swap.slots or position < self.swap.offset + self.slot * self.swap.stride:
             return np.empty(0, np.int64)
-        self.slot += 1
-        return np.flatnonzero(self.slots == self.slot - 1)
+        rows = np.flatnonzero(self.slots == self.slot)
+        if len(rows) <= MOST_ROWS:
+            self.slot += 1
+        self.slots[rows[:MOST_ROWS]] = NO_SLOT
+        return rows[:MOST_ROWS]
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """The rows are freed: the series that has one of them next switches by its own slot, at its reading."""
+        for row in rows:
+            if row < len(self.slots):
+                self.slots[row] = NO_SLOT
 
 
 class Checkpoints(Protocol):
@@ -170,4 +181,6 @@ def cast(
         own = swaps[number]
         named = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in own], np.int64)
         which[rows] = named[in_force(own, offsets[rows], [groups[row] for row in rows.tolist()])]
-    return Cast([None if name == GENESIS else checkpoints.model(name) for name in ids], which)
+    names, (used, which) = list(ids), np.unique(which, return_inverse=True)
+    serving = [names[number] for number in used.tolist()]
+    return Cast([None if name == GENESIS else checkpoints.model(name) for name in serving], which)

@@ -243,8 +243,8 @@ class Worker:
                 broken.append(number)
                 continue
             positions[number] = position = self._keeper.partitions[number].position
-            if begin > position + MARKER and self._is_lost(number, position, stop):
-                _log.error("input is gone before it was read", partition=number, offset=position, next=begin)
+            if begin < position or (begin > position + MARKER and self._is_lost(number, position, stop)):
+                _log.error("input is gone, or has jumped back", partition=number, offset=position, next=begin)
                 broken.append(number)
         if broken:
             self._consumer.hold(broken)

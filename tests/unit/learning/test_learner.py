@@ -84,6 +84,8 @@ class World:
 class Counter:
     """The count of readings."""
 
+    is_current = True
+
     def __init__(self, world: World) -> None:
         self._world = world
 

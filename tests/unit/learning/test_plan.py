@@ -38,6 +38,13 @@ def test_what_is_due_is_done_a_training_first(due: set[Work], work: Work | None)
     assert next_work(RULES, known(300), due).work == work
 
 
+def test_what_is_off_is_never_done() -> None:
+    readouts_only = Rules(min_readings=100, min_new_ticks=10, works=frozenset([Work.READOUT]))
+    assert next_work(readouts_only, known(500, GENESIS, None, drifted=True), set()).work is None
+    assert next_work(readouts_only, known(500, drifted=True), set()).work is None
+    assert next_work(readouts_only, known(500), {Work.READOUT}).work == Work.READOUT
+
+
 def test_drift_brings_the_training_forward_once_there_is_enough_that_is_new() -> None:
     assert next_work(RULES, known(209, trained_at=200, drifted=True), set()).work is None
     assert next_work(RULES, known(209, trained_at=200, drifted=True), set()).skipped == ()

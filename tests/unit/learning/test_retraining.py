@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -233,9 +234,11 @@ def test_kept_chunks_are_those_that_are_assembled_each_time() -> None:
     assert len(kept.chunk(0, 30).u) == 30
 
 
-def test_readout_ids_count_up_from_their_body() -> None:
-    assert next_readout_id("2025-01-01T00-00-00Z-3f9a") == "2025-01-01T00-00-00Z-3f9a.1"
-    assert next_readout_id("2025-01-01T00-00-00Z-3f9a.9") == "2025-01-01T00-00-00Z-3f9a.10"
+def test_readout_ids_count_up_from_their_body_and_none_comes_twice() -> None:
+    first = next_readout_id("2025-01-01T00-00-00Z-3f9a")
+    assert re.fullmatch(r"2025-01-01T00-00-00Z-3f9a\.1-[0-9a-f]{4}", first)
+    assert re.fullmatch(r"2025-01-01T00-00-00Z-3f9a\.2-[0-9a-f]{4}", next_readout_id(first))
+    assert len({next_readout_id("body.9-0000") for _ in range(20)}) > 10, "after a rollback the number comes again"
 
 
 def joined(before: History, after: History) -> History:
@@ -255,7 +258,8 @@ def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Check
     refreshed = refresh_readout(changed, OBSERVATION, champion)
     assert refreshed is not None
     assert refreshed.error < refreshed.champion_error
-    assert refreshed.checkpoint.id == next_readout_id(champion.id)
+    assert refreshed.checkpoint.body == champion.id
+    assert refreshed.checkpoint.id.startswith(f"{champion.id}.1-")
     assert refreshed.checkpoint.facts["readout"]["champion_error"] == refreshed.champion_error
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == int(changed.timestamp_ms[-1])
     for name, weight in champion.weights.items():

@@ -184,6 +184,24 @@ def test_a_corrupt_block_is_rebuilt_from_the_input_and_refused_where_the_input_i
         verdict(kafka)
 
 
+def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
+    kafka = FakeKafka()
+    stored(kafka, batches=12)
+    rewrite(kafka, lambda record: record.value[:-1] + b"?" if not record.key.endswith(b"floor") else record.value)
+    assert verdict(kafka) == Recovery.REBUILT
+    one = serving(kafka)
+    before = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    one.flush(threading.Event())
+    one.flush(threading.Event())
+    assert verdict(kafka) == Recovery.RESTORED
+    again = serving(kafka)
+    assert series(again) == series(one) == 12
+    names = one._keeper.partitions[0].table.names, again._keeper.partitions[0].table.names  # noqa: SLF001
+    after = again._keeper.partitions[0].table.state  # noqa: SLF001
+    order = [names[1].index(name) for name in names[0]]
+    assert (after.hidden[order] == before.hidden).all()
+
+
 def test_state_of_a_newer_version_is_refused() -> None:
     kafka = FakeKafka()
     stored(kafka)

@@ -17,7 +17,7 @@ from forecaster.core.model import GENESIS, NO_BODY, Model, body_code
 from forecaster.core.rewarm import switch
 from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.snapshots import decode_floor
-from forecaster.serving.swaps import Swap, folded, in_force, new_swap
+from forecaster.serving.swaps import Swap, Switching, folded, in_force, new_swap
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config(context=30)
@@ -178,6 +178,17 @@ def test_the_floor_names_the_swaps_that_a_replay_needs_and_no_others() -> None:
     assert {swap.checkpoint for floor in floors for swap in floor.swaps} == {OLD.id, NEW.id, NEWER.id}
     assert max(len(floor.swaps) for floor in floors) == 2
     assert len(floors[-1].swaps) == 1
+
+
+def test_rows_that_are_due_at_once_are_re_warmed_some_tiles_at_a_time_and_each_once() -> None:
+    switching = Switching(Swap(10, "a"), np.zeros(1_000, np.int64))
+    assert not len(switching.next_rows(9))
+    switching.forget([3, 999, 5_000])
+    parts = []
+    while len(rows := switching.next_rows(10)):
+        parts.append(rows)
+    assert max(map(len, parts)) <= 256
+    assert sorted(np.concatenate(parts).tolist()) == [row for row in range(1_000) if row not in (3, 999)]
 
 
 def test_who_is_in_force_is_decided_by_offset_and_group_alone() -> None:
