@@ -64,7 +64,7 @@ class Batch:
 
 
 Models = Sequence[Model | None]
-"""Those that serve in a batch: one, or two while a swap is under way. None = before any training."""
+"""Those that serve in a batch: one, or several while checkpoints change. None = before any training."""
 
 
 def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterable
@@ -17,10 +18,12 @@ from forecaster.errors import CheckpointError
 from forecaster.models import (
     DECISIONS_KEPT,
     ORPHAN_MS,
+    SUPERSEDED_MS,
     Catalogue,
     Decision,
     Serve,
     decision_message,
+    drift_message,
     publication,
     serve_message,
     tombstones,
@@ -226,6 +229,25 @@ def test_the_newest_bodies_with_their_first_and_newest_readout_stay_and_what_ser
     assert set(catalogue.obsolete(0)) == set(names) - {"a", "b.2"}
     fill(catalogue, catalogue.clearing(2))
     assert set(catalogue.checkpoints) == {"a", "b.2", "d", "d.2", "e"}
+
+
+def test_what_served_within_a_day_stays_since_floors_may_name_it() -> None:
+    names = ["a", "a.1-0000", "a.2-0000", "a.3-0000"]
+    catalogue, _ = filled(message for name in names for message in publication(checkpoint(name)))
+    for before, name in itertools.pairwise(names):
+        fill(catalogue, [serve(name, before)], timestamp_ms=1)
+    assert catalogue.obsolete(0) == {}
+    fill(catalogue, [serve("a.3-0000", "a.2-0000")], timestamp_ms=SUPERSEDED_MS + 1)
+    assert set(catalogue.obsolete(0)) == {"a", "a.1-0000"}
+
+
+def test_drift_is_known_until_a_training_answers_it_and_its_record_is_ended() -> None:
+    catalogue, _ = filled([drift_message(3), drift_message(0), drift_message(3)])
+    assert catalogue.has_drifted
+    answered = catalogue.answered()
+    assert [(message.key, message.value) for message in answered] == [(b"drift/0", None), (b"drift/3", None)]
+    fill(catalogue, answered)
+    assert not catalogue.has_drifted
 
 
 def test_a_checkpoint_on_its_way_stays_and_one_that_never_came_goes() -> None:
