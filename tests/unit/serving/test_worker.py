@@ -140,6 +140,21 @@ def test_input_that_retention_took_before_it_was_read_is_never_passed_over_in_si
     assert b'"point":[6' not in kafka.published[-4][2], "the row is from before the hole"
 
 
+def test_input_that_jumps_back_is_restored_and_nothing_is_forecast_twice() -> None:
+    kafka = FakeKafka()
+    client, one = serving(kafka)
+    kafka.hours(0, range(6))
+    turn(one)
+    client.position[0] = 0
+    vars(client)["_batch"] = 2
+    turn(one)
+    assert kafka.offsets == {0: 6}, "the group's offset does not go back with it"
+    turn(one, 5)
+    kafka.hours(0, range(6, 8))
+    turn(one, 5)
+    assert kafka.sources() == [f"readings/0/{n}" for n in range(8)]
+
+
 def test_what_is_dirty_is_written_at_the_end() -> None:
     kafka = FakeKafka()
     _, one = serving(kafka, replay_limit=1_000_000)
