@@ -81,12 +81,19 @@ class Lineup:
     def __init__(self, *models: Model) -> None:
         self.models = {model.id: model for model in models}
         self.champion = models[-1].id if models else GENESIS
+        self.late: list[Model] = []
 
     def model(self, checkpoint_id: str) -> Model | None:
         return self.models.get(checkpoint_id)
 
     def look(self) -> None:
         """There is nothing to look at."""
+
+    def catch_up(self) -> None:
+        """What comes late is there from now on."""
+        for model in self.late:
+            self.serve(model)
+        self.late = []
 
     def keep(self, checkpoint_ids: Collection[str]) -> None:
         """All are kept."""

@@ -7,7 +7,7 @@ true until one of its rows changes; how far back a replay must go is decided by 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,6 +79,10 @@ class Blocks:
         self._blocks[number] = Block(written=written)
         self._next = max(self._next, number + 1)
         self._with_room.append(number)
+
+    def reserve(self, numbers: Iterable[int]) -> None:
+        """New blocks have other numbers than these: what the topic holds under them stays as it is."""
+        self._next = max([self._next, *(number + 1 for number in numbers)])
 
     def place(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
         """The row lies in the block of its group; a new group where there is room, or in block `number`."""

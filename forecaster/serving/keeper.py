@@ -166,8 +166,12 @@ class StateKeeper:
             found[number] = changes
         return found
 
-    def overdue(self, but: Container[int] = ()) -> dict[int, Changes]:
-        """Returns changes of partitions that have had nothing to do for long, and were not written since."""
+    def overdue(self, but: Container[int]) -> dict[int, Changes]:
+        """Returns changes of partitions that have had nothing to do for long, and were not written since.
+
+        Args:
+            but: partitions that have a batch, whose transaction writes what is due of them.
+        """
         budget = BLOCK_BYTES_PER_TRANSACTION
         found: dict[int, Changes] = {}
         for partition in self.partitions:

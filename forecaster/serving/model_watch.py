@@ -17,8 +17,11 @@ from forecaster.models import PARTITION, Catalogue
 from forecaster.records import SourceRecord
 
 LOOK_SECONDS = 1.0
-STALLED_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""Each attempt that fails doubles the time to the next one, up to this: batches wait while it is made."""
+STALLED_SECONDS = 10.0
 """A topic that should have more records, and gives none for so long, is asked again from the outside."""
+_LOOKING = "looking"
 _log = structlog.get_logger()
 
 
@@ -30,6 +33,29 @@ class TopicReader(Protocol):
     def read(self, *, wait: bool = True) -> list[SourceRecord]: ...
     @property
     def position(self) -> int: ...
+
+
+class Pauses:
+    """How long it is before something that failed is tried again; by what it is."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+
+    def lasts(self, what: str) -> bool:
+        """It is not to be tried yet."""
+        return time.monotonic() < self._until.get(what, 0.0)
+
+    def failed(self, what: str) -> float:
+        """Returns the seconds to the next attempt: each time twice as many."""
+        seconds = min(2.0 * self._seconds.get(what, LOOK_SECONDS / 2.0), LONGEST_PAUSE_SECONDS)
+        self._seconds[what], self._until[what] = seconds, time.monotonic() + seconds
+        return seconds
+
+    def went_well(self, what: str) -> None:
+        """The next failure is the first one again."""
+        self._seconds.pop(what, None)
+        self._until.pop(what, None)
 
 
 class ModelWatch:
@@ -62,6 +88,7 @@ class ModelWatch:
         self._refused: dict[str, str] = {}
         self._said: set[tuple[str, str]] = set()
         self._look_at = 0.0
+        self._pauses = Pauses()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -89,10 +116,8 @@ class ModelWatch:
 
         Where the broker does not answer, that is said once, and what was known stays true.
         """
-        now = time.monotonic()
-        if now < self._look_at:
+        if time.monotonic() < self._look_at:
             return
-        self._look_at = now + LOOK_SECONDS
         resumed = self._lost
         try:
             if resumed:
@@ -101,9 +126,12 @@ class ModelWatch:
             settled = self._reader.position >= self._end
         except TransientBrokerError as error:
             self._note_outage(error)
+            self._look_at = time.monotonic() + self._pauses.failed(_LOOKING)
             return
+        self._look_at = time.monotonic() + LOOK_SECONDS
         if not resumed:  # one look after another went well
             self._is_away = False
+            self._pauses.went_well(_LOOKING)
         for record in records:
             self._add(record)
         if self._unsettled and settled:
@@ -197,13 +225,19 @@ class ModelWatch:
 
     def _read_again(self, checkpoint_id: str) -> PackedCheckpoint:
         """Returns a checkpoint from the topic; raises CheckpointError where it is not whole there, or damaged."""
+        if self._pauses.lasts(checkpoint_id):
+            raise TransientBrokerError(f"checkpoint {checkpoint_id} could not be read a moment ago")
         catalogue = Catalogue(only=checkpoint_id)
         try:
             for record in records_to_end(self._reader, self._topic):
                 packed = catalogue.add(record.key, record.value, record.timestamp)
                 if packed is not None:
                     self._cache.write(packed)
+                    self._pauses.went_well(checkpoint_id)
                     return packed
+        except TransientBrokerError:
+            self._pauses.failed(checkpoint_id)
+            raise
         finally:
             self._lost = True  # the next look goes on where the last one ended
         raise CheckpointError(f"checkpoint {checkpoint_id}: {catalogue.why_not(checkpoint_id)}")

@@ -304,7 +304,8 @@ class Partition:
 
     def _changes(self, numbers: list[int], freed: list[str], floor: Floor | None) -> Changes:
         blocks = {number: self._encoded(number) for number in numbers}
-        tombstones = sorted(self.obsolete - set(numbers))
+        ours = floor is not None or self._floor_stored  # else the topic's floor still needs what it names
+        tombstones = sorted(self.obsolete - set(numbers)) if ours else []
         messages = [self._message(number, value) for number, value in blocks.items()]
         messages += [self._message(number, None) for number in tombstones]
         if floor is not None:

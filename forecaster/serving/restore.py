@@ -31,12 +31,7 @@ from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
-from forecaster.serving.snapshots import (
-    Floor,
-    StoredBlock,
-    adapted_state,
-    loaded_state,
-)
+from forecaster.serving.snapshots import Floor, StoredBlock, adapted_state, loaded_state
 from forecaster.serving.swaps import Checkpoints, Swap, cast, servable
 from forecaster.serving.verdict import Bounds, OnLostInput, Plan, Recovery, Stored, judge
 
@@ -235,6 +230,8 @@ class Restorer:
         if plan.recovery.uses_blocks:
             yield from self._load(partition, stored, plan)
         partition.obsolete |= stored.numbers - set(partition.blocks)
+        if plan.recovery != Recovery.NEW:  # until our floor is written, the topic's one needs what it names
+            partition.blocks.reserve(stored.numbers)
         if plan.recovery == Recovery.REBUILT:
             partition.serving(stored=False)
         replayed = yield from self._replay(partition, plan)
@@ -284,10 +281,17 @@ class Restorer:
                 self._keep(stored, records)
                 self._say(number, "reading stored state", reader.position, end)
                 yield
-        hidden, swaps = config.keep.shape.hidden, stored.floor.swaps if stored.floor is not None else []
-        stored.missing = [one.checkpoint for one in swaps if not servable(self._checkpoints, one.checkpoint, hidden)]
+        stored.missing = self._missing(stored)
+        if stored.missing:  # or has what serves been published a moment ago?
+            self._checkpoints.catch_up()
+            stored.missing = self._missing(stored)
         where = f"{config.source} partition {number}"
         return stored, judge(config.keep.identity, stored, Bounds(committed, first, after), config.on_lost_input, where)
+
+    def _missing(self, stored: Stored) -> list[str]:
+        """Returns the checkpoints that the floor names and that cannot serve here."""
+        hidden, swaps = self.config.keep.shape.hidden, stored.floor.swaps if stored.floor is not None else []
+        return [one.checkpoint for one in swaps if not servable(self._checkpoints, one.checkpoint, hidden)]
 
     def _confirmed_end(self, number: int, after: int, committed: int) -> int:
         """Returns the committed offset where the record before it can be read, since a broker may tell its end late."""

@@ -181,10 +181,9 @@ class Worker:
         if not polled.stable:
             return
         self._restore(polled.member, stop)
-        if not polled.records:
-            self._write(self._keeper.overdue(), polled.member, stop)
-        elif self._servable(polled, stop):
+        if polled.records and self._servable(polled, stop):
             self._serve(polled, stop)
+        self._write(self._keeper.overdue(but=polled.end), polled.member, stop)
         self._keeper.warm()
 
     def flush(self, stop: threading.Event) -> None:

@@ -35,7 +35,7 @@ class FailingReader(FakeReader):
     def __init__(self, client: FakeClient) -> None:
         super().__init__(client)
         self._read, self._bounds = client.read, client.bounds
-        self.away, self.reads = False, 0
+        self.away, self.reads, self.refused = False, 0, 0
         self.read, self.bounds = self.counted_read, self.failing_bounds
 
     def counted_read(self, *, wait: bool = True) -> list[SourceRecord]:
@@ -49,6 +49,7 @@ class FailingReader(FakeReader):
 
     def _answer(self) -> None:
         if self.away:
+            self.refused += 1
             raise TransientBrokerError("no broker")
 
 
@@ -258,6 +259,28 @@ def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: 
     with capture_logs() as logs:
         fleet.watch.look()
     assert len(logs) == 1, "after it worked again it is said again"
+
+
+def test_attempts_that_fail_are_made_less_and_less_often_and_hold_no_batch_up_in_between(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_watch, "LOOK_SECONDS", 1.0)
+    clock = [0.0]
+    monkeypatch.setattr(model_watch.time, "monotonic", lambda: clock[0])
+    fleet.publish("a")
+    fleet.order("a")
+    fleet.watch.catch_up()
+    shutil.rmtree(fleet.folder or "")
+    fleet.reader.away = True
+    for _ in range(600):
+        clock[0] += 1.0
+        fleet.watch.look()
+        with pytest.raises(TransientBrokerError):
+            fleet.watch.model("a")
+    assert 2 * 10 <= fleet.reader.refused <= 2 * 20, "of either, at 1, 3, 7, 15 .. and then every 60 seconds"
+    fleet.reader.away = False
+    clock[0] += 60.0
+    assert fleet.watch.model("a") is not None
 
 
 def test_a_topic_that_was_made_anew_is_read_from_its_beginning(fleet: Fleet) -> None:

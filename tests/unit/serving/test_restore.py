@@ -8,10 +8,11 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, setup
+from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
+from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.errors import StateError, TopicError
+from forecaster.serving import keeper, keeping
 from forecaster.serving.snapshots import StoredBlock, decode_block, encode
 from forecaster.serving.verdict import Recovery
 from forecaster.serving.worker import Worker
@@ -202,6 +203,24 @@ def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
     assert (after.hidden[order] == before.hidden).all()
 
 
+def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = FakeKafka()
+    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).keep_config().row_bytes)
+    stored(kafka)
+    damaged = next(one.key for one in kafka.logs[STATE, 0] if not one.key.endswith(b"floor"))
+    rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
+    monkeypatch.setattr(keeper, "BLOCK_BYTES_PER_TRANSACTION", 1)
+    for _ in range(3):
+        killed = serving(kafka)
+        changes = killed._keeper.dirty()  # noqa: SLF001 - it is killed after its first transaction of state
+        assert changes[0].floor is None
+        kafka.commit(killed._state_transaction(changes, Member()))  # type: ignore[arg-type]  # noqa: SLF001
+        assert verdict(kafka) == Recovery.REBUILT
+    killed.flush(threading.Event())
+    assert verdict(kafka) == Recovery.RESTORED
+    assert series(serving(kafka)) == 12
+
+
 def test_state_of_a_newer_version_is_refused() -> None:
     kafka = FakeKafka()
     stored(kafka)
@@ -281,6 +300,16 @@ def test_where_the_old_network_is_gone_another_one_goes_on_with_the_same_rows() 
     assert (rows.body == other.body_code).all()
     turn(serving(copy, model=other))
     assert kafka.published == copy.published, "restored twice or once, it is the same"
+
+
+def test_a_network_that_was_published_a_moment_ago_is_waited_for_before_it_counts_as_gone() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    lineup = Lineup(random_model(CONFIG, seed=3))
+    lineup.late = [MODEL]
+    client = FakeClient(kafka)
+    restored = setup(pipeline=CONFIG, lineup=lineup).restorer(client).restored(0)
+    assert restored.plan.recovery == Recovery.RESTORED
 
 
 def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:

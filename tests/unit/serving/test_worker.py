@@ -11,6 +11,7 @@ from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError
 from forecaster.history import decode_history
 from forecaster.serving.dead_letters import Limits
+from forecaster.serving.snapshots import decode_floor
 from forecaster.serving.worker import Worker
 
 
@@ -164,6 +165,18 @@ def test_what_is_dirty_is_written_at_the_end() -> None:
     successor, two = serving(kafka)
     assert series(two) == 1
     assert successor.read_position == kafka.ends["state", 0], "nothing was replayed"
+
+
+def test_a_partition_that_falls_silent_is_written_while_others_are_busy() -> None:
+    kafka = FakeKafka(2)
+    _, one = serving(kafka, replay_limit=1_000_000, snapshot_seconds=0.0)
+    kafka.hours(0, range(4))
+    turn(one)
+    for begin in range(0, 40, 4):
+        kafka.hours(1, range(begin, begin + 4))
+        turn(one)
+    silent = [decode_floor(one.value) for one in kafka.logs["state", 0] if (one.key or b"").endswith(b"/floor")]
+    assert silent[-1].offset == kafka.offsets[0] == 4, "retention may take all that was read"
 
 
 def test_too_many_bad_records_hold_their_partition_and_no_other() -> None:
