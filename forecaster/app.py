@@ -21,6 +21,7 @@ from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.reader import LogReader
 from forecaster.broker.tail import TailReader
 from forecaster.broker.topics import Topics
+from forecaster.catalogue import SUPERSEDED_MS
 from forecaster.checkpoint_cache import CheckpointCache, opened_cache
 from forecaster.configuration import (
     connection,
@@ -166,6 +167,7 @@ def start_learner(settings: Settings, stop: threading.Event, open_things: ExitSt
         start=lambda work, place: ChildProcess(
             ["learn", work.value, str(place)], place / "child.log", training.deadline / 1000
         ),
+        superseded_ms=max(SUPERSEDED_MS, 2 * settings.state.snapshot_interval),
     )
     outside = Outside(
         group=start.member(trainers, models),

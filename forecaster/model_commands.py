@@ -14,11 +14,13 @@ from forecaster.broker.patience import retry
 from forecaster.broker.reader import LogReader
 from forecaster.broker.topics import Topics
 from forecaster.broker.writer import write_records
+from forecaster.catalogue import Catalogue
 from forecaster.checkpoints import refuse_other_network
 from forecaster.configuration import connection, models_topic, network_config
-from forecaster.core.model import GENESIS, Checkpoint
+from forecaster.core.model import GENESIS, Checkpoint, body_of
+from forecaster.core.network import Network
 from forecaster.errors import CheckpointError
-from forecaster.models import Catalogue, Serve, iso_time, publication, serve_message
+from forecaster.models import Serve, iso_time, publication, serve_message
 from forecaster.serving.model_watch import read_catalogue
 from forecaster.settings import Settings
 from forecaster.wire import Message
@@ -76,11 +78,14 @@ def promote(settings: Settings, checkpoint_id: str) -> str:
     if now == checkpoint_id:
         return f"{checkpoint_id} is served already"
     _write(settings, [_ordered(checkpoint_id, now, "promoted by hand")])
-    return f"{checkpoint_id} is to be served, instead of {now}"
+    return f"{checkpoint_id} is to be served, instead of {now}{_larger(settings, catalogue, checkpoint_id)}"
 
 
 def roll_back(settings: Settings) -> str:
-    """The fleet is to serve what it served before; returns a sentence that says so.
+    """The fleet is to serve the last other body that it served; returns a sentence that says so.
+
+    A new readout of a bad body is as bad: where all that is known is of the same body, it goes back to the readout
+    before.
 
     Raises:
         CheckpointError: nothing was served before, or it cannot be served any more.
@@ -89,10 +94,13 @@ def roll_back(settings: Settings) -> str:
     if catalogue.serve is None:
         topic = settings.topics.named("models")
         raise CheckpointError(f"topic {topic}: no checkpoint was ever promoted: there is nothing to go back to")
-    now, before = catalogue.serve.checkpoint, catalogue.serve.previous
+    now = catalogue.serve.checkpoint
+    others = (name for name in catalogue.superseded if body_of(name) != body_of(now))
+    before = next((name for name in others if _is_usable(settings, catalogue, name)), catalogue.serve.previous)
     _refuse_unusable(settings, catalogue, before)
     _write(settings, [_ordered(before, now, "rolled back by hand")])
-    return f"{before} is to be served again, instead of {now}"
+    of_same = ", another readout of the same body: no other one is left" if body_of(before) == body_of(now) else ""
+    return f"{before} is to be served again, instead of {now}{of_same}{_larger(settings, catalogue, before)}"
 
 
 def ensure_models_topic(settings: Settings) -> None:
@@ -145,6 +153,28 @@ def _refuse_unusable(settings: Settings, catalogue: Catalogue, checkpoint_id: st
     if published is None:
         raise _unknown(settings, catalogue, checkpoint_id)
     refuse_other_network(published.description.network, network_config(settings), f"checkpoint {checkpoint_id}")
+
+
+def _is_usable(settings: Settings, catalogue: Catalogue, checkpoint_id: str) -> bool:
+    try:
+        _refuse_unusable(settings, catalogue, checkpoint_id)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _larger(settings: Settings, catalogue: Catalogue, checkpoint_id: str) -> str:
+    """Returns what to do where workers that run have no room for the checkpoint's hidden states; else nothing."""
+    published = catalogue.published(checkpoint_id)
+    if published is None:
+        return ""
+    needed, room = (Network(one).state_size for one in (published.description.network, network_config(settings)))
+    if needed <= room:
+        return ""
+    return (
+        "; its hidden state is larger than NETWORK__HIDDEN_SIZE and LAYERS ask for: "
+        "a worker that began without it serves it after a restart"
+    )
 
 
 def _unknown(settings: Settings, catalogue: Catalogue, checkpoint_id: str) -> CheckpointError:

@@ -66,10 +66,14 @@ class GroupConsumer:
         self._heard = self._probed = time.monotonic()
         self._client = KafkaConsumer(**connection.consumer())
         self._changes = _Changes(self._client)
-        self._client.subscribe([topic], listener=self._changes)
-        # Who leads a group before it has seen the topic assigns nobody anything; a static member would be given that
-        # empty assignment again at every start.
-        self._client.partitions_for_topic(topic)
+        try:
+            self._client.subscribe([topic], listener=self._changes)
+            # Who leads a group before it has seen the topic assigns nobody anything; a static member would be given
+            # that empty assignment again at every start.
+            self._client.partitions_for_topic(topic)
+        except KafkaError:
+            self._client.close(autocommit=False)
+            raise
 
     def poll(self, *, wait: bool = True) -> Polled:
         """Returns new records and what happened to the assignment.

@@ -25,8 +25,14 @@ class TailReader:
     def __init__(self, connection: Connection, topic: str, partitions: int) -> None:
         self._topic = topic
         self._client = KafkaConsumer(**connection.tail())
-        self._client.assign([TopicPartition(topic, partition) for partition in range(partitions)])
-        self._client.seek_to_beginning()
+        try:
+            whole = [TopicPartition(topic, partition) for partition in range(partitions)]
+            self._client.assign(whole)
+            self._client.seek_to_beginning()
+            self._backlog: dict[TopicPartition, int] = self._client.end_offsets(whole)
+        except KafkaError:
+            self.close()
+            raise
 
     def read(self) -> list[SourceRecord]:
         """Returns the next records that are here by now, of any partition; the client fetches more meanwhile.
@@ -39,6 +45,19 @@ class TailReader:
         except KafkaError as error:
             raise TransientBrokerError(f"reading {self._topic}: {describe(error)}") from error
         return [record for records in found.values() for record in records]
+
+    def has_read_backlog(self) -> bool:
+        """All that the topic held at the beginning has been read.
+
+        Raises:
+            TransientBrokerError: not this time.
+        """
+        try:
+            behind = [one for one, end in self._backlog.items() if (self._client.position(one) or 0) < end]
+        except KafkaError as error:
+            raise TransientBrokerError(f"reading {self._topic}: {describe(error)}") from error
+        self._backlog = {one: self._backlog[one] for one in behind}
+        return not behind
 
     def close(self) -> None:
         """The connection is closed."""

@@ -33,6 +33,7 @@ class Tail(Protocol):
     """What is asked of `TailReader`; tests have their own."""
 
     def read(self) -> list[SourceRecord]: ...
+    def has_read_backlog(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class HistoryCounter:
         self._readings = 0
         self._unclear = False
         self.is_current = False
-        """All that the topic held at the last look had been met."""
+        """All that the topic held at the beginning has been met."""
 
     def look(self) -> int:
         """Returns how many readings were met since the beginning of what the topic held; it takes a moment at most.
@@ -145,11 +146,11 @@ class HistoryCounter:
         """
         for _ in range(READS_PER_LOOK):
             records = self._tail.read()
-            if not records:
-                self.is_current = True
-                break
             for record in records:
                 self._count(record)
+            self.is_current = self.is_current or self._tail.has_read_backlog()
+            if not records:
+                break
         return self._readings
 
     def _count(self, record: SourceRecord) -> None:

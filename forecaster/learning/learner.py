@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,18 +25,23 @@ import structlog
 
 from forecaster.broker.consumer import Member, Polled
 from forecaster.broker.producer import Transaction
+from forecaster.catalogue import SUPERSEDED_MS, Catalogue
 from forecaster.checkpoints import read_checkpoint, write_checkpoint
 from forecaster.core.model import GENESIS, Checkpoint
-from forecaster.errors import TransientBrokerError
+from forecaster.errors import ForecasterError, TransientBrokerError
 from forecaster.learning.lesson import Lesson, read_lesson
 from forecaster.learning.plan import Known, Rules, next_work
 from forecaster.learning.process import Ended
 from forecaster.learning.schedule import Work
-from forecaster.models import PARTITION, Catalogue, Decision, Serve, decision_message, publication, serve_message
+from forecaster.models import PARTITION, Decision, Serve, decision_message, publication, serve_message
 from forecaster.wire import Message
 
 BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3_600.0
+"""After each run that comes to nothing the next one that nobody asked for waits twice as long."""
+OWN_WORD_SECONDS = 60.0
+"""So long the learner waits for its own decision to come back to it from the topic."""
 CHAMPION, RESULT = "champion", "result"
 _log = structlog.get_logger()
 
@@ -96,12 +102,14 @@ class LearnerConfig:
         rules: how much there must be to learn from.
         folder: for the child's files.
         start: begins a child: what it does, and the folder that it finds the champion in and leaves its result in.
+        superseded_ms: so long a checkpoint stays on the topic after it has served.
     """
 
     topic: str
     rules: Rules
     folder: Path
     start: Callable[[Work, Path], Child]
+    superseded_ms: int = SUPERSEDED_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +125,12 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A child at work, on what, beginning from which champion."""
+    """A child at work, on what, beginning from which champion; and when works were last done before it."""
 
     work: Work
     child: Child
     champion: str
+    before: dict[Work, int]
 
 
 class Learner:
@@ -138,8 +147,10 @@ class Learner:
         self._known = Known(GENESIS, 0)
         self._leads = False
         self._running: _Running | None = None
-        self._published = ""
+        self._published, self._published_at = "", 0.0
         self._has_begun = False
+        self._due: set[Work] = set()
+        self._failures, self._rests_until = 0, 0.0
         self.counters: Counter[str] = Counter()
 
     def run(self, stop: threading.Event) -> None:
@@ -168,13 +179,21 @@ class Learner:
         self._look()
         if self._running is not None:
             self._follow_child(self._running, polled.member)
-        elif self._published in ("", *self._outside.watch.catalogue.decisions):  # else what serves is not known yet
-            self._published = ""
+        elif self._knows_what_serves():
             self._decide()
+
+    def _knows_what_serves(self) -> bool:
+        """Our own last decision has come back from the topic, or has not for too long."""
+        if self._published not in ("", *self._outside.watch.catalogue.decisions):
+            if time.monotonic() < self._published_at + OWN_WORD_SECONDS:
+                return False
+            _log.warning("our own decision is not on the models topic: was it made again?", checkpoint=self._published)
+        self._published = ""
+        return True
 
     def _follow_election(self, polled: Polled) -> None:
         if polled.closed and self._leads:
-            self._leads = False
+            self._leads, self._published = False, ""
             self._drop_child()
             _log.info("trainer deposed")
         if polled.opened:
@@ -186,33 +205,47 @@ class Learner:
         known.champion = watch.champion
         known.readings = self._outside.readings.look()
         known.has_drifted = watch.catalogue.has_drifted
+        known.is_resting = time.monotonic() < self._rests_until
         if watch.catalogue.decisions and not self._has_begun:
             # Another process has trained before: as many new readings must come as if it had been now.
             known.at = dict.fromkeys(Work, known.readings)
             self._has_begun = self._outside.readings.is_current
 
     def _decide(self) -> None:
-        following = next_work(self._config.rules, self._known, self._outside.schedule.take())
-        for work in following.skipped:
-            self.counters[f"{work}_skipped"] += 1
+        self._due |= self._outside.schedule.take()
+        following = next_work(self._config.rules, self._known, self._due)
         if following.work is not None:
             self._begin(following.work, following.why)
+        for work in following.skipped:
+            self.counters[f"{work}_skipped"] += 1
+        self._due.clear()  # and not before: what the broker kept from beginning is due still
 
     def _begin(self, work: Work, why: str) -> None:
         """A child is at work in a folder that holds the champion, if there is one."""
-        folder, champion = self._config.folder, self._known.champion
+        known, champion = self._known, self._known.champion
+        checkpoint = None if champion == GENESIS else self._outside.watch.checkpoint(champion)
+        before = dict(known.at)
+        self._has_begun = True
+        known.at[work] = known.readings
+        if work == Work.TRAINING:
+            known.at[Work.READOUT] = known.readings
+        self.counters[f"{work}_started"] += 1
+        _log.info("trainer begins", work=work.value, why=why, readings=known.readings, champion=champion)
+        try:
+            self._running = _Running(work, self._start(work, checkpoint), champion, before)
+        except OSError as error:
+            self._came_to_nothing(work, before, "not_begun")
+            _log.error(
+                "trainer's child cannot begin", work=work.value, folder=str(self._config.folder), error=str(error)
+            )
+
+    def _start(self, work: Work, champion: Checkpoint | None) -> Child:
+        folder = self._config.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        checkpoint = None if champion == GENESIS else self._outside.watch.checkpoint(champion)
-        if checkpoint is not None:
-            write_checkpoint(checkpoint, folder / CHAMPION)
-        self._has_begun = True
-        self._known.at[work] = self._known.readings
-        if work == Work.TRAINING:
-            self._known.at[Work.READOUT] = self._known.readings
-        self._running = _Running(work, self._config.start(work, folder), champion)
-        self.counters[f"{work}_started"] += 1
-        _log.info("trainer begins", work=work.value, why=why, readings=self._known.readings, champion=champion)
+        if champion is not None:
+            write_checkpoint(champion, folder / CHAMPION)
+        return self._config.start(work, folder)
 
     def _follow_child(self, running: _Running, member: Member) -> None:
         ended = running.child.poll()
@@ -220,36 +253,37 @@ class Learner:
             return
         self._running = None
         if ended != Ended.WELL:
-            self.counters[f"{running.work}_{ended}"] += 1
-            self._try_again_when_due(running.work)
+            self._came_to_nothing(running.work, running.before, ended.value)
+            last_words = running.child.last_words
             _log.error(
-                "trainer's child did not end well",
-                work=running.work.value,
-                how=ended.value,
-                last_words=running.child.last_words,
+                "trainer's child did not end well", work=running.work.value, how=ended.value, last_words=last_words
             )
-            return
-        lesson = read_lesson(self._config.folder / RESULT)
-        if running.champion != self._outside.watch.champion:
-            self.counters[f"{running.work}_overtaken"] += 1
-            self._try_again_when_due(running.work)
+        elif running.champion != self._outside.watch.champion:
+            self._came_to_nothing(running.work, running.before, "overtaken")
             _log.warning("what was learned is dropped: another checkpoint serves now", was=running.champion)
-            return
-        self._publish(running, lesson, member)
+        else:
+            self._publish(running, member)
 
-    def _publish(self, running: _Running, lesson: Lesson, member: Member) -> None:
+    def _publish(self, running: _Running, member: Member) -> None:
         """The decision is on the topic, with the checkpoint and the order to serve it where it was promoted."""
-        messages = self._messages(running, lesson)
+        try:
+            lesson = read_lesson(self._config.folder / RESULT)
+            messages = self._messages(running, lesson)
+        except (ForecasterError, OSError) as error:
+            self._came_to_nothing(running.work, running.before, "not_readable")
+            _log.error("what the trainer's child has left cannot be read", work=running.work.value, error=str(error))
+            return
         outcome = "promoted" if lesson.promoted else "rejected"
         if messages and not self._outside.producer.commit(
             Transaction({self._config.topic: messages}, {PARTITION: 0}, member)
         ):
             self._outside.producer.restart()
-            self._try_again_when_due(running.work)
             outcome = "not_published"
-        elif messages:
-            self._published = lesson.checkpoint
-        self.counters[f"{running.work}_{outcome}"] += 1
+            self._came_to_nothing(running.work, running.before, outcome)
+        else:
+            self._published, self._published_at = lesson.checkpoint if messages else "", time.monotonic()
+            self._failures, self._rests_until = 0, 0.0
+            self.counters[f"{running.work}_{outcome}"] += 1
         _log.info(
             "trainer decides",
             work=running.work.value,
@@ -280,15 +314,20 @@ class Learner:
             return [decision_message(decision), *answered]
         checkpoint = read_checkpoint(self._config.folder / RESULT / lesson.checkpoint)
         serve = Serve(lesson.checkpoint, running.champion, "trainer", now, lesson.reason)
-        clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT)
+        clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT, self._config.superseded_ms)
         return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing, *answered]
 
-    def _try_again_when_due(self, work: Work) -> None:
-        """Nothing came of the work: it does not wait for new readings."""
-        self._known.at[work] = self._known.readings - self._config.rules.min_new_ticks
+    def _came_to_nothing(self, work: Work, before: dict[Work, int], how: str) -> None:
+        """It is as if the work had not been begun, but for a rest, which grows."""
+        self.counters[f"{work}_{how}"] += 1
+        self._known.at = before
+        rest = min(FIRST_REST_SECONDS * 2.0**self._failures, LONGEST_REST_SECONDS)
+        self._failures += 1
+        self._rests_until = time.monotonic() + rest
 
     def _drop_child(self) -> None:
         if self._running is not None:
             self._running.child.end()
+            self._known.at = self._running.before
             self.counters[f"{self._running.work}_dropped"] += 1
             self._running = None

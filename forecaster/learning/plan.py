@@ -33,12 +33,14 @@ class Known:
         readings: in the history topic so far.
         at: how many there were when each kind of work was last done; missing = never.
         has_drifted: the live loss has, since the last training.
+        is_resting: a run has come to nothing not long ago: until the rest is over only what is due is done.
     """
 
     champion: str
     readings: int
     at: dict[Work, int] = field(default_factory=dict)
     has_drifted: bool = False
+    is_resting: bool = False
 
     def new(self, work: Work) -> int:
         """Returns how many readings have come since the work was last done."""
@@ -68,9 +70,10 @@ def next_work(rules: Rules, known: Known, due: Collection[Work]) -> Next:
     if known.readings < rules.min_readings:
         return Next(None)
     trains = Work.TRAINING in rules.works
-    if trains and known.champion == GENESIS and Work.TRAINING not in known.at:
+    unasked = trains and not known.is_resting
+    if unasked and known.champion == GENESIS and Work.TRAINING not in known.at:
         return Next(Work.TRAINING, "the first readings are there")
-    wanted = [Work.TRAINING] if trains and (known.has_drifted or Work.TRAINING in due) else []
+    wanted = [Work.TRAINING] if (unasked and known.has_drifted) or (trains and Work.TRAINING in due) else []
     if Work.READOUT in due and known.champion != GENESIS:
         wanted.append(Work.READOUT)
     skipped = tuple(work for work in wanted if known.new(work) < rules.min_new_ticks)

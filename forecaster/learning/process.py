@@ -65,8 +65,11 @@ class ChildProcess:
 
     @property
     def last_words(self) -> str:
-        """The end of what it printed."""
-        return self._log.read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()
+        """The end of what it printed; nothing where that cannot be read any more."""
+        try:
+            return self._log.read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            return ""
 
 
 def end_with_parent(pipe: int) -> None:

@@ -8,12 +8,13 @@ from typing import Protocol
 
 import structlog
 
+from forecaster.catalogue import Catalogue
 from forecaster.checkpoint_cache import CheckpointCache
 from forecaster.checkpoints import PackedCheckpoint, refuse_other_network, unpack
 from forecaster.core.model import GENESIS, Checkpoint, Model
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import CheckpointError, TransientBrokerError
-from forecaster.models import PARTITION, Catalogue
+from forecaster.models import PARTITION
 from forecaster.records import SourceRecord
 
 LOOK_SECONDS = 1.0

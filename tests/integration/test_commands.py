@@ -74,9 +74,9 @@ SMALL = {
 """What the builders' networks are made for."""
 
 
-def published(address: str, topic: str, name: str, **options: object) -> str:
+def published(address: str, topic: str, name: str, hidden_size: int = 16, **options: object) -> str:
     """Id of a checkpoint that is on the models topic."""
-    made = random_checkpoint(pipeline_config(**options))  # type: ignore[arg-type]
+    made = random_checkpoint(pipeline_config(**options), hidden_size=hidden_size)  # type: ignore[arg-type]
     checkpoint = Checkpoint(name, made.network, made.weights, made.readout, {"readings": 4711})
     write_records(Connection(address, "test"), f"{topic}.models", publication(checkpoint))
     return name
@@ -110,6 +110,13 @@ def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_
     shown = json.loads(models("show", second).stdout)
     assert (shown["serving"], shown["decision"]["champion"]) == ("serving", first)
     assert models("rollback").stdout.strip() == "first is to be served again, instead of second"
+    readout = published(broker, topic, "second.1-0000")
+    for name in (second, readout):
+        assert models("promote", name).returncode == 0
+    back = "first is to be served again, instead of second.1-0000"
+    assert models("rollback").stdout.strip() == back, "a new readout of a bad body is as bad"
+    wide = published(broker, topic, "wide", hidden_size=128)
+    assert "serves it after a restart" in models("promote", wide).stdout
 
 
 def test_the_first_checkpoint_that_is_trained_and_published_is_served_and_the_next_is_not(

@@ -11,15 +11,13 @@ import pytest
 import torch
 from builders import pipeline_config, random_checkpoint
 
+from forecaster import catalogue as catalogues
 from forecaster import models
+from forecaster.catalogue import DECISIONS_KEPT, ORPHAN_MS, SUPERSEDED_MS, Catalogue
 from forecaster.checkpoints import PackedCheckpoint, pack, unpack
 from forecaster.core.model import Checkpoint
 from forecaster.errors import CheckpointError
 from forecaster.models import (
-    DECISIONS_KEPT,
-    ORPHAN_MS,
-    SUPERSEDED_MS,
-    Catalogue,
     Decision,
     Serve,
     decision_message,
@@ -191,7 +189,7 @@ def test_weights_that_nobody_asked_for_are_not_kept() -> None:
 
 
 def test_unfinished_checkpoints_hold_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "MAX_PENDING_BYTES", 30_000)
+    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 30_000)
     catalogue = Catalogue()
     for number in range(20):
         fill(catalogue, publication(checkpoint(f"c-{number}", number))[:-1])
@@ -203,7 +201,7 @@ def test_unfinished_checkpoints_hold_a_bounded_number_of_bytes(monkeypatch: pyte
 def test_a_checkpoint_too_large_to_be_held_is_there_and_assembled_where_it_alone_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(models, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 5_000)
     messages = [*publication(checkpoint("a")), *publication(checkpoint("b", 1))]
     catalogue, whole = filled(messages)
     assert whole == []
@@ -239,6 +237,7 @@ def test_what_served_within_a_day_stays_since_floors_may_name_it() -> None:
     assert catalogue.obsolete(0) == {}
     fill(catalogue, [serve("a.3-0000", "a.2-0000")], timestamp_ms=SUPERSEDED_MS + 1)
     assert set(catalogue.obsolete(0)) == {"a", "a.1-0000"}
+    assert set(catalogue.obsolete(0, 2 * SUPERSEDED_MS)) == set(), "floors that are written seldom may name them"
 
 
 def test_drift_is_known_until_a_training_answers_it_and_its_record_is_ended() -> None:

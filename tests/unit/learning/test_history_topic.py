@@ -100,13 +100,18 @@ class FakeTail:
 
     def __init__(self) -> None:
         self.waiting: list[InputRecord] = []
+        self.backlog = 0
 
     def append(self, headers: list[tuple[str, bytes]]) -> None:
         self.waiting.append(InputRecord(TOPIC, 0, 0, 0, None, b"", headers))
 
     def read(self) -> list[SourceRecord]:
         now, self.waiting = self.waiting[:3], self.waiting[3:]
+        self.backlog -= len(now)
         return list(now)
+
+    def has_read_backlog(self) -> bool:
+        return self.backlog <= 0
 
 
 def source(log: FakeLog, **options: int) -> HistorySource:
@@ -271,6 +276,19 @@ def test_a_record_that_does_not_say_how_much_it_holds_counts_for_nothing() -> No
     for headers in ([], [("readings", b"many")], [("readings", b"3")]):
         tail.append(headers)
     assert HistoryCounter(tail).look() == 3
+
+
+def test_who_counts_is_current_when_the_backlog_is_read_and_not_when_nothing_has_come_yet() -> None:
+    tail = FakeTail()
+    tail.backlog = 20
+    counter = HistoryCounter(tail)
+    counter.look()
+    assert not counter.is_current, "the first record is on its way"
+    for _ in range(20):
+        tail.append([("readings", b"1")])
+    counter.look()
+    assert not counter.is_current
+    assert (counter.look(), counter.is_current) == (20, True)
 
 
 def test_a_long_topic_does_not_hold_up_who_looks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from fake_kafka import Member
 
 from forecaster.broker.consumer import Polled
 from forecaster.broker.producer import Transaction
+from forecaster.catalogue import Catalogue
 from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import GENESIS, Checkpoint
 from forecaster.errors import TransientBrokerError
@@ -21,7 +23,7 @@ from forecaster.learning.lesson import FILE, Lesson
 from forecaster.learning.plan import Rules
 from forecaster.learning.process import Ended
 from forecaster.learning.schedule import Work
-from forecaster.models import Catalogue, drift_message
+from forecaster.models import drift_message
 
 CONFIG = pipeline_config()
 CHALLENGER = random_checkpoint(CONFIG, seed=7)
@@ -38,7 +40,7 @@ class World:
         self.closed: list[int] = []
         self.generation = 1
         self.readings, self.due = 0, set[Work]()
-        self.fail = False
+        self.fail, self.away, self.is_current = False, False, True
         self.restarts = 0
         self.transactions: list[Transaction] = []
         self.children: list[FakeChild] = []
@@ -61,6 +63,8 @@ class World:
         """The catalogue is what the test makes of it."""
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
+        if self.away:
+            raise TransientBrokerError("away")
         return random_checkpoint(CONFIG) if checkpoint_id != GENESIS else None
 
     def commit(self, transaction: Transaction) -> bool:
@@ -81,13 +85,23 @@ class World:
         return due
 
 
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr(learner_module.time, "monotonic", lambda: self.now)
+
+
 class Counter:
     """The count of readings."""
 
-    is_current = True
-
     def __init__(self, world: World) -> None:
         self._world = world
+
+    @property
+    def is_current(self) -> bool:
+        return self._world.is_current
 
     def look(self) -> int:
         return self._world.readings
@@ -243,6 +257,121 @@ def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch:
     assert len(polls) == 3
     assert [child.work for child in world.children] == [Work.TRAINING]
     assert world.children[0].dropped, "told to end, it leaves no child behind"
+
+
+def drifted(world: World) -> None:
+    message = drift_message(0)
+    world.catalogue.add(message.key, message.value, 0)
+
+
+def test_a_first_training_that_came_to_nothing_is_begun_again_after_a_rest_that_grows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.opened, world.readings = [0], 100
+    learner = world.learner()
+    begun = []
+    for second in range(1_000):
+        clock.now += 1.0
+        learner.iterate()
+        if world.children[-1].ended is None:
+            begun.append(second)
+            world.children[-1].ended = Ended.FAILED
+    assert len(begun) == 5
+    assert [round((after - one) / 60) for one, after in pairwise(begun)] == [1, 2, 4, 8]
+    world.due = {Work.TRAINING}
+    learner.iterate()
+    assert len(world.children) == 6, "what the schedule asks for does not wait"
+
+
+def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.children[0].finish(PROMOTED)
+    leading.iterate()
+    drifted(world)
+    world.readings = 200
+    leading.iterate()
+    world.children[1].ended = Ended.KILLED
+    for _ in range(5):
+        leading.iterate()
+    assert len(world.children) == 2
+    clock.now += learner_module.FIRST_REST_SECONDS + 1.0
+    leading.iterate()
+    assert len(world.children) == 3
+
+
+def test_who_is_elected_again_begins_what_it_had_to_drop(world: World, leading: Learner) -> None:
+    world.closed = [0]
+    leading.iterate()
+    world.opened = [0]
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, leading: Learner) -> None:
+    world.children[0].finish(PROMOTED)
+    leading.iterate()
+    world.readings, world.due, world.away = 200, {Work.READOUT}, True
+    with pytest.raises(TransientBrokerError):
+        leading.iterate()
+    world.away = False
+    leading.iterate()
+    assert [child.work for child in world.children] == [Work.TRAINING, Work.READOUT]
+
+
+def test_a_decision_that_never_comes_back_from_the_topic_is_not_waited_for_for_ever(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.children[0].finish(REJECTED)
+    leading.iterate()
+    world.catalogue = Catalogue()
+    world.readings, world.due = 200, {Work.TRAINING}
+    leading.iterate()
+    assert len(world.children) == 1
+    clock.now += learner_module.OWN_WORD_SECONDS + 1.0
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.children[0].ended = Ended.WELL  # and has left nothing
+    leading.iterate()
+    assert leading.counters["training_not_readable"] == 1
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    world.due = {Work.TRAINING}
+    monkeypatch.setattr(Path, "mkdir", full)
+    leading.iterate()
+    assert leading.counters["training_not_begun"] == 1
+    monkeypatch.undo()
+    world.due = {Work.TRAINING}
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_the_backlog_of_a_new_leader_is_nothing_new(world: World, leading: Learner) -> None:
+    world.children[0].finish(REJECTED)
+    leading.iterate()
+    world.opened, world.is_current = [0], False
+    heir = world.learner()
+    for readings in (0, 5_000, 10_000):
+        world.readings, world.due = readings, {Work.TRAINING}
+        heir.iterate()
+    world.is_current = True
+    heir.iterate()
+    world.due = {Work.TRAINING}
+    heir.iterate()
+    assert len(world.children) == 1
+    world.readings, world.due = 10_010, {Work.TRAINING}
+    heir.iterate()
+    assert len(world.children) == 2
 
 
 def test_a_new_leader_does_not_train_again_what_another_one_has_just_trained(world: World, leading: Learner) -> None:

@@ -13,6 +13,7 @@ from builders import pipeline_config, random_checkpoint
 from fake_kafka import FakeClient, FakeKafka, FakeReader
 from structlog.testing import capture_logs
 
+from forecaster import catalogue as catalogues
 from forecaster import models
 from forecaster.checkpoint_cache import CheckpointCache
 from forecaster.checkpoints import WEIGHTS
@@ -212,7 +213,7 @@ def test_what_the_cache_lost_or_damaged_is_read_from_the_topic_and_cached_again(
 def test_a_checkpoint_too_large_to_be_held_in_passing_is_served_all_the_same(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 5_000)
     made = fleet.publish("a")
     fleet.order("a")
     fleet.watch.catch_up()
@@ -223,7 +224,7 @@ def test_a_checkpoint_too_large_to_be_held_in_passing_is_served_all_the_same(
 def test_one_too_large_whose_damage_shows_when_it_is_asked_for_is_champion_no_more(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 5_000)
     fleet.publish("a")
     messages = publication(random_checkpoint(CONFIG, seed=9))
     fleet.write([messages[0]._replace(value=damaged(messages[0].value)), *messages[1:]])
