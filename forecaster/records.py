@@ -130,6 +130,8 @@ class Forecasts:
         quantiles: ascending along Q; (M, Q, J).
         spread_known: false where all quantiles equal the point for want of a second reading; (M,).
         checkpoint: ids of what made them; `none` before any training; (M,).
+        weights: of each expert in the mix, and last of the mix itself against the last value; (M, E + 1, J), or
+            (M, 0, J) where nobody asked.
     """
 
     reading: Integers
@@ -139,6 +141,7 @@ class Forecasts:
     quantiles: Floats
     spread_known: Booleans
     checkpoint: NDArray[np.object_]
+    weights: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.reading)
@@ -154,6 +157,7 @@ class Scores:
         point: the forecast made h ticks ago for now; NaN where there was none; (M, J).
         quantiles: the same, (M, Q, J).
         last_value: the last-value forecast of then; NaN where there was none; (M, J).
+        experts: what each expert had forecast; (M, E, J), or (M, 0, J) where nobody asked.
     """
 
     reading: Integers
@@ -161,6 +165,7 @@ class Scores:
     point: Floats
     quantiles: Floats
     last_value: Floats
+    experts: Floats
 
 
 @dataclass(frozen=True, slots=True)

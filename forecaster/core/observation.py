@@ -46,6 +46,7 @@ class Observed:
         restarted: the grid, the context and the hidden state begin anew at this step; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
+        records: which record each came in; (M,).
         origin: what inputs are counted from, in the units of the series; (M,).
         truth: raw value minus the origin; NaN where it is missing or no truth; (M,).
         values: denoised input minus the origin; NaN where missing or masked; (M,).
@@ -62,6 +63,7 @@ class Observed:
     restarted: Booleans
     time_ms: Integers
     interval_ms: Integers
+    records: Integers
     origin: Floats
     truth: Floats
     values: Floats
@@ -214,6 +216,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         restarted=placement.restarted[position],
         time_ms=time_ms,
         interval_ms=interval,
+        records=wave.records[position],
         origin=series.origin,
         truth=used.truth[among] - series.origin,
         values=values,

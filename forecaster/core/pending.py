@@ -23,51 +23,82 @@ HALF_LIMIT = 65_000.0
 
 @dataclass
 class PendingState:
-    """One row a series; K = 1 + Q: the point, then the quantiles.
+    """One row a series; K kinds of forecasts.
 
     Attributes:
         values: (forecast - last) / scale; (N, K, slots), slots = the sum of the horizons.
         last: last value when the forecast of that tick was made, minus the origin, newest first, NaN where none was
             made; column 0 is the current tick; (N, longest horizon + 1).
         scale: the scale of then; the same shape.
+        level: a slow mean of the series as it was then, minus the origin; the same shape.
         drift: root mean square of the last-value forecast's errors by horizon; NaN = none matured yet; (N, J).
     """
 
     values: Halves
     last: Singles
     scale: Singles
+    level: Singles
     drift: Singles
 
     @classmethod
-    def empty(cls, n: int, horizons: Sequence[int], levels: int) -> PendingState:
-        """Returns n series without a forecast, for these horizons and so many quantile levels."""
+    def empty(cls, n: int, horizons: Sequence[int], kinds: int) -> PendingState:
+        """Returns n series without a forecast, for these horizons and so many kinds of forecasts."""
         ticks = max(horizons) + 1
         return cls(
-            values=np.zeros((n, 1 + levels, sum(horizons)), np.float16),
+            values=np.zeros((n, kinds, sum(horizons)), np.float16),
             last=np.full((n, ticks), np.nan, np.float32),
             scale=np.zeros((n, ticks), np.float32),
+            level=np.full((n, ticks), np.nan, np.float32),
             drift=np.full((n, len(horizons)), np.nan, np.float32),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Matured:
-    """What was forecast for now, minus the origin; NaN where there was none.
+    """What was forecast for now; NaN where there was nothing.
 
-    `values` (B, K, J): the point, then the quantiles; `last` (B, J): the last-value forecast of then.
+    Attributes:
+        values: (forecast - last) / scale of then; (B, K, J).
+        last: the last value of then, minus the origin; (B, J).
+        scale: of then; (B, J).
+        level: of then, minus the origin; (B, J).
     """
 
-    values: Floats
-    last: Floats
+    values: Singles
+    last: Singles
+    scale: Singles
+    level: Singles
+
+    def absolute(self, kinds: slice) -> Floats:
+        """Returns some kinds of forecasts in the units of the series, minus the origin; (B, kinds, J)."""
+        return self.values[:, kinds] * self.scale.astype(np.float64)[:, None] + self.last[:, None]
+
+    def relative(self, values: Floats) -> Singles:
+        """Returns (values - last) / scale, as the forecasts are; 0 where nothing had varied yet; (B, J).
+
+        Args:
+            values: minus the origin; (B,).
+        """
+        unit = np.where(self.scale > 0, self.scale, np.inf)
+        return ((values[:, None] - self.last) / unit).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What forecasts rest on: last valid value and level, minus the origin, and the scale; (B,)."""
+
+    last: Singles
+    scale: Singles
+    level: Singles
 
 
 class Ring:
     """Where the forecasts of each horizon lie in the ring: plain numbers, made once."""
 
-    def __init__(self, horizons: Sequence[int], levels: int) -> None:
+    def __init__(self, horizons: Sequence[int], kinds: int) -> None:
         self._horizons = np.array(horizons, np.int64)
         self._offsets = np.concatenate([[0], np.cumsum(self._horizons)[:-1]])
-        self._kinds = 1 + levels
+        self._kinds = kinds
         self._slots = int(self._horizons.sum())
 
     def _places(self, tick: Integers) -> Integers:
@@ -90,25 +121,24 @@ class Ring:
         """
         shift(state.last, gap)
         shift(state.scale, gap)
-        last = state.last[:, self._horizons].astype(np.float64)
-        scale = state.scale[:, self._horizons].astype(np.float64)
-        values = state.values.reshape(-1).take(self._places(tick)).astype(np.float64)
-        values *= scale[:, None, :]
-        values += last[:, None, :]
-        return Matured(values, last)
+        shift(state.level, gap)
+        last = state.last[:, self._horizons]
+        values = state.values.reshape(-1).take(self._places(tick)).astype(np.float32)
+        np.copyto(values, np.float32(np.nan), where=np.isnan(last)[:, None])
+        return Matured(values, last, state.scale[:, self._horizons], state.level[:, self._horizons])
 
-    def store(self, state: PendingState, tick: Integers, last: Singles, scale: Singles, values: Floats) -> None:
+    def store(self, state: PendingState, tick: Integers, made: Made, values: Singles) -> None:
         """The forecasts made at `tick` wait for their truth.
 
         Args:
             state: changed in place; B rows.
             tick: the current tick; (B,).
-            last: last valid value, minus the origin; (B,).
-            scale: the scale; (B,).
+            made: what they rest on.
             values: (forecast - last) / scale; (B, K, J).
         """
-        state.last[:, 0] = last
-        state.scale[:, 0] = scale
+        state.last[:, 0] = made.last
+        state.scale[:, 0] = made.scale
+        state.level[:, 0] = made.level
         clipped = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16)
         state.values.reshape(-1)[self._places(tick)] = clipped
 
@@ -122,11 +152,15 @@ class Ring:
             count: valid readings of the series so far; (B,).
         """
         error = truth[:, None] - matured.last
-        seen = np.maximum(count[:, None] - self._horizons, 1)
+        seen = self.seen(count)
         rate = np.maximum(DRIFT_RATE, 1.0 / seen)
         before = state.drift.astype(np.float64)
         square = np.where(np.isnan(before), error * error, before * before * (1.0 - rate) + rate * error * error)
         np.copyto(state.drift, np.sqrt(square).astype(np.float32), where=~np.isnan(error))
+
+    def seen(self, count: Integers) -> Integers:
+        """Returns how many truths the forecasts of each horizon may have met, at least 1; (B, J)."""
+        return np.asarray(np.maximum(count[:, None] - self._horizons, 1))
 
     def drift(self, state: PendingState, scale: Singles) -> Floats:
         """Returns a deviation of the last value's error for every horizon; (B, J).

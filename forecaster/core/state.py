@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.denoising import DenoiseConfig, DenoiseState
+from forecaster.core.outlook import ExpertState, OutlookConfig
 from forecaster.core.pending import PendingState
 from forecaster.core.scaling import ScalerState
 from forecaster.core.timeline import AGREEING, GridConfig, TimelineState
@@ -80,6 +81,7 @@ class SeriesState:
         timeline: where on their grids the series stand.
         inputs: what their inputs are made of.
         pending: forecasts that wait for their truth.
+        experts: what the forecasts were worth, and what the simple ones rest on.
         hidden: hidden states; a body that needs fewer columns uses the first ones; (N, S).
         body: code of the body that each hidden state belongs to (`model.body_code`); (N,).
     """
@@ -87,6 +89,7 @@ class SeriesState:
     timeline: TimelineState
     inputs: InputState
     pending: PendingState
+    experts: ExpertState
     hidden: NDArray[np.float32]
     body: NDArray[np.int64]
 
@@ -99,8 +102,7 @@ class StateShape:
     """What the rows of a partition look like: equal shapes make compatible rows."""
 
     observation: ObservationConfig
-    horizons: tuple[int, ...]
-    levels: int
+    outlook: OutlookConfig
     hidden: int
 
     def empty(self, n: int) -> SeriesState:
@@ -108,7 +110,8 @@ class StateShape:
         return SeriesState(
             timeline=TimelineState.empty(n, self.observation.interval_ms),
             inputs=InputState.empty(n, self.observation),
-            pending=PendingState.empty(n, self.horizons, self.levels),
+            pending=PendingState.empty(n, self.outlook.horizons, self.outlook.kinds),
+            experts=ExpertState.empty(n, self.outlook),
             hidden=np.zeros((n, self.hidden), np.float32),
             body=np.zeros(n, np.int64),
         )

@@ -235,14 +235,14 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     """Returns what waits for the next tick, of each shown horizon."""
     times, levels = state.timeline, config.quantile_levels
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
-    ring = Ring(config.horizons, len(levels))
+    ring = Ring(config.horizons, config.outlook.kinds)
     ahead = take(state.pending, np.array([0]))
     due = ring.mature(ahead, times.tick + 1, np.ones(1, np.int64))
-    origin = float(state.inputs.origin[0])
+    absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.origin[0]
     found: list[Pending] = []
     for column, horizon in enumerate(config.horizons):
         if horizon in SHOWN_HORIZONS or horizon == config.horizons[-1]:
-            values = [_known(value + origin) for value in due.values[0, :, column].tolist()]
+            values = [_known(value) for value in absolute[:, column].tolist()]
             made = begin + (tick + 1 - horizon) * interval
             found.append(
                 Pending(

@@ -6,22 +6,24 @@ the transaction has committed: an aborted batch leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.core.arrays import put, take
+from forecaster.core.arrays import concatenate, put, take
+from forecaster.core.experts import LEVEL, Now
 from forecaster.core.features import StepInputs
 from forecaster.core.model import GENESIS, NO_BODY, Model
 from forecaster.core.observation import Observed, Wave, observe, waves
-from forecaster.core.pending import Matured, PendingState, Ring
+from forecaster.core.outlook import ExpertState, Forecast, Opinions, Outlook, OutlookConfig
+from forecaster.core.pending import Made, Matured, PendingState, Ring
 from forecaster.core.rewarm import switch
+from forecaster.core.seasons import DAY_AND_WEEK, Seasons
 from forecaster.core.state import ObservationConfig, SeriesState, StateShape
-from forecaster.records import Floats, Forecasts, Integers, Outcome, Outputs, Readings, Scores
+from forecaster.records import Forecasts, Integers, Outcome, Outputs, Readings, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,27 @@ class PipelineConfig:
         observation: what shapes the inputs.
         horizons: ticks ahead, ascending.
         quantile_levels: ascending, in (0, 1).
+        heads: of the network that are kept apart: the shared readout, then the series' own.
+        seasons_ms: lengths of the seasons that the simple experts know.
+        tells: outputs hold every expert's forecasts and weights as well.
     """
 
     observation: ObservationConfig
     horizons: tuple[int, ...]
     quantile_levels: tuple[float, ...]
+    heads: int = 1
+    seasons_ms: tuple[int, ...] = DAY_AND_WEEK
+    tells: bool = False
+
+    @property
+    def outlook(self) -> OutlookConfig:
+        """What is forecast, by whom."""
+        seasons = Seasons(self.seasons_ms, self.observation.interval_ms)
+        return OutlookConfig(self.horizons, self.quantile_levels, self.heads, seasons)
 
     def shape(self, hidden: int) -> StateShape:
         """Returns what the rows look like that this pipeline keeps, with hidden states of so many columns."""
-        return StateShape(self.observation, self.horizons, len(self.quantile_levels), hidden)
+        return StateShape(self.observation, self.outlook, hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +99,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked = np.zeros(len(batch.row), np.bool_)
-    ring = Ring(config.horizons, len(config.quantile_levels))
+    ring = Ring(config.horizons, config.outlook.kinds)
     parts: list[tuple[Forecasts, Scores]] = []
     kept = np.flatnonzero(batch.row >= 0)
     for wave_positions in waves(batch.row[kept], batch.readings.records[kept]):
@@ -105,12 +119,12 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
             _forget_expired(config, part, np.flatnonzero(observed.expired))
         outcomes[positions], masked[positions] = observed.outcome, observed.masked
         made_by = which[observed.position]
-        matured, values = _step(ring, config, _Cast(models, made_by), part, observed)
+        step = _step(ring, config, _Cast(models, made_by), part, observed)
         if not whole:
             put(state, rows, part)
         names = np.array([GENESIS if model is None else model.id for model in models], object)[made_by]
         where = _Where(positions[observed.position], wave.timestamp_ms[observed.position], names)
-        parts.append((_forecasts(config, observed, where, values), _scores(observed, where, matured)))
+        parts.append((_forecasts(config, observed, where, step), _scores(config, observed, where, step)))
     if len(kept) < len(batch.row):
         parts.append(_stateless(config, batch))
     forecasts, scores = _in_order_of_the_log(config, parts)
@@ -128,7 +142,8 @@ def _switch(models: Models, which: Integers, part: SeriesState) -> None:
 
 def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
     """Nothing is pending or remembered in the rows of series that began anew."""
-    put(part.pending, rows, PendingState.empty(len(rows), config.horizons, len(config.quantile_levels)))
+    put(part.pending, rows, PendingState.empty(len(rows), config.horizons, config.outlook.kinds))
+    put(part.experts, rows, ExpertState.empty(len(rows), config.outlook))
     part.hidden[rows] = 0.0
 
 
@@ -139,6 +154,7 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     reading = np.flatnonzero(usable)
     stamps, values = batch.readings.timestamp_ms[reading], batch.readings.values[reading]
     horizons, levels = len(config.horizons), len(config.quantile_levels)
+    experts = len(config.outlook.experts) if config.tells else 0
     none = np.full((len(reading), horizons), np.nan)
     forecasts = Forecasts(
         reading=reading,
@@ -148,9 +164,11 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
         quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
         spread_known=np.zeros(len(reading), np.bool_),
         checkpoint=np.full(len(reading), GENESIS, object),
+        weights=np.zeros((len(reading), experts + config.tells, horizons), np.float32),
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
-    return forecasts, Scores(reading, values, none, quantiles, none)
+    unknown = np.broadcast_to(none[:, None], (len(reading), experts, horizons))
+    return forecasts, Scores(reading, values, none, quantiles, none, unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,37 +179,74 @@ class _Cast:
     which: Integers
 
 
-def _step(
-    ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, observed: Observed
-) -> tuple[Matured, Floats]:
-    """The steps' hidden states and pending forecasts include this tick.
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the steps of a wave gave.
 
-    Returns:
-        What matured, and the forecasts as (forecast - last) / scale: the point, then the quantiles; (M, K, J).
+    Attributes:
+        matured: what was forecast for now.
+        experts: what each expert had forecast for now; (M, E, J).
+        forecast: from now on.
     """
+
+    matured: Matured
+    experts: NDArray[np.float32]
+    forecast: Forecast
+
+
+def _step(ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, observed: Observed) -> _Step:
+    """The steps' hidden states, experts and pending forecasts include this tick."""
     whole = len(observed.position) == len(part)
-    pending = part.pending if whole else take(part.pending, observed.position)
-    hidden = part.hidden if whole else part.hidden[observed.position]
+    mine = part if whole else take(part, observed.position)
+    pending, hidden = mine.pending, mine.hidden
     ring.clear(pending, observed.restarted)
     hidden[observed.restarted] = 0.0
     matured = ring.mature(pending, observed.tick, observed.gap)
     ring.learn_drift(pending, observed.truth, matured, observed.count)
-    values = np.empty((len(hidden), 1 + len(config.quantile_levels), len(config.horizons)))
+    now = _now(observed)
+    outlook = Outlook(config.outlook, mine.experts, now)
+    experts = outlook.learn(matured.relative(observed.truth), matured, ring.seen(observed.count))
+    opinions = _opinions(ring, config, cast, mine, observed)
+    forecast = outlook.forecast(opinions, observed.records)
+    ring.store(pending, observed.tick, Made(now.last, now.scale, now.level), forecast.values)
+    if not whole:
+        put(part, observed.position, mine)
+    return _Step(matured, experts, forecast)
+
+
+def _now(observed: Observed) -> Now:
+    inputs = observed.inputs
+    return Now(
+        time_ms=observed.time_ms,
+        interval_ms=observed.interval_ms,
+        context=inputs.context,
+        last=inputs.last,
+        scale=inputs.scale,
+        level=np.ascontiguousarray(inputs.levels[:, LEVEL]),
+        origin=observed.origin,
+        value=observed.values,
+    )
+
+
+def _opinions(ring: Ring, config: PipelineConfig, cast: _Cast, mine: SeriesState, observed: Observed) -> Opinions:
+    """Returns what the models say; their rows' hidden states include the step then."""
+    steps, horizons = len(observed.position), len(config.horizons)
+    heads = np.full((steps, config.heads, horizons), np.nan, np.float32)
+    offsets = np.empty((steps, len(config.quantile_levels), horizons), np.float32)
     for number, model in enumerate(cast.models):
         rows = np.flatnonzero(cast.which == number)
         if model is None and len(rows):
-            values[rows] = _genesis(ring, config, pending, observed)[rows]
+            offsets[rows] = _genesis(ring, config, mine.pending, observed)[rows]
         elif model is not None and len(rows):
-            values[rows] = _of_network(model, observed.inputs, hidden, rows)
-    ring.store(pending, observed.tick, observed.inputs.last, observed.inputs.scale, values)
-    if not whole:
-        put(part.pending, observed.position, pending)
-        part.hidden[observed.position] = hidden
-    return matured, values
+            heads[rows, 0], offsets[rows] = _of_network(model, observed.inputs, mine.hidden, rows)
+    offsets[observed.count < 2] = 0.0
+    return Opinions(heads, offsets)
 
 
-def _of_network(model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers) -> Floats:
-    """Returns the network's forecasts at the rows, whose hidden states include the step then; (len(rows), K, J)."""
+def _of_network(
+    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the network's centre and offsets at the rows, whose hidden states include the step then."""
     whole = len(rows) == len(hidden)
     own = slice(None), slice(model.state_size)
     step = model.forecast(inputs, hidden[own]) if whole else model.forecast(take(inputs, rows), hidden[rows][own])
@@ -199,17 +254,15 @@ def _of_network(model: Model, inputs: StepInputs, hidden: NDArray[np.float32], r
         hidden[own] = step.state
     else:
         hidden[rows, : model.state_size] = step.state
-    centre = step.centre[:, None, :].astype(np.float64)
-    return np.concatenate([centre, centre + step.offsets], axis=1)
+    return step.centre, step.offsets
 
 
-def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> Floats:
-    """Returns the last value, with normal quantiles of the last value's errors so far; (M, K, J)."""
+def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> NDArray[np.float32]:
+    """Returns normal quantiles of the last value's errors so far; (M, Q, J)."""
     scale = observed.inputs.scale
     drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
-    drift[observed.count < 2] = 0.0
-    normal = np.array([0.0, *(NormalDist().inv_cdf(level) for level in config.quantile_levels)])
-    return np.asarray(normal[:, None] * drift[:, None, :])
+    normal = np.array([NormalDist().inv_cdf(level) for level in config.quantile_levels])
+    return np.asarray(normal[:, None] * drift[:, None, :], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,30 +274,38 @@ class _Where:
     checkpoint: NDArray[np.object_]
 
 
-def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, values: Floats) -> Forecasts:
+def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Forecasts:
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
     last = (observed.origin + observed.inputs.last)[:, None, None]
-    absolute = values * scale + last
-    horizons = np.array(config.horizons, np.int64)
+    quantiles = config.outlook.quantiles
+    absolute = step.forecast.values[:, : quantiles.stop] * scale + last
+    combined = step.forecast.combined
+    weights = np.concatenate([combined.weights, combined.gate[:, None]], axis=1)
     return Forecasts(
         reading=where.reading,
         timestamp_ms=where.timestamp_ms,
-        target_ms=observed.time_ms[:, None] + horizons * observed.interval_ms[:, None],
+        target_ms=observed.time_ms[:, None] + np.array(config.horizons, np.int64) * observed.interval_ms[:, None],
         point=absolute[:, 0],
-        quantiles=absolute[:, 1:],
+        quantiles=np.sort(absolute[:, quantiles], axis=1),
         spread_known=observed.count >= 2,
         checkpoint=where.checkpoint,
+        weights=weights if config.tells else weights[:, :0],
     )
 
 
-def _scores(observed: Observed, where: _Where, matured: Matured) -> Scores:
-    origin = observed.origin[:, None]
+def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Scores:
+    origin, matured = observed.origin[:, None], step.matured
+    quantiles = config.outlook.quantiles
+    absolute = matured.absolute(slice(quantiles.stop)) + origin[:, None]
+    last = matured.last + origin
+    experts = step.experts if config.tells else step.experts[:, :0]
     return Scores(
         reading=where.reading,
         truth=observed.truth + observed.origin,
-        point=matured.values[:, 0] + origin,
-        quantiles=matured.values[:, 1:] + origin[:, None],
-        last_value=matured.last + origin,
+        point=absolute[:, 0],
+        quantiles=np.sort(absolute[:, quantiles], axis=1),
+        last_value=last,
+        experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
     )
 
 
@@ -253,38 +314,11 @@ def _in_order_of_the_log(config: PipelineConfig, parts: Sequence[tuple[Forecasts
         return parts[0]
     if not parts:
         return _nothing(config)
-    forecasts, scores = [part[0] for part in parts], [part[1] for part in parts]
-    order = np.argsort(np.concatenate([part.reading for part in forecasts]), kind="stable")
-
-    def joined(columns: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate(list(columns))[order]
-
-    return (
-        Forecasts(
-            reading=joined(part.reading for part in forecasts),
-            timestamp_ms=joined(part.timestamp_ms for part in forecasts),
-            target_ms=joined(part.target_ms for part in forecasts),
-            point=joined(part.point for part in forecasts),
-            quantiles=joined(part.quantiles for part in forecasts),
-            spread_known=joined(part.spread_known for part in forecasts),
-            checkpoint=joined(part.checkpoint for part in forecasts),
-        ),
-        Scores(
-            reading=joined(part.reading for part in scores),
-            truth=joined(part.truth for part in scores),
-            point=joined(part.point for part in scores),
-            quantiles=joined(part.quantiles for part in scores),
-            last_value=joined(part.last_value for part in scores),
-        ),
-    )
+    forecasts, scores = concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
+    order = np.argsort(forecasts.reading, kind="stable")
+    return take(forecasts, order), take(scores, order)
 
 
 def _nothing(config: PipelineConfig) -> tuple[Forecasts, Scores]:
-    horizons, levels = len(config.horizons), len(config.quantile_levels)
-    none = np.empty(0, np.int64)
-    point, quantiles = np.empty((0, horizons)), np.empty((0, levels, horizons))
-    targets = np.empty((0, horizons), np.int64)
-    return (
-        Forecasts(none, none, targets, point, quantiles, np.empty(0, np.bool_), np.empty(0, object)),
-        Scores(none, np.empty(0), point, quantiles, point),
-    )
+    nothing = Readings([], np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+    return _stateless(config, Batch(nothing, np.empty(0, np.int64), np.empty(0, np.int64)))

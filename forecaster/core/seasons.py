@@ -1,0 +1,136 @@
+"""Seasons of a series: how many ticks they have, and what the series was at each of their phases, on average.
+
+A season that the context does not reach back over is kept as means of at most MAX_BINS phases. A phase's mean takes in
+what was seen there when the series leaves it: what was forecast from it before is what it says until then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.records import Booleans, Floats, Integers
+
+Singles = NDArray[np.float32]
+MAX_BINS = 168
+MEAN_RATE = 0.2
+"""A phase's mean moves so far towards what was seen in its last season: about as much as a mean of the last nine."""
+LEAST_TICKS = 2
+DAY_MS = 86_400_000
+DAY_AND_WEEK = (DAY_MS, 7 * DAY_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Seasons:
+    """Which seasons are kept.
+
+    Attributes:
+        lengths_ms: of each.
+        interval_ms: spacing of all grids; 0 = each series has its own.
+    """
+
+    lengths_ms: tuple[int, ...] = DAY_AND_WEEK
+    interval_ms: int = 0
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """How many phases of each season there is room for."""
+        if not self.interval_ms:
+            return (MAX_BINS,) * len(self.lengths_ms)
+        return tuple(min(max(length // self.interval_ms, 1), MAX_BINS) for length in self.lengths_ms)
+
+
+@dataclass
+class ProfileState:
+    """One row a series; S seasons.
+
+    Attributes:
+        origin: what the means are counted from; NaN until there was a step; (N,).
+        bin: the phase that the series is in, -1 = none yet; (N, S).
+        total: sum of the values seen in it so far; (N, S).
+        count: how many those are; (N, S).
+        means: of every phase of each season, one season after the other; NaN = never seen; (N, sum of bins).
+    """
+
+    origin: Floats
+    bin: NDArray[np.int16]
+    total: Singles
+    count: Singles
+    means: Singles
+
+    @classmethod
+    def empty(cls, n: int, seasons: Seasons) -> ProfileState:
+        """Returns n series that were never seen."""
+        kept = len(seasons.lengths_ms)
+        return cls(
+            origin=np.full(n, np.nan),
+            bin=np.full((n, kept), -1, np.int16),
+            total=np.zeros((n, kept), np.float32),
+            count=np.zeros((n, kept), np.float32),
+            means=np.full((n, sum(seasons.bins)), np.nan, np.float32),
+        )
+
+
+class Season:
+    """One season on the grids of B series.
+
+    Args:
+        seasons: which there are.
+        number: which of them.
+        interval_ms: spacing of the grids; (B,).
+    """
+
+    def __init__(self, seasons: Seasons, number: int, interval_ms: Integers) -> None:
+        self._length = seasons.lengths_ms[number]
+        self._interval = interval_ms
+        self._number = number
+        self._first = sum(seasons.bins[:number])
+        self.ticks = (self._length + interval_ms // 2) // interval_ms
+        self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[number])
+        self._reach = self.ticks - -(-self.ticks // self._bins)
+
+    def known(self, horizons: Integers) -> Booleans:
+        """Returns which horizons the means may speak of: shorter ones than the season, if it is one; (B, J)."""
+        is_season = self.ticks >= LEAST_TICKS
+        return np.asarray((horizons <= self._reach[:, None]) & is_season[:, None])
+
+    def mean_at(self, state: ProfileState, time_ms: Integers) -> Singles:
+        """Returns the mean of the phase of each time; NaN = never seen; (B,) or (B, J), as the times are."""
+        bins = self._bins if time_ms.ndim == 1 else self._bins[:, None]
+        place = self._first + time_ms % self._length * bins // self._length
+        if time_ms.ndim == 1:
+            return np.take_along_axis(state.means, place[:, None], axis=1)[:, 0]
+        return np.take_along_axis(state.means, place, axis=1)
+
+    def add(self, state: ProfileState, time_ms: Integers, values: Floats) -> None:
+        """The phases that the series have left include what was seen in them, and those they are in the values.
+
+        Args:
+            state: B rows, changed in place.
+            time_ms: of the tick; (B,).
+            values: minus the origin of the state; NaN where there is none; (B,).
+        """
+        column = self._number
+        now = time_ms % self._length * self._bins // self._length
+        left = np.flatnonzero((now != state.bin[:, column]) & (state.count[:, column] > 0))
+        place = self._first + state.bin[left, column].astype(np.int64)
+        seen = state.total[left, column] / state.count[left, column]
+        before = state.means[left, place]
+        state.means[left, place] = np.where(np.isnan(before), seen, before + np.float32(MEAN_RATE) * (seen - before))
+        state.total[left, column] = state.count[left, column] = 0.0
+        state.bin[:, column] = now
+        known = ~np.isnan(values)
+        state.total[:, column] += np.where(known, values, 0.0)
+        state.count[:, column] += known
+
+
+def rebase(state: ProfileState, origin: Floats) -> None:
+    """The means are counted from these origins. In place; (B,)."""
+    moved = np.flatnonzero(state.origin != origin)  # a NaN differs from everything
+    if len(moved):
+        change = np.nan_to_num(state.origin[moved] - origin[moved])[:, None]
+        state.means[moved] += change.astype(np.float32)
+        state.total[moved] += change.astype(np.float32) * state.count[moved]
+        state.origin[moved] = origin[moved]
