@@ -75,27 +75,47 @@ class Combined:
     gate: Singles
 
 
-def learn(state: CombinationState, last: int, truth: Singles, experts: Singles, mix: Singles, count: Integers) -> None:
+@dataclass(frozen=True, slots=True)
+class CameTrue:
+    """What came true, and what had been forecast of it, as (value - last) / scale of then; NaN where there is nothing.
+
+    Attributes:
+        truth: (B, J).
+        experts: (B, E, J).
+        mix: (B, J).
+        seen: truths that each horizon may have met so far; (B, J).
+    """
+
+    truth: Singles
+    experts: Singles
+    mix: Singles
+    seen: Integers
+
+
+def learn(state: CombinationState, last: int, horizons: Integers, came: CameTrue) -> None:
     """Losses and gate include what came true. An expert that is new begins with the loss of the last value. In place.
 
     Args:
         state: B rows.
         last: which expert is the last value.
-        truth: (truth - last) / scale of then; NaN where there is none, or nothing was forecast; (B, J).
-        experts: what each had forecast for now; NaN where one had nothing to say; (B, E, J).
-        mix: what they had forecast together; (B, J).
-        count: truths that each horizon may have met so far; (B, J).
+        horizons: ticks ahead; (J,).
+        came: true now.
     """
-    error = np.clip(experts - truth[:, None], -ERROR_CLIP, ERROR_CLIP)
-    loss = smoothed(error * error)
-    reference = state.slow[:, last][:, None].copy()
+    error = np.clip(came.experts - came.truth[:, None], -ERROR_CLIP, ERROR_CLIP)
+    loss = smoothed(error * error, horizons)
+    new = np.isnan(state.slow)
+    if new.any():
+        reference = np.broadcast_to(state.slow[:, last][:, None], new.shape)
+        begin = np.where(np.isnan(reference), loss, reference)
+        for losses in (state.fast, state.slow):
+            np.copyto(losses, begin, where=new & ~np.isnan(loss))
+    known = ~np.isnan(loss)
     for losses, memory in ((state.fast, FAST), (state.slow, SLOW)):
-        rate = np.maximum(np.float32(1.0 - memory), 1.0 / np.maximum(count, 1).astype(np.float32))[:, None]
-        begun = np.where(np.isnan(losses), np.where(np.isnan(reference), loss, reference), losses)
-        np.copyto(losses, begun + rate * (loss - begun), where=~np.isnan(loss))
-    move = np.clip(mix, -ERROR_CLIP, ERROR_CLIP)
-    both = np.stack([np.clip(truth, -ERROR_CLIP, ERROR_CLIP) * move, move * move + 0.0 * truth])
-    along, moved = np.nan_to_num(smoothed(both))
+        rate = np.maximum(np.float32(1.0 - memory), 1.0 / came.seen.astype(np.float32))[:, None]
+        np.add(losses, rate * (loss - losses), out=losses, where=known)
+    move, truth = (np.clip(one, -ERROR_CLIP, ERROR_CLIP) for one in (came.mix, came.truth))
+    both = np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)])
+    along, moved = np.nan_to_num(smoothed(both, horizons))
     state.along[:] = np.float32(GATE) * state.along + along
     state.moved[:] = np.float32(GATE) * state.moved + moved
 
@@ -121,21 +141,33 @@ def combine(state: CombinationState, last: int, experts: Singles, record: Intege
     return Combined(mix, gate * mix, weights, gate)
 
 
-def smoothed(values: Singles) -> Singles:
-    """Returns the mean over the neighbouring horizons that are known; NaN where none is; (..., J)."""
-    horizons = values.shape[-1]
-    known = ~np.isnan(values)
-    if horizons == 1 or not known.any():
+def smoothed(values: Singles, horizons: Integers) -> Singles:
+    """Returns the mean over the neighbouring horizons that are known; NaN where none is; (..., J).
+
+    A horizon's neighbours are at most half of it away, since short horizons are unlike each other.
+
+    Args:
+        values: NaN = not known; (..., J).
+        horizons: one, or all from 1 on; (J,).
+    """
+    if len(horizons) == 1:
         return values
-    total, count = np.where(known, values, np.float32(0.0)), known.astype(np.float32)
-    sums, counts = total.copy(), count.copy()
-    for shift in range(1, min(NEIGHBOURS, horizons - 1) + 1):
-        sums[..., shift:] += total[..., :-shift]
-        sums[..., :-shift] += total[..., shift:]
-        counts[..., shift:] += count[..., :-shift]
-        counts[..., :-shift] += count[..., shift:]
-    mean: Singles = np.where(counts > 0, sums / np.maximum(counts, np.float32(1.0)), np.float32(np.nan))
-    return mean
+    known = ~np.isnan(values)
+    if known.all():
+        return _sums(values) / _sums(np.ones(len(horizons), np.float32))
+    count = _sums(known.astype(np.float32))
+    mean = _sums(np.where(known, values, np.float32(0.0))) / np.maximum(count, np.float32(1.0))
+    return np.where(count > 0, mean, np.float32(np.nan))
+
+
+def _sums(values: Singles) -> Singles:
+    """Returns the sums over each horizon's neighbours, itself among them; horizons are 1, 2, 3 and so on; (..., J)."""
+    sums = values.copy()
+    for away in range(1, NEIGHBOURS + 1):
+        first = 2 * away - 1  # the shortest horizon that is twice as long
+        sums[..., first:] += values[..., first - away : -away]
+        sums[..., first:-away] += values[..., first + away :]
+    return sums
 
 
 def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:

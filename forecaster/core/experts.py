@@ -30,8 +30,10 @@ _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "
 
 def expert_names(heads: int, seasons: Seasons) -> tuple[str, ...]:
     """Returns the names of all experts: the network's heads, then the simple ones; E of them."""
-    lengths = [_name(length) for length in seasons.lengths_ms]
-    seasonal = [f"{kind} {length}" for length in lengths for kind in ("naive", "mean")]
+    seasonal: list[str] = []
+    for length, in_context in zip(seasons.lengths_ms, seasons.in_context, strict=True):
+        seasonal += [f"naive {_name(length)}"] if in_context else []
+        seasonal.append(f"mean {_name(length)}")
     return (*HEADS[:heads], LAST_VALUE, *seasonal, "level")
 
 
@@ -86,8 +88,10 @@ class SimpleExperts:
         found = [_zeros_like(matured.last)]
         for season in self._seasons:
             mean = season.mean_at(self._profile, self._now.time_ms)
-            found.append((self._naive(season, ahead=False) - matured.last) / unit)
-            found.append((self._if_known(season, mean[:, None]) - matured.last) / unit)
+            means = season.mean_before(mean, self._now.context, self._horizons)
+            if season.in_context:
+                found.append((self._naive(season, ahead=False) - matured.last) / unit)
+            found.append((self._if_known(season, means) - matured.last) / unit)
         found.append((matured.level - matured.last) / unit)
         return found
 
@@ -101,13 +105,15 @@ class SimpleExperts:
         for season in self._seasons:
             season.add(self._profile, now.time_ms, now.value)
             mean = season.mean_at(self._profile, target_ms)
-            found.append((self._naive(season, ahead=True) - last) / unit)
+            if season.in_context:
+                found.append((self._naive(season, ahead=True) - last) / unit)
             found.append((self._if_known(season, mean) - last) / unit)
         found.append(np.broadcast_to((now.level[:, None] - last) / unit, shape))
         return found
 
     def _if_known(self, season: Season, means: Singles) -> Singles:
-        return np.where(season.known(self._horizons), means, np.float32(np.nan))
+        known = season.known(self._horizons, self._now.context.shape[1])
+        return np.where(known, means, np.float32(np.nan))
 
     def _naive(self, season: Season, *, ahead: bool) -> Singles:
         """Returns the value a whole number of seasons before the target, which is now, or the horizon `ahead`."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from forecaster.core import calibration, combination
 from forecaster.core.calibration import CalibrationState
-from forecaster.core.combination import CombinationState, Combined
+from forecaster.core.combination import CameTrue, CombinationState, Combined
 from forecaster.core.experts import Now, SimpleExperts, expert_names
 from forecaster.core.pending import Matured
 from forecaster.core.seasons import ProfileState, Seasons
@@ -107,7 +107,8 @@ class Outlook:
     def __init__(self, config: OutlookConfig, state: ExpertState, now: Now) -> None:
         self._config, self._state = config, state
         self._levels = np.array(config.levels, np.float32)
-        self._simple = SimpleExperts(config.seasons, np.array(config.horizons, np.int64), now, state.profile)
+        self._horizons = np.array(config.horizons, np.int64)
+        self._simple = SimpleExperts(config.seasons, self._horizons, now, state.profile)
 
     def learn(self, truth: Singles, matured: Matured, seen: Integers) -> Singles:
         """Losses, gate and intervals include what came true.
@@ -127,7 +128,8 @@ class Outlook:
             mix = matured.values[:, config.kinds - config.heads - 1]
             usual = np.sqrt(np.fmin.reduce(state.combination.slow, axis=1))
             calibration.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
-            combination.learn(state.combination, config.heads, truth, experts, mix, seen)
+            came = CameTrue(truth, experts, mix, seen)
+            combination.learn(state.combination, config.heads, self._horizons, came)
         return experts
 
     def forecast(self, opinions: Opinions, record: Integers) -> Forecast:

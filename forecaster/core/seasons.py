@@ -29,10 +29,12 @@ class Seasons:
     Attributes:
         lengths_ms: of each.
         interval_ms: spacing of all grids; 0 = each series has its own.
+        context: ticks of inputs that are kept.
     """
 
-    lengths_ms: tuple[int, ...] = DAY_AND_WEEK
-    interval_ms: int = 0
+    lengths_ms: tuple[int, ...]
+    interval_ms: int
+    context: int
 
     @property
     def bins(self) -> tuple[int, ...]:
@@ -40,6 +42,11 @@ class Seasons:
         if not self.interval_ms:
             return (MAX_BINS,) * len(self.lengths_ms)
         return tuple(min(max(length // self.interval_ms, 1), MAX_BINS) for length in self.lengths_ms)
+
+    @property
+    def in_context(self) -> tuple[bool, ...]:
+        """Whether the context may hold a whole season, of each."""
+        return tuple(not self.interval_ms or length // self.interval_ms < self.context for length in self.lengths_ms)
 
 
 @dataclass
@@ -86,15 +93,40 @@ class Season:
         self._length = seasons.lengths_ms[number]
         self._interval = interval_ms
         self._number = number
+        self.in_context = seasons.in_context[number]
         self._first = sum(seasons.bins[:number])
         self.ticks = (self._length + interval_ms // 2) // interval_ms
         self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[number])
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
-    def known(self, horizons: Integers) -> Booleans:
-        """Returns which horizons the means may speak of: shorter ones than the season, if it is one; (B, J)."""
-        is_season = self.ticks >= LEAST_TICKS
-        return np.asarray((horizons <= self._reach[:, None]) & is_season[:, None])
+    def known(self, horizons: Integers, context: int) -> Booleans:
+        """Returns which horizons the means may speak of, if it is a season at all; (B, J).
+
+        What they said of the next season once is known later where all values since then are in a context of so many
+        ticks (see `mean_before`); else only what they said of this one.
+        """
+        ticks = self.ticks[:, None]
+        rounds = -(-horizons // np.maximum(ticks, 1))
+        in_context = (self.ticks == self._bins)[:, None] & ((rounds - 1) * ticks < context)
+        return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= LEAST_TICKS))
+
+    def mean_before(self, mean: Singles, context: Singles, horizons: Integers) -> Singles:
+        """Returns what the means had said of this tick as many ticks ago as the horizons: (2) undone; (B, J).
+
+        Args:
+            mean: of this tick's phase, before the tick itself is in it; (B,).
+            context: by tick, newest first; (B, W).
+            horizons: (J,).
+        """
+        ticks = np.maximum(self.ticks, 1)
+        found = np.repeat(mean[:, None], len(horizons), axis=1)
+        for rounds in range(1, -(-int(horizons.max()) // int(ticks.min(initial=horizons.max())))):
+            back = rounds * ticks
+            seen = np.take_along_axis(context, np.minimum(back, context.shape[1] - 1)[:, None], axis=1)[:, 0]
+            before = (mean - np.float32(MEAN_RATE) * seen) / np.float32(1.0 - MEAN_RATE)
+            mean = np.where(np.isnan(seen) | (back >= context.shape[1]), mean, before)
+            np.copyto(found, mean[:, None], where=horizons > back[:, None])
+        return found
 
     def mean_at(self, state: ProfileState, time_ms: Integers) -> Singles:
         """Returns the mean of the phase of each time; NaN = never seen; (B,) or (B, J), as the times are."""

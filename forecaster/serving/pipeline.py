@@ -23,7 +23,7 @@ from forecaster.core.pending import Made, Matured, PendingState, Ring
 from forecaster.core.rewarm import switch
 from forecaster.core.seasons import DAY_AND_WEEK, Seasons
 from forecaster.core.state import ObservationConfig, SeriesState, StateShape
-from forecaster.records import Forecasts, Integers, Outcome, Outputs, Readings, Scores
+from forecaster.records import Floats, Forecasts, Integers, Outcome, Outputs, Readings, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PipelineConfig:
     @property
     def outlook(self) -> OutlookConfig:
         """What is forecast, by whom."""
-        seasons = Seasons(self.seasons_ms, self.observation.interval_ms)
+        seasons = Seasons(self.seasons_ms, self.observation.interval_ms, self.observation.context)
         return OutlookConfig(self.horizons, self.quantile_levels, self.heads, seasons)
 
     def shape(self, hidden: int) -> StateShape:
@@ -286,11 +286,18 @@ def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: 
         timestamp_ms=where.timestamp_ms,
         target_ms=observed.time_ms[:, None] + np.array(config.horizons, np.int64) * observed.interval_ms[:, None],
         point=absolute[:, 0],
-        quantiles=np.sort(absolute[:, quantiles], axis=1),
+        quantiles=_ascending(absolute[:, quantiles]),
         spread_known=observed.count >= 2,
         checkpoint=where.checkpoint,
         weights=weights if config.tells else weights[:, :0],
     )
+
+
+def _ascending(quantiles: Floats) -> Floats:
+    """Returns the quantiles in order: each is moved on its own, so that they may cross; in place."""
+    crossed = np.flatnonzero((quantiles[:, 1:] < quantiles[:, :-1]).any(axis=(1, 2)))
+    quantiles[crossed] = np.sort(quantiles[crossed], axis=1)
+    return quantiles
 
 
 def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Scores:
@@ -303,7 +310,7 @@ def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _St
         reading=where.reading,
         truth=observed.truth + observed.origin,
         point=absolute[:, 0],
-        quantiles=np.sort(absolute[:, quantiles], axis=1),
+        quantiles=_ascending(absolute[:, quantiles]),
         last_value=last,
         experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
     )
