@@ -103,21 +103,20 @@ def learn(state: CombinationState, last: int, horizons: Integers, came: CameTrue
     """
     error = np.clip(came.experts - came.truth[:, None], -ERROR_CLIP, ERROR_CLIP)
     loss = smoothed(error * error, horizons)
-    new = np.isnan(state.slow)
-    if new.any():
-        reference = np.broadcast_to(state.slow[:, last][:, None], new.shape)
+    unscored = np.isnan(state.slow)
+    if unscored.any():
+        reference = np.broadcast_to(state.slow[:, last][:, None], unscored.shape)
         begin = np.where(np.isnan(reference), loss, reference)
         for losses in (state.fast, state.slow):
-            np.copyto(losses, begin, where=new & ~np.isnan(loss))
+            np.copyto(losses, begin, where=unscored & ~np.isnan(loss))
     known = ~np.isnan(loss)
     for losses, memory in ((state.fast, FAST), (state.slow, SLOW)):
         rate = np.maximum(np.float32(1.0 - memory), 1.0 / came.seen.astype(np.float32))[:, None]
         np.add(losses, rate * (loss - losses), out=losses, where=known)
     move, truth = (np.clip(one, -ERROR_CLIP, ERROR_CLIP) for one in (came.mix, came.truth))
-    both = np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)])
-    along, moved = np.nan_to_num(smoothed(both, horizons))
-    state.along[:] = np.float32(GATE) * state.along + along
-    state.moved[:] = np.float32(GATE) * state.moved + moved
+    both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)]), horizons)
+    for sums, new_terms in zip((state.along, state.moved), both, strict=True):
+        np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))
 
 
 def combine(state: CombinationState, last: int, experts: Singles, record: Integers) -> Combined:

@@ -22,6 +22,8 @@ from forecaster.records import Floats, Integers
 
 Singles = NDArray[np.float32]
 HEADS = ("network", "network, pooled", "network, cross")
+NETWORK = 0
+"""Which expert the shared readout of the network is."""
 LAST_VALUE = "last value"
 LEVEL = 1
 """Which of the scaler's levels the expert is."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from forecaster.core.experts import NETWORK
 from forecaster.core.metrics import pinball_loss
 from forecaster.core.model import Checkpoint
 from forecaster.core.scaling import SCALE_HALF_LIFE
@@ -102,13 +103,15 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Hist
     levels, series = np.array(pipeline.quantile_levels), len(history.series_ids)
     error, pinball, last_error, last_pinball = totals = np.zeros((4, series))
     count = 0
-    for first, outputs in Replay(pipeline, history, checkpoint).until(len(history)):
+    for first, outputs in Replay(replace(pipeline, tells=True), history, checkpoint).until(len(history)):
         scores = outputs.scores
         position = scores.reading + first
         truth, last = scores.truth[:, None], scores.last_value
         made = ~np.isnan(truth) & ~np.isnan(last) & (history.timestamp_ms[position] >= promotion_ms)[:, None]
         if not made.any():
             continue
+        if checkpoint is not None and np.isnan(scores.experts[:, NETWORK][made]).any():
+            error[:] = np.nan  # the combination would hide it
         truths = np.broadcast_to(truth, last.shape)
         naive = np.broadcast_to(last[:, None], scores.quantiles.shape)
         values = (

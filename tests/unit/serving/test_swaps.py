@@ -169,7 +169,7 @@ def test_an_idle_series_goes_straight_to_the_newest_at_its_next_reading() -> Non
 
 def test_the_floor_names_the_swaps_that_a_replay_needs_and_no_others() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served)
+    one = worker(kafka, served, replay_limit=150)
     for hour in range(100):
         feed(kafka, hour, 1)
         turn(one)
