@@ -15,6 +15,7 @@ from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
 from forecaster.core.model import Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
+from forecaster.core.seasons import LEAST_TICKS
 from forecaster.core.state import ObservationConfig
 from forecaster.learning.history_topic import HistoryConfig
 from forecaster.learning.schedule import Schedule, Work
@@ -67,7 +68,13 @@ def observation_config(settings: Settings) -> ObservationConfig:
 
 def pipeline_config(settings: Settings) -> PipelineConfig:
     """Returns what is forecast, from what."""
-    return PipelineConfig(observation_config(settings), horizons(settings), settings.forecast.quantile_levels)
+    interval, seasons = settings.series.interval, settings.series.seasonalities
+    return PipelineConfig(
+        observation=observation_config(settings),
+        horizons=horizons(settings),
+        quantile_levels=settings.forecast.quantile_levels,
+        seasons_ms=tuple(length for length in seasons if not interval or length >= LEAST_TICKS * interval),
+    )
 
 
 def network_config(settings: Settings) -> NetworkConfig:

@@ -8,15 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, SecretStr
 
-from forecaster.settings import (
-    NOT_YET,
-    UNITS_MS,
-    Settings,
-    parse_duration,
-    parse_interval,
-    parse_replay_limit,
-    variables,
-)
+from forecaster.setting_types import UNITS_MS, parse_duration, parse_interval, parse_replay_limit
+from forecaster.settings import NOT_YET, Settings, variables
 
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
@@ -55,7 +48,7 @@ def _default(group: str, name: str) -> str:
     field = model.model_fields[name]
     value = field.default
     if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
-        return _duration_text(value)
+        return ",".join(map(_duration_text, value)) if isinstance(value, tuple) else _duration_text(value)
     if any(isinstance(part, BeforeValidator) and part.func is parse_replay_limit for part in field.metadata):
         return str(value or "auto")
     if isinstance(value, tuple):

@@ -99,6 +99,7 @@ def print_explanation(explanation: Explanation) -> None:
     console.print(_readings(explanation.inputs))
     if explanation.next_ms is not None:
         console.print(_pending(explanation.pending, explanation.next_ms))
+        console.print(_weights(explanation.pending))
 
 
 def _inputs(inputs: Inputs) -> Iterator[str]:
@@ -146,6 +147,14 @@ def _pending(pending: list[Pending], next_ms: int) -> Table:
         made = "(none)" if one.made_ms is None else _time(one.made_ms)
         values = [_number(value) for value in (one.point, *one.quantiles.values(), one.drift)]
         table.add_row(str(one.horizon), made, *values)
+    return table
+
+
+def _weights(pending: list[Pending]) -> Table:
+    title = "weights of the experts, by what their forecasts were worth"
+    table = Table("horizon", *pending[0].weights, "gate", title=title, title_justify="left")
+    for one in pending:
+        table.add_row(str(one.horizon), *(f"{weight:.3f}" for weight in (*one.weights.values(), one.gate)))
     return table
 
 

@@ -13,36 +13,22 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from forecaster.errors import UsageError
+from forecaster.setting_types import (
+    Milliseconds,
+    Name,
+    Names,
+    Numbers,
+    Schedule,
+    Seasons,
+    listed,
+    optional,
+    parse_interval,
+    parse_range,
+    parse_replay_limit,
+)
 
 PREFIX = "FORECASTER_"
 _IGNORED = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def parse_duration(value: Any) -> Any:
-    """Returns milliseconds of `500ms`, `30s`, `15m`, `1h`, `7d`; raises ValueError for other text."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"(\d+)(ms|s|m|h|d)", value.strip())
-    if match is None:
-        raise ValueError("expected a duration such as 500ms, 30s, 15m, 1h or 7d")
-    return int(match[1]) * UNITS_MS[match[2]]
-
-
-def _listed(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _optional(value: Any) -> Any:
-    return None if value == "" else value
-
-
-Milliseconds = Annotated[int, BeforeValidator(parse_duration), Field(gt=0)]
-Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
-Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
 
 
 class _Group(BaseModel):
@@ -107,16 +93,11 @@ class Input(_Group):
     allow_null_keys: bool = False
 
 
-def parse_interval(value: Any) -> Any:
-    """Returns milliseconds of a duration; 0 of `auto`."""
-    return 0 if value == "auto" else parse_duration(value)
-
-
 class Series(_Group):
-    """The grid of a series; interval 0 = learned from its stamps."""
+    """The grid of a series and its seasons; interval 0 = learned from its stamps."""
 
     interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
-    seasonalities: str = "auto"
+    seasonalities: Seasons = (86_400_000, 604_800_000)
     max_gap: Milliseconds = 86_400_000
 
 
@@ -130,7 +111,7 @@ class Forecast(_Group):
     horizon: Annotated[int, Field(ge=1, le=1024)] = 24
     quantile_levels: Numbers = (0.1, 0.5, 0.9)
     publish_every: Annotated[int, Field(ge=1)] = 1
-    publish_newer_than: Annotated[Milliseconds | None, BeforeValidator(_optional)] = None
+    publish_newer_than: Annotated[Milliseconds | None, BeforeValidator(optional)] = None
 
     @field_validator("quantile_levels")
     @classmethod
@@ -147,7 +128,7 @@ class NetworkSettings(_Group):
     nonlinearity: Literal["tanh", "relu", "sigmoid"] = "tanh"
     hidden_size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)] = 64
     layers: Annotated[int, Field(ge=1, le=8)] = 1
-    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(_optional)] = None
+    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(optional)] = None
     decoder: Literal["direct", "recurrent"] = "direct"
     context: Annotated[int, Field(ge=2, le=4096)] = 96
     checkpoint: str = ""
@@ -156,37 +137,15 @@ class NetworkSettings(_Group):
 FilterName = Literal["range", "hampel", "stuck"]
 
 
-def _range(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if not value:
-        return None
-    low, _, high = value.partition(",")
-    return (float(low) if low.strip() else float("-inf"), float(high) if high.strip() else float("inf"))
-
-
 class Denoise(_Group):
     """The chain of filters over inputs."""
 
-    chain: Annotated[tuple[FilterName, ...], BeforeValidator(_listed)] = ("range", "hampel")
-    range: Annotated[tuple[float, float] | None, BeforeValidator(_range)] = None
+    chain: Annotated[tuple[FilterName, ...], BeforeValidator(listed)] = ("range", "hampel")
+    range: Annotated[tuple[float, float] | None, BeforeValidator(parse_range)] = None
     sentinels: Numbers = ()
     hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
     hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
-
-
-def parse_schedule(value: Any) -> Any:
-    """Returns the text of a schedule; raises ValueError where it is none."""
-    kind, _, rest = str(value).strip().partition(" ")
-    if kind == "every" and rest:
-        parse_duration(rest)
-    elif not (kind == "cron" and len(rest.split()) == 5) and str(value).strip() != "off":
-        raise ValueError("expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
-    return str(value).strip()
-
-
-Schedule = Annotated[str, BeforeValidator(parse_schedule)]
 
 
 class Training(_Group):
@@ -205,11 +164,6 @@ class Training(_Group):
     min_new_ticks: Annotated[int, Field(ge=1)] = 168
     deadline: Milliseconds = 1_800_000
     max_train_series: Annotated[int, Field(ge=1)] = 2000
-
-
-def parse_replay_limit(value: Any) -> Any:
-    """Returns a number of readings; 0 of `auto`."""
-    return 0 if value == "auto" else value
 
 
 class State(_Group):
@@ -240,7 +194,7 @@ class Http(_Group):
     """The HTTP server; no port = none."""
 
     host: str = "0.0.0.0"
-    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_optional)] = 8080
+    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(optional)] = 8080
 
 
 class Log(_Group):
@@ -254,7 +208,6 @@ NOT_YET = frozenset(
     [
         "topics.scores",
         "topics.denoised",
-        "series.seasonalities",
         "forecast.publish_every",
         "forecast.publish_newer_than",
         "http.host",

@@ -147,3 +147,10 @@ class Outlook:
             [combined.point[:, None], quantiles, combined.mix[:, None], opinions.heads], axis=1, dtype=np.float32
         )
         return Forecast(values, combined)
+
+
+def standing(config: OutlookConfig, state: ExpertState) -> Combined:
+    """Returns weights and gate as if every expert had something to say, and each series were alone."""
+    combined = state.combination
+    nothing = np.zeros_like(combined.slow)
+    return combination.combine(combined, config.heads, nothing, np.arange(len(nothing)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from forecaster.core.arrays import take
 from forecaster.core.model import GENESIS, body_code
+from forecaster.core.outlook import standing
 from forecaster.core.pending import Ring
 from forecaster.core.scaling import LEVEL_HALF_LIVES
 from forecaster.core.state import SeriesState
@@ -114,6 +115,8 @@ class Pending:
         point: the forecast; stored in 16 bits, so that the last digits differ from what was published.
         quantiles: by level.
         drift: root mean square of the last value's errors that have matured; None = none has.
+        gate: how far the next forecast goes from the last value to the mix of the experts, 0 to 1.
+        weights: of the experts in the mix, by name.
     """
 
     horizon: int
@@ -121,6 +124,8 @@ class Pending:
     point: float | None
     quantiles: dict[str, float | None]
     drift: float | None
+    gate: float
+    weights: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +243,7 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     ring = Ring(config.horizons, config.outlook.kinds)
     ahead = take(state.pending, np.array([0]))
     due = ring.mature(ahead, times.tick + 1, np.ones(1, np.int64))
+    experts, worth = config.outlook.experts, standing(config.outlook, state.experts)
     absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.origin[0]
     found: list[Pending] = []
     for column, horizon in enumerate(config.horizons):
@@ -251,6 +257,8 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
                     point=values[0],
                     quantiles=dict(zip(map(level_name, levels), values[1:], strict=True)),
                     drift=_known(float(state.pending.drift[0, column])),
+                    gate=float(worth.gate[0, column]),
+                    weights=dict(zip(experts, worth.weights[0, :, column].tolist(), strict=True)),
                 )
             )
     return found

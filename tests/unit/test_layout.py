@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2] / "forecaster"
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
-    "settings": {"errors"},
+    "setting_types": set(),
+    "settings": {"errors", "setting_types"},
     "logs": set(),
     "files": {"errors", "records"},
     "wire": {"errors", "records"},
@@ -66,7 +67,7 @@ MAY_IMPORT = {
         "settings",
         "wire",
     },
-    "examples": {"settings"},
+    "examples": {"setting_types", "settings"},
     "model_commands": {
         "app",
         "broker",

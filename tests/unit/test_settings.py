@@ -55,12 +55,14 @@ def test_values_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
         DENOISE__RANGE="-40,60",
         DENOISE__SENTINELS="-9999,-200",
         HTTP__PORT="",
+        SERIES__SEASONALITIES="1h, 1d",
         NETWORK__CONVOLUTION="5",
         KAFKA__OPTIONS='{"linger_ms": 3}',
         ROLE="worker",
     )
     assert settings.series.interval == 900_000
     assert settings.series.max_gap == 7 * 86_400_000
+    assert settings.series.seasonalities == (3_600_000, 86_400_000)
     assert settings.forecast.quantile_levels == (0.05, 0.5, 0.95)
     assert settings.input.value_fields == ("flow", "temperature")
     assert settings.denoise.chain == ()
