@@ -25,8 +25,6 @@ HEADS = ("network", "network, pooled", "network, cross")
 NETWORK = 0
 """Which expert the shared readout of the network is."""
 LAST_VALUE = "last value"
-LEVEL = 1
-"""Which of the scaler's levels the expert is."""
 _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
 

@@ -24,7 +24,11 @@ STEP_LAG_CLIP, STEP_LEVEL_CLIP = 4.0, 3.0
 READOUT_LAG_CLIP, READOUT_LEVEL_CLIP = 6.0, 4.0
 GROUP_LAGS = 3
 LEVELS = len(LEVEL_HALF_LIVES)
+LEVEL = 1
+"""Which of the levels is the one, where one is wanted: neither fast nor slow."""
 GROUP = GROUP_LAGS + 2
+MEMBER = GROUP_LAGS + 1
+"""So many features each other member of a group gives to those that see it one by one."""
 CALENDAR = 8
 
 _MINUTE_MS, _DAY_MINUTES = 60_000, 1_440
@@ -120,6 +124,33 @@ def group_inputs(inputs: StepInputs, record: Integers) -> Singles:
     total = np.column_stack([np.bincount(group, weights=column)[group] for column in own.T])
     mean: Singles = ((total - own) / np.maximum(others, 1)[:, None]).astype(np.float32)
     return mean
+
+
+def cross_inputs(inputs: StepInputs, record: Integers, member: Integers, size: int) -> Singles:
+    """Returns the last moves and the level of every other series of the same record; (B, size x MEMBER), or (B, 0).
+
+    Args:
+        inputs: B rows.
+        record: ascending; series of one record are of one group; (B,).
+        member: place of each series in its group, -1 = not known; (B,).
+        size: of the largest group; 1 = no series sees another.
+    """
+    rows = len(record)
+    if size == 1 or rows == 0:
+        return np.zeros((rows, 0), np.float32)
+    lags = inputs.context[:, 1 : 1 + GROUP_LAGS]
+    missing = np.full((rows, GROUP_LAGS - lags.shape[1]), np.nan, np.float32)
+    own = np.concatenate([lags, missing, inputs.levels[:, LEVEL : LEVEL + 1]], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = (own - inputs.last[:, None]) / inputs.scale[:, None]
+    own = np.clip(np.nan_to_num(own, nan=0.0), -STEP_LAG_CLIP, STEP_LAG_CLIP)
+    group = np.concatenate([[0], np.cumsum(record[1:] != record[:-1])])
+    known = member >= 0
+    table = np.zeros((group[-1] + 1, size, MEMBER), np.float32)
+    table[group[known], member[known]] = own[known]
+    seen = table[group]
+    seen[known, member[known]] = 0.0
+    return np.asarray(seen.reshape(rows, size * MEMBER), np.float32)
 
 
 def assemble(config: FeatureConfig, inputs: StepInputs) -> tuple[Tensor, Tensor]:

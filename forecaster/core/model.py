@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from forecaster.core.features import StepInputs, assemble, assemble_step
-from forecaster.core.network import Network, NetworkConfig, centre
+from forecaster.core.features import StepInputs, assemble, assemble_step, cross_inputs
+from forecaster.core.network import FORECAST_CLIP, Network, NetworkConfig, centre
+from forecaster.core.own import OwnReadouts
+from forecaster.records import Integers
 
 TILE = 64
 """A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
@@ -51,6 +53,7 @@ class Checkpoint:
         weights: the body's.
         readout: (P + Z, J).
         facts: about its training, for people.
+        own: readouts of single series; None = there are none.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     readout: Tensor
     facts: Mapping[str, Any]
+    own: OwnReadouts | None = None
 
     @property
     def body(self) -> str:
@@ -69,16 +73,27 @@ class Checkpoint:
 class StepForecast:
     """Forecasts of B series, (forecast - last value) / scale.
 
-    `state` (B, S) after the step; `centre` (B, J); `offsets` (B, Q, J) from the centre, ascending along Q.
+    Attributes:
+        state: after the step; (B, S).
+        heads: the shared readout's, then the pooled and the cross one of the series, NaN where it has none; (B, H, J).
+        offsets: from the centre, ascending along Q; (B, Q, J).
     """
 
     state: NDArray[np.float32]
-    centre: NDArray[np.float32]
+    heads: NDArray[np.float32]
     offsets: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What single series' readouts need: `own` (B,), which series each row is, -1 = not known; `record` (B,)."""
+
+    own: Integers
+    record: Integers
+
+
 class Model:
-    """Owns the weights of one checkpoint; knows no series."""
+    """Owns the weights of one checkpoint; knows no series but those that have readouts of their own."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.id = checkpoint.id
@@ -88,27 +103,51 @@ class Model:
         self._network.load_state_dict(dict(checkpoint.weights))
         self._network.requires_grad_(requires_grad=False)
         self._readout = _widened(checkpoint.readout)
+        self._own = checkpoint.own
+        self._series: dict[str, int] = {}
+        self._member = np.array([-1])
+        if self._own is not None:
+            self._series = {name: number for number, name in enumerate(self._own.series_ids)}
+            self._member = np.append(self._own.member, -1)  # the last one is that of -1, who is not known
+
+    @property
+    def has_own(self) -> bool:
+        """Some series have readouts of their own."""
+        return self._own is not None
 
     @property
     def state_size(self) -> int:
         """S, the columns of a series' hidden state."""
         return self._network.state_size
 
-    def forecast(self, inputs: StepInputs, state: NDArray[np.float32]) -> StepForecast:
+    def own(self, series_ids: Sequence[str]) -> Integers:
+        """Returns which of the checkpoint's series each is, -1 = none of them; (N,)."""
+        return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
+
+    def forecast(
+        self, inputs: StepInputs, state: NDArray[np.float32], neighbours: Neighbours | None = None
+    ) -> StepForecast:
         """Advances B series by one reading and forecasts from there.
 
         Args:
             inputs: numpy arrays; (B, ...).
             state: after the reading before, not modified; (B, S).
+            neighbours: who the series are; None = only the shared readout is asked.
         """
-        batch = len(state)
+        batch, horizons = len(state), len(self.config.horizons)
         tiles = -(-batch // TILE)
         with torch.inference_mode():
             u, q = assemble(self.config.features, inputs.to_tensors())
             rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
             parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
-            end, middle, offsets = (torch.cat(part)[:batch].numpy() for part in zip(*parts, strict=True))
-        return StepForecast(end, middle[:, : len(self.config.horizons)], offsets)
+            end, z, base, middle, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
+            heads = [middle[:, None, :horizons].numpy()]
+            if neighbours is not None and self._own is not None:
+                cross = cross_inputs(inputs, neighbours.record, self._member[neighbours.own], self._own.members)
+                x = torch.cat([q, z, torch.from_numpy(cross)], dim=1)
+                mine = self._own.forecast(x, neighbours.own).reshape(batch, 2, horizons)
+                heads.append(np.clip(base[:, None, :horizons].numpy() + mine, -FORECAST_CLIP, FORECAST_CLIP))
+        return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
 
     def warm(self, inputs: StepInputs, known: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Returns the hidden states of B series after T steps from an empty one; (B, S).
@@ -129,12 +168,14 @@ class Model:
             warm: NDArray[np.float32] = torch.cat(ends)[:batch].numpy()
         return warm
 
-    def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         z, end = self._network.step(u, state)
         base = self._network.base(z)
         if isinstance(base, Tensor):
             base = functional.pad(base, (0, self._readout.shape[1] - base.shape[1]))
-        return end, centre(base, self._readout, q, z), self._network.offsets(z)
+        else:
+            base = z.new_full((len(z), self._readout.shape[1]), base)
+        return end, z, base, centre(base, self._readout, q, z), self._network.offsets(z)
 
 
 def _widened(readout: Tensor) -> Tensor:

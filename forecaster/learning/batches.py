@@ -49,6 +49,8 @@ class PaddedBatch:
         future = max(horizons)
         self._truth = _pad([np.pad(one.truth, (0, future), constant_values=np.nan) for one in sequences], fill=np.nan)
         names = [name for name in StepInputs.__slots__ if name != "context"]
+        self.series = torch.tensor([sequence.row for sequence in sequences])
+        self.cross = _pad([sequence.cross for sequence in sequences])
         self.inputs = {name: _pad([getattr(one.inputs, name) for one in sequences]) for name in names}
         self._mean_scale = torch.tensor([float(one.inputs.scale.mean()) for one in sequences])
         self.kept: dict[int, Chunk] | None = {} if keep else None

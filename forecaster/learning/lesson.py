@@ -82,7 +82,7 @@ def learn(
     Raises:
         UsageError: the history holds nothing to learn from.
     """
-    lessons = observed(read(), config.pipeline.observation)
+    lessons = observed(read(), config.pipeline.observation, own=config.training.own)
     challenger, lesson = _trained(config, lessons, champion) if work == Work.TRAINING else _resolved(lessons, champion)
     folder.mkdir(parents=True)
     if challenger is not None:

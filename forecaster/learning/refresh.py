@@ -19,6 +19,7 @@ from forecaster.core.readout import NormalEquations
 from forecaster.core.state import ObservationConfig
 from forecaster.files import History
 from forecaster.learning.batches import PaddedBatch, padded
+from forecaster.learning.own_solving import solve_own
 from forecaster.learning.solving import best_ridge, calibrate, normal_equations
 from forecaster.learning.training_job import SEEN_UNTIL, Lessons, observed
 
@@ -56,7 +57,7 @@ def refresh_readout(history: History, observation: ObservationConfig, champion: 
     Raises:
         UsageError: the history holds no finite features.
     """
-    return refresh(observed(history, observation), champion)
+    return refresh(observed(history, observation, own=champion.own is not None), champion)
 
 
 def refresh(lessons: Lessons, champion: Checkpoint) -> Refreshed | None:
@@ -107,7 +108,7 @@ class _Body:
         self.batches: list[PaddedBatch] = padded(lessons.sequences, champion.network, BATCH)
         begin_ms, self._end_ms = int(lessons.history.timestamp_ms[0]), int(lessons.history.timestamp_ms[-1])
         self.chosen_ms = self._end_ms + 1 - int(HELD_OUT * (self._end_ms - begin_ms))
-        self._champion = champion
+        self._champion, self._members = champion, lessons.members
 
     def solved(self, parts: Sequence[NormalEquations], ridge: Tensor, facts: dict[str, object]) -> Checkpoint:
         """Returns the champion with the readout of all parts, calibrated on what the first one does not hold."""
@@ -116,5 +117,6 @@ class _Body:
         for part in parts[1:]:
             whole = whole.plus(part)
         weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
+        own = solve_own(self.network, self.batches, self._members, self.chosen_ms)
         known = {**self._champion.facts, SEEN_UNTIL: self._end_ms, "readout": facts}
-        return replace(self._champion, weights=weights, readout=whole.solve(ridge), facts=known)
+        return replace(self._champion, weights=weights, readout=whole.solve(ridge), facts=known, own=own)

@@ -71,7 +71,7 @@ class Rehearsal:
         self.counts: Counter[str] = Counter()
         self._lessons: Lessons | None = None
         if self.moments:
-            self._lessons = observed(history, course.pipeline.observation)
+            self._lessons = observed(history, course.pipeline.observation, own=course.training.own)
 
     def learn(
         self, moment: Moment, champion: Checkpoint | None, progress: Callable[[Progress], None]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.core.features import StepInputs, calendar
+from forecaster.core.features import StepInputs, calendar, cross_inputs
 from forecaster.core.observation import Observed
+from forecaster.learning.members import Members
 from forecaster.records import Integers
 
 Singles = NDArray[np.float32]
@@ -33,6 +34,7 @@ class _Steps:
     levels: Singles
     masked: Singles
     group: Singles
+    cross: Singles
     values: Singles
     truth: Singles
 
@@ -49,6 +51,7 @@ class TrainingSequence:
         interval_ms: spacing of the grid.
         grid: denoised inputs by tick; NaN where there was none; it begins a context before the first step.
         truth: raw truths by tick, minus the origin; the same length.
+        cross: what the other series of the group did, one by one; (T, X).
     """
 
     row: int
@@ -58,6 +61,7 @@ class TrainingSequence:
     interval_ms: int
     grid: Singles
     truth: Singles
+    cross: Singles
 
     def __len__(self) -> int:
         return len(self.place)
@@ -75,6 +79,7 @@ class TrainingSequence:
             time_ms=self.time_ms[:count],
             grid=self.grid[:ticks],
             truth=self.truth[:ticks],
+            cross=self.cross[:count],
         )
 
 
@@ -89,10 +94,16 @@ def in_order(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
 
 
 class SequencesBuilder:
-    """Collects observed waves until they are cut into sequences."""
+    """Collects observed waves until they are cut into sequences.
 
-    def __init__(self, context: int) -> None:
+    Args:
+        context: ticks of inputs that are kept.
+        members: who is whose neighbour; None = no series sees another.
+    """
+
+    def __init__(self, context: int, members: Members | None = None) -> None:
         self._context = context
+        self._members = members
         self._waves: list[_Steps] = []
         self._begins: list[Singles] = []
         self._seen: set[int] = set()
@@ -122,10 +133,17 @@ class SequencesBuilder:
                 levels=inputs.levels.copy(),
                 masked=inputs.masked.copy(),
                 group=inputs.group.copy(),
+                cross=self._cross(row, observed),
                 values=observed.values.astype(np.float32),
                 truth=observed.truth.astype(np.float32),
             )
         )
+
+    def _cross(self, row: Integers, observed: Observed) -> Singles:
+        members = self._members
+        if members is None:
+            return np.zeros((len(row), 0), np.float32)
+        return cross_inputs(observed.inputs, observed.records, members.member[row], members.size)
 
     def build(self) -> list[TrainingSequence]:
         """Returns the sequences, the longest first."""
@@ -162,5 +180,12 @@ class SequencesBuilder:
             group=steps.group[part],
         )
         return TrainingSequence(
-            int(steps.row[part[0]]), inputs, place, steps.time_ms[part], int(steps.interval_ms[part[0]]), grid, truth
+            row=int(steps.row[part[0]]),
+            inputs=inputs,
+            place=place,
+            time_ms=steps.time_ms[part],
+            interval_ms=int(steps.interval_ms[part[0]]),
+            grid=grid,
+            truth=truth,
+            cross=steps.cross[part],
         )

@@ -23,7 +23,10 @@ CHUNK = 48
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """N steps: features, targets and their times (N, J), event times and weights (N,)."""
+    """N steps: features, targets and their times (N, J), event times, weights and series (N,).
+
+    `cross`: features of the other series of the group; (N, X).
+    """
 
     z: Tensor
     q: Tensor
@@ -31,6 +34,8 @@ class Rows:
     target_ms: Tensor
     time_ms: Tensor
     weight: Tensor
+    series: Tensor
+    cross: Tensor
 
 
 def rows(network: Network, batches: Sequence[PaddedBatch], steps: int = CHUNK) -> Iterator[Rows]:
@@ -48,6 +53,8 @@ def rows(network: Network, batches: Sequence[PaddedBatch], steps: int = CHUNK) -
                 batch.target_ms(begin, end)[real],
                 batch.time_ms[begin:end][real],
                 batch.weight(begin, end)[real],
+                batch.series.expand(len(chunk.u), -1)[real],
+                batch.cross[begin:end][real],
             )
 
 

@@ -13,10 +13,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from forecaster.core.model import Checkpoint
 from forecaster.core.network import Dropout, Network, NetworkConfig
+from forecaster.core.own import OwnReadouts
 from forecaster.core.tbptt import losses, unroll
 from forecaster.errors import UsageError
 from forecaster.learning.augmentation import AugmentationConfig, augmented
 from forecaster.learning.batches import PaddedBatch, padded
+from forecaster.learning.members import Members
+from forecaster.learning.own_solving import solve_own
 from forecaster.learning.sequences import TrainingSequence
 from forecaster.learning.solving import best_ridge, calibrate, normal_equations
 
@@ -44,6 +47,7 @@ class TrainingConfig:
         batch: sequences side by side, at most.
         seed: of weights, dropout and augmentation.
         augmentation: how the inputs are disturbed while fitting.
+        own: series get readouts of their own, where they are not too many.
     """
 
     tbptt_steps: int = 48
@@ -62,6 +66,7 @@ class TrainingConfig:
     batch: int = 256
     seed: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    own: bool = True
 
     def warm(self) -> TrainingConfig:
         """Returns how a body is trained that was trained before: briefly, and gently."""
@@ -89,6 +94,7 @@ class Trained:
     Attributes:
         weights: of the body.
         readout: (P + Z, J).
+        own: readouts of single series; None = there are none.
         losses: on the early-stopping stretch, by pass.
         best_pass: the pass whose weights these are.
         warm: it began with the weights of the champion.
@@ -96,6 +102,7 @@ class Trained:
 
     weights: dict[str, Tensor]
     readout: Tensor
+    own: OwnReadouts | None
     losses: list[float]
     best_pass: int
     warm: bool
@@ -116,6 +123,7 @@ class Trainer:
         sequences: the longest first.
         early_stopping_ms: targets from here on are not fitted.
         start: the champion: where its network looks the same, training begins with its weights and is brief.
+        members: whose readouts are solved beside the shared one; None = nobody's.
 
     Raises:
         UsageError: the sequences hold nothing to learn from.
@@ -128,7 +136,9 @@ class Trainer:
         sequences: Sequence[TrainingSequence],
         early_stopping_ms: int,
         start: Checkpoint | None = None,
+        members: Members | None = None,
     ) -> None:
+        self._members = members
         if not sequences:
             raise UsageError("nothing to train on: no series has two readings in a row")
         self.warm = start is not None and start.network == network
@@ -169,7 +179,8 @@ class Trainer:
                 break
         self._network.load_state_dict(best)
         readout = self._solve()
-        return Trained(_copy(self._network), readout, history, best_pass, self.warm)
+        own = solve_own(self._network, self._batches, self._members, self._split_ms, config.tbptt_steps)
+        return Trained(_copy(self._network), readout, own, history, best_pass, self.warm)
 
     def updates(self) -> Iterator[int]:
         """Yields after every update of the weights how many chunks are done, pass after pass."""

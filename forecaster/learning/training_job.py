@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from forecaster.core.observation import Wave, observe, waves
 from forecaster.core.state import InputState, ObservationConfig
 from forecaster.core.timeline import TimelineState
 from forecaster.files import History
+from forecaster.learning.members import Members, members_of
 from forecaster.learning.sequences import SequencesBuilder, TrainingSequence, before
 from forecaster.learning.stretches import stretches
 from forecaster.learning.trainer import Progress, Trainer, TrainingConfig
@@ -55,25 +56,36 @@ def train_checkpoint(
     Raises:
         UsageError: the history holds nothing to learn from.
     """
-    return train(observed(history, observation), network, config, progress, start)
+    return train(observed(history, observation, own=config.own), network, config, progress, start)
 
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """A history, what shapes its inputs, and the steps that serving would have made of it."""
+    """A history, what shapes its inputs, and the steps that serving would have made of it.
+
+    `members`: whose readouts are solved beside the shared one; None = nobody's.
+    """
 
     history: History
     observation: ObservationConfig
     sequences: list[TrainingSequence]
+    members: Members | None = None
 
     def before(self, time_ms: int) -> Lessons:
         """Returns what was known at `time_ms`: readings from then on do not exist."""
-        return Lessons(self.history.before(time_ms), self.observation, before(self.sequences, time_ms))
+        return replace(self, history=self.history.before(time_ms), sequences=before(self.sequences, time_ms))
 
 
-def observed(history: History, observation: ObservationConfig) -> Lessons:
-    """Returns the history's lessons."""
-    return Lessons(history, observation, training_sequences(history, observation))
+def observed(history: History, observation: ObservationConfig, *, own: bool) -> Lessons:
+    """Returns the history's lessons.
+
+    Args:
+        history: all of it.
+        observation: what shapes the inputs.
+        own: series get readouts of their own, where they are not too many.
+    """
+    members = members_of(history) if own else None
+    return Lessons(history, observation, training_sequences(history, observation, members), members)
 
 
 def train(
@@ -86,7 +98,7 @@ def train(
     """Returns a checkpoint trained on all of the lessons; see `train_checkpoint`."""
     history = lessons.history
     cuts = stretches(history, config.held_out, 0.0)
-    trainer = Trainer(network, config, lessons.sequences, cuts.early_stopping_ms, start)
+    trainer = Trainer(network, config, lessons.sequences, cuts.early_stopping_ms, start, lessons.members)
     trained = trainer.train(progress)
     facts = {
         "software": forecaster.__version__,
@@ -103,7 +115,7 @@ def train(
             "denoise": list(lessons.observation.denoise.chain),
         },
     }
-    return Checkpoint(new_checkpoint_id(), network, trained.weights, trained.readout, facts)
+    return Checkpoint(new_checkpoint_id(), network, trained.weights, trained.readout, facts, trained.own)
 
 
 def _start(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
@@ -115,12 +127,14 @@ def _start(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
     return {"from": "scratch", "why": f"the network of {champion.id} looks different"}
 
 
-def training_sequences(history: History, observation: ObservationConfig) -> list[TrainingSequence]:
+def training_sequences(
+    history: History, observation: ObservationConfig, members: Members | None = None
+) -> list[TrainingSequence]:
     """Returns the steps that serving would have made of the history, by series and between restarts."""
     series = len(history.series_ids)
     times = TimelineState.empty(series, observation.interval_ms)
     inputs = InputState.empty(series, observation)
-    builder = SequencesBuilder(observation.context)
+    builder = SequencesBuilder(observation.context, members)
     for begin, end in history.spans(SLICE):
         span = slice(begin, end)
         rows, records = history.row[span], history.records[span]

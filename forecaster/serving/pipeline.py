@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import concatenate, put, take
-from forecaster.core.experts import LEVEL, Now
-from forecaster.core.features import StepInputs
-from forecaster.core.model import GENESIS, NO_BODY, Model
+from forecaster.core.experts import HEADS, Now
+from forecaster.core.features import LEVEL, StepInputs
+from forecaster.core.model import GENESIS, NO_BODY, Model, Neighbours, StepForecast
 from forecaster.core.observation import Observed, Wave, observe, waves
 from forecaster.core.outlook import ExpertState, Forecast, Opinions, Outlook, OutlookConfig
 from forecaster.core.pending import Made, Matured, PendingState, Ring
@@ -101,6 +101,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     masked = np.zeros(len(batch.row), np.bool_)
     ring = Ring(config.horizons, config.outlook.kinds)
     parts: list[tuple[Forecasts, Scores]] = []
+    own = [_own(config, model, batch.readings) for model in models]
     kept = np.flatnonzero(batch.row >= 0)
     for wave_positions in waves(batch.row[kept], batch.readings.records[kept]):
         positions = kept[wave_positions]
@@ -119,16 +120,25 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
             _forget_expired(config, part, np.flatnonzero(observed.expired))
         outcomes[positions], masked[positions] = observed.outcome, observed.masked
         made_by = which[observed.position]
-        step = _step(ring, config, _Cast(models, made_by), part, observed)
+        steps = positions[observed.position]
+        neighbours = [None if one is None else Neighbours(one[steps], observed.records) for one in own]
+        step = _step(ring, config, _Cast(models, made_by, neighbours), part, observed)
         if not whole:
             put(state, rows, part)
         names = np.array([GENESIS if model is None else model.id for model in models], object)[made_by]
-        where = _Where(positions[observed.position], wave.timestamp_ms[observed.position], names)
+        where = _Where(steps, wave.timestamp_ms[observed.position], names)
         parts.append((_forecasts(config, observed, where, step), _scores(config, observed, where, step)))
     if len(kept) < len(batch.row):
         parts.append(_stateless(config, batch))
     forecasts, scores = _in_order_of_the_log(config, parts)
     return Outputs(outcomes, masked, forecasts, scores)
+
+
+def _own(config: PipelineConfig, model: Model | None, readings: Readings) -> Integers | None:
+    """Returns which of a model's series each reading is of; None where there is no place for their own readouts."""
+    if model is None or not model.has_own or config.heads < len(HEADS):
+        return None
+    return model.own(readings.series_ids)
 
 
 def _switch(models: Models, which: Integers, part: SeriesState) -> None:
@@ -173,10 +183,11 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
 
 @dataclass(frozen=True, slots=True)
 class _Cast:
-    """The models, and which of them forecasts at each step of a wave; (M,)."""
+    """The models, which of them forecasts at each step of a wave, and who the series are to each; (M,)."""
 
     models: Models
     which: Integers
+    neighbours: Sequence[Neighbours | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,23 +249,25 @@ def _opinions(ring: Ring, config: PipelineConfig, cast: _Cast, mine: SeriesState
         if model is None and len(rows):
             offsets[rows] = _genesis(ring, config, mine.pending, observed)[rows]
         elif model is not None and len(rows):
-            heads[rows, 0], offsets[rows] = _of_network(model, observed.inputs, mine.hidden, rows)
+            said = _of_network(model, observed.inputs, mine.hidden, rows, cast.neighbours[number])
+            heads[rows, : said.heads.shape[1]], offsets[rows] = said.heads, said.offsets
     offsets[observed.count < 2] = 0.0
     return Opinions(heads, offsets)
 
 
 def _of_network(
-    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the network's centre and offsets at the rows, whose hidden states include the step then."""
-    whole = len(rows) == len(hidden)
-    own = slice(None), slice(model.state_size)
-    step = model.forecast(inputs, hidden[own]) if whole else model.forecast(take(inputs, rows), hidden[rows][own])
-    if whole:
-        hidden[own] = step.state
-    else:
-        hidden[rows, : model.state_size] = step.state
-    return step.centre, step.offsets
+    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers, neighbours: Neighbours | None
+) -> StepForecast:
+    """Returns what the network says at the rows, whose hidden states include the step then."""
+    columns = slice(None), slice(model.state_size)
+    if len(rows) == len(hidden):
+        step = model.forecast(inputs, hidden[columns], neighbours)
+        hidden[columns] = step.state
+        return step
+    some = None if neighbours is None else take(neighbours, rows)
+    step = model.forecast(take(inputs, rows), hidden[rows][columns], some)
+    hidden[rows, : model.state_size] = step.state
+    return step
 
 
 def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> NDArray[np.float32]:
