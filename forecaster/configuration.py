@@ -12,6 +12,7 @@ from forecaster.broker.options import Connection
 from forecaster.broker.topics import NeededTopic
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
 from forecaster.core.denoising import DenoiseConfig
+from forecaster.core.experts import HEADS
 from forecaster.core.features import FeatureConfig
 from forecaster.core.model import Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
@@ -73,6 +74,7 @@ def pipeline_config(settings: Settings) -> PipelineConfig:
         observation=observation_config(settings),
         horizons=horizons(settings),
         quantile_levels=settings.forecast.quantile_levels,
+        heads=len(HEADS) if settings.network.readouts == "own" else 1,
         seasons_ms=tuple(length for length in seasons if not interval or length >= LEAST_TICKS * interval),
     )
 
@@ -104,6 +106,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         l2=training.l2,
         clip_norm=training.clip_norm,
         seed=training.seed,
+        own=settings.network.readouts == "own",
     )
 
 

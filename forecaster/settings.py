@@ -131,6 +131,7 @@ class NetworkSettings(_Group):
     convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(optional)] = None
     decoder: Literal["direct", "recurrent"] = "direct"
     context: Annotated[int, Field(ge=2, le=4096)] = 96
+    readouts: Literal["own", "shared"] = "own"
     checkpoint: str = ""
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from forecaster.core.denoising import DenoiseConfig
-from forecaster.core.features import FeatureConfig
+from forecaster.core.features import MEMBER, FeatureConfig
 from forecaster.core.model import GENESIS, Checkpoint, Model
 from forecaster.core.network import Network, NetworkConfig
+from forecaster.core.own import OwnReadouts
 from forecaster.core.state import ObservationConfig
 from forecaster.records import Outputs, Readings
 from forecaster.serving.keeping import KeepConfig
@@ -73,6 +75,18 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
     size = network_config.features.readout_size + network_config.hidden_size
     readout = torch.randn((size, len(config.horizons)), generator=generator) * 0.1
     return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
+
+
+def with_own(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
+    """The checkpoint with random readouts of its own for each of these series, which come in these groups."""
+    import torch
+
+    names, members = [name for group in groups for name in group], max(map(len, groups))
+    features = checkpoint.network.readout_size + (members * MEMBER if members > 1 else 0)
+    shape = len(names), 2 * len(checkpoint.network.horizons), features
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(5)) * 0.1
+    places = np.array([place for group in groups for place in range(len(group))], np.int64)
+    return replace(checkpoint, own=OwnReadouts(tuple(names), places, members, weights))
 
 
 class Lineup:

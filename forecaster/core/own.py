@@ -3,7 +3,8 @@
     (1) pooled: W_c = (½ A_c + ½ Ā + Λ)⁻¹ (½ B_c + ½ B̄)       A, B: normal equations of series c; Ā, B̄: means over all
     (2) cross:  W_c = (A_c + Λ)⁻¹ B_c                            over features of the whole group
 
-(1) shrinks each series half-way towards the fleet; ridge regression: Hoerl and Kennard, 1970. A series' horizons share their normal equations in bands, so that the memory does not grow with the horizon.
+(1) shrinks each series half-way towards the fleet; ridge regression: Hoerl and Kennard, 1970. A series' horizons share
+their normal equations in bands, so that the memory does not grow with the horizon.
 """
 
 from __future__ import annotations

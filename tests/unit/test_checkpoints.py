@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import pipeline_config, random_checkpoint
+from builders import pipeline_config, random_checkpoint, with_own
 
 from forecaster.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
 from forecaster.errors import CheckpointError
@@ -61,4 +61,26 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
 def test_an_unknown_field_is_refused(folder: Path) -> None:
     rewrite(folder, surprise=1)
     with pytest.raises(CheckpointError, match="surprise"):
+        read_checkpoint(folder)
+
+
+def test_readouts_of_single_series_are_read_as_they_were_written(tmp_path: Path) -> None:
+    original = with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]])
+    found = read_checkpoint(write_checkpoint(original, tmp_path)).own
+    assert original.own is not None
+    assert found is not None
+    assert found.series_ids == ("a", "b", "c")
+    assert (found.member.tolist(), found.members) == ([0, 1, 0], 2)
+    assert torch.equal(found.weights, original.own.weights)
+
+
+@pytest.mark.parametrize("change", [{"members": 3}, {"member": [0, 2, 0]}, {"series_ids": ["a", "b"]}, None])
+def test_readouts_of_single_series_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, object] | None
+) -> None:
+    folder = write_checkpoint(with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]]), tmp_path)
+    body = json.loads((folder / "checkpoint.json").read_text())
+    body["own"] = None if change is None else body["own"] | change
+    (folder / "checkpoint.json").write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match="single series do not fit"):
         read_checkpoint(folder)

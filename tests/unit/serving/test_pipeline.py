@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from builders import HOUR_MS, START_MS, Serving, hourly, pipeline_config, random_model, readings
+from builders import (
+    HOUR_MS,
+    START_MS,
+    Serving,
+    hourly,
+    pipeline_config,
+    random_checkpoint,
+    random_model,
+    readings,
+    with_own,
+)
 
 from forecaster.core.arrays import arrays, convert
+from forecaster.core.model import Model
 from forecaster.records import Outcome, Outputs
 from forecaster.serving.partition import Partition
 
@@ -29,9 +42,15 @@ def snapshot(serving: Serving) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in arrays(serving.partitions[0].table.state)}
 
 
-@pytest.fixture(params=["none", "gru", "lstm", "rnn"])
+GROUPS = [["a/x", "a/y"], ["b/x", "b/y"], ["pump"], *([f"pump-{number}"] for number in range(40))]
+"""Whose readouts the model `own` has, beside the shared one."""
+
+
+@pytest.fixture(params=["none", "gru", "lstm", "rnn", "own"])
 def serving(request: pytest.FixtureRequest) -> Serving:
     config = pipeline_config()
+    if request.param == "own":
+        return Serving(replace(config, heads=3), Model(with_own(random_checkpoint(config), GROUPS)))
     return Serving(config, None if request.param == "none" else random_model(config, cell=request.param))
 
 
