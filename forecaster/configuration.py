@@ -25,9 +25,10 @@ from forecaster.serving.dead_letters import Limits
 from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.pipeline import PipelineConfig
+from forecaster.serving.publishing import OutputTopics, PublishConfig
 from forecaster.serving.restore import RestoreConfig
 from forecaster.serving.snapshots import Identity
-from forecaster.serving.worker import OutputTopics, WorkerConfig
+from forecaster.serving.worker import WorkerConfig
 from forecaster.settings import Settings
 from forecaster.wire import InputSchema
 
@@ -156,6 +157,7 @@ def connection(settings: Settings) -> Connection:
 def needed_topics(settings: Settings) -> list[NeededTopic]:
     """Returns the topics of this version beside its input."""
     topics = settings.topics
+    asked = {"scores of the forecasts": topics.scores, "the denoised stream": topics.denoised}
     return [
         NeededTopic(topics.named("forecasts"), "forecasts"),
         NeededTopic(topics.named("dead_letters"), "dead letters"),
@@ -166,6 +168,7 @@ def needed_topics(settings: Settings) -> list[NeededTopic]:
             "readings to train on",
             {"cleanup.policy": "delete", "retention.ms": str(settings.training.window)},
         ),
+        *(NeededTopic(name, what) for what, name in asked.items() if name),
     ]
 
 
@@ -255,6 +258,13 @@ def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
             state=names.named("state"),
             models=names.named("models"),
             history=names.named("history") if trains(settings) else "",
+            scores=names.scores,
+            denoised=names.denoised,
+        ),
+        publish=PublishConfig(
+            levels=settings.forecast.quantile_levels,
+            every=settings.forecast.publish_every,
+            newer_than_ms=settings.forecast.publish_newer_than,
         ),
         limits=Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive),
         history=HistoryChoice(settings.training.max_train_series, partitions),

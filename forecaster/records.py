@@ -130,6 +130,8 @@ class Forecasts:
         quantiles: ascending along Q; (M, Q, J).
         spread_known: false where all quantiles equal the point for want of a second reading; (M,).
         checkpoint: ids of what made them; `none` before any training; (M,).
+        tick: of the reading on its series' grid; (M,).
+        gap: ticks since the reading before; (M,).
         weights: of each expert in the mix, and last of the mix itself against the last value; (M, E + 1, J), or
             (M, 0, J) where nobody asked.
     """
@@ -141,6 +143,8 @@ class Forecasts:
     quantiles: Floats
     spread_known: Booleans
     checkpoint: NDArray[np.object_]
+    tick: Integers
+    gap: Integers
     weights: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -175,11 +179,13 @@ class Outputs:
     Attributes:
         outcomes: of `Outcome`, of every reading; (N,).
         masked: the reading had a value that the filters keep from the inputs; (N,).
+        denoised: what the network sees of the reading; NaN where nothing, or where it is no step; (N,).
         forecasts: of the readings that are steps.
         scores: of the same.
     """
 
     outcomes: NDArray[np.int8]
     masked: Booleans
+    denoised: Floats
     forecasts: Forecasts
     scores: Scores

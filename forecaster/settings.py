@@ -207,10 +207,6 @@ class Log(_Group):
 
 NOT_YET = frozenset(
     [
-        "topics.scores",
-        "topics.denoised",
-        "forecast.publish_every",
-        "forecast.publish_newer_than",
         "http.host",
         "http.port",
     ]

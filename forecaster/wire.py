@@ -186,6 +186,17 @@ def encode_forecasts(
         yield Message(record.partition, series_id.encode(), value, headers)
 
 
+def message_of_reading(
+    body: dict[str, Any], reading: int, readings: Readings, records: Sequence[SourceRecord]
+) -> Message:
+    """Returns a record about a reading, keyed and placed as it; NaN is null."""
+    series_id, record = readings.series_ids[reading], records[int(readings.records[reading])]
+    head = {"schema": SCHEMA, "series_id": series_id, "timestamp": int(readings.timestamp_ms[reading])}
+    value = orjson.dumps(head | body, option=orjson.OPT_SERIALIZE_NUMPY)
+    headers = [("source", _source(record)), ("version", forecaster.__version__.encode())]
+    return Message(record.partition, series_id.encode(), value, headers)
+
+
 def level_name(level: float) -> str:
     """Returns a quantile level as records spell it: short, and no two alike."""
     return f"{level:g}" if float(f"{level:g}") == level else repr(level)

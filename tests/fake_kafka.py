@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from builders import HOUR_MS, START_MS, Lineup, pipeline_config
+from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
 from kafka.structs import MemberState
 
 from forecaster.broker.consumer import Polled
@@ -20,10 +20,11 @@ from forecaster.serving.keeper import StateKeeper
 from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import PipelineConfig
+from forecaster.serving.publishing import OutputTopics, PublishConfig
 from forecaster.serving.restore import RestoreConfig, Restorer
 from forecaster.serving.snapshots import Identity
 from forecaster.serving.verdict import OnLostInput
-from forecaster.serving.worker import OutputTopics, Worker, WorkerConfig
+from forecaster.serving.worker import Worker, WorkerConfig
 from forecaster.wire import Decoder, InputSchema
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
@@ -199,6 +200,7 @@ class Setup:
     stop_on_limit: bool = False
     deadline: float = 5.0
     limits: Limits = field(default_factory=Limits)
+    publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
     keep: Mapping[str, object] = field(default_factory=dict)
 
     def keep_config(self) -> KeepConfig:
@@ -220,9 +222,15 @@ class Setup:
     def worker(self, client: FakeClient) -> Worker:
         """A worker of the real parts, but for Kafka."""
         keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
-        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY)
+        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, "scores", "denoised")
         config = WorkerConfig(
-            self.pipeline, topics, self.limits, HistoryChoice(2_000, 1), self.stop_on_limit, self.deadline
+            pipeline=self.pipeline,
+            topics=topics,
+            publish=self.publish,
+            limits=self.limits,
+            history=HistoryChoice(2_000, 1),
+            stop_on_limit=self.stop_on_limit,
+            outage_deadline_seconds=self.deadline,
         )
         return Worker(config, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
 

@@ -98,7 +98,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         Outcomes of all N readings; forecasts and scores of the M that are steps, in the order of the log.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
-    masked = np.zeros(len(batch.row), np.bool_)
+    masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
     ring = Ring(config.horizons, config.outlook.kinds)
     parts: list[tuple[Forecasts, Scores]] = []
     own = [_own(config, model, batch.readings) for model in models]
@@ -121,6 +121,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         outcomes[positions], masked[positions] = observed.outcome, observed.masked
         made_by = which[observed.position]
         steps = positions[observed.position]
+        denoised[steps] = observed.values + observed.origin
         neighbours = [None if one is None else Neighbours(one[steps], observed.records) for one in own]
         step = _step(ring, config, _Cast(models, made_by, neighbours), part, observed)
         if not whole:
@@ -131,7 +132,7 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     if len(kept) < len(batch.row):
         parts.append(_stateless(config, batch))
     forecasts, scores = _in_order_of_the_log(config, parts)
-    return Outputs(outcomes, masked, forecasts, scores)
+    return Outputs(outcomes, masked, denoised, forecasts, scores)
 
 
 def _own(config: PipelineConfig, model: Model | None, readings: Readings) -> Integers | None:
@@ -174,6 +175,8 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
         quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
         spread_known=np.zeros(len(reading), np.bool_),
         checkpoint=np.full(len(reading), GENESIS, object),
+        tick=stamps // max(interval, 1),
+        gap=np.ones(len(reading), np.int64),
         weights=np.zeros((len(reading), experts + config.tells, horizons), np.float32),
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
@@ -302,6 +305,8 @@ def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: 
         quantiles=_ascending(absolute[:, quantiles]),
         spread_known=observed.count >= 2,
         checkpoint=where.checkpoint,
+        tick=observed.tick,
+        gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
         weights=weights if config.tells else weights[:, :0],
     )
 

@@ -44,7 +44,8 @@ from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
 from forecaster.serving.keeping import Changes
 from forecaster.serving.pipeline import PipelineConfig, advance
-from forecaster.wire import Message, encode_dead_letter, encode_forecasts
+from forecaster.serving.publishing import OutputTopics, PublishConfig, Publisher, ScoreTotals
+from forecaster.wire import Message
 
 FLUSH_SECONDS = 8.0
 """So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
@@ -79,23 +80,13 @@ class RecordDecoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OutputTopics:
-    """Names of the topics that a worker writes; no history = nobody trains."""
-
-    forecasts: str
-    dead_letters: str
-    state: str
-    models: str
-    history: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerConfig:
     """Plain values of a worker.
 
     Attributes:
         pipeline: what is forecast, from what.
         topics: where it is written.
+        publish: what is published of the outputs.
         limits: of bad records.
         history: which readings are written for the trainer.
         stop_on_limit: too many bad records end the worker; else their partition is held until a restart.
@@ -104,6 +95,7 @@ class WorkerConfig:
 
     pipeline: PipelineConfig
     topics: OutputTopics
+    publish: PublishConfig
     limits: Limits
     history: HistoryChoice
     stop_on_limit: bool = False
@@ -120,6 +112,7 @@ class Counters:
     transactions: int = 0
     failed_transactions: int = 0
     freed_series: int = 0
+    scores: ScoreTotals = field(default_factory=ScoreTotals)
 
     def add(self, polled: Polled, decoded: Decoded, outputs: Outputs) -> None:
         """The counts include a committed batch."""
@@ -156,6 +149,7 @@ class Worker:
         self._consumer = consumer
         self._producer = producer
         self._guard = DeadLetterGuard(config.limits)
+        self._publisher = Publisher(config.publish, config.topics, lambda: time.time_ns() // 1_000_000)
         self._keeper = keeper
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
@@ -255,13 +249,9 @@ class Worker:
         return position < self._patiently(lambda: self._keeper.log_start(number), "asking where the input begins", stop)
 
     def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> Transaction:
-        levels, topics = self._config.pipeline.quantile_levels, self._config.topics
-        forecasts = encode_forecasts(outputs.forecasts, decoded.readings, polled.records, levels)
-        messages = {
-            topics.forecasts: list(forecasts),
-            topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
-            topics.state: _messages(turn.changes),
-        }
+        topics = self._config.topics
+        messages = self._publisher.messages(polled.records, decoded, outputs)
+        messages[topics.state] = _messages(turn.changes)
         if topics.history:
             messages[topics.history] = self._history(outputs, turn)
         if self._has_drifted:
@@ -296,6 +286,7 @@ class Worker:
     def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
         """The counters include a committed batch, and partitions with too many bad records are held."""
         self.counters.add(polled, decoded, outputs)
+        self.counters.scores.add(outputs.scores, self._config.pipeline.quantile_levels)
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
             outputs.scores, self._keeper.partitions.series
         )

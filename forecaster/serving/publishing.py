@@ -1,0 +1,169 @@
+"""What of a batch's outputs is published, and where: forecasts, scores, the denoised stream, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from forecaster.core.arrays import take
+from forecaster.core.metrics import inside, pinball_loss
+from forecaster.records import Booleans, Decoded, Floats, Forecasts, Outputs, Readings, Scores, SourceRecord
+from forecaster.wire import Message, encode_dead_letter, encode_forecasts, message_of_reading
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTopics:
+    """Names of the topics that a worker writes; no name = that is not published, or nobody trains."""
+
+    forecasts: str
+    dead_letters: str
+    state: str
+    models: str
+    history: str = ""
+    scores: str = ""
+    denoised: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishConfig:
+    """What is published.
+
+    Attributes:
+        levels: of the quantiles.
+        every: at the first reading in every so many ticks of a series.
+        newer_than_ms: at readings that are not older than this; None = at all.
+    """
+
+    levels: Sequence[float]
+    every: int = 1
+    newer_than_ms: int | None = None
+
+
+class Publisher:
+    """Makes messages of outputs.
+
+    Args:
+        config: what is published.
+        topics: where; a topic without a name gets nothing.
+        now_ms: the wall clock, epoch ms: a backlog is nothing new.
+    """
+
+    def __init__(self, config: PublishConfig, topics: OutputTopics, now_ms: Callable[[], int]) -> None:
+        self._config, self._topics, self._now_ms = config, topics, now_ms
+
+    def messages(self, records: Sequence[SourceRecord], decoded: Decoded, outputs: Outputs) -> dict[str, list[Message]]:
+        """Returns what is to be written to each topic.
+
+        Args:
+            records: of the batch.
+            decoded: what they held.
+            outputs: what became of it.
+        """
+        config, topics, readings = self._config, self._topics, decoded.readings
+        chosen = self._chosen(outputs)
+        found = {
+            topics.forecasts: list(encode_forecasts(chosen.forecasts, readings, records, config.levels)),
+            topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
+        }
+        if topics.scores:
+            found[topics.scores] = list(encode_scores(chosen.scores, readings, records, config.levels))
+        if topics.denoised:
+            found[topics.denoised] = list(encode_denoised(chosen, readings, records))
+        return found
+
+    def _chosen(self, outputs: Outputs) -> Outputs:
+        """Returns the outputs of the readings that are published."""
+        config, forecasts = self._config, outputs.forecasts
+        if config.every == 1 and config.newer_than_ms is None:
+            return outputs
+        chosen = _opens_a_span(forecasts, config.every)
+        if config.newer_than_ms is not None:
+            chosen &= forecasts.timestamp_ms >= self._now_ms() - config.newer_than_ms
+        rows = np.flatnonzero(chosen)
+        return replace(outputs, forecasts=take(forecasts, rows), scores=take(outputs.scores, rows))
+
+
+def _opens_a_span(forecasts: Forecasts, every: int) -> Booleans:
+    """Returns which readings are the first ones of their series in a span of so many ticks."""
+    return np.asarray(forecasts.tick // every != (forecasts.tick - forecasts.gap) // every)
+
+
+def encode_scores(
+    scores: Scores, readings: Readings, records: Sequence[SourceRecord], levels: Sequence[float]
+) -> Iterator[Message]:
+    """Yields a record for each reading whose truth has met a forecast: what the forecast of each horizon was worth.
+
+    Args:
+        scores: M of them.
+        readings: whose truths they are.
+        records: where the readings came from.
+        levels: of the quantiles.
+    """
+    truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
+    met = ~np.isnan(truth) & ~np.isnan(scores.point)
+    within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+    errors, last_errors = np.abs(truth - scores.point), np.abs(truth - scores.last_value)
+    losses = pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1)
+    for row in np.flatnonzero(met.any(axis=1)).tolist():
+        body = {
+            "truth": scores.truth[row],
+            "absolute_error": errors[row],
+            "pinball_loss": losses[row],
+            "inside": [bool(one) if known else None for one, known in zip(within[row], met[row], strict=True)],
+            "last_value_error": last_errors[row],
+        }
+        yield message_of_reading(body, int(scores.reading[row]), readings, records)
+
+
+def encode_denoised(outputs: Outputs, readings: Readings, records: Sequence[SourceRecord]) -> Iterator[Message]:
+    """Yields a record for each reading that is a step of its series: what the network sees of it.
+
+    Args:
+        outputs: of the readings.
+        readings: N of them.
+        records: where they came from.
+    """
+    for reading in outputs.forecasts.reading.tolist():
+        body = {
+            "value": float(outputs.denoised[reading]),
+            "raw": float(readings.values[reading]),
+            "masked": bool(outputs.masked[reading]),
+        }
+        yield message_of_reading(body, reading, readings, records)
+
+
+@dataclass(slots=True)
+class ScoreTotals:
+    """What the forecasts of each horizon were worth in all, beside the last value; (J,).
+
+    Attributes:
+        count: forecasts that met their truth.
+        error: sum of their absolute errors.
+        last_error: the same of the last value.
+        pinball: sum of their pinball losses, means over the levels.
+        inside: truths between the outermost quantiles.
+    """
+
+    count: Floats = field(default_factory=lambda: np.zeros(0))
+    error: Floats = field(default_factory=lambda: np.zeros(0))
+    last_error: Floats = field(default_factory=lambda: np.zeros(0))
+    pinball: Floats = field(default_factory=lambda: np.zeros(0))
+    inside: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, scores: Scores, levels: Sequence[float]) -> None:
+        """The totals include these scores."""
+        truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
+        met = ~np.isnan(truth) & ~np.isnan(scores.point)
+        columns = {
+            "count": met,
+            "error": np.abs(truth - scores.point),
+            "last_error": np.abs(truth - scores.last_value),
+            "pinball": pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1),
+            "inside": inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
+        }
+        for name, values in columns.items():
+            total = np.where(met, values, 0.0).sum(axis=0)
+            before = getattr(self, name)
+            setattr(self, name, before + total if len(before) else total)
