@@ -64,6 +64,7 @@ def observation_config(settings: Settings) -> ObservationConfig:
             hampel_window=denoise.hampel_window,
             hampel_threshold=denoise.hampel_threshold,
             stuck_ticks=denoise.stuck_ticks,
+            ewma_half_life=denoise.ewma_half_life,
         ),
     )
 

@@ -135,7 +135,7 @@ class NetworkSettings(_Group):
     checkpoint: str = ""
 
 
-FilterName = Literal["range", "hampel", "stuck"]
+FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
 
 class Denoise(_Group):
@@ -147,6 +147,7 @@ class Denoise(_Group):
     hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
     hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
+    ewma_half_life: Annotated[float, Field(gt=0, le=10_000)] = 1.0
 
 
 class Training(_Group):

@@ -5,6 +5,7 @@
 | `range` | values outside the physical range, and sentinels such as -9999 | missing | missing |
 | `hampel` | spikes against the recent median | masked | kept |
 | `stuck` | a sensor that repeats one value for too long | masked | kept |
+| `ewma`, `kalman` | noise: see `smoothing` | smoothed | kept |
 
 Only inputs are denoised: a forecast is scored on the raw truth.
 """
@@ -18,9 +19,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.core import smoothing
 from forecaster.records import Floats, Integers
 
-FilterName = Literal["range", "hampel", "stuck"]
+FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
 MAD_TO_DEVIATION = 1.4826
 MEAN_DEVIATION_TO_DEVIATION = 1.2533
@@ -49,6 +51,7 @@ class DenoiseConfig:
         hampel_window: previous values that a spike is judged by.
         hampel_threshold: deviations from their median that make a spike.
         stuck_ticks: so many equal readings in a row make a stuck sensor.
+        ewma_half_life: readings after which `ewma` has gone half-way to a new level.
     """
 
     chain: tuple[FilterName, ...] = ("range", "hampel")
@@ -58,6 +61,7 @@ class DenoiseConfig:
     hampel_window: int = 11
     hampel_threshold: float = 4.0
     stuck_ticks: int = 24
+    ewma_half_life: float = 1.0
 
 
 @dataclass
@@ -71,6 +75,8 @@ class DenoiseState:
         repeats: how many readings in a row had it.
         usual: root mean square of the distances from the recent median.
         judged: how many distances that is of.
+        average: of `ewma`, width 0 without it; (N, 1).
+        kalman: of `kalman`, width 0 without it; (N, COLUMNS).
     """
 
     recent: Floats
@@ -79,6 +85,8 @@ class DenoiseState:
     repeats: Integers
     usual: Floats
     judged: Integers
+    average: Floats
+    kalman: Floats
 
     @classmethod
     def empty(cls, n: int, config: DenoiseConfig) -> DenoiseState:
@@ -91,6 +99,8 @@ class DenoiseState:
             repeats=np.zeros(n, np.int64),
             usual=np.zeros(n),
             judged=np.zeros(n, np.int64),
+            average=np.full((n, 1 if "ewma" in config.chain else 0), np.nan),
+            kalman=smoothing.empty_kalman(n)[:, : smoothing.COLUMNS if "kalman" in config.chain else 0],
         )
 
 
@@ -195,8 +205,20 @@ def _stuck(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[
     return new, Signal(np.where(masked, np.nan, values), signal.truth)
 
 
+def _ewma(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    smoothed = smoothing.ewma(state.average, signal.inputs, config.ewma_half_life)
+    return replace(state, average=smoothed.state), Signal(smoothed.values, signal.truth)
+
+
+def _kalman(_: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    smoothed = smoothing.kalman(state.kalman, signal.inputs)
+    return replace(state, kalman=smoothed.state), Signal(smoothed.values, signal.truth)
+
+
 FILTERS: dict[FilterName, Callable[[DenoiseConfig, DenoiseState, Signal], tuple[DenoiseState, Signal]]] = {
     "range": _range,
     "hampel": _hampel,
     "stuck": _stuck,
+    "ewma": _ewma,
+    "kalman": _kalman,
 }

@@ -24,7 +24,7 @@ def noisy(count: int, seed: int = 0) -> list[float]:
     return np.random.default_rng(seed).normal(20, 1, count).tolist()
 
 
-CHAINS = [("range",), ("hampel",), ("stuck",), ("range", "hampel", "stuck")]
+CHAINS = [("range",), ("hampel",), ("stuck",), ("ewma",), ("kalman",), ("range", "hampel", "stuck", "kalman", "ewma")]
 
 
 @pytest.mark.parametrize("chain", CHAINS)
@@ -123,7 +123,7 @@ def test_a_stuck_sensor_is_masked_from_the_configured_reading_on() -> None:
 
 
 def test_the_chain_is_taken_in_its_order() -> None:
-    assert set(FILTERS) == {"range", "hampel", "stuck"}
+    assert set(FILTERS) == {"range", "hampel", "stuck", "ewma", "kalman"}
     values = [5.0, 5.0, 7.0, 5.0, 5.0, -9.0, 5.0]
     first, _ = run(DenoiseConfig(chain=("range", "stuck"), low=0, stuck_ticks=3), values)
     second, _ = run(DenoiseConfig(chain=("stuck", "range"), low=0, stuck_ticks=3), values)

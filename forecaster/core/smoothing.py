@@ -1,0 +1,111 @@
+"""Filters that smooth a series' inputs, each with a fixed-size state. NaN = no input: nothing is learned from it.
+
+    ewma     (1) level <- level + a (x - level)                    a: from the half-life
+    kalman   (2) x = level + e, level <- level + w                 local level: e, w white, of variances R and Q
+             (3) d = x - x before: var d = Q + 2 R, cov(d, d before) = -R
+             (4) level <- level + K (x - level), K = 2 / (1 + sqrt(1 + 4 R / Q)), at least LEAST_GAIN
+
+(2) and the steady-state gain (4): Muth (1960), Harvey (1989, section 4.1.2); (3): method of moments, Mehra (1970).
+Where neighbouring differences do not turn back, there is no white noise to be taken away: R = 0 and K = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.records import Floats
+
+LEVEL, PREVIOUS, DIFFERENCE, VARIANCE, COVARIANCE, COUNT, JUMPS = range(7)
+"""Columns of a kalman filter's state; jumps: readings in a row that were far off, negative = below."""
+COLUMNS = 7
+MOMENT_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
+"""The moments forget with a half-life of 336 readings."""
+LEAST_DIFFERENCES = 24
+"""Before so many nothing is smoothed."""
+WINSOR = 3.0
+"""A difference counts as at most so many usual ones ..."""
+WINSOR_FROM = 48
+"""... from so many on."""
+LEAST_GAIN = 0.2
+"""Q is too small a difference of two estimates to be trusted beyond this."""
+FAR = 4.0
+"""Deviations of the innovation that make a jump; the second one in a row on the same side is a new level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    """The state after the values, and the smoothed values; NaN where there is none."""
+
+    state: Floats
+    values: Floats
+
+
+def ewma(state: Floats, values: Floats, half_life: float) -> Smoothed:
+    """Returns (1).
+
+    Args:
+        state: level, NaN = none yet; (B, 1).
+        values: NaN where there is none; (B,).
+        half_life: in readings.
+    """
+    level, known = state[:, 0], ~np.isnan(values)
+    moved = level + (1.0 - 0.5 ** (1.0 / half_life)) * (values - level)
+    level = np.where(known, np.where(np.isnan(level), values, moved), level)
+    return Smoothed(level[:, None], np.where(known, level, np.nan))
+
+
+def kalman(state: Floats, values: Floats) -> Smoothed:
+    """Returns (4), its variances learned on the way.
+
+    Args:
+        state: see the columns; (B, COLUMNS).
+        values: NaN where there is none; (B,).
+    """
+    known = ~np.isnan(values)
+    after = _with_moments(state, values)
+    level, noise, step = state[:, LEVEL], np.maximum(-after[:, COVARIANCE], 0.0), after[:, VARIANCE]
+    step = np.maximum(step - 2.0 * noise, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        gain = np.maximum(2.0 / (1.0 + np.sqrt(1.0 + 4.0 * (noise / step))), LEAST_GAIN)
+    gain = np.where((noise == 0) | (after[:, COUNT] < LEAST_DIFFERENCES), 1.0, gain)
+    innovation = values - level
+    deviation = np.sqrt((step + noise) / np.maximum(1.0 - gain, 1e-6))
+    far = np.where(np.abs(innovation) > FAR * deviation, np.sign(innovation), 0.0)
+    before = state[:, JUMPS]
+    jumps = np.where(known, far, before)
+    is_new_level = (far != 0) & (far == before)
+    moved = np.where(np.isnan(level) | is_new_level, values, level + gain * innovation)
+    after[:, LEVEL] = np.where(known, moved, level)
+    after[:, JUMPS] = np.where(is_new_level, 0.0, jumps)
+    return Smoothed(after, np.where(known, after[:, LEVEL], np.nan))
+
+
+def empty_kalman(n: int) -> Floats:
+    """Returns the states of n series without a reading."""
+    state = np.zeros((n, COLUMNS))
+    state[:, [LEVEL, PREVIOUS, DIFFERENCE]] = np.nan
+    return state
+
+
+def _with_moments(state: Floats, values: Floats) -> Floats:
+    """Returns a copy whose moments (3) include the values."""
+    after = state.copy()
+    known = ~np.isnan(values)
+    difference = values - state[:, PREVIOUS]
+    count, variance = state[:, COUNT], state[:, VARIANCE]
+    limit = np.where(count >= WINSOR_FROM, WINSOR * np.sqrt(variance), np.inf)
+    difference = np.clip(difference, -limit, limit)
+    moved = ~np.isnan(difference)
+    rate = np.maximum(MOMENT_RATE, 1.0 / (count + 1.0))
+    square = np.where(moved, difference, 0.0) ** 2
+    after[:, VARIANCE] = np.where(moved, variance + rate * (square - variance), variance)
+    product = difference * state[:, DIFFERENCE]
+    both = ~np.isnan(product)
+    covariance = state[:, COVARIANCE]
+    after[:, COVARIANCE] = np.where(both, covariance + rate * (np.where(both, product, 0.0) - covariance), covariance)
+    after[:, COUNT] = np.minimum(count + moved, 1e6)
+    after[:, PREVIOUS] = np.where(known, values, state[:, PREVIOUS])
+    after[:, DIFFERENCE] = np.where(known, difference, state[:, DIFFERENCE])
+    return after
