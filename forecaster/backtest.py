@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
+from forecaster.chronicle import Chronicle
 from forecaster.core.model import Checkpoint
 from forecaster.core.network import NetworkConfig
 from forecaster.errors import UsageError
@@ -58,8 +59,16 @@ class BacktestPlan:
     cadence: Cadence = field(default_factory=Cadence)
 
 
-def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Report:
-    """Returns the metrics of the forecasts.
+@dataclass(frozen=True, slots=True)
+class Backtested:
+    """What came of a backtest: the metrics, and what a report shows beside them."""
+
+    report: Report
+    chronicle: Chronicle
+
+
+def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Backtested:
+    """Returns what the forecasts were worth.
 
     Raises:
         UsageError: there is nothing to evaluate.
@@ -73,19 +82,21 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Re
         history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
     )
     rehearsal = Rehearsal(Course(plan.pipeline, plan.network, plan.training, plan.cadence), history, begin)
-    replay = Replay(plan.pipeline, history, champion)
+    chronicle = Chronicle(history, begin, plan.pipeline.outlook.experts)
+    replay = Replay(replace(plan.pipeline, tells=True), history, champion)
     outcomes: Counter[str] = Counter()
     for moment in [*rehearsal.moments, None]:
         for first, outputs in replay.until(moment.position if moment else len(history)):
             outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
             evaluator.add(first, outputs)
+            chronicle.add(first, outputs)
         if moment is not None:
             with show() as progress:
                 better = rehearsal.learn(moment, champion, progress)
             if better is not None and better is not champion:
                 replay.swap(better)
             champion = better
-    return evaluator.report(dict(outcomes), replay.checkpoint, dict(rehearsal.counts))
+    return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(rehearsal.counts)), chronicle)
 
 
 def print_report(report: Report) -> None:

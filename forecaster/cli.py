@@ -15,7 +15,7 @@ from forecaster import demo as demonstration
 from forecaster import explain as explaining
 from forecaster import model_commands
 from forecaster import seed as seeding
-from forecaster.app import serve
+from forecaster.app import serve, use_one_thread
 from forecaster.checkpoints import write_checkpoint
 from forecaster.checks import check_everything, create_topics, topic_table
 from forecaster.configuration import needed_topics, network_config, observation_config, pipeline_config, training_config
@@ -94,16 +94,18 @@ def demo(
 
 
 @commands.command()
-def backtest(
+def backtest(  # noqa: PLR0913 - the options of the command
     files: Files,
     time: TimeColumn = "",
     train: Annotated[float, typer.Option(min=0, max=0.95, help="Train on this share of the time first.")] = 0.0,
     retrain_every: Annotated[int, typer.Option(min=0, help="Train a challenger every so many ticks; 0 = never.")] = 0,
     resolve_every: Annotated[int, typer.Option(min=0, help="Solve the readout every so many ticks; 0 = never.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Also write the metrics there.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with charts there.")] = None,
 ) -> None:
     """The serving pipeline itself over files, prequential, against simple forecasts."""
     settings = _without_broker()
+    use_one_thread()
     plan = backtests.BacktestPlan(
         pipeline=pipeline_config(settings),
         network=network_config(settings),
@@ -112,10 +114,14 @@ def backtest(
         checkpoint=Path(settings.network.checkpoint) if settings.network.checkpoint else None,
         cadence=Cadence(retrain_every, resolve_every),
     )
-    report = backtests.run_backtest(read_files(files, _columns(time)), plan, training_progress)
-    backtests.print_report(report)
+    done = backtests.run_backtest(read_files(files, _columns(time)), plan, training_progress)
+    backtests.print_report(done.report)
     if json is not None:
-        json.write_bytes(backtests.report_json(report))
+        json.write_bytes(backtests.report_json(done.report))
+    if report is not None:
+        from forecaster.report import html_report
+
+        report.write_text(html_report(done.report, done.chronicle, plan.pipeline.quantile_levels), encoding="utf-8")
 
 
 @commands.command()

@@ -30,6 +30,7 @@ class Report:
         mase: the same, of absolute errors over the mean absolute step of that part.
         pinball: of the forecast, mean over the quantile levels.
         coverage: share of truths in the interval between the outermost quantiles.
+        below: share of truths below each quantile, over all series; (Q, J).
         outcomes: how many readings had which outcome.
         checkpoint: what forecast, at the end.
         learned: what the trainer did on the way, and how often.
@@ -43,6 +44,7 @@ class Report:
     mase: dict[str, Floats]
     pinball: Floats
     coverage: Floats
+    below: Floats
     outcomes: dict[str, int]
     checkpoint: str
     learned: dict[str, int]
@@ -76,6 +78,7 @@ class Evaluator:
         self._absolute = {name: np.zeros(shape) for name in NAMES}
         self._square = {name: np.zeros(shape) for name in NAMES}
         self._pinball, self._inside = np.zeros(shape), np.zeros(shape)
+        self._below = np.zeros((len(levels), len(horizons)))
 
     def add(self, first: int, outputs: Outputs) -> None:
         """The scores include these outputs.
@@ -103,6 +106,7 @@ class Evaluator:
         within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
         self._sum(self._pinball, position, losses, scored)
         self._sum(self._inside, position, within.astype(np.float64), scored)
+        self._below += (scored[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
         self._sum(self._count, position, np.ones_like(truth), scored)
 
     def report(self, outcomes: dict[str, int], checkpoint: str, learned: dict[str, int]) -> Report:
@@ -124,6 +128,7 @@ class Evaluator:
             mase={name: values / scale for name, values in mae.items()},
             pinball=self._pinball / count,
             coverage=self._inside / count,
+            below=self._below / np.nansum(count, axis=0),
             outcomes=outcomes,
             checkpoint=checkpoint,
             learned=learned,

@@ -1,6 +1,7 @@
 """Experts weighted by what their forecasts were worth when the truth came, and a gate towards the last value.
 
-For each series and horizon, with e the error of an expert in scales of then, averaged over the neighbouring horizons:
+For each series and horizon, with e the error of an expert in deviations of the series, averaged over the neighbouring
+horizons:
 
     (1) L_f <- L_f + (1 - .98) (e² - L_f)         (2) L_s <- L_s + (1 - .995) (e² - L_s)
     (3) w   ∝  (L_f L_s)^-2                        (4) mix = sum of w x expert
@@ -41,7 +42,7 @@ class CombinationState:
     Attributes:
         fast: losses with a short memory; NaN = none yet; (N, E, J).
         slow: losses with a long one; (N, E, J).
-        along: how far the truth went along with the mix, in squared scales; (N, J).
+        along: how far the truth went along with the mix, in squared deviations; (N, J).
         moved: how far the mix itself went; (N, J).
     """
 
@@ -83,12 +84,14 @@ class CameTrue:
         truth: (B, J).
         experts: (B, E, J).
         mix: (B, J).
+        size: the scale of then in deviations of the series: an error in wild times counts for more; (B, J).
         seen: truths that each horizon may have met so far; (B, J).
     """
 
     truth: Singles
     experts: Singles
     mix: Singles
+    size: Singles
     seen: Integers
 
 
@@ -101,7 +104,7 @@ def learn(state: CombinationState, last: int, horizons: Integers, came: CameTrue
         horizons: ticks ahead; (J,).
         came: true now.
     """
-    error = np.clip(came.experts - came.truth[:, None], -ERROR_CLIP, ERROR_CLIP)
+    error = np.clip(came.experts - came.truth[:, None], -ERROR_CLIP, ERROR_CLIP) * came.size[:, None]
     loss = smoothed(error * error, horizons)
     unscored = np.isnan(state.slow)
     if unscored.any():
@@ -113,7 +116,7 @@ def learn(state: CombinationState, last: int, horizons: Integers, came: CameTrue
     for losses, memory in ((state.fast, FAST), (state.slow, SLOW)):
         rate = np.maximum(np.float32(1.0 - memory), 1.0 / came.seen.astype(np.float32))[:, None]
         np.add(losses, rate * (loss - losses), out=losses, where=known)
-    move, truth = (np.clip(one, -ERROR_CLIP, ERROR_CLIP) for one in (came.mix, came.truth))
+    move, truth = (np.clip(one, -ERROR_CLIP, ERROR_CLIP) * came.size for one in (came.mix, came.truth))
     both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)]), horizons)
     for sums, new_terms in zip((state.along, state.moved), both, strict=True):
         np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))

@@ -19,6 +19,10 @@ from forecaster.core.seasons import ProfileState, Seasons
 from forecaster.records import Integers
 
 Singles = NDArray[np.float32]
+LARGEST_USUAL = 4.0
+"""Intervals move as if usual errors were no larger than so many scales: the first scales say little."""
+LARGEST_SIZE = 1e3
+"""A scale counts as at most so many deviations of the series, and as at least the inverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +114,13 @@ class Outlook:
         self._horizons = np.array(config.horizons, np.int64)
         self._simple = SimpleExperts(config.seasons, self._horizons, now, state.profile)
 
-    def learn(self, truth: Singles, matured: Matured, seen: Integers) -> Singles:
+    def learn(self, truth: Singles, matured: Matured, unit: Singles, seen: Integers) -> Singles:
         """Losses, gate and intervals include what came true.
 
         Args:
             truth: (truth - last) / scale of then; NaN where there is none; (B, J).
             matured: what was forecast for now.
+            unit: a deviation of the series that does not change; positive; (B,).
             seen: truths that each horizon may have met so far; (B, J).
 
         Returns:
@@ -126,9 +131,10 @@ class Outlook:
         experts = np.stack([*heads, *self._simple.matured(matured)], axis=1)
         if not np.isnan(truth).all():
             mix = matured.values[:, config.kinds - config.heads - 1]
-            usual = np.sqrt(np.fmin.reduce(state.combination.slow, axis=1))
+            size = np.clip(matured.scale / unit[:, None], 1.0 / LARGEST_SIZE, LARGEST_SIZE)
+            usual = np.minimum(np.sqrt(np.fmin.reduce(state.combination.slow, axis=1)) / size, LARGEST_USUAL)
             calibration.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
-            came = CameTrue(truth, experts, mix, seen)
+            came = CameTrue(truth, experts, mix, size, seen)
             combination.learn(state.combination, config.heads, self._horizons, came)
         return experts
 

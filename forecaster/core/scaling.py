@@ -21,6 +21,7 @@ UNWINSORISED = 8
 """So many first readings count in full: before them there is no variance to compare with."""
 FLOOR_SHARE = 0.01
 FLOOR_READINGS = 168
+TINY = 1e-30
 """The floor under the scale is a share of the deviation over this many first readings."""
 
 _LEVEL_RATES = 1.0 - 0.5 ** (1.0 / np.array(LEVEL_HALF_LIVES))
@@ -51,6 +52,14 @@ class ScalerState:
     def scale(self) -> Floats:
         """Returns one deviation in the units of the series; 0 where nothing has varied yet; (N,)."""
         return np.asarray(np.sqrt(self.variance) + FLOOR_SHARE * np.sqrt(self.floor))
+
+    def first_deviation(self) -> Floats:
+        """Returns the deviation over the first readings, which does not change any more; 1 where there was none; (N,).
+
+        It is in the units of the series; of 64 bits, and never so small that it is nothing in 32.
+        """
+        deviation = np.sqrt(self.floor)
+        return np.where(deviation > TINY, deviation, 1.0)
 
 
 def update(state: ScalerState, values: Floats) -> None:

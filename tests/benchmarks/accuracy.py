@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from forecaster.core.denoising import FILTERS, DenoiseConfig, FilterName
 from forecaster.core.experts import HEADS, LAST_VALUE
 from forecaster.core.features import FeatureConfig
 from forecaster.core.metrics import inside, mase_scale, pinball_loss
@@ -111,6 +112,7 @@ class Trial:
         resolve_every: ticks between readouts; 0 = frozen.
         retrain_every: ticks between challengers; 0 = never.
         own: series have readouts of their own.
+        denoise: chain of filters.
         until_test: only the rows before the test part are scored: what choices may rest on.
     """
 
@@ -122,6 +124,7 @@ class Trial:
     resolve_every: int
     retrain_every: int
     own: bool
+    denoise: tuple[FilterName, ...]
     until_test: bool
 
 
@@ -183,7 +186,9 @@ def _loaded(trial: Trial) -> tuple[History, tuple[int, int, int]]:
 
 def _pipeline(trial: Trial, longest: int) -> PipelineConfig:
     plan = trial.plan
-    observation = ObservationConfig(plan.interval_ms, max_gap_ms=30 * DAY_MS, context=plan.context)
+    observation = ObservationConfig(
+        plan.interval_ms, 30 * DAY_MS, context=plan.context, denoise=DenoiseConfig(chain=trial.denoise)
+    )
     return PipelineConfig(
         observation=observation,
         horizons=tuple(range(1, longest + 1)),
@@ -304,6 +309,7 @@ def main() -> None:
     parser.add_argument("--resolve-every", type=int, default=168)
     parser.add_argument("--retrain-every", type=int, default=0)
     parser.add_argument("--readouts", choices=("own", "shared"), default="own")
+    parser.add_argument("--denoise", nargs="*", choices=sorted(FILTERS), default=["range", "hampel"])
     parser.add_argument("--until-test", action="store_true", help="score what lies before the test part instead")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -319,6 +325,7 @@ def main() -> None:
                 resolve_every=given.resolve_every,
                 retrain_every=given.retrain_every,
                 own=given.readouts == "own",
+                denoise=tuple(given.denoise),
                 until_test=given.until_test,
             ),
             lambda text: sys.stderr.write(text + "\n"),

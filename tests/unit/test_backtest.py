@@ -49,7 +49,7 @@ def plan(**changes: object) -> BacktestPlan:
 
 
 def run(values: list[list[float]], **changes: object) -> Report:
-    return run_backtest(history(values), plan(**changes), lambda: nullcontext(lambda _: None))
+    return run_backtest(history(values), plan(**changes), lambda: nullcontext(lambda _: None)).report
 
 
 def daily(days: int, seed: int = 0) -> list[float]:
@@ -84,7 +84,7 @@ def test_a_trained_network_beats_the_last_value_where_there_is_a_pattern() -> No
 def test_what_follows_the_evaluation_changes_nothing_before_it() -> None:
     short = run([daily(10)[:200]])
     longer = history([[*daily(10)[:200], *[1e6] * 3]])
-    cut = run_backtest(longer.first(200), plan(), lambda: nullcontext(lambda _: None))
+    cut = run_backtest(longer.first(200), plan(), lambda: nullcontext(lambda _: None)).report
     np.testing.assert_array_equal(short.mae["forecast"], cut.mae["forecast"])
 
 
@@ -119,7 +119,7 @@ def forecasts_of(one: History, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
         add(self, first, outputs)
 
     monkeypatch.setattr(Evaluator, "add", listening)
-    report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None))
+    report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None)).report
     monkeypatch.setattr(Evaluator, "add", add)
     assert report.learned["challengers promoted"] >= 1
     return np.concatenate(made)

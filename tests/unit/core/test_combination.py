@@ -26,7 +26,7 @@ class Stream:
         combined = combine(self.state, LAST, said, np.zeros(1, np.int64))
         self.seen += 1
         truths = np.full((1, len(self.horizons)), truth, np.float32)
-        came = CameTrue(truths, said, combined.mix, np.full(truths.shape, self.seen))
+        came = CameTrue(truths, said, combined.mix, np.ones_like(truths), np.full(truths.shape, self.seen))
         learn(self.state, LAST, self.horizons, came)
         return combined
 
