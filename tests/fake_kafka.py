@@ -200,6 +200,7 @@ class Setup:
     stop_on_limit: bool = False
     deadline: float = 5.0
     limits: Limits = field(default_factory=Limits)
+    asked: tuple[str, ...] = ()
     publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
     keep: Mapping[str, object] = field(default_factory=dict)
 
@@ -222,7 +223,7 @@ class Setup:
     def worker(self, client: FakeClient) -> Worker:
         """A worker of the real parts, but for Kafka."""
         keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
-        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, "scores", "denoised")
+        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
         config = WorkerConfig(
             pipeline=self.pipeline,
             topics=topics,

@@ -104,8 +104,9 @@ def encode_scores(
     truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
     met = ~np.isnan(truth) & ~np.isnan(scores.point)
     within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
-    errors, last_errors = np.abs(truth - scores.point), np.abs(truth - scores.last_value)
-    losses = pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1)
+    errors = np.ascontiguousarray(np.abs(truth - scores.point))
+    last_errors = np.ascontiguousarray(np.abs(truth - scores.last_value))
+    losses = np.ascontiguousarray(pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1))
     for row in np.flatnonzero(met.any(axis=1)).tolist():
         body = {
             "truth": scores.truth[row],

@@ -91,7 +91,7 @@ def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
     config = replace(SHORT, promotion=0.2)
     promotion_ms = stretches(one, config.held_out, config.promotion).promotion_ms
     trained, other, earlier = (
-        challenge(observed(version, OBSERVATION), PIPELINE, NETWORK, config, None)
+        challenge(observed(version, OBSERVATION, own=True), PIPELINE, NETWORK, config, None)
         for version in (one, with_other_end(one, promotion_ms), with_other_end(one, promotion_ms - HOUR_MS))
     )
     assert same(trained.challenger, other.challenger)
@@ -118,7 +118,7 @@ def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
     one = history(100)
     one.values[40:44] = np.nan
     cut_ms = START_MS + 70 * HOUR_MS
-    cut, anew = observed(one, OBSERVATION).before(cut_ms), observed(one.before(cut_ms), OBSERVATION)
+    cut, anew = observed(one, OBSERVATION, own=True).before(cut_ms), observed(one.before(cut_ms), OBSERVATION, own=True)
     assert len(cut.history) == len(anew.history) == 140
     for left, right in zip(cut.sequences, anew.sequences, strict=True):
         assert left.row == right.row
@@ -291,7 +291,7 @@ def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion:
 def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: Checkpoint) -> None:
     cut_ms = START_MS + 500 * HOUR_MS
     first, second = (
-        resolved(observed(one, OBSERVATION).before(cut_ms), champion)
+        resolved(observed(one, OBSERVATION, own=True).before(cut_ms), champion)
         for one in (history(), with_other_end(history(), cut_ms))
     )
     assert same(first, second)
@@ -372,7 +372,7 @@ def test_a_champion_that_has_seen_the_promotion_stretch_is_judged_without_what_i
     one = history()
     config = replace(SHORT, promotion=0.2, passes=1)
     cuts = stretches(one, config.held_out, config.promotion)
-    lessons = observed(one, OBSERVATION)
+    lessons = observed(one, OBSERVATION, own=True)
     fresh = resolved(lessons, champion)
     judged = challenge(lessons, PIPELINE, NETWORK, config, fresh)
     fair = resolved(lessons.before(cuts.promotion_ms), champion)

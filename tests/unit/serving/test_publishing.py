@@ -17,7 +17,7 @@ from forecaster.serving.worker import Worker
 def served(kafka: FakeKafka, **options: object) -> Worker:
     """A worker that has read all there is."""
     client = FakeClient(kafka)
-    one = setup(**options).worker(client)
+    one = setup(asked=("scores", "denoised"), **options).worker(client)
     for _ in range(4):
         one.iterate(threading.Event(), lambda: None)
     return one
