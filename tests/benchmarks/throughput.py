@@ -34,6 +34,7 @@ from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
 from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import Checkpoint
 from forecaster.core.network import Network, NetworkConfig
+from forecaster.serving import publishing
 from forecaster.serving import worker as worker_module
 from forecaster.settings import load_settings
 
@@ -82,9 +83,9 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
         network={"checkpoint": checkpoint},
     )
     stages: Stages = {}
-    original = worker_module.advance, worker_module.encode_forecasts
+    original = worker_module.advance, publishing.encode_forecasts
     worker_module.advance = timed(stages, "advance", original[0])
-    worker_module.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
+    publishing.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
     stop = threading.Event()
     with ExitStack() as open_things:
         worker, _ = start_worker(settings, stop, open_things)
@@ -106,7 +107,7 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
                 begin = time.perf_counter()
             worker.iterate(stop, lambda: None)
         seconds = time.perf_counter() - begin
-    worker_module.advance, worker_module.encode_forecasts = original
+    worker_module.advance, publishing.encode_forecasts = original
     stages["everything else"] = seconds - sum(stages.values())
     return seconds, stages
 
