@@ -5,8 +5,8 @@
 Into the readings of a clean set go spikes (2 % of them, 5 to 10 deviations), dropouts (5 %, null) and Gaussian noise
 (half a deviation). Network and readouts are trained on the first 20 % of what the service would see; the forecasts
 of the rest are scored against the clean values: the mean over origins, horizons of 1 to 24 ticks and channels of the
-squared error, in deviations of the training part. `saved` is the share of what dirt adds to the error that a chain takes
-away again; `cost` what it adds where nothing is dirty.
+squared error, in deviations of the training part. `saved` is the share of what dirt adds to the error that a chain
+takes away again; `cost` what it adds where nothing is dirty.
 """
 
 from __future__ import annotations
