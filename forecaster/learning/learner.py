@@ -40,6 +40,8 @@ BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3_600.0
 """After each run that comes to nothing the next one that nobody asked for waits twice as long."""
+MOST_DOUBLINGS = 10
+"""More of them change nothing, and thousands are no number any more."""
 OWN_WORD_SECONDS = 60.0
 """So long the learner waits for its own decision to come back to it from the topic."""
 CHAMPION, RESULT = "champion", "result"
@@ -233,7 +235,7 @@ class Learner:
         _log.info("trainer begins", work=work.value, why=why, readings=known.readings, champion=champion)
         try:
             self._running = _Running(work, self._start(work, checkpoint), champion, before)
-        except OSError as error:
+        except (ForecasterError, OSError) as error:
             self._came_to_nothing(work, before, "not_begun")
             _log.error(
                 "trainer's child cannot begin", work=work.value, folder=str(self._config.folder), error=str(error)
@@ -322,7 +324,7 @@ class Learner:
         self.counters[f"{work}_{how}"] += 1
         self._known.at = before
         rest = min(FIRST_REST_SECONDS * 2.0**self._failures, LONGEST_REST_SECONDS)
-        self._failures += 1
+        self._failures = min(self._failures + 1, MOST_DOUBLINGS)
         self._rests_until = time.monotonic() + rest
 
     def _drop_child(self) -> None:

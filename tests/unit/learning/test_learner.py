@@ -16,7 +16,7 @@ from forecaster.broker.producer import Transaction
 from forecaster.catalogue import Catalogue
 from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import GENESIS, Checkpoint
-from forecaster.errors import TransientBrokerError
+from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.learning import learner as learner_module
 from forecaster.learning.learner import Learner, LearnerConfig, Outside
 from forecaster.learning.lesson import FILE, Lesson
@@ -346,10 +346,20 @@ def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    world.due = {Work.TRAINING}
     monkeypatch.setattr(Path, "mkdir", full)
+    for _ in range(1_100):
+        world.due = {Work.TRAINING}
+        leading.iterate()
+    assert leading.counters["training_not_begun"] == 1_100, "for weeks, if it must be"
+    monkeypatch.undo()
+
+    def unwritable(*_: object) -> None:
+        raise CheckpointError("the checkpoint cannot be written")
+
+    world.champion, world.due = "body", {Work.TRAINING}
+    monkeypatch.setattr(learner_module, "write_checkpoint", unwritable)
     leading.iterate()
-    assert leading.counters["training_not_begun"] == 1
+    assert leading.counters["training_not_begun"] == 1_101
     monkeypatch.undo()
     world.due = {Work.TRAINING}
     leading.iterate()
