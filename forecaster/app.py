@@ -48,6 +48,9 @@ from forecaster.serving.partitions import Partitions
 from forecaster.serving.restore import Restorer
 from forecaster.serving.worker import Worker
 from forecaster.settings import Settings
+from forecaster.watchdog import Pulse, Watchdog
+from forecaster.web.server import serving_http
+from forecaster.web.service import Service
 from forecaster.wire import Decoder
 
 TORCH_THREADS = 1
@@ -69,21 +72,25 @@ def serve(settings: Settings) -> None:
             "NETWORK__CHECKPOINT is served whatever is trained"
         )
     with signals() as stop:
-        try:
-            if settings.role == "trainer":
-                _train(settings, stop)
-            else:
-                _serve(settings, stop)
-        except BrokerUnavailable:
-            if not stop.is_set():  # told to end while it waited for a broker, it ends as asked
-                raise
+        watchdog = Watchdog(stop)
+        service = Service(settings.role, settings.topics.input, settings.kafka.group_id, watchdog)
+        with watchdog.watching(), serving_http(service, settings.http.host, settings.http.port):
+            try:
+                if settings.role == "trainer":
+                    _train(settings, stop, service)
+                else:
+                    _serve(settings, stop, service)
+            except BrokerUnavailable:
+                if not stop.is_set():  # told to end while it waited for a broker, it ends as asked
+                    raise
 
 
-def _serve(settings: Settings, stop: threading.Event) -> None:
+def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
     with ExitStack() as open_things:
-        worker, topics = start_worker(settings, stop, open_things)
+        worker, topics, service.watch = start_worker(settings, stop, open_things)
+        service.monitor = worker.monitor
         if settings.role == "both" and trains(settings):
-            _train_beside(settings, stop, open_things)
+            _train_beside(settings, stop, open_things, service)
         source, needed = settings.topics.input, needed_topics(settings)
         worker.run(stop, lambda: topics.ensure(source, needed, create=False))
     counters = worker.counters
@@ -97,7 +104,9 @@ def _serve(settings: Settings, stop: threading.Event) -> None:
     )
 
 
-def start_worker(settings: Settings, stop: threading.Event, open_things: ExitStack) -> tuple[Worker, Topics]:
+def start_worker(
+    settings: Settings, stop: threading.Event, open_things: ExitStack
+) -> tuple[Worker, Topics, ModelWatch]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
     start = Start(settings, stop, open_things)
     names, kafka = settings.topics, settings.kafka
@@ -112,17 +121,18 @@ def start_worker(settings: Settings, stop: threading.Event, open_things: ExitSta
     decoder = Decoder(input_schema(settings))
     keeper = StateKeeper(Partitions(restorer.config.keep), restorer, watch)
     _log.info("serving", input=names.input, checkpoint=watch.champion)
-    return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics
+    return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics, watch
 
 
-def _train(settings: Settings, stop: threading.Event) -> None:
+def _train(settings: Settings, stop: threading.Event, service: Service) -> None:
     with ExitStack() as open_things:
-        learner = start_learner(settings, stop, open_things)
+        service.learner = learner = start_learner(settings, stop, open_things)
+        open_things.callback(setattr, service, "learner", None)
         learner.run(stop)
     _log.info("trainer ended", counters=dict(learner.counters))
 
 
-def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitStack) -> None:
+def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitStack, service: Service) -> None:
     """A thread beside the worker looks after the trainer's child; whatever happens to it, the worker goes on."""
 
     end = threading.Event()  # of its own: `stop` says that the daemon was told to end, which an error has not done
@@ -130,7 +140,7 @@ def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitSt
     def train() -> None:
         while not end.is_set():
             try:
-                _train(settings, end)
+                _train(settings, end, service)
             except Exception as error:  # it is begun anew
                 if not end.is_set():
                     _log.error("trainer fell over", error=f"{type(error).__name__}: {error}", again_in=RESTART_SECONDS)
@@ -309,9 +319,9 @@ def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
 
 
 @contextmanager
-def signals() -> Iterator[threading.Event]:
+def signals() -> Iterator[Pulse]:
     """Yields an event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
+    stop = Pulse()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
         signal.signal(number, lambda *_: stop.set())

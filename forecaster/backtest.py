@@ -1,8 +1,9 @@
 """`forecaster backtest`: the serving pipeline itself over files, without a broker, one reading after the other.
 
-The readings before the evaluation train the network (where asked for) and warm the series up; then every forecast is
-scored when its truth comes. Where asked for, the trainer works on the way, as in service: a challenger is trained on
-all that has been seen so far and promoted by the rule, the readout is solved again and changed where that is better.
+The readings before the evaluation train the network (where asked for) and warm the series up, as in service: what was
+trained on them does not forecast them, for it would be trusted too much. Then every forecast is scored when its truth
+comes. Where asked for, the trainer works on the way, as in service: a challenger is trained on all that was seen so far
+and promoted by the rule, the readout is solved again and changed where that is better.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
@@ -31,9 +31,10 @@ from forecaster.learning.trainer import Progress, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.records import Floats, Outcome
 from forecaster.serving.pipeline import PipelineConfig
+from forecaster.terminal import console
 
-SHOWN_HORIZONS = 4
 REPORT_WIDTH = 160
+SHOWN_HORIZONS = 4
 
 ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
@@ -83,7 +84,7 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Ba
     )
     rehearsal = Rehearsal(Course(plan.pipeline, plan.network, plan.training, plan.cadence), history, begin)
     chronicle = Chronicle(history, begin, plan.pipeline.outlook.experts)
-    replay = Replay(replace(plan.pipeline, tells=True), history, champion)
+    replay = Replay(replace(plan.pipeline, tells=True), history, champion, begin if plan.checkpoint is None else 0)
     outcomes: Counter[str] = Counter()
     for moment in [*rehearsal.moments, None]:
         for first, outputs in replay.until(moment.position if moment else len(history)):
@@ -101,14 +102,14 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Ba
 
 def print_report(report: Report) -> None:
     """Totals by horizon and by series were printed."""
-    console = Console(width=max(Console().width, REPORT_WIDTH))
-    console.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
+    to = console(REPORT_WIDTH)
+    to.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
     rows = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
-    console.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
+    to.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
     outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
-    console.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
+    to.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
     if report.learned:
-        console.print("learned: " + ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())))
+        to.print("learned: " + ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())))
 
 
 def report_json(report: Report) -> bytes:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
 from forecaster.app import opened_state, with_topics
@@ -18,21 +17,23 @@ from forecaster.configuration import (
 )
 from forecaster.core.model import GENESIS
 from forecaster.errors import TopicError
+from forecaster.examples import as_written
 from forecaster.serving.restore import Restorer
-from forecaster.settings import NOT_YET, Settings, variables
+from forecaster.settings import Settings, variables
+from forecaster.terminal import console
 
 
 def check_everything(settings: Settings) -> None:
     """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
-    console = Console()
-    console.print(_settings_table(settings))
+    to = console()
+    to.print(_settings_table(settings))
     fixed_checkpoint(settings)  # before anybody is asked
     training_schedule(settings)
     with_topics(settings, lambda topics: _check_topics(settings, topics))
     for line in with_topics(settings, lambda topics: _stored(settings, topics)):
-        console.print(line)
+        to.print(line)
     topic_table(settings, needed_topics(settings))
-    console.print("everything fits")
+    to.print("everything fits")
 
 
 def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
@@ -49,7 +50,7 @@ def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
         count = found.get(topic.name)
         wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
         table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
-    Console().print(table)
+    console().print(table)
 
 
 def _check_topics(settings: Settings, topics: Topics) -> None:
@@ -60,6 +61,12 @@ def _check_topics(settings: Settings, topics: Topics) -> None:
         raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
     existing = [topic for topic in needed if topic.name in found or not settings.topics.create]
     topics.ensure(source, existing, create=False)
+    others = [name for name in topics.trained_by(settings.topics.named("models")) if name != settings.kafka.group_id]
+    if others:
+        raise TopicError(
+            f"topic {settings.topics.named('models')}: group {', '.join(others)} trains on it, too: give this group "
+            "its own FORECASTER_TOPICS__FORECASTS, DEAD_LETTERS, MODELS and HISTORY"
+        )
 
 
 def _stored(settings: Settings, topics: Topics) -> list[str]:
@@ -87,10 +94,9 @@ def _verdicts(restorer: Restorer, partitions: int) -> list[str]:
 
 
 def _settings_table(settings: Settings) -> Table:
-    table = Table("variable", "value", "")
+    table = Table("variable", "value")
     for variable, (group, name) in variables().items():
         value = getattr(getattr(settings, group) if group else settings, name)
-        shown = ("(hidden)" if value.get_secret_value() else "") if isinstance(value, SecretStr) else str(value)
-        path = f"{group}.{name}" if group else name
-        table.add_row(variable, shown, "no effect in this version" if path in NOT_YET else "")
+        is_secret = isinstance(value, SecretStr) and bool(value.get_secret_value())
+        table.add_row(variable, "(hidden)" if is_secret else as_written(group, name, value))
     return table

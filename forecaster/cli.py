@@ -8,7 +8,6 @@ from typing import Annotated
 
 import structlog
 import typer
-from rich.console import Console
 
 from forecaster import backtest as backtests
 from forecaster import demo as demonstration
@@ -25,8 +24,8 @@ from forecaster.learning.rehearsal import Cadence
 from forecaster.learning.schedule import Work
 from forecaster.learning.training_job import train_checkpoint
 from forecaster.logs import configure_logs
-from forecaster.progress import training_progress
 from forecaster.settings import Settings, load_settings
+from forecaster.terminal import console, training_progress
 from forecaster.training_commands import learn_once, read_history
 
 _log = structlog.get_logger()
@@ -88,9 +87,10 @@ def run() -> None:
 def demo(
     seconds: Annotated[float, typer.Option(help="Stop streaming after so many seconds; 0 = stream everything.")] = 0,
     speed: Annotated[float, typer.Option(help="Hours of weather a second; 0 = as fast as it goes.")] = 0,
+    page: Annotated[bool, typer.Option(help="Open the live page in a browser.")] = True,  # noqa: FBT002
 ) -> None:
-    """Embedded broker, real weather of three airports, the real daemon; ends with a summary."""
-    demonstration.run_demo(demonstration.Pace(seconds=seconds, hours_per_second=speed))
+    """Embedded broker, real weather of three airports, the real daemon and its page; ends with a summary."""
+    demonstration.run_demo(demonstration.Pace(seconds=seconds, hours_per_second=speed), page=page)
 
 
 @commands.command()
@@ -156,7 +156,7 @@ def learn(work: Work, folder: Path) -> None:
 @models.command(name="list")
 def list_models() -> None:
     """Each checkpoint: when it was published, on how much it was trained, what was decided, whether it serves."""
-    Console().print(model_commands.model_table(_with_broker()))
+    console().print(model_commands.model_table(_with_broker()))
 
 
 @models.command()

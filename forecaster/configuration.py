@@ -11,6 +11,7 @@ import torch
 from forecaster.broker.options import Connection
 from forecaster.broker.topics import NeededTopic
 from forecaster.checkpoints import read_checkpoint, refuse_other_shape
+from forecaster.core.arrays import arrays
 from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.experts import HEADS
 from forecaster.core.features import FeatureConfig
@@ -218,10 +219,15 @@ def state_identity(settings: Settings, cluster: str, topic: str, partitions: int
 
 
 def pipeline_hash(settings: Settings) -> str:
-    """Returns a hash of the settings that shape rows: rows of another one must be re-warmed."""
+    """Returns a hash of what rows hold: of the settings that shape them, and of how this version keeps them.
+
+    Rows of another one must be re-warmed.
+    """
     pipeline = pipeline_config(settings)
     shaping = replace(pipeline, observation=replace(pipeline.observation, ttl_ms=0))
-    return hashlib.blake2b(f"{shaping} {input_schema(settings)}".encode(), digest_size=8).hexdigest()
+    kept = [(name, array.dtype.str, array.shape[1:]) for name, array in arrays(pipeline.shape(0).empty(1))]
+    whole = f"{shaping} {input_schema(settings)} {pipeline.outlook.experts} {kept}"
+    return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
 
 
 def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:

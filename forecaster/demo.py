@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -27,9 +29,9 @@ from forecaster.demo_data import FIELDS, HOUR_MS, TRAIN_MONTHS, Weather, read_we
 from forecaster.errors import ForecasterError
 from forecaster.learning.trainer import TrainingConfig
 from forecaster.learning.training_job import train_checkpoint
-from forecaster.progress import training_progress
 from forecaster.scoreboard import Scoreboard, Totals
 from forecaster.settings import PREFIX
+from forecaster.terminal import console, training_progress
 
 INPUT, PARTITIONS = "weather", 2
 SEASON_TICKS = 24
@@ -38,7 +40,7 @@ NETWORK = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5,
 """What the daemon's defaults ask of a checkpoint; it refuses another."""
 CHUNK = 500
 QUIET_SECONDS, READY_SECONDS = 30.0, 60.0
-_console = Console()
+_console = console()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,12 @@ class Pace:
     hours_per_second: float = 0.0
 
 
-def run_demo(pace: Pace) -> None:
+def run_demo(pace: Pace, *, page: bool = True) -> None:
     """The demo has run, and its summary is printed.
+
+    Args:
+        pace: of the stream.
+        page: the daemon's page is opened in a browser, where there is one.
 
     Raises:
         ForecasterError: a part of it did not do its work.
@@ -63,7 +69,11 @@ def run_demo(pace: Pace) -> None:
             checkpoint = train_checkpoint(weather.history, OBSERVATION, NETWORK, TrainingConfig(), progress)
         place = write_checkpoint(checkpoint, Path(folder))
         create_topic(broker.address, INPUT, PARTITIONS)
-        with _daemon(_environment(broker.address, str(place)), Path(folder) / "daemon.log"):
+        port = _free_port()
+        with _daemon(_environment(broker.address, str(place), port), Path(folder) / "daemon.log"):
+            _console.print(f"live page: http://127.0.0.1:{port}/")
+            if page and _console.is_terminal:
+                webbrowser.open(f"http://127.0.0.1:{port}/")
             replay = _Replay(broker.address, weather, pace)
             replay.run()
     _print_summary(replay)
@@ -156,7 +166,13 @@ def _forecasts_reader(address: str) -> RecordReader:
     return RecordReader(address, f"{INPUT}.forecasts", PARTITIONS)
 
 
-def _environment(address: str, checkpoint: str) -> dict[str, str]:
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _environment(address: str, checkpoint: str, port: int) -> dict[str, str]:
     """Returns the daemon's environment: nothing of FORECASTER_* comes from outside."""
     variables = {
         "KAFKA__BOOTSTRAP_SERVERS": address,
@@ -165,6 +181,8 @@ def _environment(address: str, checkpoint: str) -> dict[str, str]:
         "INPUT__VALUE_FIELDS": ",".join(FIELDS),
         "SERIES__INTERVAL": "1h",
         "NETWORK__CHECKPOINT": checkpoint,
+        "HTTP__HOST": "127.0.0.1",
+        "HTTP__PORT": str(port),
     }
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return {**kept, **{PREFIX + name: value for name, value in variables.items()}}

@@ -7,14 +7,16 @@ import sys
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic.fields import FieldInfo
 
 from forecaster.setting_types import UNITS_MS, parse_duration, parse_interval, parse_replay_limit
-from forecaster.settings import NOT_YET, Settings, variables
+from forecaster.settings import Settings, variables
 
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
-# Every variable of forecaster with its default. Generated: python -m forecaster.examples > config/forecaster.env
-# Durations: 500ms, 30s, 15m, 1h, 7d. Secrets have a ..._FILE twin that names a file.
+# Every variable of forecaster: what it means, and its default. Durations: 500ms, 30s, 15m, 1h, 7d. Secrets have a
+# ..._FILE twin that names a file. For `docker run --env-file`, which takes lines as they are: a shell needs quotes.
+# Generated: python -m forecaster.examples > config/forecaster.env
 """
 
 
@@ -24,15 +26,15 @@ def example_environment() -> str:
     last = None
     for variable, (group, name) in variables().items():
         if group != last:
-            lines.append(f"\n# {_description(group)}" if group else "")
+            if group:
+                lines.append(f"\n## {_description(group)}\n")
             last = group
         path = f"{group}.{name}" if group else name
-        if path in NOT_YET:
-            lines.append("# (no effect in this version)")
+        lines.append(f"# {_field(group, name).description}")
         if path in REQUIRED:
             lines.append(f"{variable}={REQUIRED[path]}")
         else:
-            lines.append(f"#{variable}={_default(group, name)}")
+            lines.append(f"#{variable}={as_written(group, name, _field(group, name).default)}")
     return "\n".join(lines) + "\n"
 
 
@@ -42,11 +44,21 @@ def _description(group: str) -> str:
     return (model.__doc__ or "").strip() if isinstance(model, type) and issubclass(model, BaseModel) else ""
 
 
-def _default(group: str, name: str) -> str:
-    """Returns a variable's default as an operator would write it."""
+def _field(group: str, name: str) -> FieldInfo:
     model: Any = Settings.model_fields[group].annotation if group else Settings
-    field = model.model_fields[name]
-    value = field.default
+    found: FieldInfo = model.model_fields[name]
+    return found
+
+
+def as_written(group: str, name: str, value: Any) -> str:
+    """Returns a variable's value as an operator would write it; nothing of a secret.
+
+    Args:
+        group: of the variable; empty = it is of none.
+        name: of the variable in its group.
+        value: as the settings have it.
+    """
+    field = _field(group, name)
     if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):
         return ",".join(map(_duration_text, value)) if isinstance(value, tuple) else _duration_text(value)
     if any(isinstance(part, BeforeValidator) and part.func is parse_replay_limit for part in field.metadata):

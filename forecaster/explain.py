@@ -8,7 +8,6 @@ from difflib import get_close_matches
 from itertools import chain
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from forecaster.errors import UsageError
 from forecaster.serving.explanation import Explanation, Inputs, Network, Pending, explain_series
 from forecaster.serving.restore import Restorer
 from forecaster.settings import Settings
+from forecaster.terminal import console
 
 NEAR_IDS = 5
 
@@ -83,23 +83,23 @@ def explanation_json(explanation: Explanation) -> str:
 
 def print_explanation(explanation: Explanation) -> None:
     """All of it was printed, for people."""
-    console = Console()
+    to = console()
     place = explanation.place
     stored = "not stored yet" if place.block_offset is None else f"stored at offset {place.block_offset:,}"
     group = "" if place.group == explanation.series_id else f" of group {escape(place.group)}"
-    console.print(f"[bold]{escape(explanation.series_id)}[/bold]{group}")
-    console.print(
+    to.print(f"[bold]{escape(explanation.series_id)}[/bold]{group}")
+    to.print(
         f"partition {place.partition}: {place.recovery} at offset {place.offset:,}, {place.replayed:,} readings of it "
         f"replayed; block {place.block}, {stored}",
         highlight=False,
         soft_wrap=True,
     )
     for sentence in (*_inputs(explanation.inputs), _network(explanation.network)):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-    console.print(_readings(explanation.inputs))
+        to.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    to.print(_readings(explanation.inputs))
     if explanation.next_ms is not None:
-        console.print(_pending(explanation.pending, explanation.next_ms))
-        console.print(_weights(explanation.pending))
+        to.print(_pending(explanation.pending, explanation.next_ms))
+        to.print(_weights(explanation.pending))
 
 
 def _inputs(inputs: Inputs) -> Iterator[str]:

@@ -100,6 +100,19 @@ class Readings:
     def __len__(self) -> int:
         return len(self.series_ids)
 
+    def among(self, kept: Booleans) -> Readings:
+        """Returns the readings that are kept; (N,)."""
+        if kept.all():
+            return self
+        rows = np.flatnonzero(kept).tolist()
+        return Readings(
+            [self.series_ids[row] for row in rows],
+            self.timestamp_ms[kept],
+            self.values[kept],
+            self.records[kept],
+            None if self.groups is None else [self.groups[row] for row in rows],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
@@ -161,6 +174,7 @@ class Scores:
         point: the forecast made h ticks ago for now; NaN where there was none; (M, J).
         quantiles: the same, (M, Q, J).
         last_value: the last-value forecast of then; NaN where there was none; (M, J).
+        scale: of the series now, in its units; 0 = nothing is known of it; (M,).
         experts: what each expert had forecast; (M, E, J), or (M, 0, J) where nobody asked.
     """
 
@@ -169,6 +183,7 @@ class Scores:
     point: Floats
     quantiles: Floats
     last_value: Floats
+    scale: Floats
     experts: Floats
 
 

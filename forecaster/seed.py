@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from forecaster.app import Start, restorer_of, use_one_thread
@@ -20,6 +19,7 @@ from forecaster.files import History
 from forecaster.records import Booleans, Integers, Outcome, Readings
 from forecaster.serving.seeding import SeededPartition, Seeder
 from forecaster.settings import Settings
+from forecaster.terminal import console
 from forecaster.wire import MAX_MAGNITUDE, MAX_SERIES_ID_BYTES, MAX_TIMESTAMP_MS
 
 PART_READINGS = 2_000
@@ -142,14 +142,14 @@ def seed(settings: Settings, history: History) -> Seeded:
 
 def print_seeded(settings: Settings, seeded: Seeded) -> None:
     """What was done was printed."""
-    console = Console()
+    to = console()
     table = Table("partition", "series", "blocks", "readings", "not counted, late or twice")
     for one in seeded.partitions:
         readings, off = one.readings, one.outcomes[Outcome.LATE] + one.outcomes[Outcome.DUPLICATE]
         table.add_row(str(one.number), f"{one.series:,}", str(one.blocks), f"{readings:,}", f"{off:,}")
-    console.print(table)
+    to.print(table)
     for sentence in sentences(settings, seeded):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        to.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def sentences(settings: Settings, seeded: Seeded) -> list[str]:

@@ -3,226 +3,50 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from forecaster.errors import UsageError
-from forecaster.setting_types import (
-    Milliseconds,
-    Name,
-    Names,
-    Numbers,
-    Schedule,
-    Seasons,
-    listed,
-    optional,
-    parse_interval,
-    parse_range,
-    parse_replay_limit,
+from forecaster.setting_groups import (
+    Cache,
+    DeadLetters,
+    Denoise,
+    Forecast,
+    Group,
+    Http,
+    Input,
+    Kafka,
+    Log,
+    NetworkSettings,
+    Series,
+    State,
+    Topics,
+    Training,
 )
 
 PREFIX = "FORECASTER_"
 _IGNORED = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Kafka(_Group):
-    """How the broker is reached, and as whom."""
-
-    bootstrap_servers: Name
-    group_id: Name = "forecaster"
-    instance_id: str = ""
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
-    sasl_username: str = ""
-    sasl_password: SecretStr = SecretStr("")
-    ssl_cafile: str = ""
-    ssl_certfile: str = ""
-    ssl_keyfile: str = ""
-    options: dict[str, Any] = {}
-    session_timeout: Milliseconds = 15_000
-    connect_deadline: Milliseconds = 60_000
-    outage_deadline: Milliseconds = 1_800_000
-
-    @field_validator("options", mode="before")
-    @classmethod
-    def _object(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value or "{}")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"expected a JSON object: {error}") from None
-
-
-class Topics(_Group):
-    """Which topics; an empty output topic is named after the input."""
-
-    input: Name
-    forecasts: str = ""
-    dead_letters: str = ""
-    state: str = ""
-    models: str = ""
-    history: str = ""
-    scores: str = ""
-    denoised: str = ""
-    create: bool = True
-
-    def named(self, kind: Literal["forecasts", "dead_letters", "state", "models", "history"]) -> str:
-        """Returns the topic's name."""
-        name: str = getattr(self, kind)
-        return name or f"{self.input}.{kind.replace('_', '-')}"
-
-
-class Input(_Group):
-    """Where a record holds what."""
-
-    series_field: Name = "series_id"
-    timestamp_field: Name = "timestamp"
-    value_field: Name = "value"
-    value_fields: Names = ()
-    allow_null_keys: bool = False
-
-
-class Series(_Group):
-    """The grid of a series and its seasons; interval 0 = learned from its stamps."""
-
-    interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
-    seasonalities: Seasons = (86_400_000, 604_800_000)
-    max_gap: Milliseconds = 86_400_000
-
-
-Mode = Literal["one-to-one", "one-to-many", "many-to-one", "many-to-many"]
-
-
-class Forecast(_Group):
-    """What is forecast and published."""
-
-    mode: Mode = "many-to-many"
-    horizon: Annotated[int, Field(ge=1, le=1024)] = 24
-    quantile_levels: Numbers = (0.1, 0.5, 0.9)
-    publish_every: Annotated[int, Field(ge=1)] = 1
-    publish_newer_than: Annotated[Milliseconds | None, BeforeValidator(optional)] = None
-
-    @field_validator("quantile_levels")
-    @classmethod
-    def _ascending(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
-        if not levels or any(not 0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)):
-            raise ValueError("expected ascending levels between 0 and 1, such as 0.1,0.5,0.9")
-        return levels
-
-
-class NetworkSettings(_Group):
-    """What the recurrent network looks like."""
-
-    cell: Literal["rnn", "gru", "lstm"] = "gru"
-    nonlinearity: Literal["tanh", "relu", "sigmoid"] = "tanh"
-    hidden_size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)] = 64
-    layers: Annotated[int, Field(ge=1, le=8)] = 1
-    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(optional)] = None
-    decoder: Literal["direct", "recurrent"] = "direct"
-    context: Annotated[int, Field(ge=2, le=4096)] = 96
-    readouts: Literal["own", "shared"] = "own"
-    checkpoint: str = ""
-
-
-FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
-
-
-class Denoise(_Group):
-    """The chain of filters over inputs."""
-
-    chain: Annotated[tuple[FilterName, ...], BeforeValidator(listed)] = ("range", "hampel")
-    range: Annotated[tuple[float, float] | None, BeforeValidator(parse_range)] = None
-    sentinels: Numbers = ()
-    hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
-    hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
-    stuck_ticks: Annotated[int, Field(ge=2)] = 24
-    ewma_half_life: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-
-
-class Training(_Group):
-    """How the network is trained, and when."""
-
-    schedule: Schedule = "every 1h"
-    readout_schedule: Schedule = "every 15m"
-    window: Milliseconds = 90 * 86_400_000
-    tbptt_steps: Annotated[int, Field(ge=1)] = 48
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    l1: Annotated[float, Field(ge=0)] = 0.0
-    l2: Annotated[float, Field(ge=0)] = 0.1
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    seed: int = 0
-    min_readings: Annotated[int, Field(ge=1)] = 2000
-    min_new_ticks: Annotated[int, Field(ge=1)] = 168
-    deadline: Milliseconds = 1_800_000
-    max_train_series: Annotated[int, Field(ge=1)] = 2000
-
-
-class State(_Group):
-    """How state is kept; replay limit 0 = 10 readings for each series, at least 100,000."""
-
-    snapshot_interval: Milliseconds = 21_600_000
-    replay_limit: Annotated[int, BeforeValidator(parse_replay_limit), Field(ge=0)] = 0
-    ttl: Milliseconds = 30 * 86_400_000
-    max_series: Annotated[int, Field(ge=1)] = 100_000
-    on_lost_input: Literal["fail", "resume-cold", "resume-stale"] = "fail"
-
-
-class DeadLetters(_Group):
-    """When bad records are too many."""
-
-    on_limit: Literal["pause", "stop"] = "pause"
-    max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_consecutive: Annotated[int, Field(ge=1)] = 1000
-
-
-class Cache(_Group):
-    """Where checkpoints are kept on disk."""
-
-    directory: str = ""
-
-
-class Http(_Group):
-    """The HTTP server; no port = none."""
-
-    host: str = "0.0.0.0"
-    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(optional)] = 8080
-
-
-class Log(_Group):
-    """What is logged and how."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    format: Literal["auto", "json", "text"] = "auto"
-
-
-NOT_YET = frozenset(
-    [
-        "http.host",
-        "http.port",
-    ]
-)
-"""Variables of the interface that are read and checked, and have no effect in this version."""
-
-
 class Settings(BaseSettings):
     """Everything an operator can set."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, enable_decoding=False
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        enable_decoding=False,
+        use_attribute_docstrings=True,
     )
 
     role: Literal["worker", "trainer", "both"] = "both"
+    """worker = forecasts, trainer = trains for the fleet, both."""
     kafka: Kafka
     topics: Topics
     input: Input = Input()
@@ -296,7 +120,7 @@ def variables() -> dict[str, tuple[str, str]]:
     """Returns every variable with its group and field; those without a group have ''."""
     found: dict[str, tuple[str, str]] = {}
     for group, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Group):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
             for name in field.annotation.model_fields:
                 found[f"{PREFIX}{group}__{name}".upper()] = (group, name)
         else:

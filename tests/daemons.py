@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -42,6 +45,7 @@ class Daemon:
             "SERIES__INTERVAL": "1h",
             "FORECAST__HORIZON": "4",
             "ROLE": "worker",
+            "HTTP__PORT": "",
             **variables,
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
@@ -73,8 +77,35 @@ class Daemon:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    @property
+    def resident_mib(self) -> float:
+        """Its memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
     def exit_code(self, seconds: float = 60.0) -> int:
         return self.process.wait(seconds)
+
+
+class Http:
+    """Asks a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        wait_until(lambda: '"event": "http"' in daemon.log, "http")
+        said = next(orjson.loads(line) for line in daemon.log.splitlines() if '"event": "http"' in line)
+        self._address = f"http://127.0.0.1:{said['port']}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"{self._address}/{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def json(self, path: str) -> Any:
+        status, text = self.get(f"api/v1/{path}")
+        assert status == 200, text
+        return orjson.loads(text)
 
 
 class Stream:

@@ -36,6 +36,7 @@ class Member(NamedTuple):
 
     state: MemberState = MemberState.STABLE
     generation_id: int = 1
+    member_id: str = "member"
 
 
 class FakeKafka:
@@ -133,6 +134,9 @@ class FakeClient:
 
     def seek(self, offsets: dict[int, int]) -> None:
         self.position.update(offsets)
+
+    def ends(self) -> dict[int, int]:
+        return {number: self.kafka.ends.get((INPUT, number), 0) for number in self.assigned}
 
     def confirm_membership(self) -> None:
         self.confirmed += 1

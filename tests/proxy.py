@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that can cut every connection at the moment a client asks Kafka to end a transaction."""
+"""A loopback TCP proxy that can be slow, and cut every connection when a client asks Kafka to end a transaction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ class Proxy:
     Args:
         port: that it listens at.
         target: that it forwards to.
+        delay_seconds: that every answer comes late.
     """
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, delay_seconds: float = 0.0) -> None:
         self._target = target
+        self._delay_seconds = delay_seconds
         self._server = socket.create_server(("127.0.0.1", port))
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -68,6 +70,7 @@ class Proxy:
     def _answers(self, broker: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while data := broker.recv(65_536):
+                threading.Event().wait(self._delay_seconds)
                 client.sendall(data)
         self._end(client, broker)
 

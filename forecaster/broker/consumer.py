@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, MemberState
@@ -21,6 +22,7 @@ POLL_TIMEOUT_MS = 200
 ANSWER_TIMEOUT_MS = 5_000
 PROBE_SECONDS = 10.0
 """An idle consumer asks so often whether there still is a broker."""
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Polled:
         member: who we were in the group right after the poll: a transaction with these records must carry it.
         closed: partitions that are ours no more, or anew.
         opened: partitions that are ours now; held back until they are resumed.
+        answered: the broker did when it was last asked.
     """
 
     records: list[SourceRecord]
@@ -42,6 +45,7 @@ class Polled:
     member: Member
     closed: list[int]
     opened: list[int]
+    answered: bool = True
 
     @property
     def stable(self) -> bool:
@@ -64,6 +68,7 @@ class GroupConsumer:
         self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
         self._heard = self._probed = time.monotonic()
+        self._answered = True
         self._client = KafkaConsumer(**connection.consumer())
         self._changes = _Changes(self._client)
         try:
@@ -71,8 +76,8 @@ class GroupConsumer:
             # Who leads a group before it has seen the topic assigns nobody anything; a static member would be given
             # that empty assignment again at every start.
             self._client.partitions_for_topic(topic)
-        except KafkaError:
-            self._client.close(autocommit=False)
+        except BaseException:
+            self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
             raise
 
     def poll(self, *, wait: bool = True) -> Polled:
@@ -101,7 +106,7 @@ class GroupConsumer:
         self._listen(heard=bool(batches))
         closed, opened = self._changes.take()
         records = [record for batch in batches.values() for record in batch]
-        return Polled(records, begin, end, member, closed, opened)
+        return Polled(records, begin, end, member, closed, opened, self._answered)
 
     def resume(self, partitions: Iterable[int]) -> None:
         """The partitions deliver records, those of them that still are ours."""
@@ -149,6 +154,11 @@ class GroupConsumer:
         except KafkaError as error:
             raise _translated(error, "reading committed offsets") from error
 
+    def ends(self) -> dict[int, int]:
+        """Returns the ends of our partitions' logs, as the last fetch told; those not fetched yet are left out."""
+        found = {one.partition: self._client.highwater(one) for one in self._client.assignment()}
+        return {partition: end for partition, end in found.items() if end is not None}
+
     def close(self) -> None:
         """The group knows that this member has left (a static one: stays away), within seconds."""
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
@@ -161,15 +171,25 @@ class GroupConsumer:
         """Idleness and an outage look alike from here, so an idle consumer asks from time to time."""
         now = time.monotonic()
         if heard:
-            self._heard = self._probed = now
+            self._hear()
         elif now - self._probed > PROBE_SECONDS:
             try:
                 self.committed([0])
-                self._heard = time.monotonic()
+                self._hear()
             except TransientBrokerError as error:
                 if now - self._heard > self._outage_deadline:
                     raise BrokerUnavailable(f"no broker for {now - self._heard:.0f} s: {error}") from error
+                if self._answered:
+                    self._answered = False
+                    _log.warning("the broker does not answer", error=str(error), deadline=self._outage_deadline)
             self._probed = time.monotonic()
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        if not self._answered:
+            self._answered = True
+            _log.info("the broker answers again", silent_seconds=round(now - self._heard, 1))
+        self._heard = self._probed = now
 
 
 def _translated(error: KafkaError, what: str) -> Fenced | TransientBrokerError:

@@ -23,6 +23,8 @@ MAX_POLL_INTERVAL_MS = 300_000
 MAX_REQUEST_BYTES = 1_048_576
 READER_FETCH_BYTES = 8_388_608
 TAIL_POLL_RECORDS = 500
+TRAINERS = "-trainer"
+"""What the name of the trainers' group ends with."""
 READER_WAIT_MS = 20
 """A reader goes from one partition to the next, and must not wait for more of the one before."""
 
@@ -79,7 +81,7 @@ class Connection:
 
     def trainers(self) -> Connection:
         """Returns the same as a dynamic member of the trainers' group, which elects who trains."""
-        return replace(self, group_id=f"{self.group_id}-trainer", instance_id="")
+        return replace(self, group_id=f"{self.group_id}{TRAINERS}", instance_id="")
 
     @property
     def heartbeat_ms(self) -> int:

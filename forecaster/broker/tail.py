@@ -24,13 +24,13 @@ class TailReader:
 
     def __init__(self, connection: Connection, topic: str, partitions: int) -> None:
         self._topic = topic
+        self._whole = [TopicPartition(topic, partition) for partition in range(partitions)]
+        self._backlog: dict[TopicPartition, int] = {}
         self._client = KafkaConsumer(**connection.tail())
         try:
-            whole = [TopicPartition(topic, partition) for partition in range(partitions)]
-            self._client.assign(whole)
+            self._client.assign(self._whole)
             self._client.seek_to_beginning()
-            self._backlog: dict[TopicPartition, int] = self._client.end_offsets(whole)
-        except KafkaError:
+        except BaseException:
             self.close()
             raise
 
@@ -46,8 +46,19 @@ class TailReader:
             raise TransientBrokerError(f"reading {self._topic}: {describe(error)}") from error
         return [record for records in found.values() for record in records]
 
+    def mark_backlog(self) -> None:
+        """The backlog is what the topic holds by now and was not read yet.
+
+        Raises:
+            TransientBrokerError: not this time.
+        """
+        try:
+            self._backlog = self._client.end_offsets(self._whole)
+        except KafkaError as error:
+            raise TransientBrokerError(f"end of {self._topic}: {describe(error)}") from error
+
     def has_read_backlog(self) -> bool:
-        """All that the topic held at the beginning has been read.
+        """All of the backlog has been read.
 
         Raises:
             TransientBrokerError: not this time.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from forecaster.broker.options import Connection
+from forecaster.broker.options import TRAINERS, Connection
 from forecaster.errors import TopicError, TransientBrokerError
 
 UNKNOWN_TOPIC = 3
@@ -114,6 +115,19 @@ class Topics:
         cluster = self._admin.describe_cluster()["cluster_id"]
         return str(cluster), str(self._admin.describe_topics([name])[0]["topic_id"])
 
+    def trained_by(self, models: str) -> list[str]:
+        """Returns the groups whose trainers read a models topic now; none where we may not ask."""
+        try:
+            names = [one["group_id"] for one in self._admin.list_groups() if one["group_id"].endswith(TRAINERS)]
+            groups = self._admin.describe_groups(names) if names else {}
+        except (KafkaError, ValueError):  # or the client cannot read what some other broker says
+            return []
+        return sorted(
+            name.removesuffix(TRAINERS)
+            for name, group in groups.items()
+            if any(models in _subscribed(member) for member in group["members"])
+        )
+
     def bounds(self, name: str, partition: int) -> tuple[int, int]:
         """Returns the first offset of a partition and the next one, its high watermark.
 
@@ -156,6 +170,12 @@ class Topics:
                     f"change it (kafka-configs --alter --add-config {name}={topic.settings[name]}), since with any "
                     "other value what is kept there is lost"
                 )
+
+
+def _subscribed(member: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the topics of a member of a group; none of those that are no consumers."""
+    metadata = member["member_metadata"]
+    return metadata["topics"] if isinstance(metadata, Mapping) else ()
 
 
 def _refuse_other_count(topic: NeededTopic, found: int, source: str, wanted: int) -> None:

@@ -3,14 +3,18 @@
 For each series and horizon, with e the error of an expert in deviations of the series, averaged over the neighbouring
 horizons:
 
-    (1) L_f <- L_f + (1 - .98) (e² - L_f)         (2) L_s <- L_s + (1 - .995) (e² - L_s)
+    (1) L_f <- L_f + r (1 - .98) (e² - L_f)       (2) L_s <- L_s + r (1 - .995) (e² - L_s)
     (3) w   ∝  (L_f L_s)^-2                        (4) mix = sum of w x expert
     (5) num <- .9995 num + (y - last)(mix - last)  (6) den <- .9995 den + (mix - last)²
-    (7) g = num / (den + ridge), in [0, 1], pressed down where it is small
-    (8) point = last + g (mix - last)
+    (7) slope = num / (den + ridge)
+    (8) point = last + g (mix - last), g = 0 up to a slope of .3, 1 from .6 on, and a straight line between
 
+Errors at long horizons last for long, so that they are remembered for longer: r = 1 / (1 + .1 (h - 1)). While a loss is
+of few truths, 1 of n counts for a share of 1 / n. An expert that comes later than the last value begins with the losses
+of that one, as if they were of ten truths: it need not be doubted for as long as it would take to forget them.
 (3) is the exponentially weighted forecaster of Vovk (1990) with a logarithmic loss and a window of two lengths; (7) is
-the least-squares slope of the truth on the mix, both from the last value, as in Bates and Granger (1969).
+the least-squares slope of the truth on the mix, both from the last value, as in Bates and Granger (1969). In (4) an
+expert that is far from the last value counts as nearer: a small weight must not undo what the others know.
 """
 
 from __future__ import annotations
@@ -23,16 +27,28 @@ from numpy.typing import NDArray
 from forecaster.records import Integers
 
 Singles = NDArray[np.float32]
+Counts = NDArray[np.int16]
 FAST, SLOW, GATE = 0.98, 0.995, 0.9995
-ERROR_CLIP = 8.0
+LONGER = 0.1
+"""With each tick of the horizon losses are remembered for longer by this share."""
+LATE = 10
+"""Of so many truths are the losses that an expert begins with that comes later than the last value."""
+MOST_MET = 30_000
+"""More truths are not counted: every rate is as small as it gets."""
+ERROR_CLIP = 16.0
 """An error counts for at most so many scales."""
+MOVE_CLIP = 12.0
+"""An expert moves the mix by at most so many scales, and the gate learns from no longer moves."""
 NEIGHBOURS = 3
 LEAST_LOSS = 1e-10
 GROUP_SHARE = 4.0
 """The other series of a group count for so much in the gate of each."""
 RIDGE = 40.0
 """The gate begins to open when the moves of the mix amount to so many squared errors of the last value."""
+LAST = 0
+"""Which expert is the last value."""
 CLOSED, OPEN = 0.3, 0.6
+"""The gate is closed up to the one slope, and open from the other on."""
 
 
 @dataclass
@@ -42,12 +58,14 @@ class CombinationState:
     Attributes:
         fast: losses with a short memory; NaN = none yet; (N, E, J).
         slow: losses with a long one; (N, E, J).
+        met: truths that they are of at the first horizon; (N, E).
         along: how far the truth went along with the mix, in squared deviations; (N, J).
         moved: how far the mix itself went; (N, J).
     """
 
     fast: Singles
     slow: Singles
+    met: Counts
     along: Singles
     moved: Singles
 
@@ -56,7 +74,7 @@ class CombinationState:
         """Returns n series whose experts were never scored."""
         nothing = np.full((n, experts, horizons), np.nan, np.float32)
         zeros = np.zeros((n, horizons), np.float32)
-        return cls(nothing, nothing.copy(), zeros, zeros.copy())
+        return cls(nothing, nothing.copy(), np.zeros((n, experts), np.int16), zeros, zeros.copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,91 +103,138 @@ class CameTrue:
         experts: (B, E, J).
         mix: (B, J).
         size: the scale of then in deviations of the series: an error in wild times counts for more; (B, J).
-        seen: truths that each horizon may have met so far; (B, J).
     """
 
     truth: Singles
     experts: Singles
     mix: Singles
     size: Singles
-    seen: Integers
 
 
-def learn(state: CombinationState, last: int, horizons: Integers, came: CameTrue) -> None:
-    """Losses and gate include what came true. An expert that is new begins with the loss of the last value. In place.
+def learn(state: CombinationState, horizons: Integers, came: CameTrue) -> None:
+    """Losses and gate include what came true. In place.
 
     Args:
         state: B rows.
-        last: which expert is the last value.
         horizons: ticks ahead; (J,).
         came: true now.
     """
-    error = np.clip(came.experts - came.truth[:, None], -ERROR_CLIP, ERROR_CLIP) * came.size[:, None]
-    loss = smoothed(error * error, horizons)
-    unscored = np.isnan(state.slow)
-    if unscored.any():
-        reference = np.broadcast_to(state.slow[:, last][:, None], unscored.shape)
-        begin = np.where(np.isnan(reference), loss, reference)
-        for losses in (state.fast, state.slow):
-            np.copyto(losses, begin, where=unscored & ~np.isnan(loss))
-    known = ~np.isnan(loss)
-    for losses, memory in ((state.fast, FAST), (state.slow, SLOW)):
-        rate = np.maximum(np.float32(1.0 - memory), 1.0 / came.seen.astype(np.float32))[:, None]
-        np.add(losses, rate * (loss - losses), out=losses, where=known)
-    move, truth = (np.clip(one, -ERROR_CLIP, ERROR_CLIP) * came.size for one in (came.mix, came.truth))
-    both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)]), horizons)
-    for sums, new_terms in zip((state.along, state.moved), both, strict=True):
+    _learn_losses(state, horizons, came)
+    move, truth = (np.clip(one, -MOVE_CLIP, MOVE_CLIP) * came.size for one in (came.mix, came.truth))
+    both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)], axis=1), horizons)
+    for sums, new_terms in ((state.along, both[:, 0]), (state.moved, both[:, 1])):
         np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))
 
 
-def combine(state: CombinationState, last: int, experts: Singles, record: Integers) -> Combined:
+def _learn_losses(state: CombinationState, horizons: Integers, came: CameTrue) -> None:
+    """(1) and (2)."""
+    speaking = _speaking(came.experts)
+    error = came.experts[:, speaking] - came.truth[:, None]
+    np.clip(error, -ERROR_CLIP, ERROR_CLIP, out=error)
+    error *= came.size[:, None]
+    loss = smoothed(error * error, horizons)
+    fast, slow, met = state.fast[:, speaking], state.slow[:, speaking], state.met[:, speaking]
+    unscored = np.isnan(slow)
+    if unscored.any():
+        begins = unscored & ~np.isnan(loss)
+        reference = np.broadcast_to(slow[:, LAST][:, None], unscored.shape)
+        begin = np.where(np.isnan(reference), loss, reference)
+        for losses in (fast, slow):
+            np.copyto(losses, begin, where=begins)
+        met[(met == 0) & begins.any(axis=2) & (met[:, LAST] > 0)[:, None]] = LATE
+    met += ~np.isnan(loss[:, :, 0]) & (met < MOST_MET)
+    usual, first = 1.0 / (1.0 + LONGER * (horizons - 1.0).astype(np.float32)), _first_rate(met, horizons)
+    for losses, memory in ((fast, FAST), (slow, SLOW)):
+        change = (loss - losses) * np.maximum(np.float32(1.0 - memory) * usual, first)
+        np.copyto(change, np.float32(0.0), where=np.isnan(change))
+        losses += change
+
+
+def _first_rate(met: Counts, horizons: Integers) -> Singles:
+    """Returns 1 / n, n the truths that each horizon has met, of those that the first has met; (B, E, J)."""
+    later = (horizons - horizons[0]).astype(np.float32)
+    return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)
+
+
+def combine(state: CombinationState, experts: Singles, record: Integers) -> Combined:
     """Returns the forecasts of all experts together.
 
     Args:
         state: B rows.
-        last: which expert is the last value.
         experts: what each forecasts; NaN where one has nothing to say; (B, E, J).
         record: ascending; series of one record are of one group; (B,).
     """
-    loss = np.maximum(state.fast * state.slow, np.float32(LEAST_LOSS))
-    loss = np.where(np.isnan(experts) | np.isnan(loss), np.float32(np.inf), loss)
-    best = loss.min(axis=1, keepdims=True)
-    weights = np.where(np.isinf(best), np.float32(0.0), np.where(np.isinf(best), 1.0, best) / loss)
-    weights *= weights
-    weights[:, last] += np.isinf(best[:, 0])
-    weights /= _sum(weights)[:, None]
-    mix = _sum(weights * np.nan_to_num(experts, nan=0.0))
-    gate = _gate(state, state.slow[:, last], record)
+    speaking = _speaking(experts)
+    said, weights = experts[:, speaking], np.zeros_like(state.slow)
+    weights[:, speaking] = some = _weights(state.fast[:, speaking] * state.slow[:, speaking], said)
+    moves = np.clip(said, -MOVE_CLIP, MOVE_CLIP)
+    np.copyto(moves, np.float32(0.0), where=np.isnan(moves))
+    mix = _sum(some * moves)
+    gate = _gate(state, state.slow[:, LAST], record)
     return Combined(mix, gate * mix, weights, gate)
 
 
+def _weights(loss: Singles, said: Singles) -> Singles:
+    """Returns (3) of the products of both losses; 0 where an expert has nothing to say or was never scored."""
+    loss = np.maximum(loss, np.float32(LEAST_LOSS))
+    np.copyto(loss, np.float32(np.inf), where=np.isnan(said) | np.isnan(loss))
+    best = loss.min(axis=1, keepdims=True)
+    unknown = np.isinf(best)
+    weights: Singles = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
+    weights *= weights
+    weights[:, LAST] += unknown[:, 0]
+    weights /= _sum(weights)[:, None]
+    return weights
+
+
+def _speaking(experts: Singles) -> slice:
+    """Returns the first experts, up to the last one with something to say in any row; (B, E, J)."""
+    count = experts.shape[1]
+    while count > 1 and np.isnan(experts[:, count - 1]).all():
+        count -= 1
+    return slice(count)
+
+
 def smoothed(values: Singles, horizons: Integers) -> Singles:
-    """Returns the mean over the neighbouring horizons that are known; NaN where none is; (..., J).
+    """Returns the mean over the neighbouring horizons that are known; NaN where none is; (B, E, J).
 
     A horizon's neighbours are at most half of it away, since short horizons are unlike each other.
 
     Args:
-        values: NaN = not known; (..., J).
+        values: NaN = not known; (B, E, J).
         horizons: one, or all from 1 on; (J,).
     """
     if len(horizons) == 1:
         return values
     known = ~np.isnan(values)
-    if known.all():
-        return _sums(values) / _sums(np.ones(len(horizons), np.float32))
-    count = _sums(known.astype(np.float32))
-    mean = _sums(np.where(known, values, np.float32(0.0))) / np.maximum(count, np.float32(1.0))
-    return np.where(count > 0, mean, np.float32(np.nan))
+    partly = np.flatnonzero(~known.all(axis=(1, 2)))
+    mean = _sums(np.where(known, values, np.float32(0.0)) if len(partly) else values)
+    sums = mean[partly]
+    mean /= _sums(np.ones((1, 1, len(horizons)), np.float32))
+    if len(partly):
+        count = _sums(known[partly].astype(np.float32))
+        mean[partly] = np.where(count > 0, sums / np.maximum(count, np.float32(1.0)), np.float32(np.nan))
+    return mean
 
 
 def _sums(values: Singles) -> Singles:
-    """Returns the sums over each horizon's neighbours, itself among them; horizons are 1, 2, 3 and so on; (..., J)."""
-    sums = values.copy()
+    """Returns the sums over each horizon's neighbours, itself among them; horizons are 1, 2, 3 and so on; (B, E, J).
+
+    All rows lie in one line, zeros between them, so that each addition is one of long lines and not of many short ones.
+    """
+    batch, experts, horizons = values.shape
+    line = np.zeros((batch, experts, horizons + NEIGHBOURS), np.float32)
+    line[:, :, :horizons] = values
+    total = line.copy()
+    flat, sums = line.reshape(-1), total.reshape(-1)
     for away in range(1, NEIGHBOURS + 1):
-        first = 2 * away - 1  # the shortest horizon that is twice as long
-        sums[..., first:] += values[..., first - away : -away]
-        sums[..., first:-away] += values[..., first + away :]
-    return sums
+        sums[away:] += flat[:-away]
+        sums[:-away] += flat[away:]
+    for column in range(min(2 * NEIGHBOURS - 1, horizons)):  # fewer neighbours than the others have
+        total[:, :, column] = line[:, :, column]
+        for away in range(1, (column + 1) // 2 + 1):
+            total[:, :, column] += line[:, :, column - away] + line[:, :, column + away]
+    return total[:, :, :horizons]
 
 
 def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:
@@ -184,8 +249,8 @@ def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:
             values += np.where(sizes > 1, np.float32(GROUP_SHARE), np.float32(0.0)).repeat(sizes)[:, None] * np.repeat(
                 mean, sizes, axis=0
             )
-    slope = np.clip(along / (moved + np.float32(RIDGE)), 0.0, 1.0)
-    return np.asarray(slope * np.clip((slope - CLOSED) / (OPEN - CLOSED), 0.0, 1.0), np.float32)
+    slope = along / (moved + np.float32(RIDGE))
+    return np.asarray(np.clip((slope - CLOSED) / (OPEN - CLOSED), 0.0, 1.0), np.float32)
 
 
 def _sum(values: Singles) -> Singles:

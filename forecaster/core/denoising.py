@@ -37,6 +37,10 @@ WINSOR_FROM = 48
 """From so many readings on: before, the usual deviation must find its size."""
 LONGEST_SPIKE = 2
 """So many readings in a row can be a spike; those that follow are a new level, and pass."""
+PRIOR_SHARE, PRIOR_WEIGHT = 0.7, 2.0
+"""Before anything is known of a series, so much of what looks like a spike is one; it counts like so many of them."""
+RECORD_MEMORY = 0.95
+"""What came of a suspicion counts for so much of that after the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,11 @@ class DenoiseState:
         repeated: the last valid value.
         repeats: how many readings in a row had it.
         usual: root mean square of the distances from the recent median.
+        accepted: the last value that was not masked.
+        change: root mean square of the distances from it.
         judged: how many distances that is of.
+        proved: suspicions that proved to be spikes, fading; the prior among them.
+        suspected: suspicions that the next reading has judged, fading; the prior among them.
         average: of `ewma`, width 0 without it; (N, 1).
         kalman: of `kalman`, width 0 without it; (N, COLUMNS).
     """
@@ -84,7 +92,11 @@ class DenoiseState:
     repeated: Floats
     repeats: Integers
     usual: Floats
+    accepted: Floats
+    change: Floats
     judged: Integers
+    proved: Floats
+    suspected: Floats
     average: Floats
     kalman: Floats
 
@@ -98,7 +110,11 @@ class DenoiseState:
             repeated=np.full(n, np.nan),
             repeats=np.zeros(n, np.int64),
             usual=np.zeros(n),
+            accepted=np.full(n, np.nan),
+            change=np.zeros(n),
             judged=np.zeros(n, np.int64),
+            proved=np.full(n, PRIOR_SHARE * PRIOR_WEIGHT),
+            suspected=np.full(n, PRIOR_WEIGHT),
             average=np.full((n, 1 if "ewma" in config.chain else 0), np.nan),
             kalman=smoothing.empty_kalman(n)[:, : smoothing.COLUMNS if "kalman" in config.chain else 0],
         )
@@ -144,16 +160,24 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     A quiet window must not make a spike of every ordinary change, such as the morning's rise of a load: the deviation
     must also be more than threshold x the usual one, the root mean square of |x - median| over a long memory. Where
     more than half of the window is equal, the mean absolute deviation stands in; where all is, nothing is a spike.
+
+    A series that goes far within a window, but not at once, has spikes that are not far from the median: what is more
+    than threshold x the usual change away from the last accepted value is far as well.
+
+    What is far is masked only while most of what was far before, in this series, did not last: see `_record`.
     """
     values = signal.inputs
     valid = ~np.isnan(values)
     known = np.count_nonzero(~np.isnan(state.recent), axis=1)
     centre = _median(state.recent, known)
     far = np.abs(values - centre)
-    spike = valid & (far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.usual))
+    moved = np.abs(values - state.accepted)
+    spike = far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.usual)
+    spike |= (moved > config.hampel_threshold * state.change) & (state.judged >= WINSOR_FROM) & (state.change > 0)
     spike &= known >= min(HAMPEL_LEAST, config.hampel_window)
     spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
-    masked = spike & (spikes <= LONGEST_SPIKE)
+    proved, suspected = _record(state, values, centre)
+    masked = spike & (spikes <= LONGEST_SPIKE) & (proved > 0.5 * suspected)
     recent = np.concatenate([values[:, None], state.recent[:, :-1]], axis=1)
     if not valid.all():
         recent[~valid] = state.recent[~valid]
@@ -161,10 +185,32 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
         state,
         recent=recent,
         spikes=np.minimum(spikes, LONGEST_SPIKE + 1).astype(np.int8),
-        usual=_usual(state, far, known),
+        usual=_usual(state.usual, state.judged, far, known),
+        accepted=np.where(valid & ~masked, values, state.accepted),
+        change=_usual(state.change, state.judged, moved, known),
         judged=state.judged + (~np.isnan(far)),
+        proved=proved,
+        suspected=suspected,
     )
     return new, Signal(np.where(masked, np.nan, values), signal.truth) if masked.any() else signal
+
+
+def _record(state: DenoiseState, values: Floats, centre: Floats) -> tuple[Floats, Floats]:
+    """Returns what suspicions were worth, by now: `proved` and `suspected`, both (B,).
+
+    The reading after a suspected one says whether that was a spike: 1 where it is back at the median, 0 where it has
+    stayed, and the share of the squared distances between. A series that jumps often is believed to.
+    """
+    waits = (state.spikes > 0) & (state.spikes <= LONGEST_SPIKE)
+    if not waits.any():
+        return state.proved, state.suspected
+    to_suspect, to_centre = np.abs(values - state.recent[:, 0]), np.abs(values - centre)
+    longer = np.maximum(to_suspect, to_centre)
+    told = waits & (longer > 0) & np.isfinite(longer)
+    unit = np.where(told, longer, 1.0)
+    share = (to_suspect / unit) ** 2 / np.where(told, (to_suspect / unit) ** 2 + (to_centre / unit) ** 2, 1.0)
+    proved = np.where(told, RECORD_MEMORY * state.proved + share, state.proved)
+    return proved, np.where(told, RECORD_MEMORY * state.suspected + 1.0, state.suspected)
 
 
 def _deviation(recent: Floats, known: Integers, centre: Floats) -> Floats:
@@ -177,12 +223,12 @@ def _deviation(recent: Floats, known: Integers, centre: Floats) -> Floats:
     return np.where(deviation > 0, deviation, np.inf)
 
 
-def _usual(state: DenoiseState, far: Floats, known: Integers) -> Floats:
-    """Returns the usual deviation with this one in it, winsorised; (B,)."""
-    square = state.usual * state.usual
+def _usual(usual: Floats, judged: Integers, far: Floats, known: Integers) -> Floats:
+    """Returns a usual deviation, of so many judged ones, with this one in it, winsorised; (B,)."""
+    square = usual * usual
     seen = far * far
-    limit = np.where(state.judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
-    rate = np.maximum(USUAL_RATE, 1.0 / (state.judged + 1.0))
+    limit = np.where(judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
+    rate = np.maximum(USUAL_RATE, 1.0 / (judged + 1.0))
     moved = square + (np.minimum(seen, limit) - square) * rate
     return np.asarray(np.sqrt(np.where(np.isnan(far) | (known == 0), square, moved)))
 

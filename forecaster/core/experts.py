@@ -3,10 +3,11 @@
     last value       0
     naive            the value of the same phase of the season before the target's; from the context
     mean             the usual value of the target's phase; from the profile
+    change           the last value, and what the usual value changes by from this phase to the target's
     level            a slow mean of the series
 
 What an expert had forecast for now is computed anew when the truth comes, from the same numbers: only the level of
-then waits in the ring.
+then and the usual value of the phase of then wait in the ring.
 """
 
 from __future__ import annotations
@@ -21,20 +22,18 @@ from forecaster.core.seasons import ProfileState, Season, Seasons, rebase
 from forecaster.records import Floats, Integers
 
 Singles = NDArray[np.float32]
-HEADS = ("network", "network, pooled", "network, cross")
-NETWORK = 0
-"""Which expert the shared readout of the network is."""
 LAST_VALUE = "last value"
+HEADS = ("network", "network, pooled", "network, cross")
 _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
 
 
 def expert_names(heads: int, seasons: Seasons) -> tuple[str, ...]:
-    """Returns the names of all experts: the network's heads, then the simple ones; E of them."""
+    """Returns the names of all experts: the last value, the other simple ones, the network's heads; E of them."""
     seasonal: list[str] = []
     for length, in_context in zip(seasons.lengths_ms, seasons.in_context, strict=True):
         seasonal += [f"naive {_name(length)}"] if in_context else []
-        seasonal.append(f"mean {_name(length)}")
-    return (*HEADS[:heads], LAST_VALUE, *seasonal, "level")
+        seasonal += [f"mean {_name(length)}", f"change {_name(length)}"]
+    return (LAST_VALUE, *seasonal, "level", *HEADS[:heads])
 
 
 def _name(length_ms: int) -> str:
@@ -80,18 +79,21 @@ class SimpleExperts:
     def __init__(self, seasons: Seasons, horizons: Integers, now: Now, profile: ProfileState) -> None:
         self._horizons, self._now, self._profile = horizons, now, profile
         self._seasons = [Season(seasons, number, now.interval_ms) for number in range(len(seasons.lengths_ms))]
+        self._known = [season.known(horizons) for season in self._seasons]
+        self._usual = np.empty((len(now.last), len(self._seasons)), np.float32)
         rebase(profile, now.origin)
 
     def matured(self, matured: Matured) -> list[Singles]:
         """Returns what each had forecast for now; NaN where one had nothing to say; each (B, J)."""
         unit = _unit(matured.scale)
         found = [_zeros_like(matured.last)]
-        for season in self._seasons:
+        for number, season in enumerate(self._seasons):
             mean = season.mean_at(self._profile, self._now.time_ms)
             means = season.mean_before(mean, self._now.context, self._horizons)
             if season.in_context:
                 found.append((self._naive(season, ahead=False) - matured.last) / unit)
-            found.append((self._if_known(season, means) - matured.last) / unit)
+            means = np.where(self._known[number], means, np.float32(np.nan))
+            found += [(means - matured.last) / unit, (means - matured.usual[:, number]) / unit]
         found.append((matured.level - matured.last) / unit)
         return found
 
@@ -102,18 +104,20 @@ class SimpleExperts:
         target_ms = now.time_ms[:, None] + self._horizons * now.interval_ms[:, None]
         shape = (len(now.last), len(self._horizons))
         found = [np.zeros(shape, np.float32)]
-        for season in self._seasons:
+        for number, season in enumerate(self._seasons):
             season.add(self._profile, now.time_ms, now.value)
-            mean = season.mean_at(self._profile, target_ms)
+            means = np.where(self._known[number], season.mean_at(self._profile, target_ms), np.float32(np.nan))
+            usual = season.mean_at(self._profile, now.time_ms)[:, None]
+            self._usual[:, number] = usual[:, 0]
             if season.in_context:
                 found.append((self._naive(season, ahead=True) - last) / unit)
-            found.append((self._if_known(season, mean) - last) / unit)
+            found += [(means - last) / unit, (means - usual) / unit]
         found.append(np.broadcast_to((now.level[:, None] - last) / unit, shape))
         return found
 
-    def _if_known(self, season: Season, means: Singles) -> Singles:
-        known = season.known(self._horizons, self._now.context.shape[1])
-        return np.where(known, means, np.float32(np.nan))
+    def usual(self) -> Singles:
+        """Returns the usual value of the phase that each season is in, as `forecasts` took it; NaN = none; (B, S)."""
+        return self._usual
 
     def _naive(self, season: Season, *, ahead: bool) -> Singles:
         """Returns the value a whole number of seasons before the target, which is now, or the horizon `ahead`."""

@@ -1,11 +1,11 @@
 """What a series is to become: the experts' forecasts, combined, gated, with intervals around the point.
 
-experts ── weights by matured losses ── mix ── gate ── point ── + offsets + shifts ── quantiles
+experts ── weights by matured losses ── mix ── gate ── dead zone ── point ── + offsets + shifts ── quantiles
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,23 @@ from forecaster.core import calibration, combination
 from forecaster.core.calibration import CalibrationState
 from forecaster.core.combination import CameTrue, CombinationState, Combined
 from forecaster.core.experts import Now, SimpleExperts, expert_names
-from forecaster.core.pending import Matured
+from forecaster.core.pending import Matured, PendingState
 from forecaster.core.seasons import ProfileState, Seasons
-from forecaster.records import Integers
+from forecaster.records import Floats, Integers
 
 Singles = NDArray[np.float32]
 LARGEST_USUAL = 4.0
-"""Intervals move as if usual errors were no larger than so many scales: the first scales say little."""
+"""Intervals move, and small changes are left out, as if usual errors were no larger than so many scales: the first
+scales say little. How far out an offset is believed knows no such limit.
+"""
 LARGEST_SIZE = 1e3
 """A scale counts as at most so many deviations of the series, and as at least the inverse."""
+MANY = 30
+"""The best of several experts looks better than it is until so many truths have come."""
+DEAD_ZONE = 0.3
+"""Of a series that often stays as it is no change is forecast that is smaller than this share of a usual error."""
+STAYS, STAYS_OFTEN = 0.2, 0.5
+"""A horizon's dead zone begins where so many readings equal the one as long before, and is whole where so many do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +55,18 @@ class OutlookConfig:
         return expert_names(self.heads, self.seasons)
 
     @property
+    def network(self) -> int:
+        """Which expert the shared readout of the network is; the series' own ones follow."""
+        return len(self.experts) - self.heads
+
+    @property
     def kinds(self) -> int:
         """K, the kinds of forecasts that wait for their truth: point, quantiles, mix, heads."""
         return 2 + len(self.levels) + self.heads
+
+    def nothing_pending(self, n: int) -> PendingState:
+        """Returns n series without a forecast that waits."""
+        return PendingState.empty(n, self.horizons, self.kinds, len(self.seasons.lengths_ms))
 
     @property
     def quantiles(self) -> slice:
@@ -93,10 +110,12 @@ class Forecast:
     Attributes:
         values: of every kind, as the ring takes them; (B, K, J).
         combined: how the point came to be.
+        usual: value of the phase that each season is in; (B, S).
     """
 
     values: Singles
     combined: Combined
+    usual: Singles
 
 
 class Outlook:
@@ -106,36 +125,35 @@ class Outlook:
         config: what is forecast.
         state: B rows, changed in place.
         now: the series.
+        unit: a deviation of each series that does not change; positive; (B,).
     """
 
-    def __init__(self, config: OutlookConfig, state: ExpertState, now: Now) -> None:
-        self._config, self._state = config, state
+    def __init__(self, config: OutlookConfig, state: ExpertState, now: Now, unit: Singles) -> None:
+        self._config, self._state, self._now, self._unit = config, state, now, unit[:, None]
         self._levels = np.array(config.levels, np.float32)
         self._horizons = np.array(config.horizons, np.int64)
         self._simple = SimpleExperts(config.seasons, self._horizons, now, state.profile)
 
-    def learn(self, truth: Singles, matured: Matured, unit: Singles, seen: Integers) -> Singles:
-        """Losses, gate and intervals include what came true.
+    def learn(self, truth: Singles, matured: Matured) -> Singles:
+        """Losses, gate and intervals include what came true; a truth that the filters mask moves the intervals alone.
 
         Args:
             truth: (truth - last) / scale of then; NaN where there is none; (B, J).
             matured: what was forecast for now.
-            unit: a deviation of the series that does not change; positive; (B,).
-            seen: truths that each horizon may have met so far; (B, J).
 
         Returns:
             What each expert had forecast for now, in scales from the last value of then; (B, E, J).
         """
         config, state = self._config, self._state
         heads = [matured.values[:, kind] for kind in range(config.kinds - config.heads, config.kinds)]
-        experts = np.stack([*heads, *self._simple.matured(matured)], axis=1)
+        experts = np.stack([*self._simple.matured(matured), *heads], axis=1)
         if not np.isnan(truth).all():
             mix = matured.values[:, config.kinds - config.heads - 1]
-            size = np.clip(matured.scale / unit[:, None], 1.0 / LARGEST_SIZE, LARGEST_SIZE)
-            usual = np.minimum(np.sqrt(np.fmin.reduce(state.combination.slow, axis=1)) / size, LARGEST_USUAL)
+            size = self._size(matured.scale)
+            usual = np.minimum(self._usual_error(size), np.float32(LARGEST_USUAL))
             calibration.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
-            came = CameTrue(truth, experts, mix, size, seen)
-            combination.learn(state.combination, config.heads, self._horizons, came)
+            trusted = np.where(np.isnan(self._now.value)[:, None], np.float32(np.nan), truth)
+            combination.learn(state.combination, self._horizons, CameTrue(trusted, experts, mix, size))
         return experts
 
     def forecast(self, opinions: Opinions, record: Integers) -> Forecast:
@@ -146,17 +164,58 @@ class Outlook:
             record: ascending; series of one record are of one group; (B,).
         """
         heads = [opinions.heads[:, head] for head in range(self._config.heads)]
-        experts = np.stack([*heads, *self._simple.forecasts()], axis=1)
-        combined = combination.combine(self._state.combination, self._config.heads, experts, record)
-        quantiles = combined.point[:, None] + opinions.offsets + self._state.calibration.shift
+        experts = np.stack([*self._simple.forecasts(), *heads], axis=1)
+        combined = combination.combine(self._state.combination, experts, record)
+        usual = self._usual_error(self._size(self._now.scale[:, None]))
+        zone = self._dead_zone(np.minimum(usual, np.float32(LARGEST_USUAL)))
+        if zone is not None:
+            settled = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
+            combined = replace(combined, point=settled)
+        offsets = calibration.believable(opinions.offsets, self._config.levels, self._of_many(usual))
+        quantiles = combined.point[:, None] + offsets + self._state.calibration.shift
         values = np.concatenate(
             [combined.point[:, None], quantiles, combined.mix[:, None], opinions.heads], axis=1, dtype=np.float32
         )
-        return Forecast(values, combined)
+        return Forecast(values, combined, self._simple.usual())
+
+    def _size(self, scale: Singles) -> Singles:
+        """Returns scales in deviations of the series; the shape of the scales, (B, ...)."""
+        return np.asarray(np.clip(scale / self._unit, 1.0 / LARGEST_SIZE, LARGEST_SIZE), np.float32)
+
+    def _usual_error(self, size: Singles) -> Singles:
+        """Returns what the best expert is usually wrong by, in scales of these sizes; NaN = not known; (B, J)."""
+        best = np.fmin.reduce(self._state.combination.slow, axis=1)
+        return np.asarray(np.sqrt(best) / size, np.float32)
+
+    def _of_many(self, usual: Singles) -> Singles:
+        """Returns the usual errors where they are of many truths, else NaN; (B, J)."""
+        met = self._state.combination.met[:, combination.LAST, None] - (self._horizons - self._horizons[0])
+        return np.where(met < MANY, np.float32(np.nan), usual)
+
+    def _dead_zone(self, usual: Singles) -> Singles | None:
+        """Returns the smallest change that is forecast, in scales; None where no series often stays; (B, J).
+
+        Most small changes that are forecast of such a series never come: its median change is none at all.
+        """
+        rows = np.flatnonzero(_share_of_stays(self._now.context, 1) > STAYS)
+        if not len(rows):
+            return None
+        often, some = np.zeros((len(self._now.last), len(self._horizons)), np.float32), self._now.context[rows]
+        spans = 2 ** np.log2(self._horizons).astype(np.int64)  # looked at are powers of two: shares change slowly
+        for span in np.unique(spans).tolist():
+            often[np.ix_(rows, spans == span)] = _share_of_stays(some, span)[:, None]
+        often = np.clip((often - STAYS) / (STAYS_OFTEN - STAYS), 0.0, 1.0)
+        return np.asarray(DEAD_ZONE * often * np.nan_to_num(usual), np.float32)
 
 
-def standing(config: OutlookConfig, state: ExpertState) -> Combined:
+def _share_of_stays(context: Singles, ticks: int) -> Floats:
+    """Returns what share of the values equal those so many ticks before, by row; 0 where none can be compared."""
+    newer, older = context[:, :-ticks], context[:, ticks:]
+    known = np.count_nonzero(~np.isnan(newer) & ~np.isnan(older), axis=1)
+    return np.asarray(np.count_nonzero(newer == older, axis=1) / np.maximum(known, 1))
+
+
+def standing(state: ExpertState) -> Combined:
     """Returns weights and gate as if every expert had something to say, and each series were alone."""
-    combined = state.combination
-    nothing = np.zeros_like(combined.slow)
-    return combination.combine(combined, config.heads, nothing, np.arange(len(nothing)))
+    nothing = np.zeros_like(state.combination.slow)
+    return combination.combine(state.combination, nothing, np.arange(len(nothing)))

@@ -2,7 +2,7 @@
 
 Scoring is diagonal: the reading of tick t matures the forecast made h ticks ago of each horizon h, where that tick had
 one. For each horizon the ring has h slots, and slot t mod h holds what was made at t until t + h comes. Values are
-(forecast - last) / scale in 16 bits, so the last value and the scale of then are kept beside them by tick.
+(forecast - last) / scale in 16 bits, so what they rest on, the anchors of then, is kept beside them by tick.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from forecaster.records import Booleans, Floats, Integers
 Halves = NDArray[np.float16]
 Singles = NDArray[np.float32]
 HALF_LIMIT = 65_000.0
+LAST, SCALE, LEVEL, USUAL = range(4)
+"""Which anchor is what; from the last one on there is one for each season."""
 
 
 @dataclass
@@ -27,28 +29,22 @@ class PendingState:
 
     Attributes:
         values: (forecast - last) / scale; (N, K, slots), slots = the sum of the horizons.
-        last: last value when the forecast of that tick was made, minus the origin, newest first, NaN where none was
-            made; column 0 is the current tick; (N, longest horizon + 1).
-        scale: the scale of then; the same shape.
-        level: a slow mean of the series as it was then, minus the origin; the same shape.
+        anchors: of the forecasts made at each tick, newest first, NaN where none was made; column 0 is the current
+            tick: last value, scale, level, and the usual value of each season's phase; minus the origin, but for the
+            scale; (N, 3 + seasons, longest horizon + 1).
         drift: root mean square of the last-value forecast's errors by horizon; NaN = none matured yet; (N, J).
     """
 
     values: Halves
-    last: Singles
-    scale: Singles
-    level: Singles
+    anchors: Singles
     drift: Singles
 
     @classmethod
-    def empty(cls, n: int, horizons: Sequence[int], kinds: int) -> PendingState:
-        """Returns n series without a forecast, for these horizons and so many kinds of forecasts."""
-        ticks = max(horizons) + 1
+    def empty(cls, n: int, horizons: Sequence[int], kinds: int, seasons: int) -> PendingState:
+        """Returns n series without a forecast, for these horizons, so many kinds of forecasts and so many seasons."""
         return cls(
             values=np.zeros((n, kinds, sum(horizons)), np.float16),
-            last=np.full((n, ticks), np.nan, np.float32),
-            scale=np.zeros((n, ticks), np.float32),
-            level=np.full((n, ticks), np.nan, np.float32),
+            anchors=np.full((n, USUAL + seasons, max(horizons) + 1), np.nan, np.float32),
             drift=np.full((n, len(horizons)), np.nan, np.float32),
         )
 
@@ -62,12 +58,14 @@ class Matured:
         last: the last value of then, minus the origin; (B, J).
         scale: of then; (B, J).
         level: of then, minus the origin; (B, J).
+        usual: value of the phase of then, of each season, minus the origin; NaN = not known; (B, S, J).
     """
 
     values: Singles
     last: Singles
     scale: Singles
     level: Singles
+    usual: Singles
 
     def absolute(self, kinds: slice) -> Floats:
         """Returns some kinds of forecasts in the units of the series, minus the origin; (B, kinds, J)."""
@@ -85,11 +83,12 @@ class Matured:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What forecasts rest on: last valid value and level, minus the origin, and the scale; (B,)."""
+    """The anchors of forecasts: last valid value, scale and level (B,), and the usual values (B, S)."""
 
     last: Singles
     scale: Singles
     level: Singles
+    usual: Singles
 
 
 class Ring:
@@ -101,46 +100,57 @@ class Ring:
         self._kinds = kinds
         self._slots = int(self._horizons.sum())
 
-    def _places(self, tick: Integers) -> Integers:
-        """Returns the flat positions of the slots of each tick; (B, K, J)."""
+    def places(self, tick: Integers) -> Integers:
+        """Returns the flat positions of each tick's slots: what is made there is what matured before; (B, K, J)."""
         slots = self._offsets + tick[:, None] % self._horizons
         rows = np.arange(len(tick) * self._kinds).reshape(-1, self._kinds, 1)
         return np.asarray(rows * self._slots + slots[:, None, :])
 
     def clear(self, state: PendingState, rows: Booleans) -> None:
         """Nothing is pending in these rows any more; what was learned of their drift stays."""
-        state.last[rows] = np.nan
+        state.anchors[rows] = np.nan
 
-    def mature(self, state: PendingState, tick: Integers, gap: Integers) -> Matured:
-        """Returns what was forecast for `tick`, and column 0 of the ring is that tick's, still empty.
+    def mature(self, state: PendingState, places: Integers, gap: Integers) -> Matured:
+        """Returns what was forecast for the current tick, and column 0 of the ring is that tick's, still empty.
 
         Args:
             state: changed in place; B rows.
-            tick: the current tick of each series; (B,).
+            places: of the current tick of each series; (B, K, J).
             gap: ticks since the reading before; (B,).
         """
-        shift(state.last, gap)
-        shift(state.scale, gap)
-        shift(state.level, gap)
-        last = state.last[:, self._horizons]
-        values = state.values.reshape(-1).take(self._places(tick)).astype(np.float32)
+        _, kinds, ticks = state.anchors.shape
+        shift(state.anchors.reshape(-1, ticks), gap.repeat(kinds))
+        anchors = state.anchors[:, :, self._horizons]
+        last = anchors[:, LAST]
+        values = state.values.reshape(-1).take(places).astype(np.float32)
         np.copyto(values, np.float32(np.nan), where=np.isnan(last)[:, None])
-        return Matured(values, last, state.scale[:, self._horizons], state.level[:, self._horizons])
+        return Matured(values, last, anchors[:, SCALE], anchors[:, LEVEL], anchors[:, USUAL:])
 
-    def store(self, state: PendingState, tick: Integers, made: Made, values: Singles) -> None:
-        """The forecasts made at `tick` wait for their truth.
+    def store(self, state: PendingState, places: Integers, made: Made, values: Singles) -> None:
+        """The forecasts made at the current tick wait for their truth.
 
         Args:
             state: changed in place; B rows.
-            tick: the current tick; (B,).
+            places: of the current tick of each series; (B, K, J).
             made: what they rest on.
             values: (forecast - last) / scale; (B, K, J).
         """
-        state.last[:, 0] = made.last
-        state.scale[:, 0] = made.scale
-        state.level[:, 0] = made.level
+        state.anchors[:, LAST, 0] = made.last
+        state.anchors[:, SCALE, 0] = made.scale
+        state.anchors[:, LEVEL, 0] = made.level
+        state.anchors[:, USUAL:, 0] = made.usual
         clipped = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16)
-        state.values.reshape(-1)[self._places(tick)] = clipped
+        state.values.reshape(-1)[places] = clipped
+
+    def newest(self, state: PendingState, places: Integers) -> Floats:
+        """Returns what was forecast at the current tick, minus the origin; NaN where nothing was; (B, K, J).
+
+        Args:
+            state: B rows.
+            places: of the current tick of each series; (B, K, J).
+        """
+        last, scale = (state.anchors[:, kind, :1, None].astype(np.float64) for kind in (LAST, SCALE))
+        return np.asarray(state.values.reshape(-1).take(places) * scale + last)
 
     def learn_drift(self, state: PendingState, truth: Floats, matured: Matured, count: Integers) -> None:
         """The drift of each horizon includes the error of the last-value forecast that matured now.
@@ -152,15 +162,10 @@ class Ring:
             count: valid readings of the series so far; (B,).
         """
         error = truth[:, None] - matured.last
-        seen = self.seen(count)
-        rate = np.maximum(DRIFT_RATE, 1.0 / seen)
+        rate = np.maximum(DRIFT_RATE, 1.0 / np.maximum(count[:, None] - self._horizons, 1))
         before = state.drift.astype(np.float64)
         square = np.where(np.isnan(before), error * error, before * before * (1.0 - rate) + rate * error * error)
         np.copyto(state.drift, np.sqrt(square).astype(np.float32), where=~np.isnan(error))
-
-    def seen(self, count: Integers) -> Integers:
-        """Returns how many truths the forecasts of each horizon may have met, at least 1; (B, J)."""
-        return np.asarray(np.maximum(count[:, None] - self._horizons, 1))
 
     def drift(self, state: PendingState, scale: Singles) -> Floats:
         """Returns a deviation of the last value's error for every horizon; (B, J).

@@ -20,11 +20,15 @@ from forecaster.records import Integers
 def switch(model: Model | None, state: SeriesState, rows: Integers) -> None:
     """The hidden states of the rows are what the body makes of their contexts, and the rows name that body. In place.
 
+    What intervals were moved by before any training says nothing of a network's: there they begin as it has made them.
+
     Args:
         model: whose hidden states they become; None before any training: there are none.
         state: N rows.
         rows: which of them.
     """
+    other_spread = rows[(state.body[rows] == NO_BODY) != (model is None)]
+    state.experts.calibration.shift[other_spread] = 0.0
     state.hidden[rows] = 0.0
     state.body[rows] = NO_BODY if model is None else model.body_code
     if model is None:

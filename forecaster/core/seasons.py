@@ -93,21 +93,22 @@ class Season:
         self._length = seasons.lengths_ms[number]
         self._interval = interval_ms
         self._number = number
+        self._context = seasons.context
         self.in_context = seasons.in_context[number]
         self._first = sum(seasons.bins[:number])
         self.ticks = (self._length + interval_ms // 2) // interval_ms
         self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[number])
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
-    def known(self, horizons: Integers, context: int) -> Booleans:
+    def known(self, horizons: Integers) -> Booleans:
         """Returns which horizons the means may speak of, if it is a season at all; (B, J).
 
-        What they said of the next season once is known later where all values since then are in a context of so many
-        ticks (see `mean_before`); else only what they said of this one.
+        What they said of the next season once is known later where all values since then are in the context (see
+        `mean_before`); else only what they said of this one.
         """
         ticks = self.ticks[:, None]
         rounds = -(-horizons // np.maximum(ticks, 1))
-        in_context = (self.ticks == self._bins)[:, None] & ((rounds - 1) * ticks < context)
+        in_context = (self.ticks == self._bins)[:, None] & ((rounds - 1) * ticks < self._context)
         return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= LEAST_TICKS))
 
     def mean_before(self, mean: Singles, context: Singles, horizons: Integers) -> Singles:

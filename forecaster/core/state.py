@@ -110,7 +110,7 @@ class StateShape:
         return SeriesState(
             timeline=TimelineState.empty(n, self.observation.interval_ms),
             inputs=InputState.empty(n, self.observation),
-            pending=PendingState.empty(n, self.outlook.horizons, self.outlook.kinds),
+            pending=self.outlook.nothing_pending(n),
             experts=ExpertState.empty(n, self.outlook),
             hidden=np.zeros((n, self.hidden), np.float32),
             body=np.zeros(n, np.int64),

@@ -33,6 +33,7 @@ class Tail(Protocol):
     """What is asked of `TailReader`; tests have their own."""
 
     def read(self) -> list[SourceRecord]: ...
+    def mark_backlog(self) -> None: ...
     def has_read_backlog(self) -> bool: ...
 
 
@@ -133,8 +134,13 @@ class HistoryCounter:
         self._tail = tail
         self._readings = 0
         self._unclear = False
+        self._has_mark = False
         self.is_current = False
-        """All that the topic held at the beginning has been met."""
+        """All that the topic held when the counting began, the last time, has been met."""
+
+    def begin(self) -> None:
+        """What the topic holds by now is a backlog: nothing new to who counts from here on."""
+        self._has_mark = self.is_current = False
 
     def look(self) -> int:
         """Returns how many readings were met since the beginning of what the topic held; it takes a moment at most.
@@ -144,6 +150,9 @@ class HistoryCounter:
         Raises:
             TransientBrokerError: not this time.
         """
+        if not self._has_mark:
+            self._tail.mark_backlog()
+            self._has_mark = True
         for _ in range(READS_PER_LOOK):
             records = self._tail.read()
             for record in records:

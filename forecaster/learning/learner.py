@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +40,7 @@ from forecaster.wire import Message
 BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3_600.0
-"""After each run that comes to nothing the next one that nobody asked for waits twice as long."""
+"""After each training that comes to nothing the next one that nobody asked for waits twice as long."""
 MOST_DOUBLINGS = 10
 """More of them change nothing, and thousands are no number any more."""
 OWN_WORD_SECONDS = 60.0
@@ -70,6 +71,7 @@ class Readings(Protocol):
 
     @property
     def is_current(self) -> bool: ...
+    def begin(self) -> None: ...
     def look(self) -> int: ...
 
 
@@ -93,6 +95,22 @@ class Due(Protocol):
     """What is asked of `Schedule`."""
 
     def take(self) -> set[Work]: ...
+
+
+class RunEvent(StrEnum):
+    """What happens to a run, as it is counted."""
+
+    STARTED = "started"
+    SKIPPED = "skipped"  # too little was new
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    NOT_BEGUN = "not_begun"
+    FAILED = "failed"
+    KILLED = "killed"
+    NOT_READABLE = "not_readable"
+    NOT_PUBLISHED = "not_published"
+    OVERTAKEN = "overtaken"  # another checkpoint serves meanwhile
+    DROPPED = "dropped"  # we were deposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +171,24 @@ class Learner:
         self._has_begun = False
         self._due: set[Work] = set()
         self._failures, self._rests_until = 0, 0.0
+        self._unready = "not a member of the trainers' group yet"
         self.counters: Counter[str] = Counter()
+
+    @property
+    def unready(self) -> str:
+        """Why it could not train if it were elected; empty = it could; other threads may ask."""
+        return self._unready
+
+    @property
+    def leads(self) -> bool:
+        """This process is the one that trains; other threads may ask."""
+        return self._leads
+
+    @property
+    def running(self) -> str | None:
+        """What the child at work does; None = there is none; other threads may ask."""
+        running = self._running
+        return None if running is None else running.work.value
 
     def run(self, stop: threading.Event) -> None:
         """Trains until `stop` is set; a child at work is ended.
@@ -166,6 +201,7 @@ class Learner:
                 try:
                     self.iterate()
                 except TransientBrokerError as error:
+                    self._unready = "waiting for the broker"
                     _log.warning("trainer waits for the broker", error=str(error), wait_seconds=RETRY_SECONDS)
                     stop.wait(RETRY_SECONDS)
         finally:
@@ -176,6 +212,10 @@ class Learner:
         polled = self._outside.group.poll(wait=True)
         self._follow_election(polled)
         self._outside.watch.look()
+        if not polled.answered:
+            self._unready = "the broker does not answer"
+        elif polled.stable:
+            self._unready = ""
         if not self._leads or not polled.stable:
             return
         self._look()
@@ -199,7 +239,8 @@ class Learner:
             self._drop_child()
             _log.info("trainer deposed")
         if polled.opened:
-            self._leads = True
+            self._leads, self._has_begun = True, False
+            self._outside.readings.begin()
             _log.info("trainer elected", generation=polled.member.generation_id)
 
     def _look(self) -> None:
@@ -219,7 +260,7 @@ class Learner:
         if following.work is not None:
             self._begin(following.work, following.why)
         for work in following.skipped:
-            self.counters[f"{work}_skipped"] += 1
+            self._count(work, RunEvent.SKIPPED)
         self._due.clear()  # and not before: what the broker kept from beginning is due still
 
     def _begin(self, work: Work, why: str) -> None:
@@ -231,12 +272,12 @@ class Learner:
         known.at[work] = known.readings
         if work == Work.TRAINING:
             known.at[Work.READOUT] = known.readings
-        self.counters[f"{work}_started"] += 1
+        self._count(work, RunEvent.STARTED)
         _log.info("trainer begins", work=work.value, why=why, readings=known.readings, champion=champion)
         try:
             self._running = _Running(work, self._start(work, checkpoint), champion, before)
         except (ForecasterError, OSError) as error:
-            self._came_to_nothing(work, before, "not_begun")
+            self._came_to_nothing(work, before, RunEvent.NOT_BEGUN)
             _log.error(
                 "trainer's child cannot begin", work=work.value, folder=str(self._config.folder), error=str(error)
             )
@@ -255,13 +296,13 @@ class Learner:
             return
         self._running = None
         if ended != Ended.WELL:
-            self._came_to_nothing(running.work, running.before, ended.value)
+            self._came_to_nothing(running.work, running.before, RunEvent(ended.value))
             last_words = running.child.last_words
             _log.error(
                 "trainer's child did not end well", work=running.work.value, how=ended.value, last_words=last_words
             )
         elif running.champion != self._outside.watch.champion:
-            self._came_to_nothing(running.work, running.before, "overtaken")
+            self._came_to_nothing(running.work, running.before, RunEvent.OVERTAKEN)
             _log.warning("what was learned is dropped: another checkpoint serves now", was=running.champion)
         else:
             self._publish(running, member)
@@ -272,24 +313,25 @@ class Learner:
             lesson = read_lesson(self._config.folder / RESULT)
             messages = self._messages(running, lesson)
         except (ForecasterError, OSError) as error:
-            self._came_to_nothing(running.work, running.before, "not_readable")
+            self._came_to_nothing(running.work, running.before, RunEvent.NOT_READABLE)
             _log.error("what the trainer's child has left cannot be read", work=running.work.value, error=str(error))
             return
-        outcome = "promoted" if lesson.promoted else "rejected"
+        outcome = RunEvent.PROMOTED if lesson.promoted else RunEvent.REJECTED
         if messages and not self._outside.producer.commit(
             Transaction({self._config.topic: messages}, {PARTITION: 0}, member)
         ):
             self._outside.producer.restart()
-            outcome = "not_published"
+            outcome = RunEvent.NOT_PUBLISHED
             self._came_to_nothing(running.work, running.before, outcome)
         else:
             self._published, self._published_at = lesson.checkpoint if messages else "", time.monotonic()
-            self._failures, self._rests_until = 0, 0.0
-            self.counters[f"{running.work}_{outcome}"] += 1
+            if running.work == Work.TRAINING:
+                self._failures, self._rests_until = 0, 0.0
+            self._count(running.work, outcome)
         _log.info(
             "trainer decides",
             work=running.work.value,
-            outcome=outcome,
+            outcome=outcome.value,
             checkpoint=lesson.checkpoint,
             challenger_loss=lesson.challenger_loss,
             champion_loss=lesson.champion_loss,
@@ -319,17 +361,22 @@ class Learner:
         clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT, self._config.superseded_ms)
         return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing, *answered]
 
-    def _came_to_nothing(self, work: Work, before: dict[Work, int], how: str) -> None:
-        """It is as if the work had not been begun, but for a rest, which grows."""
-        self.counters[f"{work}_{how}"] += 1
+    def _came_to_nothing(self, work: Work, before: dict[Work, int], how: RunEvent) -> None:
+        """It is as if the work had not been begun, but for the rest after a training, which grows."""
+        self._count(work, how)
         self._known.at = before
+        if work != Work.TRAINING:
+            return
         rest = min(FIRST_REST_SECONDS * 2.0**self._failures, LONGEST_REST_SECONDS)
         self._failures = min(self._failures + 1, MOST_DOUBLINGS)
         self._rests_until = time.monotonic() + rest
+
+    def _count(self, work: Work, event: RunEvent) -> None:
+        self.counters[f"{work}_{event}"] += 1
 
     def _drop_child(self) -> None:
         if self._running is not None:
             self._running.child.end()
             self._known.at = self._running.before
-            self.counters[f"{self._running.work}_dropped"] += 1
+            self._count(self._running.work, RunEvent.DROPPED)
             self._running = None

@@ -33,7 +33,7 @@ class Known:
         readings: in the history topic so far.
         at: how many there were when each kind of work was last done; missing = never.
         has_drifted: the live loss has, since the last training.
-        is_resting: a run has come to nothing not long ago: until the rest is over only what is due is done.
+        is_resting: a training has come to nothing not long ago: until the rest is over only what is due is done.
     """
 
     champion: str

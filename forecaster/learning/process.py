@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -56,12 +57,13 @@ class ChildProcess:
         return Ended.WELL if code == 0 else Ended.FAILED
 
     def end(self) -> None:
-        """It does not run any more."""
+        """It is killed. One that the system cannot end at once (it waits for a disk) must not hold up who calls."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait(KILL_SECONDS)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_SECONDS)
 
     @property
     def last_words(self) -> str:

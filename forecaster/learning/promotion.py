@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecaster.core.experts import NETWORK
 from forecaster.core.metrics import pinball_loss
 from forecaster.core.model import Checkpoint
 from forecaster.core.scaling import SCALE_HALF_LIFE
@@ -110,7 +109,7 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Hist
         made = ~np.isnan(truth) & ~np.isnan(last) & (history.timestamp_ms[position] >= promotion_ms)[:, None]
         if not made.any():
             continue
-        if checkpoint is not None and np.isnan(scores.experts[:, NETWORK][made]).any():
+        if checkpoint is not None and np.isnan(scores.experts[:, pipeline.outlook.network][made]).any():
             error[:] = np.nan  # the combination would hide it
         truths = np.broadcast_to(truth, last.shape)
         naive = np.broadcast_to(last[:, None], scores.quantiles.shape)
@@ -141,6 +140,7 @@ def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> Verdict:
     last_value = _loss(serving, serving.last_error, serving.last_pinball)
     scored = min(serving.count, wanting.count)
     bound = (1.0 - rule.margin) * champion
+    asked = f"{bound:.4f}, {rule.margin:.0%} less than the champion's"
     if scored < rule.min_scored:
         promote, reason = False, f"only {scored} forecasts were scored; {rule.min_scored} are needed"
     elif math.isnan(last_value):
@@ -150,7 +150,7 @@ def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> Verdict:
     elif not math.isfinite(champion):
         promote, reason = True, "the champion's forecasts are not all finite, the challenger's are"
     elif challenger < bound:
-        promote, reason = True, f"the challenger's loss {challenger:.4f} is below {bound:.4f}"
+        promote, reason = True, f"the challenger's loss {challenger:.4f} is below {asked}"
     else:
-        promote, reason = False, f"the challenger's loss {challenger:.4f} is not below {bound:.4f}"
+        promote, reason = False, f"the challenger's loss {challenger:.4f} is not below {asked}"
     return Verdict(champion, challenger, last_value, scored, promote, reason)

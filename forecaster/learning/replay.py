@@ -23,15 +23,18 @@ class Replay:
         pipeline: what is forecast, from what.
         history: goes through it from its beginning.
         checkpoint: what serves at first; None = before any training.
+        begin: position from which on it does; where it was trained on the readings before, it would be trusted too much
+            for what it had forecast of them.
     """
 
-    def __init__(self, pipeline: PipelineConfig, history: History, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self, pipeline: PipelineConfig, history: History, checkpoint: Checkpoint | None, begin: int = 0
+    ) -> None:
         self._pipeline = pipeline
         self._history = history
-        self._model = None if checkpoint is None else Model(checkpoint)
-        self._state: SeriesState = pipeline.shape(0 if self._model is None else self._model.state_size).empty(
-            len(history.series_ids)
-        )
+        self._first, self._begin = None if checkpoint is None else Model(checkpoint), begin
+        self._model: Model | None = None
+        self._state: SeriesState = pipeline.shape(0).empty(len(history.series_ids))
         self._position = 0
 
     @property
@@ -43,14 +46,22 @@ class Replay:
         """Yields the position of the first reading, and the outputs, of every batch up to position `end`."""
         while self._position < end:
             first = self._position
-            last = self._history.record_end(min(first + SLICE, end))
+            if self._first is not None and first >= self._begin:
+                self._use(self._first)
+                self._first = None
+            until = end if self._first is None else min(end, self._begin)
+            last = self._history.record_end(min(first + SLICE, until))
             self._position = last
             yield first, self._serve(first, last)
 
     def swap(self, checkpoint: Checkpoint) -> None:
         """The checkpoint serves from the next reading on; hidden states stay where they are of the same body."""
-        self._model = Model(checkpoint)
-        missing = self._model.state_size - self._state.hidden.shape[1]
+        self._first = None
+        self._use(Model(checkpoint))
+
+    def _use(self, model: Model) -> None:
+        self._model = model
+        missing = model.state_size - self._state.hidden.shape[1]
         if missing > 0:
             self._state.hidden = np.pad(self._state.hidden, ((0, 0), (0, missing)))
 

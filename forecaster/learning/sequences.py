@@ -50,7 +50,8 @@ class TrainingSequence:
         time_ms: event time of each step; (T,).
         interval_ms: spacing of the grid.
         grid: denoised inputs by tick; NaN where there was none; it begins a context before the first step.
-        truth: raw truths by tick, minus the origin; the same length.
+        truth: raw truths by tick, minus the origin, NaN where there was none or the filters mask it: nobody learns to
+            forecast a spike; the same length.
         cross: what the other series of the group did, one by one; (T, X).
     """
 
@@ -135,7 +136,7 @@ class SequencesBuilder:
                 group=inputs.group.copy(),
                 cross=self._cross(row, observed),
                 values=observed.values.astype(np.float32),
-                truth=observed.truth.astype(np.float32),
+                truth=np.where(np.isnan(observed.values), np.nan, observed.truth).astype(np.float32),
             )
         )
 

@@ -242,8 +242,8 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
     ring = Ring(config.horizons, config.outlook.kinds)
     ahead = take(state.pending, np.array([0]))
-    due = ring.mature(ahead, times.tick + 1, np.ones(1, np.int64))
-    experts, worth = config.outlook.experts, standing(config.outlook, state.experts)
+    due = ring.mature(ahead, ring.places(times.tick + 1), np.ones(1, np.int64))
+    experts, worth = config.outlook.experts, standing(state.experts)
     absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.origin[0]
     found: list[Pending] = []
     for column, horizon in enumerate(config.horizons):

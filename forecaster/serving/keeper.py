@@ -70,6 +70,26 @@ class StateKeeper:
         self._checkpoints = checkpoints
         self._turn = 0
         self._refused = ""
+        self._restored: dict[int, Restored] = {}
+
+    @property
+    def champion(self) -> str:
+        """Id of the checkpoint that is to be served."""
+        return self._checkpoints.champion
+
+    @property
+    def waiting(self) -> list[int]:
+        """Partitions of ours that are not whole yet."""
+        return self._restorer.waiting
+
+    def restored(self, number: int) -> Restored:
+        """Returns how an open partition became whole."""
+        return self._restored[number]
+
+    def open(self, restored: Restored) -> None:
+        """The partition serves."""
+        self._restored[restored.partition.number] = restored
+        self.partitions.open(restored.partition)
 
     @property
     def restoring(self) -> bool:
@@ -81,6 +101,7 @@ class StateKeeper:
         self._restorer.cancel(closed)
         for number in {*closed, *opened}:
             self.partitions.close(number)
+            self._restored.pop(number, None)
         self._restorer.add(opened)
 
     def look(self) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import concatenate, put, take
+from forecaster.core.calibration import normal_quantiles
 from forecaster.core.experts import HEADS, Now
 from forecaster.core.features import LEVEL, StepInputs
 from forecaster.core.model import GENESIS, NO_BODY, Model, Neighbours, StepForecast
@@ -153,7 +153,7 @@ def _switch(models: Models, which: Integers, part: SeriesState) -> None:
 
 def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
     """Nothing is pending or remembered in the rows of series that began anew."""
-    put(part.pending, rows, PendingState.empty(len(rows), config.horizons, config.outlook.kinds))
+    put(part.pending, rows, config.outlook.nothing_pending(len(rows)))
     put(part.experts, rows, ExpertState.empty(len(rows), config.outlook))
     part.hidden[rows] = 0.0
 
@@ -181,7 +181,7 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
     unknown = np.broadcast_to(none[:, None], (len(reading), experts, horizons))
-    return forecasts, Scores(reading, values, none, quantiles, none, unknown)
+    return forecasts, Scores(reading, values, none, quantiles, none, np.zeros(len(values)), unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +215,15 @@ def _step(ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, ob
     pending, hidden = mine.pending, mine.hidden
     ring.clear(pending, observed.restarted)
     hidden[observed.restarted] = 0.0
-    matured = ring.mature(pending, observed.tick, observed.gap)
+    places = ring.places(observed.tick)
+    matured = ring.mature(pending, places, observed.gap)
     ring.learn_drift(pending, observed.truth, matured, observed.count)
     now = _now(observed)
-    outlook = Outlook(config.outlook, mine.experts, now)
-    unit = mine.inputs.scaler.first_deviation().astype(np.float32)
-    experts = outlook.learn(matured.relative(observed.truth), matured, unit, ring.seen(observed.count))
+    outlook = Outlook(config.outlook, mine.experts, now, mine.inputs.scaler.first_deviation().astype(np.float32))
+    experts = outlook.learn(matured.relative(observed.truth), matured)
     opinions = _opinions(ring, config, cast, mine, observed)
     forecast = outlook.forecast(opinions, observed.records)
-    ring.store(pending, observed.tick, Made(now.last, now.scale, now.level), forecast.values)
+    ring.store(pending, places, Made(now.last, now.scale, now.level, forecast.usual), forecast.values)
     if not whole:
         put(part, observed.position, mine)
     return _Step(matured, experts, forecast)
@@ -278,8 +278,7 @@ def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed
     """Returns normal quantiles of the last value's errors so far; (M, Q, J)."""
     scale = observed.inputs.scale
     drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
-    normal = np.array([NormalDist().inv_cdf(level) for level in config.quantile_levels])
-    return np.asarray(normal[:, None] * drift[:, None, :], np.float32)
+    return np.asarray(normal_quantiles(config.quantile_levels)[:, None] * drift[:, None, :], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +330,7 @@ def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _St
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         last_value=last,
+        scale=observed.inputs.scale.astype(np.float64),
         experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
     )
 

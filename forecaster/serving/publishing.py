@@ -12,6 +12,9 @@ from forecaster.core.metrics import inside, pinball_loss
 from forecaster.records import Booleans, Decoded, Floats, Forecasts, Outputs, Readings, Scores, SourceRecord
 from forecaster.wire import Message, encode_dead_letter, encode_forecasts, message_of_reading
 
+MOST_SCALES = 10.0
+"""An error counts as at most so many scales of its series in totals over all series: the first scales say little."""
+
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
@@ -141,8 +144,10 @@ class ScoreTotals:
 
     Attributes:
         count: forecasts that met their truth.
-        error: sum of their absolute errors.
+        error: sum of their absolute errors, in their units.
         last_error: the same of the last value.
+        scaled_error: sum of their absolute errors in scales of their series, each one clipped, whatever the units.
+        scaled_last_error: the same of the last value.
         pinball: sum of their pinball losses, means over the levels.
         inside: truths between the outermost quantiles.
     """
@@ -150,6 +155,8 @@ class ScoreTotals:
     count: Floats = field(default_factory=lambda: np.zeros(0))
     error: Floats = field(default_factory=lambda: np.zeros(0))
     last_error: Floats = field(default_factory=lambda: np.zeros(0))
+    scaled_error: Floats = field(default_factory=lambda: np.zeros(0))
+    scaled_last_error: Floats = field(default_factory=lambda: np.zeros(0))
     pinball: Floats = field(default_factory=lambda: np.zeros(0))
     inside: Floats = field(default_factory=lambda: np.zeros(0))
 
@@ -157,10 +164,14 @@ class ScoreTotals:
         """The totals include these scores."""
         truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
         met = ~np.isnan(truth) & ~np.isnan(scores.point)
+        error, last_error = np.abs(truth - scores.point), np.abs(truth - scores.last_value)
+        per_scale = np.divide(1.0, scores.scale, where=scores.scale > 0, out=np.zeros_like(scores.scale))[:, None]
         columns = {
             "count": met,
-            "error": np.abs(truth - scores.point),
-            "last_error": np.abs(truth - scores.last_value),
+            "error": error,
+            "last_error": last_error,
+            "scaled_error": np.minimum(error * per_scale, MOST_SCALES),
+            "scaled_last_error": np.minimum(last_error * per_scale, MOST_SCALES),
             "pinball": pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1),
             "inside": inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
         }

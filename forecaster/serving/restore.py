@@ -31,7 +31,7 @@ from forecaster.serving.keeping import KeepConfig
 from forecaster.serving.partition import Partition
 from forecaster.serving.partitions import Partitions
 from forecaster.serving.pipeline import Batch, PipelineConfig, advance
-from forecaster.serving.snapshots import Floor, StoredBlock, adapted_state, loaded_state
+from forecaster.serving.snapshots import CorruptSnapshot, Floor, StoredBlock, adapted_state, loaded_state
 from forecaster.serving.swaps import Checkpoints, Swap, cast, servable
 from forecaster.serving.verdict import Bounds, OnLostInput, Plan, Recovery, Stored, judge
 
@@ -87,11 +87,13 @@ class Restored:
         partition: with its rows.
         plan: what was done.
         replayed: readings.
+        seconds: it took, from the first question on.
     """
 
     partition: Partition
     plan: Plan
     replayed: int
+    seconds: float
 
     @property
     def must_be_written(self) -> bool:
@@ -133,6 +135,11 @@ class Restorer:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def waiting(self) -> list[int]:
+        """Partitions that are not whole yet."""
+        return list(self._waiting)
 
     def add(self, partitions: Collection[int]) -> None:
         """The partitions are to be restored, from the beginning."""
@@ -224,6 +231,7 @@ class Restorer:
         return Fed(outputs.outcomes, taken.parts[partition.number].refused)
 
     def _restore(self, number: int) -> Slices:
+        begin = time.monotonic()
         stored, plan = yield from self._examine(number)
         partition = Partition(number, self.config.keep, plan.begin)
         partition.replay(plan.replay_from, self._floor(stored, plan))
@@ -250,7 +258,7 @@ class Restorer:
             replayed=replayed,
             offset=plan.begin,
         )
-        return Restored(partition, plan, replayed)
+        return Restored(partition, plan, replayed, time.monotonic() - begin)
 
     def _floor(self, stored: Stored, plan: Plan) -> Floor:
         """Returns the stored floor where the replay obeys it, else one without events, served by the champion."""
@@ -317,20 +325,24 @@ class Restorer:
         for number in numbers:
             block = stored.blocks.pop(number)
             state = self._state(block)
-            if state is None:
-                _log.warning("rows begin cold: the interval is another one", partition=partition.number, block=number)
-            else:
+            if state is not None:
                 partition.load(number, block, state)
                 if plan.recovery == Recovery.REWARMED and number in partition.blocks:
                     partition.outdate(number)
             yield
 
     def _state(self, block: StoredBlock) -> SeriesState | None:
-        """Returns the rows of a block; None where they mean nothing on grids of our interval."""
-        ours, shape = self.config.keep.identity, self.config.keep.shape
+        """Returns the rows of a block; None where they mean nothing to this version and its settings."""
+        ours, shape, why = self.config.keep.identity, self.config.keep.shape, "the interval is another one"
         if block.identity.pipeline == ours.pipeline:
             return loaded_state(block, shape)
-        return adapted_state(block, shape) if block.identity.interval_ms == ours.interval_ms else None
+        if block.identity.interval_ms == ours.interval_ms:
+            try:
+                return adapted_state(block, shape)
+            except CorruptSnapshot as error:
+                why = f"another version kept them otherwise: {error}"
+        _log.warning("rows begin cold", series=len(block.series_ids), why=why)
+        return None
 
     def _replay(self, partition: Partition, plan: Plan) -> Generator[None, None, int]:
         """The input up to where serving begins is in the rows; returns how many readings went in."""
@@ -360,7 +372,7 @@ class Restorer:
         readings = self._decoder.decode(records).readings
         offsets = np.array([record.offset for record in records], np.int64)[readings.records]
         unseen = partition.unseen(readings.series_ids, offsets)
-        readings, offsets = _among(readings, unseen), offsets[unseen]
+        readings, offsets = readings.among(unseen), offsets[unseen]
         if len(readings):
             refused = self.feed(partition, readings, offsets).refused
             if refused >= 0:
@@ -383,16 +395,3 @@ def _result(slices: Generator[None, None, Result]) -> Result:
         except StopIteration as done:
             result: Result = done.value
             return result
-
-
-def _among(readings: Readings, kept: np.ndarray) -> Readings:
-    if kept.all():
-        return readings
-    rows = np.flatnonzero(kept).tolist()
-    return Readings(
-        [readings.series_ids[row] for row in rows],
-        readings.timestamp_ms[kept],
-        readings.values[kept],
-        readings.records[kept],
-        None if readings.groups is None else [readings.groups[row] for row in rows],
-    )

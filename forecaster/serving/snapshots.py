@@ -45,7 +45,7 @@ class Identity(msgspec.Struct, frozen=True):
         cluster: id of the Kafka cluster.
         topic: id of the input topic: another one when it was deleted and made again.
         partitions: of the input topic.
-        pipeline: hash of the settings that shape state.
+        pipeline: hash of what rows hold: the settings that shape them, and how this version keeps them.
         interval_ms: of the grids; 0 = learned.
     """
 

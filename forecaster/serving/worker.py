@@ -1,13 +1,16 @@
 """The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
 
-    1. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
+    1. poll           records, and who we are in the group right now
+    2. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
                       to be served may have changed
-    2. poll           records, and who we are in the group right now
     3. decode         readings, and a dead letter for each bad record
     4. advance        on a copy of the touched rows
     5. commit         forecasts, dead letters, blocks of state, the trainer's history and input offsets, together or
                       not at all
     6. adopt          the rows, when and only when the transaction has committed
+    7. write          blocks that no reading has touched for too long, in a transaction of their own; some rows are
+                      re-warmed for a network that is to come
+    8. show           who asks over HTTP is answered
 
 | what goes wrong | what is done |
 |---|---|
@@ -23,9 +26,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -37,14 +39,16 @@ from forecaster.broker.producer import Transaction
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.history import encode_history
 from forecaster.models import drift_message
-from forecaster.records import Decoded, Outcome, Outputs, SourceRecord
+from forecaster.records import Decoded, Outputs, SourceRecord
+from forecaster.serving.counting import Counters, Stage
 from forecaster.serving.dead_letters import DeadLetterGuard, Limits
 from forecaster.serving.drift import DriftWatch
 from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
 from forecaster.serving.keeping import Changes
+from forecaster.serving.monitor import Inside, Monitor
 from forecaster.serving.pipeline import PipelineConfig, advance
-from forecaster.serving.publishing import OutputTopics, PublishConfig, Publisher, ScoreTotals
+from forecaster.serving.publishing import OutputTopics, PublishConfig, Publisher
 from forecaster.wire import Message
 
 FLUSH_SECONDS = 8.0
@@ -64,6 +68,7 @@ class Consumer(Protocol):
     def seek(self, offsets: dict[int, int]) -> None: ...
     def confirm_membership(self) -> None: ...
     def committed(self, partitions: Collection[int]) -> dict[int, int]: ...
+    def ends(self) -> dict[int, int]: ...
 
 
 class Producer(Protocol):
@@ -102,29 +107,6 @@ class WorkerConfig:
     outage_deadline_seconds: float = 1_800.0
 
 
-@dataclass(slots=True)
-class Counters:
-    """What became of everything since the start: of each record a dead letter or readings, each with an outcome."""
-
-    records: int = 0
-    dead_letters: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    transactions: int = 0
-    failed_transactions: int = 0
-    freed_series: int = 0
-    scores: ScoreTotals = field(default_factory=ScoreTotals)
-
-    def add(self, polled: Polled, decoded: Decoded, outputs: Outputs) -> None:
-        """The counts include a committed batch."""
-        self.records += len(polled.records)
-        self.transactions += 1
-        self.dead_letters.update(letter.reason.value for letter in decoded.dead_letters)
-        for outcome in Outcome:
-            count = int((outputs.outcomes == outcome).sum())
-            if count:
-                self.outcomes[outcome.name.lower()] += count
-
-
 class Worker:
     """Serves the partitions that the group gives it.
 
@@ -154,7 +136,9 @@ class Worker:
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._failures, self._failing_since = 0, 0.0
+        self._held: set[int] = set()
         self.counters = Counters()
+        self.monitor = Monitor()
 
     def run(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """Serves until `stop` is set; the batch at hand is finished, and what is dirty is written.
@@ -172,13 +156,13 @@ class Worker:
         wait = not self._keeper.restoring
         polled = self._patiently(lambda: self._consumer.poll(wait=wait), "polling", stop)
         self._follow(polled, check_topics, stop)
-        if not polled.stable:
-            return
-        self._restore(polled.member, stop)
-        if polled.records and self._servable(polled, stop):
-            self._serve(polled, stop)
-        self._write(self._keeper.overdue(but=polled.end), polled.member, stop)
-        self._keeper.warm()
+        if polled.stable:
+            self._restore(polled.member, stop)
+            if polled.records and self._servable(polled, stop):
+                self._serve(polled, stop)
+            self._write(self._keeper.overdue(but=polled.end), polled.member, stop)
+            self._keeper.warm()
+        self._show(polled)
 
     def flush(self, stop: threading.Event) -> None:
         """What is dirty is written, as far as it goes in the time there is, so that who goes on need not replay it."""
@@ -192,19 +176,45 @@ class Worker:
 
     def _serve(self, polled: Polled, stop: threading.Event) -> None:
         """Steps 3 to 6."""
-        decoded = self._decoder.decode(polled.records)
-        turn = self._keeper.take(polled, decoded)
-        outputs = advance(self._config.pipeline, turn.models, turn.state, turn.batch)
-        if self._commit(self._transaction(polled, decoded, outputs, turn)):
-            self._keeper.committed(turn, polled.end)
-            self._count(polled, decoded, outputs, turn)
-        else:
+        during = self.counters.during
+        with during(Stage.DECODE):
+            decoded = self._decoder.decode(polled.records)
+        with during(Stage.TAKE):
+            turn = self._keeper.take(polled, decoded)
+        with during(Stage.ADVANCE):
+            outputs = advance(self._config.pipeline, turn.models, turn.state, turn.batch)
+        with during(Stage.ENCODE):
+            transaction = self._transaction(polled, decoded, outputs, turn)
+        if not self._commit(transaction):
             self._ask_what_happened(polled, turn, stop)
+            return
+        with during(Stage.ADOPT):
+            self._keeper.committed(turn, polled.end)
+        self.counters.add(polled, decoded, outputs, len(transaction.messages[self._config.topics.forecasts]))
+        self._note(polled, decoded, outputs, turn)
+
+    def _show(self, polled: Polled) -> None:
+        """Those who ask are answered."""
+        if self.monitor.is_due:
+            held, ends = frozenset(self._held), self._consumer.ends()
+            self.monitor.turn(
+                Inside(
+                    pipeline=self._config.pipeline,
+                    keeper=self._keeper,
+                    counters=self.counters,
+                    member=polled.member,
+                    is_member=polled.stable,
+                    answered=polled.answered,
+                    held=held,
+                    ends=ends,
+                )
+            )
 
     def _follow(self, polled: Polled, check_topics: Callable[[], object], stop: threading.Event) -> None:
         """Partitions not ours are forgotten, and those that are new to us wait for their rows."""
         for partition in polled.closed:
             self._guard.forget(partition)
+            self._held.discard(partition)
         if polled.opened:
             self._patiently(check_topics, "asking about topics", stop)
         self._keeper.follow(polled.closed, polled.opened)
@@ -222,7 +232,8 @@ class Worker:
                 self._keeper.follow((), [partition.number])
                 return
             partition.committed(changes)
-        self._keeper.partitions.open(partition)
+        self._keeper.open(restored)
+        self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
         _log.info("partitions opened", partitions=[partition.number], generation=member.generation_id)
@@ -283,9 +294,8 @@ class Worker:
         else:
             self._restart_producer(stop)
 
-    def _count(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
-        """The counters include a committed batch, and partitions with too many bad records are held."""
-        self.counters.add(polled, decoded, outputs)
+    def _note(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
+        """What a committed batch tells is known, and partitions with too many bad records are held."""
         self.counters.scores.add(outputs.scores, self._config.pipeline.quantile_levels)
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
             outputs.scores, self._keeper.partitions.series
@@ -297,10 +307,12 @@ class Worker:
             if self._config.stop_on_limit:
                 raise TooManyBadRecords(f"{message}; see topic {self._config.topics.dead_letters}")
             self._consumer.hold([partition])
+            self._held.add(partition)
             _log.error("partition held until a restart", detail=message, dead_letters=self._config.topics.dead_letters)
 
     def _commit(self, transaction: Transaction) -> bool:
-        committed = self._producer.commit(transaction)
+        with self.counters.during(Stage.TRANSACTION):
+            committed = self._producer.commit(transaction)
         if committed:
             self._failures = 0
         return committed

@@ -68,7 +68,7 @@ def error(history: History, clean: Floats, chain: tuple[FilterName, ...], seed: 
     checkpoint = train_checkpoint(history.first(train * series), observation, network, TrainingConfig(seed=seed))
     deviation = clean[:train].std(axis=0)
     total, count = 0.0, 0
-    for begin, outputs in Replay(pipeline, history, checkpoint).until(len(history)):
+    for begin, outputs in Replay(pipeline, history, checkpoint, train * series).until(len(history)):
         position = begin + outputs.forecasts.reading
         tick, row = position // series, position % series
         scored = (tick >= int(SCORED * ticks)) & (tick + HORIZONS[-1] < ticks)

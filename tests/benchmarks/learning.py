@@ -129,7 +129,7 @@ def swap(address: str) -> None:
     )
     bodies = [random_checkpoint(CONFIG, seed=seed, hidden_size=64) for seed in (1, 2)]
     with ExitStack() as stack:
-        worker, _ = start_worker(settings, threading.Event(), stack)
+        worker, _, _ = start_worker(settings, threading.Event(), stack)
         serve(address, topic, bodies[0].id, publication(bodies[0]))
         sensors = Sensors(address, topic)
         sensors.start()

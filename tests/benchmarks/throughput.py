@@ -88,7 +88,7 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
     publishing.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
     stop = threading.Event()
     with ExitStack() as open_things:
-        worker, _ = start_worker(settings, stop, open_things)
+        worker, _, _ = start_worker(settings, stop, open_things)
         parts = vars(worker)
         if history:
             topics = replace(parts["_config"].topics, history=f"{topic}.history")

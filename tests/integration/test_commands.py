@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
-from daemons import Daemon
+from daemons import Daemon, wait_until
 
 from forecaster.broker.options import Connection
 from forecaster.broker.replay import create_topic
@@ -46,6 +46,20 @@ def test_check_says_what_is_wrong_with_its_exit_code(broker: str, topic: str) ->
     misfit = forecaster(broker, topic, "check")
     assert misfit.returncode == 4
     assert f"{topic}.forecasts" in misfit.stderr
+
+
+@pytest.mark.kafka
+def test_check_refuses_a_second_group_with_the_topics_of_the_first(kafka: str, topic: str, tmp_path: Path) -> None:
+    create_topic(kafka, topic, 2)
+    with Daemon(tmp_path, kafka, topic, ROLE="both") as daemon:
+        daemon.serving()
+        wait_until(lambda: "trainer elected" in daemon.log, "a trainer")
+        assert forecaster(kafka, topic, "check", KAFKA__GROUP_ID=f"{topic}-group").returncode == 0
+        second = forecaster(kafka, topic, "check", KAFKA__GROUP_ID="second")
+        assert second.returncode == 4
+        assert f"{topic}-group trains on it" in second.stderr
+        own = {f"TOPICS__{name}": f"{topic}.second.{name.lower()}" for name in ("FORECASTS", "MODELS", "HISTORY")}
+        assert forecaster(kafka, topic, "check", KAFKA__GROUP_ID="second", **own).returncode == 0
 
 
 def test_topics_lists_what_is_missing_and_creates_it(broker: str, topic: str) -> None:

@@ -70,6 +70,10 @@ def test_the_counter_meets_what_was_there_and_what_comes(broker: str, topic: str
         wait_until(lambda: counter.look() == once, "all that was there")
         write(broker, topic)
         wait_until(lambda: counter.look() == 2 * once, "what came")
+        write(broker, topic)
+        counter.begin()
+        assert not counter.is_current, "who is elected again finds a backlog"
+        wait_until(lambda: counter.look() == 3 * once and counter.is_current, "the new backlog")
 
 
 @pytest.mark.kafka

@@ -34,9 +34,9 @@ BEFORE, AFTER = range(400), range(400, 1_000)
 
 
 def value(series: int, hour: int) -> float:
-    """A noisy wave of eight hours; after the change one of five, whose steps go the other way."""
+    """A noisy wave of nine hours, which no simple expert knows; after the change one of five."""
     dice = np.random.default_rng(series * 100_000 + hour)
-    period = 8 if hour in BEFORE else 5
+    period = 9 if hour in BEFORE else 5
     return float(np.sin(2 * np.pi * (hour / period + series / SERIES)) + 0.1 * dice.normal())
 
 

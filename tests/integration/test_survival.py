@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from daemons import SHARED_BROKER, Daemon, wait_until
+from daemons import SHARED_BROKER, Daemon, Http, wait_until
 from ledger import Ledger
 from proxy import Proxy
 
@@ -207,6 +207,43 @@ def test_the_broker_is_restarted_under_load(
         own_ledger.send_hours(50)
         own_ledger.assert_equal(180)
         assert daemon.process.poll() is None, daemon.log
+
+
+@pytest.mark.parametrize("seconds", [90, pytest.param(600, marks=pytest.mark.full)])
+def test_a_broker_that_is_away_for_long_costs_no_memory_and_is_told_of(
+    own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, seconds: int
+) -> None:
+    fleet = Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_ledger)
+    with fleet.daemon(HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
+        http = Http(daemon.serving())
+        own_ledger.send_hours(500)
+        wait_until(lambda: own_ledger.receive() > 500, "some forecasts")
+        subprocess.run([own_broker[0], "stop", own_broker[2]], check=True, timeout=60)
+        wait_until(lambda: "broker" in http.get("readyz")[1], "that it says so")
+        memory, lines = daemon.resident_mib, daemon.log.count("\n")
+        threading.Event().wait(seconds)
+        assert http.get("livez")[0] == 200
+        assert http.get("readyz")[0] == 503
+        assert daemon.resident_mib < memory + 8.0
+        assert daemon.log.count("\n") < lines + seconds
+        subprocess.run(own_broker, check=True, timeout=120)
+        own_ledger.send_hours(50)
+        own_ledger.assert_equal(180)
+        wait_until(lambda: http.get("readyz")[0] == 200, "readiness")
+
+
+def test_a_broker_whose_every_answer_is_slow_costs_time_and_nothing_else(
+    own_ledger: Ledger, topic: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
+    with closing(Proxy(PROXY_PORT, PROXIED_PORT, delay_seconds=0.3)), fleet.daemon() as daemon:
+        daemon.serving()
+        for _ in range(5):
+            own_ledger.send_hours(20)
+            own_ledger.assert_equal(180)
+        daemon.send(signal.SIGTERM)
+        assert daemon.exit_code() == 0
+        assert 'failed_transactions": 0' in daemon.log
 
 
 def test_the_connection_is_cut_in_the_middle_of_a_commit(own_ledger: Ledger, topic: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from forecaster import app
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.settings import Settings, load_settings
+from forecaster.web.service import Service
 
 
 def settings(**groups: object) -> Settings:
@@ -21,17 +22,17 @@ def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_i
 ) -> None:
     ended = threading.Event()
 
-    def train(_: Settings, stop: threading.Event) -> None:
+    def train(_: Settings, stop: threading.Event, __: Service) -> None:
         stop.wait()
         ended.set()
 
     def run(*_: object) -> None:
         raise BrokerUnavailable("away for too long")
 
-    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run), None))
+    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None, None))
     monkeypatch.setattr(app, "_train", train)
     with pytest.raises(BrokerUnavailable):
-        app.serve(settings())
+        app.serve(settings(http={"port": None}))
     assert ended.wait(10), "the trainer was told to end"
 
 

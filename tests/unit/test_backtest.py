@@ -81,6 +81,20 @@ def test_a_trained_network_beats_the_last_value_where_there_is_a_pattern() -> No
     assert (np.abs(report.coverage - 0.8) < 0.15).all()
 
 
+def test_what_was_trained_on_the_first_part_does_not_forecast_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows that part by heart, and would be trusted too much after it."""
+    makers: dict[bool, set[str]] = {False: set(), True: set()}
+    add = Evaluator.add
+
+    def noted(self: Evaluator, first: int, outputs: Outputs) -> None:
+        makers[first >= 480].update(outputs.forecasts.checkpoint)
+        add(self, first, outputs)
+
+    monkeypatch.setattr(Evaluator, "add", noted)
+    report = run([daily(20), daily(20, 1)], train_share=0.5)
+    assert makers == {False: {"none"}, True: {report.checkpoint}}
+
+
 def test_what_follows_the_evaluation_changes_nothing_before_it() -> None:
     short = run([daily(10)[:200]])
     longer = history([[*daily(10)[:200], *[1e6] * 3]])
@@ -135,7 +149,9 @@ def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch
 
 
 def test_learning_begins_from_nothing() -> None:
-    report = run([daily(20)], cadence=Cadence(retrain_every=120))
+    """Of waves of 17 hours, which no simple expert knows."""
+    waves = 10 + 5 * np.sin(2 * np.pi * np.arange(480) / 17) + np.random.default_rng(0).normal(0, 0.2, 480)
+    report = run([waves.tolist()], cadence=Cadence(retrain_every=120))
     assert report.checkpoint != "none"
     assert report.mae["forecast"].mean() < report.mae["last value"].mean()
 

@@ -93,7 +93,15 @@ def test_what_waits_for_the_next_tick_is_what_was_published() -> None:
         assert pending.point == pytest.approx(made["point"][pending.horizon - 1], rel=1e-2, abs=0.1)  # type: ignore[index]
         assert list(pending.quantiles) == ["0.1", "0.5", "0.9"]
         assert pending.quantiles["0.5"] is not None
-        assert list(pending.weights) == ["network", "last value", "mean 1d", "mean 1w", "level"]
+        assert list(pending.weights) == [
+            "last value",
+            "mean 1d",
+            "change 1d",
+            "mean 1w",
+            "change 1w",
+            "level",
+            "network",
+        ]
         assert sum(pending.weights.values()) == pytest.approx(1.0, abs=1e-5)
         assert 0.0 <= pending.gate <= 1.0
 

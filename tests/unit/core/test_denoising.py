@@ -85,18 +85,49 @@ def test_a_spike_is_masked_as_input_and_stays_truth() -> None:
     assert np.isnan(inputs).sum() <= 2
 
 
-def test_a_new_level_passes_after_two_readings() -> None:
+def test_a_new_level_passes_when_the_next_reading_confirms_it() -> None:
     values = noisy(40) + (np.array(noisy(40, 1)) + 40).tolist()
     inputs, _ = run(DenoiseConfig(chain=("hampel",)), values)
-    assert np.isnan(inputs[40:42]).all()
-    assert np.isfinite(inputs[42:]).mean() > 0.9
+    assert np.isnan(inputs[40])
+    assert np.isfinite(inputs[41:]).mean() > 0.9
+
+
+def test_where_spikes_are_usual_a_new_level_passes_after_two_readings() -> None:
+    values = noisy(400) + (np.array(noisy(40, 1)) + 40).tolist()
+    values[20:380:20] = [60.0] * 18
+    inputs, _ = run(DenoiseConfig(chain=("hampel",)), values)
+    assert np.isnan(inputs[20:380:20]).all()
+    assert np.isnan(inputs[400:402]).all()
+    assert np.isfinite(inputs[402:]).mean() > 0.9
+
+
+def test_a_series_that_jumps_often_is_believed_to_until_it_has_spikes() -> None:
+    config = DenoiseConfig(chain=("hampel",))
+    steps = np.array(noisy(3_000)) + 40.0 * np.repeat(np.arange(30) % 2, 100)
+    inputs, _ = run(config, steps.tolist())
+    assert np.isnan(inputs[100])
+    assert np.isfinite(inputs[200::100]).all()
+    spikes = np.array(noisy(800))
+    spikes[20::20] += 150.0
+    after = run(config, [*steps.tolist(), *spikes.tolist()])[0][3_000:]
+    assert np.isfinite(after[20])
+    assert np.isnan(after[400::20]).all()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e150])
+def test_what_is_known_of_suspicions_stays_a_number(size: float) -> None:
+    config = DenoiseConfig(chain=("hampel",))
+    state = DenoiseState.empty(1, config)
+    for value in size * (np.array([*noisy(40), 90.0, 1.0, -90.0, 1.0, *noisy(40)]) / 100.0):
+        state = denoise(config, state, np.array([value]))[0]
+    assert 0.0 <= state.proved[0] <= state.suspected[0]
 
 
 def test_a_new_level_goes_on_passing() -> None:
     level = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 1.1] * 8 + [9.0, 9.1, 8.9, 9.0, 9.1, 9.0]
     inputs = run(DenoiseConfig(chain=("hampel",)), level)[0]
-    assert np.isnan(inputs[64:66]).all()
-    assert not np.isnan(inputs[66:]).any()
+    assert np.isnan(inputs[64])
+    assert not np.isnan(inputs[65:]).any()
 
 
 def test_the_ordinary_rise_after_a_quiet_night_is_no_spike() -> None:
@@ -111,6 +142,18 @@ def test_hampel_finds_most_injected_spikes_and_little_else() -> None:
     clean = 10 * np.sin(2 * np.pi * hours / 24) + generator.normal(0, 1, 2_000)
     spikes = generator.random(2_000) < 0.02
     inputs, _ = run(DenoiseConfig(chain=("hampel",)), (clean + 60.0 * spikes).tolist())
+    masked = np.isnan(inputs)
+    assert masked[spikes].mean() > 0.9
+    assert masked[~spikes].mean() < 0.01
+
+
+def test_spikes_that_are_small_beside_the_daily_range_are_found_by_how_sudden_they_are() -> None:
+    generator = np.random.default_rng(0)
+    hours = np.arange(2_000)
+    clean = 30 * np.sin(2 * np.pi * hours / 24) + generator.normal(0, 1, 2_000)
+    spikes = generator.random(2_000) < 0.02
+    spikes[:100] = False
+    inputs, _ = run(DenoiseConfig(chain=("hampel",)), (clean + 40.0 * spikes).tolist())
     masked = np.isnan(inputs)
     assert masked[spikes].mean() > 0.9
     assert masked[~spikes].mean() < 0.01

@@ -72,6 +72,15 @@ def test_on_a_seasonal_series_the_seasonal_experts_are_found_and_beat_the_last_v
     assert weights[names.index("mean 1d")] > weights[names.index("last value")]
 
 
+def test_on_a_season_that_drifts_the_change_of_the_usual_value_beats_last_value_and_mean() -> None:
+    walk = np.cumsum(np.random.default_rng(2).normal(size=24 * 30)) * 0.5
+    outputs = served(TELLING, np.arange(24 * 30), wave(24 * 30, 24) + walk, HOUR_MS)[24 * 10 :]
+    names = TELLING.outlook.experts
+    error = np.mean([np.abs(one.scores.experts[0] - one.scores.truth[:, None]) for one in outputs], axis=0)
+    near = error[[names.index(name) for name in ("change 1d", "last value", "mean 1d", "naive 1d")], :12].mean(axis=1)
+    assert near[0] < 0.8 * near[1:].min()
+
+
 @pytest.mark.parametrize(("interval_ms", "bins"), [(HOUR_MS, (24, 168)), (15 * MINUTE_MS, (96, 168)), (0, (168, 168))])
 def test_a_season_has_a_mean_for_each_tick_or_for_168_phases(interval_ms: int, bins: tuple[int, ...]) -> None:
     assert Seasons((DAY_MS, 7 * DAY_MS), interval_ms, 96).bins == bins
@@ -80,7 +89,7 @@ def test_a_season_has_a_mean_for_each_tick_or_for_168_phases(interval_ms: int, b
 
 def test_a_season_as_long_as_the_context_has_no_naive_forecast() -> None:
     names = expert_names(1, Seasons((DAY_MS, 7 * DAY_MS), HOUR_MS, 96))
-    assert names == ("network", "last value", "naive 1d", "mean 1d", "mean 1w", "level")
+    assert names == ("last value", "naive 1d", "mean 1d", "change 1d", "mean 1w", "change 1w", "level", "network")
 
 
 def test_a_season_of_86400_ticks_is_known_by_its_phases() -> None:

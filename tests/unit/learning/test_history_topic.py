@@ -100,7 +100,7 @@ class FakeTail:
 
     def __init__(self) -> None:
         self.waiting: list[InputRecord] = []
-        self.backlog = 0
+        self.backlog, self.away = 0, False
 
     def append(self, headers: list[tuple[str, bytes]]) -> None:
         self.waiting.append(InputRecord(TOPIC, 0, 0, 0, None, b"", headers))
@@ -109,6 +109,10 @@ class FakeTail:
         now, self.waiting = self.waiting[:3], self.waiting[3:]
         self.backlog -= len(now)
         return list(now)
+
+    def mark_backlog(self) -> None:
+        if self.away:
+            raise TransientBrokerError("away")
 
     def has_read_backlog(self) -> bool:
         return self.backlog <= 0
@@ -289,6 +293,23 @@ def test_who_counts_is_current_when_the_backlog_is_read_and_not_when_nothing_has
     counter.look()
     assert not counter.is_current
     assert (counter.look(), counter.is_current) == (20, True)
+
+
+def test_who_begins_again_has_a_new_backlog_even_when_the_broker_does_not_answer_at_once() -> None:
+    tail = FakeTail()
+    counter = HistoryCounter(tail)
+    counter.look()
+    assert counter.is_current
+    tail.backlog, tail.away = 20, True
+    counter.begin()
+    with pytest.raises(TransientBrokerError):
+        counter.look()
+    tail.away = False
+    for met in range(20):
+        assert not counter.is_current
+        tail.append([("readings", b"1")])
+        assert counter.look() == met + 1
+    assert counter.is_current
 
 
 def test_a_long_topic_does_not_hold_up_who_looks() -> None:

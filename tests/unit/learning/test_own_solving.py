@@ -65,7 +65,7 @@ def errors(checkpoint: Checkpoint) -> NDArray[np.float64]:
         rows = whole.row[first + scores.reading]
         late = first + scores.reading >= 3 * 600
         for head in range(3):
-            square = (scores.experts[:, head, 0] - scores.truth) ** 2
+            square = (scores.experts[:, PIPELINE.outlook.network + head, 0] - scores.truth) ** 2
             np.add.at(total[head], rows[late], square[late])
         count += int(late.sum())
     return total / (count / 3)
@@ -87,7 +87,7 @@ def test_the_combination_is_with_the_head_that_knows(trained: Checkpoint) -> Non
 def test_series_that_are_not_among_them_have_the_shared_readout_alone(trained: Checkpoint) -> None:
     stranger = replace(unlike(100), series_ids=["x", "y", "z"])
     for _, outputs in Replay(PIPELINE, stranger, trained).until(300):
-        made = outputs.scores.experts
+        made = outputs.scores.experts[:, PIPELINE.outlook.network :]
         assert np.isnan(made[:, 1:3]).all()
         assert np.isfinite(made[30:, 0, 0]).all()
         assert np.isfinite(outputs.forecasts.point).all()

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from daemons import wait_until
 
+from forecaster.learning import process
 from forecaster.learning.process import ChildProcess, Ended
 
 SLEEPER = """
@@ -37,6 +39,16 @@ def test_a_child_past_its_deadline_is_killed(tmp_path: Path) -> None:
     child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 0.0)
     assert child.poll() == Ended.KILLED
     assert child._process.returncode is not None  # noqa: SLF001 - it does not run any more
+
+
+def test_a_child_that_the_system_cannot_end_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 60.0)
+    monkeypatch.setattr(process, "KILL_SECONDS", 0.01)
+    monkeypatch.setattr(child._process, "kill", lambda: None)  # noqa: SLF001 - as if the signal could not be taken
+    child.end()
+    monkeypatch.undo()
+    child.end()
+    assert child._process.returncode is not None  # noqa: SLF001
 
 
 def test_a_child_ends_when_the_pipe_of_its_parent_does() -> None:

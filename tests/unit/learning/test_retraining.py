@@ -36,7 +36,8 @@ SHORT = TrainingConfig(passes=3)
 DISTURBED = AugmentationConfig(share=1.0, noise=0.5, spikes=0.1, spike_size=5.0, dropouts=0.3)
 
 
-def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 24) -> History:
+def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 17) -> History:
+    """A season of a length that no simple expert knows, so that the network has something to add."""
     generator = np.random.default_rng(seed)
     time = np.arange(hours)
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / period) + generator.normal(0, 0.3, hours) for k in range(series)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from builders import HOUR_MS, LEVELS, START_MS
 from torch import Tensor
 
 from forecaster.core.cells import make_cell, unroll_cell
+from forecaster.core.denoising import DenoiseConfig
 from forecaster.core.features import FeatureConfig
 from forecaster.core.network import Dropout, Network, NetworkConfig, centre
 from forecaster.core.readout import NormalEquations
@@ -264,6 +267,15 @@ def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -
     (sequence,) = training_sequences(one, OBSERVATION)
     assert len(sequence) == 57
     assert np.isfinite(sequence.grid[-57:]).all()
+
+
+def test_what_the_filters_mask_is_no_target() -> None:
+    one = history(200, 1)
+    one.values[150] = one.values.max() + 1_000.0
+    (sequence,) = training_sequences(one, replace(OBSERVATION, denoise=DenoiseConfig(chain=("hampel",))))
+    assert np.flatnonzero(np.isnan(sequence.truth[-200:])).tolist() == [150]
+    (sequence,) = training_sequences(one, replace(OBSERVATION, denoise=DenoiseConfig(chain=())))
+    assert np.isfinite(sequence.truth[-200:]).all()
 
 
 def test_a_history_without_two_readings_in_a_row_is_refused() -> None:

@@ -16,7 +16,7 @@ def scores(dice: np.random.Generator, error: float, hour: int, units: float = 1.
     last = truth[:, None] + dice.normal(size=(SERIES, HORIZON)) * units
     daily = 1.0 + 0.5 * np.sin(2 * np.pi * hour / 24)
     point = truth[:, None] + dice.normal(size=(SERIES, HORIZON)) * units * error * daily
-    return Scores(np.arange(SERIES), truth, point, point[:, None], last, point[:, None])
+    return Scores(np.arange(SERIES), truth, point, point[:, None], last, np.ones(SERIES), point[:, None])
 
 
 def first_alarm(errors: list[float], units: float = 1.0) -> int | None:
@@ -51,6 +51,7 @@ def test_after_an_alarm_the_new_level_is_the_usual_one() -> None:
 
 def test_scores_without_a_truth_or_a_forecast_count_for_nothing() -> None:
     watch, none = DriftWatch(1), np.full((SERIES, HORIZON), np.nan)
-    missing = Scores(np.arange(SERIES), np.full(SERIES, np.nan), none, none[:, None], none, none[:, None])
-    exact = Scores(np.arange(SERIES), np.zeros(SERIES), none * 0 + 0, none[:, None], none * 0 + 0, none[:, None])
+    zeros, one = np.zeros((SERIES, HORIZON)), np.ones(SERIES)
+    missing = Scores(np.arange(SERIES), one * np.nan, none, none[:, None], none, one, none[:, None])
+    exact = Scores(np.arange(SERIES), one * 0.0, zeros, none[:, None], zeros, one, none[:, None])
     assert not any(watch.add(one, SERIES) for one in [missing, exact] * 500)

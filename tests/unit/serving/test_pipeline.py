@@ -250,3 +250,13 @@ def test_a_table_grows_with_its_series() -> None:
     assert serving.partitions[0].table.names == ids
     np.testing.assert_array_equal(state.inputs.origin, np.arange(1000))
     assert convert(state, np.copy).timeline.tick.tolist() == [1] * 1000
+
+
+def test_intervals_hold_soon_where_a_season_is_much_better_than_the_last_value() -> None:
+    """Their first offsets are of the last value's errors, which are ten times as large."""
+    dice, hours = np.random.default_rng(3), np.arange(1_400)
+    values = 10.0 * np.sin(hours * 2.0 * np.pi / 24.0) + dice.normal(size=len(hours))
+    outputs = Serving(pipeline_config(horizon=12)).feed(readings(hourly(values)))
+    scores = outputs.scores
+    inside = (scores.truth[:, None] >= scores.quantiles[:, 0]) & (scores.truth[:, None] <= scores.quantiles[:, -1])
+    assert 0.75 < inside[700:].mean() < 0.87

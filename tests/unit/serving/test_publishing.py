@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
 from fake_kafka import FakeClient, FakeKafka, setup
 
-from forecaster.serving.publishing import PublishConfig
+from forecaster.records import Scores
+from forecaster.serving.publishing import MOST_SCALES, PublishConfig, ScoreTotals
 from forecaster.serving.worker import Worker
 
 
@@ -93,3 +95,16 @@ def test_a_backlog_changes_the_state_and_is_no_news() -> None:
     assert published == [-2, -1, 0]
     assert one.counters.outcomes["forecast"] == 51
     assert one.counters.scores.count[0] == 50
+
+
+def test_in_totals_a_series_counts_in_its_own_scale_and_none_for_more_than_a_few() -> None:
+    """Two series of unlike units, one without a scale, one that is far off."""
+    truth, scale = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1_000.0, 0.0, 1.0])
+    point, last = np.array([[0.5], [500.0], [7.0], [1e9]]), np.array([[1.0], [1_000.0], [7.0], [1e9]])
+    scores = Scores(np.arange(4), truth, point, np.repeat(point[:, None], 3, axis=1), last, scale, point[:, None])
+    totals = ScoreTotals()
+    for _ in range(2):
+        totals.add(scores, LEVELS)
+    assert totals.count.tolist() == [8.0]
+    assert totals.scaled_error.tolist() == [2 * (0.5 + 0.5 + 0.0 + MOST_SCALES)]
+    assert totals.scaled_last_error.tolist() == [2 * (1.0 + 1.0 + 0.0 + MOST_SCALES)]

@@ -327,6 +327,29 @@ def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:
     assert series(serving(kafka, pipeline=later, model=None, identity=minutes)) == 0
 
 
+def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+
+    def otherwise(record: object) -> bytes:
+        value = record.value  # type: ignore[attr-defined]
+        if record.key.endswith(b"floor"):  # type: ignore[attr-defined]
+            return bytes(value)
+        block = decode_block(value)
+        del block.arrays["timeline.tick"]
+        return encode(block)
+
+    rewrite(kafka, otherwise)
+    before = len(kafka.published)
+    one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of the next version", HOUR_MS))
+    assert "another version kept them otherwise: timeline.tick" in capsys.readouterr().out
+    feed(kafka, 99, 40)
+    turn(one)
+    assert len(kafka.published) > before
+
+
 def test_a_restore_that_the_broker_interrupts_begins_again() -> None:
     kafka = FakeKafka()
     stored(kafka)

@@ -1,4 +1,4 @@
-"""The progress bar of a training on the terminal."""
+"""What commands print: tables, and the progress bar of a training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forecaster.learning.trainer import Progress as TrainingProgress
+
+UNCUT = 200
+"""Columns of what no terminal shows, a pipe or the log of a container: tables are not cut there."""
+
+
+def console(least: int = 0) -> Console:
+    """Returns what tables and sentences are printed with, on standard output.
+
+    Args:
+        least: columns of a table whose lines are rather broken by a narrow terminal than cut.
+    """
+    one = Console()
+    return Console(width=max(one.width, least if one.is_terminal else UNCUT))
 
 
 @contextmanager

@@ -1,0 +1,101 @@
+{{- define "forecaster.labels" -}}
+app.kubernetes.io/name: forecaster
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* A value as the variable has it: 1000000 and not 1e+06, objects as JSON. */}}
+{{- define "forecaster.value" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if or (kindIs "map" .) (kindIs "slice" .) -}}
+{{ toJson . }}
+{{- else -}}
+{{ toString . }}
+{{- end -}}
+{{- end }}
+
+{{/* Port of HTTP; empty = there is none. */}}
+{{- define "forecaster.port" -}}
+{{- if hasKey .Values.settings "HTTP__PORT" }}{{ .Values.settings.HTTP__PORT }}{{ else }}8080{{ end -}}
+{{- end }}
+
+{{- define "forecaster.environment" -}}
+{{- range $name := list "ROLE" "KAFKA__INSTANCE_ID" "CACHE__DIRECTORY" }}
+{{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s is the chart's own: see trainer and cache" $name) }}{{ end }}
+{{- end }}
+{{- range $name, $value := merge dict .Values.settings (dict "LOG__FORMAT" "json") }}
+- name: FORECASTER_{{ $name }}
+  value: {{ include "forecaster.value" $value | quote }}
+{{- end }}
+- name: FORECASTER_CACHE__DIRECTORY
+  value: /cache
+{{- end }}
+
+{{- define "forecaster.pod" -}}
+serviceAccountName: {{ .Release.Name }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.topologySpreadConstraints }}
+topologySpreadConstraints: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "forecaster.container" -}}
+image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- with include "forecaster.port" . }}
+ports:
+  - {name: http, containerPort: {{ . }}}
+startupProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 5
+  failureThreshold: 24
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 15
+  timeoutSeconds: 5
+  failureThreshold: 4
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 5
+{{- end }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: cache, mountPath: /cache}
+  {{- if .Values.secret }}
+  - {name: secrets, mountPath: /secrets, readOnly: true}
+  {{- end }}
+{{- end }}
+
+{{- define "forecaster.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- if .Values.secret }}
+- name: secrets
+  secret: {secretName: {{ .Values.secret | quote }}}
+{{- end }}
+{{- end }}

@@ -1,0 +1,58 @@
+"""The list of all metrics, generated, so that it is never out of date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+
+from forecaster.serving.counting import Counters
+from forecaster.serving.monitor import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.watchdog import Pulse, Watchdog
+from forecaster.web.metrics import ServiceCollector, trainer_families, worker_families
+from forecaster.web.service import Service
+
+HEADER = """\
+# Metrics
+
+Under `/metrics` of every process; those of the worker and of the trainer where there is one. No label names a series.
+`process_*` are those of the Prometheus client. Counters and histograms begin at 0 when the process does.
+Generated: `python -m forecaster.web.reference > config/metrics.md`
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def metrics_reference() -> str:
+    """Returns a Markdown table of every metric."""
+    return HEADER + "".join(
+        f"| `{_name(family)}` | {_type(family)} | {', '.join(_labels(family))} | {family.documentation} |\n"
+        for family in _families()
+    )
+
+
+def _families() -> Iterator[Metric]:
+    partition = PartitionStatus(0, PartitionState.SERVING, position=0, end=0)
+    status = WorkerStatus(0, "", 0, True, True, "", (partition,), 0, (0.1, 0.9), (1,), Counters())  # noqa: FBT003
+    service = Service("both", "", "", Watchdog(Pulse()))
+    yield from ServiceCollector(service).collect()
+    yield from worker_families(status)
+    yield from trainer_families(leads=True, running=None, counters={"training_promoted": 0})
+
+
+def _name(family: Metric) -> str:
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def _type(family: Metric) -> str:
+    return "gauge, always 1" if family.type == "info" else str(family.type)
+
+
+def _labels(family: Metric) -> list[str]:
+    return sorted({label for sample in family.samples for label in sample.labels if label != "le"})
+
+
+if __name__ == "__main__":
+    sys.stdout.write(metrics_reference())

@@ -1,0 +1,274 @@
+"""What the API says: structs that become JSON, made of what the worker shows of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from heapq import nsmallest
+from itertools import chain, islice
+
+from forecaster import __version__
+from forecaster.catalogue import Catalogue
+from forecaster.models import Decision, Serve, iso_time
+from forecaster.serving.explanation import Explanation, explain_series
+from forecaster.serving.latest import LatestForecast, latest_forecast
+from forecaster.serving.monitor import Inside, PartitionStatus, WorkerStatus
+from forecaster.serving.partition import Partition
+from forecaster.serving.publishing import ScoreTotals
+from forecaster.web.service import Service
+
+NEAR_IDS, COMPARED = 5, 1_000
+DECISIONS_SHOWN = 20
+
+
+class NotHere(LookupError):
+    """What was asked for is not in this process."""
+
+
+class NoSuchSeries(NotHere):
+    """This worker does not have the series; whoever shows the error looks for ids that are spelt nearly so.
+
+    Args:
+        series_id: that was asked for.
+        names: some of those that are here; empty names among them are free rows.
+    """
+
+    def __init__(self, series_id: str, names: Sequence[str]) -> None:
+        super().__init__(series_id)
+        self._series_id, self._names = series_id, names
+
+    def __str__(self) -> str:
+        near = get_close_matches(self._series_id, [name for name in self._names if name], NEAR_IDS)
+        hint = f"; spelt nearly so: {', '.join(near)}" if near else ""
+        return f"this worker has no series {self._series_id!r}: another one may{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class HorizonScore:
+    """What the forecasts of one horizon were worth in all, since the worker started.
+
+    Attributes:
+        horizon: ticks ahead.
+        scored: forecasts that met their truth.
+        mean_absolute_error: theirs, in their units; None = there are none yet.
+        last_value_error: of forecasts of no change.
+        scaled_error: mean absolute error in scales of the series, whatever the units.
+        scaled_last_error: of forecasts of no change.
+        pinball_loss: mean over the levels.
+        interval_coverage: share of the truths between the outermost quantiles.
+    """
+
+    horizon: int
+    scored: int
+    mean_absolute_error: float | None
+    last_value_error: float | None
+    scaled_error: float | None
+    scaled_last_error: float | None
+    pinball_loss: float | None
+    interval_coverage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The trainer of this process; `elected` = it trains for the fleet; `runs` by work and result."""
+
+    elected: bool
+    running: str | None
+    runs: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A daemon at a glance.
+
+    Attributes:
+        version: of forecaster.
+        role: worker, trainer or both.
+        input: the topic.
+        group: of the consumers.
+        uptime_seconds: since the start.
+        ready: it does its work.
+        why_not: empty where it does.
+        as_of_ms: when the copy was made that this is from, epoch ms; None = there is none yet.
+        champion: checkpoint that is to be served.
+        series: that have a row here.
+        levels: of the quantiles.
+        readings: by outcome.
+        forecasts: published.
+        dead_letters: by reason.
+        partitions: of this worker.
+        scores: by horizon.
+        training: of this process; None = it does not train.
+    """
+
+    version: str
+    role: str
+    input: str
+    group: str
+    uptime_seconds: float
+    ready: bool
+    why_not: str
+    as_of_ms: int | None
+    champion: str | None
+    series: int
+    levels: tuple[float, ...]
+    readings: dict[str, int]
+    forecasts: int
+    dead_letters: dict[str, int]
+    partitions: list[PartitionView]
+    scores: list[HorizonScore]
+    training: Training | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionView:
+    """A partition of this worker; see `PartitionStatus`."""
+
+    partition: int
+    state: str
+    position: int | None
+    end: int | None
+    lag: int | None
+    series: int
+    replay: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPage:
+    """Series of this worker; `found` of them match, and the first ones of these, in order, are listed."""
+
+    found: int
+    series: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A checkpoint on the models topic; `facts` of its training."""
+
+    id: str
+    published: str
+    cell: str
+    hidden_size: int
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsView:
+    """The models topic as this process knows it: what is to be served, the checkpoints, the newest decisions first."""
+
+    champion: str
+    serve: Serve | None
+    checkpoints: list[ModelView]
+    decisions: list[Decision]
+
+
+def overview(service: Service) -> Overview:
+    """Returns the daemon at a glance, from the newest copy."""
+    status, why_not = service.worker, service.unready
+    counters = None if status is None else status.counters
+    return Overview(
+        version=__version__,
+        role=service.role,
+        input=service.topic,
+        group=service.group,
+        uptime_seconds=round(time.time() - service.started, 1),
+        ready=not why_not,
+        why_not=why_not,
+        as_of_ms=None if status is None else status.at_ms,
+        champion=None if status is None else status.champion,
+        series=0 if status is None else sum(one.series for one in status.partitions),
+        levels=() if status is None else status.levels,
+        readings={} if counters is None else dict(counters.outcomes),
+        forecasts=0 if counters is None else counters.forecasts,
+        dead_letters={} if counters is None else dict(counters.dead_letters),
+        partitions=partitions(status),
+        scores=[] if status is None else scores(status.counters.scores, status.horizons),
+        training=training(service),
+    )
+
+
+def partitions(status: WorkerStatus | None) -> list[PartitionView]:
+    """Returns the partitions of a worker; none where there is no copy yet."""
+    return [] if status is None else [_partition(one) for one in status.partitions]
+
+
+def scores(totals: ScoreTotals, horizons: tuple[int, ...]) -> list[HorizonScore]:
+    """Returns the means of every horizon."""
+    found = []
+    for column, horizon in enumerate(horizons):
+        count = float(totals.count[column]) if len(totals.count) else 0.0
+        means = [
+            float(getattr(totals, name)[column]) / count if count else None
+            for name in ("error", "last_error", "scaled_error", "scaled_last_error", "pinball", "inside")
+        ]
+        found.append(HorizonScore(horizon, int(count), *means))
+    return found
+
+
+def training(service: Service) -> Training | None:
+    """Returns what the trainer of this process does."""
+    learner = service.learner
+    return None if learner is None else Training(learner.leads, learner.running, dict(learner.counters.copy()))
+
+
+def series_names(inside: Inside) -> list[str]:
+    """Returns the series of this worker; empty names among them are free rows."""
+    return [name for one in inside.keeper.partitions for name in one.table.names]
+
+
+def series_page(names: Sequence[str], search: str, limit: int) -> SeriesPage:
+    """Returns the series whose id holds a text, whatever its case."""
+    text = search.casefold()
+    found = [name for name in names if name and text in name.casefold()]
+    return SeriesPage(len(found), nsmallest(limit, found))
+
+
+def explanation(inside: Inside, series_id: str, service: Service) -> Explanation:
+    """Returns all that is carried for a series; raises NoSuchSeries where this worker does not have it."""
+    partition, keeper = _partition_of(inside, series_id), inside.keeper
+    restored = keeper.restored(partition.number)
+    return explain_series(inside.pipeline, restored, series_id, keeper.champion, _catalogue(service).checkpoints)
+
+
+def forecast(inside: Inside, series_id: str) -> LatestForecast:
+    """Returns the newest forecast of a series; raises NoSuchSeries where this worker does not have it."""
+    return latest_forecast(inside.pipeline, _partition_of(inside, series_id), series_id)
+
+
+def models(inside: Inside, service: Service) -> ModelsView:
+    """Returns what is known of the models topic."""
+    catalogue = _catalogue(service)
+    checkpoints = [
+        ModelView(
+            id=name,
+            published=iso_time(one.published_ms),
+            cell=one.description.network.cell,
+            hidden_size=one.description.network.hidden_size,
+            facts=dict(one.description.facts),
+        )
+        for name, one in catalogue.checkpoints.items()
+    ]
+    decisions = sorted(catalogue.decisions.values(), key=lambda one: one.at, reverse=True)
+    return ModelsView(inside.keeper.champion, catalogue.serve, checkpoints, decisions[:DECISIONS_SHOWN])
+
+
+def _catalogue(service: Service) -> Catalogue:
+    """Returns what the models topic held; the worker's thread alone may look."""
+    return Catalogue() if service.watch is None else service.watch.catalogue
+
+
+def _partition(one: PartitionStatus) -> PartitionView:
+    return PartitionView(
+        one.partition, one.state.value, one.position, one.end, one.lag, one.series, one.replay, one.checkpoint
+    )
+
+
+def _partition_of(inside: Inside, series_id: str) -> Partition:
+    for partition in inside.keeper.partitions:
+        if partition.table.row(series_id) >= 0:
+            return partition
+    names = chain.from_iterable(one.table.names for one in inside.keeper.partitions)
+    raise NoSuchSeries(series_id, list(islice(names, COMPARED)))

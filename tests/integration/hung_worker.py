@@ -1,0 +1,15 @@
+"""The daemon with a pipeline that never comes back, and a watchdog that does not wait for minutes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from forecaster import watchdog
+from forecaster.cli import main
+from forecaster.serving import worker
+
+watchdog.TICK_SECONDS, watchdog.SICK_SECONDS, watchdog.DEADLINE_SECONDS = 0.1, 1.0, 3.0
+worker.advance = lambda *_: threading.Event().wait()  # type: ignore[assignment,return-value]
+sys.argv = ["forecaster", "run"]
+main()

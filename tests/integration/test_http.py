@@ -1,0 +1,84 @@
+"""The daemon's HTTP in service: what it says is so, and asking does not disturb."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from daemons import Daemon, Http, Stream, wait_until
+
+from forecaster.broker.replay import RecordWriter, create_topic
+
+PARTITIONS = 2
+HUNG_WORKER = Path(__file__).with_name("hung_worker.py")
+
+
+def test_readiness_status_series_and_metrics_say_what_is_so(broker: str, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
+        http = Http(daemon)
+        wait_until(lambda: http.get("readyz")[0] == 200, "readiness")
+        with closing(Stream(broker, topic, PARTITIONS)) as stream:
+            stream.send_hours(30)
+            stream.assert_exactly_once()
+        wait_until(lambda: http.json("status")["forecasts"] == 300, "a new copy")
+        status = http.json("status")
+        assert [one["state"] for one in status["partitions"]] == ["serving"] * PARTITIONS
+        assert sum(one["lag"] for one in status["partitions"]) <= PARTITIONS, "but for the markers, nothing waits"
+        assert http.json("series")["found"] == 10
+        assert http.json("forecasts/pump-3")["made_ms"] == json.loads(stream.forecasts[-1].value or b"")["timestamp"]
+        assert "forecaster_forecasts_total 300.0" in http.get("metrics")[1]
+
+
+def test_who_asks_all_the_time_costs_no_forecast(broker: str, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
+        http, stop, answers = Http(daemon.serving()), threading.Event(), list[int]()
+
+        def ask() -> None:
+            while not stop.is_set():
+                for path in ("metrics", "api/v1/series", "api/v1/series/pump-1", "api/v1/series/nobody", "page/none"):
+                    answers.append(http.get(path)[0])
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        with closing(Stream(broker, topic, PARTITIONS)) as stream:
+            stream.send_hours(120)
+            stream.assert_exactly_once()
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) <= {200, 404, 503}
+    assert answers.count(200) >= 20, "it was asked meanwhile"
+
+
+def test_a_partition_that_is_held_is_not_ready_and_who_waits_for_a_broker_is_alive(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    limits = {"DEAD_LETTERS__MAX_CONSECUTIVE": "5"}
+    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1", **limits) as daemon:
+        http = Http(daemon)
+        daemon.serving()
+        with closing(RecordWriter(broker, topic)) as writer:
+            for _ in range(10):
+                writer.send(b"pump", b"no json", partition=1)
+            writer.flush()
+        wait_until(lambda: "held: 1" in http.get("readyz")[1], "a held partition")
+    with Daemon(tmp_path, "127.0.0.1:1", topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
+        http = Http(daemon)
+        assert http.get("livez")[0] == 200
+        assert http.get("readyz")[0] == 503
+
+
+def test_a_worker_that_hangs_ends_with_exit_code_7_and_says_where(broker: str, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic, PARTITIONS)
+    with Daemon(tmp_path, broker, topic, script=HUNG_WORKER) as daemon:
+        daemon.serving()
+        with closing(Stream(broker, topic, PARTITIONS)) as stream:
+            stream.send_hours(1)
+        assert daemon.exit_code(60) == 7
+        assert "hung_worker.py" in daemon.log

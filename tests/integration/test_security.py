@@ -1,0 +1,253 @@
+"""Passwords, certificates and the smallest set of rights, against a real broker that insists on them."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from daemons import SHARED_BROKER, Daemon, Stream
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    NewTopic,
+    ResourcePattern,
+    ResourceType,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from forecaster.broker.replay import RecordWriter
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.skipif(not SHARED_BROKER.is_file(), reason="needs a broker that it may configure"),
+]
+PORT, SASL, TLS = 19592, 19595, 19596
+USER, PASSWORD = "worker", "pass word, with = and \" and 'more'"
+LOGIN = "org.apache.kafka.common.security.{}LoginModule required"
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A broker: everybody may do everything without a password at `address`, and nobody without rights elsewhere."""
+
+    address: str
+    certificate: Path
+
+    def allow(self, kind: ResourceType, name: str, *operations: ACLOperation, prefixed: bool = False) -> None:
+        """The user may do this, from everywhere; of all whose names begin so where it is prefixed."""
+        how = ACLResourcePatternType.PREFIXED if prefixed else ACLResourcePatternType.LITERAL
+        pattern = ResourcePattern(kind, name, how)
+        rights = [ACL(f"User:{USER}", "*", one, ACLPermissionType.ALLOW, pattern) for one in operations]
+        with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
+            assert not admin.create_acls(rights)["failed"]
+
+    def create(self, name: str, partitions: int, **settings: str) -> None:
+        """The topic is there."""
+        named = {key.replace("_", "."): value for key, value in settings.items()}
+        with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
+            admin.create_topics([NewTopic(name, partitions, 1, topic_configs=named)], timeout_ms=10_000)
+            admin.wait_for_topics([name])
+
+    def register(self) -> None:
+        """The user has its password, for SCRAM."""
+        mechanisms = (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
+        with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
+            for mechanism in mechanisms:
+                done = admin.alter_user_scram_credentials(
+                    [UserScramCredentialUpsertion(USER, mechanism, PASSWORD, 4096)]
+                )
+                assert done == {USER: None}
+
+
+def keystore(folder: Path) -> tuple[Path, Path]:
+    """A key of localhost, and its certificate."""
+    store, certificate = folder / "key.p12", folder / "certificate.pem"
+    common = ["-keystore", str(store), "-storepass", "secret", "-alias", "broker"]
+    name = ["-dname", "CN=localhost", "-ext", "SAN=IP:127.0.0.1", "-ext", "BC=ca:true"]
+    subprocess.run(["keytool", "-genkeypair", "-keyalg", "RSA", *name, *common], check=True, capture_output=True)
+    subprocess.run(
+        ["keytool", "-exportcert", "-rfc", "-file", str(certificate), *common], check=True, capture_output=True
+    )
+    return store, certificate
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    store, certificate = keystore(folder)
+    escaped = PASSWORD.replace("\\", "\\\\").replace('"', '\\"')
+    plain = LOGIN.format("plain.Plain").replace("required", f'required user_{USER}="{escaped}"')
+    lines = {
+        "listeners": f"PLAINTEXT://127.0.0.1:{PORT},SASL_PLAINTEXT://127.0.0.1:{SASL},SASL_SSL://127.0.0.1:{TLS},"
+        f"CONTROLLER://127.0.0.1:{PORT + 1}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{PORT},SASL_PLAINTEXT://127.0.0.1:{SASL},"
+        f"SASL_SSL://127.0.0.1:{TLS}",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "ssl.keystore.location": str(store),
+        "ssl.keystore.password": "secret",
+        "ssl.keystore.type": "PKCS12",
+    }
+    for listener in ("sasl_plaintext", "sasl_ssl"):
+        # properties' own escapes: a backslash is one only when it is doubled
+        lines[f"listener.name.{listener}.plain.sasl.jaas.config"] = plain.replace("\\", "\\\\") + ";"
+        for size in (256, 512):
+            lines[f"listener.name.{listener}.scram-sha-{size}.sasl.jaas.config"] = LOGIN.format("scram.Scram") + ";"
+    settings = [f"{name}={value}" for name, value in lines.items()]
+    subprocess.run([SHARED_BROKER, "start", folder, str(PORT), *settings], check=True, timeout=120)
+    try:
+        found = Secured(f"127.0.0.1:{PORT}", certificate)
+        found.register()
+        yield found
+    finally:
+        subprocess.run([SHARED_BROKER, "stop", folder], check=False, timeout=60)
+
+
+@dataclass(frozen=True)
+class Right:
+    """What the user may do to a topic of the input's name and this ending, to groups, or to transactions."""
+
+    kind: ResourceType
+    ending: str
+    operation: ACLOperation
+
+    def __str__(self) -> str:
+        return f"{self.operation.name}{self.ending or f'.{self.kind.name}'}".lower()
+
+
+RIGHTS = [
+    Right(ResourceType.TOPIC, "", ACLOperation.READ),
+    *(Right(ResourceType.TOPIC, name, ACLOperation.WRITE) for name in (".forecasts", ".dead-letters")),
+    *(
+        Right(ResourceType.TOPIC, name, operation)
+        for name in (".state", ".models", ".history")
+        for operation in (ACLOperation.READ, ACLOperation.WRITE)
+    ),
+    *(Right(ResourceType.TOPIC, name, ACLOperation.DESCRIBE_CONFIGS) for name in (".state", ".models")),
+    Right(ResourceType.GROUP, "-group", ACLOperation.READ),
+    Right(ResourceType.TRANSACTIONAL_ID, "-group", ACLOperation.WRITE),
+]
+"""Those of SECURITY.md; who may read or write may describe, too."""
+
+
+def prepared(secured: Secured, topic: str, *, but: Right | None = None) -> None:
+    """All topics are there, and the user has the rights that SECURITY.md lists, but for one, and no other."""
+    secured.create(topic, 2)
+    for name in ("forecasts", "dead-letters", "history"):
+        secured.create(f"{topic}.{name}", 2)
+    secured.create(f"{topic}.state", 2, cleanup_policy="compact")
+    secured.create(f"{topic}.models", 1, cleanup_policy="compact")
+    for right in RIGHTS:
+        if right != but:
+            prefixed = right.kind != ResourceType.TOPIC
+            secured.allow(right.kind, f"{topic}{right.ending}", right.operation, prefixed=prefixed)
+
+
+def variables(mechanism: str, protocol: str, secret: Path, secured: Secured) -> dict[str, str]:
+    secret.write_text(PASSWORD + "\n")
+    return {
+        "KAFKA__SECURITY_PROTOCOL": protocol,
+        "KAFKA__SASL_MECHANISM": mechanism,
+        "KAFKA__SASL_USERNAME": USER,
+        "KAFKA__SASL_PASSWORD_FILE": str(secret),
+        "KAFKA__CONNECT_DEADLINE": "8s",
+        "TOPICS__CREATE": "false",
+        "ROLE": "both",
+        **({"KAFKA__SSL_CAFILE": str(secured.certificate)} if protocol == "SASL_SSL" else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "protocol", "port"),
+    [("PLAIN", "SASL_SSL", TLS), ("SCRAM-SHA-512", "SASL_SSL", TLS), ("SCRAM-SHA-256", "SASL_PLAINTEXT", SASL)],
+)
+def test_with_a_password_and_the_listed_rights_it_serves_and_shows_no_secret(
+    secured: Secured, topic: str, tmp_path: Path, mechanism: str, protocol: str, port: int
+) -> None:
+    prepared(secured, topic)
+    options = variables(mechanism, protocol, tmp_path / "secret", secured)
+    with (
+        Daemon(tmp_path, f"127.0.0.1:{port}", topic, **options) as daemon,
+        closing(Stream(secured.address, topic, 2)) as stream,
+    ):
+        daemon.serving()
+        stream.send_hours(20)
+        stream.assert_exactly_once()
+        assert "trainer elected" in daemon.log
+        assert "pass word" not in daemon.log
+
+
+@pytest.mark.parametrize("wrong", ["password", "certificate"])
+def test_who_is_refused_ends_with_exit_code_3_past_the_deadline(
+    secured: Secured, topic: str, tmp_path: Path, wrong: str
+) -> None:
+    prepared(secured, topic)
+    options = variables("SCRAM-SHA-512", "SASL_SSL", tmp_path / "secret", secured)
+    if wrong == "password":
+        (tmp_path / "secret").write_text("guessed")
+    else:
+        del options["KAFKA__SSL_CAFILE"]
+    with Daemon(tmp_path, f"127.0.0.1:{TLS}", topic, **options) as daemon:
+        assert daemon.exit_code(90) == 3, daemon.log
+        assert "guessed" not in daemon.log
+
+
+def test_a_right_that_is_missing_ends_it_with_the_topics_name(secured: Secured, topic: str, tmp_path: Path) -> None:
+    prepared(secured, topic, but=RIGHTS[0])
+    options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured)
+    with Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, **options) as daemon:
+        assert daemon.exit_code(90) in (3, 4), daemon.log
+        assert topic in daemon.log
+
+
+LEARNS_SOON = {
+    "NETWORK__CONTEXT": "12",
+    "NETWORK__HIDDEN_SIZE": "16",
+    "TRAINING__TBPTT_STEPS": "8",
+    "TRAINING__MIN_READINGS": "500",
+}
+
+
+def works(daemon: Daemon, stream: Stream, said: str) -> bool:
+    """It publishes a forecast for each reading and says this, within a minute, and nothing falls over."""
+
+    def done() -> bool:
+        return stream.receive() >= stream.sent and said in daemon.log
+
+    deadline, pause = time.monotonic() + 60.0, threading.Event()
+    while not done() and time.monotonic() < deadline and daemon.process.poll() is None:
+        pause.wait(0.2)
+    return done() and "not_published" not in daemon.log and "fell over" not in daemon.log
+
+
+@pytest.mark.parametrize(
+    "right", [None, *(pytest.param(right, marks=pytest.mark.full) for right in RIGHTS)], ids=lambda right: str(right)
+)
+def test_each_of_the_listed_rights_is_needed(secured: Secured, topic: str, tmp_path: Path, right: Right | None) -> None:
+    prepared(secured, topic, but=right)
+    options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured) | LEARNS_SOON
+
+    def daemon() -> Daemon:
+        return Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, **options)
+
+    with closing(Stream(secured.address, topic, 2)) as stream:
+        with daemon() as first, closing(RecordWriter(secured.address, topic)) as writer:
+            stream.send_hours(80)
+            writer.send(b"pump-0", b"no json", partition=0)
+            writer.flush()
+            worked = works(first, stream, "trainer decides")
+        with daemon() as second:
+            stream.send_hours(2)
+            worked = worked and works(second, stream, "partitions opened")
+            assert worked == (right is None), first.log + second.log

@@ -1,0 +1,95 @@
+"""What is deployed beside the daemon asks for metrics that it really has, with labels that they really have."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_kafka import FakeClient, FakeKafka, setup
+from prometheus_client.parser import text_string_to_metric_families
+
+from forecaster.serving.worker import Worker
+from forecaster.watchdog import Pulse, Watchdog
+from forecaster.web.metrics import exposition
+from forecaster.web.service import Service
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+NAME = re.compile(r"\b((?:forecaster|process)_[a-z_]+|up(?=[ {]))(?:\{([^}]*)\})?")
+LABEL = re.compile(r"([a-z_]+)\s*(?:=~|!~|!=|=)")
+BY = re.compile(r"\bby \(([a-z_, ]+)\)")
+OF_SCRAPE = {"instance", "job"}
+"""Labels that Prometheus adds."""
+
+
+def dashboard() -> Any:
+    return json.loads((DEPLOY / "grafana" / "forecaster.json").read_text())
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """Every expression of the rules and of the dashboard, with where it stands."""
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule["alert"], rule["expr"]
+    for panel in dashboard()["panels"]:
+        for target in panel["targets"]:
+            yield f"{panel['title']}, {target['refId']}", target["expr"]
+
+
+class Trainer:
+    """A learner's public face."""
+
+    def __init__(self) -> None:
+        self.leads, self.running, self.counters = True, "training", {"training_promoted": 1}
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[str, set[str]]:
+    """Labels by the name of each sample of a daemon that serves and trains."""
+    kafka = FakeKafka(2)
+    worker: Worker = setup().worker(FakeClient(kafka))
+    service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
+    service.monitor, trainer = worker.monitor, Trainer()
+    service.learner = trainer  # type: ignore[assignment]
+    for _ in range(4):
+        worker.iterate(Pulse(), lambda: None)
+    found: dict[str, set[str]] = {"up": set()}  # Prometheus' own
+    for family in text_string_to_metric_families(exposition(service)().decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+@pytest.mark.parametrize(("place", "query"), list(queries()), ids=lambda value: value if len(value) < 40 else "")
+def test_every_query_names_what_the_daemon_exports(place: str, query: str, exported: dict[str, set[str]]) -> None:
+    names = NAME.findall(query)
+    assert names, place
+    for name, selector in names:
+        assert name in exported, f"{place}: {name}"
+        assert set(LABEL.findall(re.sub(r'"[^"]*"', '""', selector))) <= exported[name] | OF_SCRAPE, (
+            f"{place}: {selector}"
+        )
+    known = set().union(*(exported[name] for name, _ in names)) | OF_SCRAPE
+    for labels in BY.findall(query):
+        assert {label.strip() for label in labels.split(",")} <= known, f"{place}: by {labels}"
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            assert {"summary", "what_to_do"} <= set(rule["annotations"]), rule["alert"]
+            assert rule["labels"]["severity"] in ("warning", "critical")
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells

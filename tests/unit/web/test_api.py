@@ -1,0 +1,252 @@
+"""HTTP: it says what is so, changes nothing, and neither holds up the worker nor is held up by it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from builders import HOUR_MS, START_MS
+from fake_kafka import FakeClient, FakeKafka, setup
+from fastapi.testclient import TestClient
+
+from forecaster.serving import monitor as monitors
+from forecaster.serving.worker import Worker
+from forecaster.watchdog import SICK_SECONDS, Pulse, Watchdog
+from forecaster.web.api import POLICY, build_app
+from forecaster.web.service import Service
+
+LABELS = {
+    "forecaster_build_info": {"version", "role"},
+    "forecaster_dead_letters": {"reason"},
+    "forecaster_readings": {"outcome"},
+    "forecaster_transactions": {"result"},
+    "forecaster_restores": {"how"},
+    "forecaster_partitions": {"state"},
+    "forecaster_lag_records": {"partition"},
+    "forecaster_replay_records": {"partition"},
+    "forecaster_scored": {"horizon"},
+    "forecaster_absolute_error": {"horizon"},
+    "forecaster_scaled_error": {"horizon"},
+    "forecaster_last_value_scaled_error": {"horizon"},
+    "forecaster_last_value_absolute_error": {"horizon"},
+    "forecaster_pinball_loss": {"horizon"},
+    "forecaster_inside_interval": {"horizon"},
+    "forecaster_batch_stage_seconds": {"stage", "le"},
+    "forecaster_restore_seconds": {"le"},
+}
+
+
+class World:
+    """A worker that has served some hours of two series, and its HTTP."""
+
+    def __init__(self, **options: object) -> None:
+        self.kafka = FakeKafka(2)
+        self.client = FakeClient(self.kafka)
+        self.worker: Worker = setup(**options).worker(self.client)
+        self.service = Service("worker", "readings", "group", Watchdog(Pulse(), lambda _: None))
+        self.service.monitor = self.worker.monitor
+        self.http = TestClient(build_app(self.service))
+
+    def serve(self, hours: int) -> None:
+        self.kafka.hours(0, range(hours), b"pump")
+        self.kafka.hours(1, range(hours), b"site/1")
+        for _ in range(6):
+            self.turn()
+
+    def turn(self) -> None:
+        self.worker.monitor._due = 0.0  # noqa: SLF001 - no test waits for a second
+        self.worker.iterate(threading.Event(), lambda: None)
+
+    @contextmanager
+    def turning(self) -> Iterator[TestClient]:
+        """The worker's thread goes on, so that questions are answered."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self.worker.run, args=(stop, lambda: None))
+        thread.start()
+        try:
+            yield self.http
+        finally:
+            stop.set()
+            thread.join()
+
+
+@pytest.fixture
+def world() -> World:
+    found = World()
+    found.serve(30)
+    return found
+
+
+def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World) -> None:
+    assert world.http.get("/livez").status_code == 200
+    assert world.http.get("/readyz").status_code == 200
+    world.service.watchdog.silent_seconds = SICK_SECONDS
+    assert world.http.get("/livez").status_code == 503
+    world.client.revoke([1])
+    world.client.assign([1])
+    world.worker._keeper.follow((), [1])  # noqa: SLF001 - it waits for its rows
+    world.worker.monitor.status = (
+        world.worker.monitor.status
+        and monitors.Inside(
+            world.worker._config.pipeline,  # noqa: SLF001
+            world.worker._keeper,  # noqa: SLF001
+            world.worker.counters,
+            world.client.poll(wait=False).member,
+            True,  # noqa: FBT003
+        ).status()
+    )
+    answer = world.http.get("/readyz")
+    assert answer.status_code == 503
+    assert "restoring: 1" in answer.text
+
+
+def test_a_worker_that_waits_for_its_broker_is_not_ready_and_its_metrics_say_how_old_they_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.http.get("/readyz").status_code == 200
+    later = time.monotonic() + 20.0
+    monkeypatch.setattr(monitors.time, "monotonic", lambda: later)
+    answer = world.http.get("/readyz")
+    assert answer.status_code == 503
+    assert "broker" in answer.text
+    metrics = world.http.get("/metrics").text
+    assert "forecaster_ready 0.0" in metrics
+    assert "forecaster_status_age_seconds 2" in metrics
+    world.turn()
+    assert world.http.get("/readyz").status_code == 200
+
+
+def test_a_trainer_has_no_series() -> None:
+    service = Service("trainer", "readings", "group", Watchdog(Pulse(), lambda _: None))
+    http = TestClient(build_app(service))
+    for path in ("series", "series/pump", "forecasts/pump", "models"):
+        answer = http.get(f"/api/v1/{path}")
+        assert answer.status_code == 404
+        assert "trainer" in answer.json()["error"]
+
+
+def test_before_the_broker_answers_it_is_alive_and_not_ready() -> None:
+    service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
+    http = TestClient(build_app(service))
+    assert http.get("/livez").status_code == 200
+    assert http.get("/readyz").status_code == 503
+    assert http.get("/api/v1/status").json()["ready"] is False
+    assert http.get("/api/v1/series").status_code == 503
+    assert "forecaster_ready 0.0" in http.get("/metrics").text
+
+
+def test_the_status_counts_what_happened(world: World) -> None:
+    world.kafka.append(0, b"no json")
+    world.turn()
+    world.turn()
+    status = world.http.get("/api/v1/status").json()
+    assert status["readings"] == {"forecast": 60}
+    assert status["forecasts"] == 60
+    assert status["dead_letters"] == {"not_json": 1}
+    assert status["series"] == 2
+    assert [one["lag"] for one in status["partitions"]] == [
+        one["end"] - one["position"] for one in status["partitions"]
+    ]
+    assert status["scores"][0]["scored"] == 58
+    assert 0.0 <= status["scores"][0]["interval_coverage"] <= 1.0
+
+
+def test_series_are_found_and_shown_whatever_their_names(world: World) -> None:
+    with world.turning() as http:
+        assert http.get("/api/v1/series").json() == {"found": 2, "series": ["pump", "site/1"]}
+        assert http.get("/api/v1/series?search=SITE&limit=1").json() == {"found": 1, "series": ["site/1"]}
+        shown = http.get("/api/v1/series/site%2F1").json()
+        missing = http.get("/api/v1/series/pumq")
+    assert shown["inputs"]["count"] == 30
+    assert shown["place"]["partition"] == 1
+    assert sum(shown["pending"][0]["weights"].values()) == pytest.approx(1.0)
+    assert missing.status_code == 404
+    assert "pump" in missing.json()["error"]
+
+
+def test_the_newest_forecast_is_the_published_one_but_for_rounding(world: World) -> None:
+    with world.turning() as http:
+        found = http.get("/api/v1/forecasts/pump").json()
+    import orjson
+
+    published = [orjson.loads(value) for topic, _, value in world.kafka.published if topic == "forecasts"]
+    last = [one for one in published if one["series_id"] == "pump"][-1]
+    assert found["made_ms"] == last["timestamp"] == START_MS + 29 * HOUR_MS
+    assert found["timestamps"] == last["timestamps"]
+    assert found["point"] == pytest.approx(last["point"], rel=5e-3, abs=5e-3)
+    for level, values in last["quantiles"].items():
+        assert found["quantiles"][level] == pytest.approx(values, rel=5e-3, abs=5e-3)
+    assert found["past"][-1] == pytest.approx(29 % 7)
+    assert found["past_ms"][-1] == found["made_ms"]
+
+
+def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitors, "ANSWER_SECONDS", 0.05)
+    assert world.http.get("/api/v1/series").status_code == 503
+    world.turn()  # and finds a question that nobody waits for any more
+    monkeypatch.undo()
+
+    def wrong(_: object) -> None:
+        raise ZeroDivisionError
+
+    with world.turning(), pytest.raises(ZeroDivisionError):
+        world.worker.monitor.ask(wrong)
+    world.serve(31)
+
+
+def test_too_many_questions_are_refused_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitors, "ANSWER_SECONDS", 0.01)
+    for _ in range(monitors.MOST_WAITING):
+        with pytest.raises(monitors.Unanswered, match="no time"):
+            world.worker.monitor.ask(lambda inside: inside)
+    with pytest.raises(monitors.Unanswered, match="too many"):
+        world.worker.monitor.ask(lambda inside: inside)
+
+
+def test_no_metric_has_a_label_of_a_series_and_the_label_set_is_fixed(world: World) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = world.http.get("/metrics").text
+    labels = {
+        family.name: {label for sample in family.samples for label in sample.labels}
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("forecaster_")
+    }
+    assert {name: found for name, found in labels.items() if found} == LABELS
+    assert "pump" not in text
+    assert 'forecaster_readings_total{outcome="forecast"} 60.0' in text
+    assert 'forecaster_batch_stage_seconds_count{stage="advance"}' in text
+
+
+def test_metrics_of_a_busy_worker_have_as_many_lines_as_those_of_an_idle_one(world: World) -> None:
+    def lines() -> int:
+        return len([line for line in world.http.get("/metrics").text.splitlines() if not line.startswith("#")])
+
+    before = lines()
+    for number in range(50):
+        world.kafka.hours(0, range(3), b"new-%d" % number)
+    for _ in range(3):
+        world.turn()
+    assert lines() == before
+
+
+def test_the_page_comes_whole_from_here_and_may_load_nothing_from_elsewhere(world: World) -> None:
+    page = world.http.get("/")
+    assert page.status_code == 200
+    assert "http" not in page.text.replace("http-equiv", "")
+    for name in ("page.js", "page.css", "plotly.js"):
+        assert world.http.get(f"/page/{name}").status_code == 200
+    assert world.http.get("/page/..%2Fapi.py").status_code == 404
+    assert page.headers["content-security-policy"] == POLICY["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
+def test_nothing_can_be_changed(world: World, method: str) -> None:
+    paths = world.http.get("/api/v1/openapi.json").json()["paths"]
+    assert {name for operations in paths.values() for name in operations} == {"get"}
+    assert getattr(world.http, method)("/api/v1/status").status_code == 405
