@@ -113,6 +113,7 @@ def running_kafka() -> Iterator[tuple[str, str]]:
 def composed(*services: str) -> Iterator[None]:
     """`docker compose up` of these services; what they said is printed when the test fails."""
     compose = ("compose", "--file", str(ROOT / "deploy" / "compose.yaml"), "--project-name", "forecaster-test")
+    docker(*compose, "down", "--volumes", "--timeout=10")  # what a run that was killed has left
     try:
         docker(*compose, "up", "--detach", *services)
         yield
