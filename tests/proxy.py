@@ -28,13 +28,17 @@ class Proxy:
         self._lock = threading.Lock()
         self.armed = False
         self.cuts = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def cut_at_next_commit(self) -> None:
         """The next request to end a transaction reaches the broker, and its answer reaches nobody."""
         self.armed = True
 
     def close(self) -> None:
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # else the thread listens on, and nobody else gets the port
+        self._accepting.join()
         self._server.close()
         self._cut()
 
