@@ -21,7 +21,7 @@ class LatestForecast:
     Attributes:
         series_id: of the series.
         interval_ms: of its grid; None = not known yet, and all that follows is empty.
-        made_ms: event time of the last tick.
+        timestamp: event time of the last tick, which it was made at.
         past_ms: event times of the last ticks, ascending.
         past: their denoised values; None = a gap, or masked.
         timestamps: event times that were forecast, ascending.
@@ -31,7 +31,7 @@ class LatestForecast:
 
     series_id: str
     interval_ms: int | None
-    made_ms: int | None
+    timestamp: int | None
     past_ms: list[int]
     past: list[float | None]
     timestamps: list[int]
@@ -53,7 +53,7 @@ def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str
     return LatestForecast(
         series_id=series_id,
         interval_ms=interval,
-        made_ms=begin + tick * interval,
+        timestamp=begin + tick * interval,
         past_ms=[begin + one * interval for one in range(max(0, tick + 1 - config.observation.context), tick + 1)],
         past=_past(state, tick),
         timestamps=[begin + (tick + horizon) * interval for horizon in config.horizons],

@@ -28,7 +28,7 @@ def test_readiness_status_series_and_metrics_say_what_is_so(broker: str, topic: 
         assert [one["state"] for one in status["partitions"]] == ["serving"] * PARTITIONS
         assert sum(one["lag"] for one in status["partitions"]) <= PARTITIONS, "but for the markers, nothing waits"
         assert http.json("series")["found"] == 10
-        assert http.json("forecasts/pump-3")["made_ms"] == json.loads(stream.forecasts[-1].value or b"")["timestamp"]
+        assert http.json("forecasts/pump-3")["timestamp"] == json.loads(stream.forecasts[-1].value or b"")["timestamp"]
         assert "forecaster_forecasts_total 300.0" in http.get("metrics")[1]
 
 

@@ -130,12 +130,12 @@ async function showForecast() {
   const asked = series, now = await ask("forecasts/" + encodeURIComponent(series));
   if (asked !== series || now.interval_ms === null) return;
   now.past_ms.forEach((stamp, place) => truths.set(stamp, now.past[place]));
-  fans.set(now.made_ms, now);
-  const reach = now.timestamps[now.timestamps.length - 1] - now.made_ms, first = now.made_ms - 3 * reach;
+  fans.set(now.timestamp, now);
+  const reach = now.timestamps[now.timestamps.length - 1] - now.timestamp, first = now.timestamp - 3 * reach;
   for (const stamp of truths.keys()) if (stamp < first) truths.delete(stamp);
-  for (const made of fans.keys()) if (made < now.made_ms - reach) fans.delete(made);
-  const earlier = [...fans.keys()].filter((made) => made < now.made_ms);
-  const middle = now.made_ms - reach / 2;
+  for (const made of fans.keys()) if (made < now.timestamp - reach) fans.delete(made);
+  const earlier = [...fans.keys()].filter((made) => made < now.timestamp);
+  const middle = now.timestamp - reach / 2;
   const nearest = earlier.sort((one, other) => Math.abs(one - middle) - Math.abs(other - middle))[0];
   const shown = [...truths.entries()].sort((one, other) => one[0] - other[0]);
   Plotly.react("fan", [

@@ -174,13 +174,13 @@ def test_the_newest_forecast_is_the_published_one_but_for_rounding(world: World)
 
     published = [orjson.loads(value) for topic, _, value in world.kafka.published if topic == "forecasts"]
     last = [one for one in published if one["series_id"] == "pump"][-1]
-    assert found["made_ms"] == last["timestamp"] == START_MS + 29 * HOUR_MS
+    assert found["timestamp"] == last["timestamp"] == START_MS + 29 * HOUR_MS
     assert found["timestamps"] == last["timestamps"]
     assert found["point"] == pytest.approx(last["point"], rel=5e-3, abs=5e-3)
     for level, values in last["quantiles"].items():
         assert found["quantiles"][level] == pytest.approx(values, rel=5e-3, abs=5e-3)
     assert found["past"][-1] == pytest.approx(29 % 7)
-    assert found["past_ms"][-1] == found["made_ms"]
+    assert found["past_ms"][-1] == found["timestamp"]
 
 
 def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_it(
