@@ -131,6 +131,16 @@ def test_what_the_chart_sets_cannot_be_set_beside_it(name: str) -> None:
     assert f"settings.{name}" in run("helm", "template", "fc", str(CHART), *options, fails=True)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["replicaCount=2", "trainer.enable=false", "keda.minReplica=1", "settings.log__format=json", "replicas=two"],
+)
+def test_a_value_that_is_misspelt_or_of_the_wrong_kind_is_refused(wrong: str) -> None:
+    options = [part for value in (*REQUIRED, wrong) for part in ("--set", value)]
+    said = run("helm", "template", "fc", str(CHART), *options, fails=True)
+    assert wrong.split("=")[0].rsplit(".", 1)[-1] in said
+
+
 def test_nobody_outside_of_the_namespace_may_ask() -> None:
     rules = kind(rendered(), "NetworkPolicy")["spec"]["ingress"]
     assert rules == [{"ports": [{"port": "http"}], "from": [{"podSelector": {}}]}]
