@@ -260,3 +260,18 @@ def test_intervals_hold_soon_where_a_season_is_much_better_than_the_last_value()
     scores = outputs.scores
     inside = (scores.truth[:, None] >= scores.quantiles[:, 0]) & (scores.truth[:, None] <= scores.quantiles[:, -1])
     assert 0.75 < inside[700:].mean() < 0.87
+
+
+def test_a_hundred_thousand_series_are_forecast_as_a_few_are() -> None:
+    config = pipeline_config(horizon=1)
+    model = random_model(config)
+    many, few = Serving(config, model), Serving(config, model)
+    names, batch, shown = [f"pump-{number}" for number in range(100_000)], 10_000, slice(None, None, 997)
+    for hour in range(2):
+        rows = [(name, START_MS + hour * HOUR_MS, (number * 7 + hour) % 31) for number, name in enumerate(names)]
+        found = [many.feed(readings(rows[begin : begin + batch])) for begin in range(0, len(rows), batch)]
+        forecasts = [row for outputs in found for row in rows_of(outputs)]
+        assert len(forecasts) == len(names)
+        assert forecasts[shown] == rows_of(few.feed(readings(rows[shown])))
+    state = many.partitions[0].table.state
+    assert sum(array.nbytes for _, array in arrays(state)) < 1.5 * len(names) * many.partitions.config.row_bytes
