@@ -16,6 +16,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from forecaster.errors import UsageError
 
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -81,7 +82,31 @@ def _trigger(work: Work, text: str) -> BaseTrigger | None:
             number = rest.strip().rstrip("dhms")
             return IntervalTrigger(seconds=int(number) * SECONDS[rest.strip()[len(number) :]], timezone=UTC)
         if kind == "cron":
-            return CronTrigger.from_crontab(rest, timezone=UTC)
+            *fields, weekdays = rest.split()
+            return CronTrigger.from_crontab(" ".join([*fields, _named(weekdays)]), timezone=UTC)
     except (ValueError, KeyError) as error:
         raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: {error}") from error
     raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
+
+
+def _named(field: str) -> str:
+    """Returns cron's weekdays as names: cron counts from Sunday, which is 0 and 7, and APScheduler from Monday."""
+    if field == "*":
+        return field
+    found: list[str] = []
+    for part in field.lower().split(","):
+        span, _, step = part.partition("/")
+        first, _, last = "0-6".partition("-") if span == "*" else span.partition("-")
+        begin = _weekday(first)
+        end = _weekday(last) if last else 6 if step else begin
+        days = range(begin, end + (7 if end < begin else 0) + 1, int(step or 1))
+        found += [WEEKDAYS[day % 7] for day in days]
+    return ",".join(dict.fromkeys(found))
+
+
+def _weekday(text: str) -> int:
+    if text in WEEKDAYS:
+        return WEEKDAYS.index(text)
+    if text.isdigit() and int(text) <= 7:
+        return int(text)
+    raise ValueError(f"{text!r} is no weekday: 0 to 7 (0 and 7 are Sunday), or {', '.join(WEEKDAYS)}")

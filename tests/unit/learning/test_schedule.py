@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from daemons import wait_until
 
@@ -25,7 +27,44 @@ def test_a_job_that_is_late_runs_all_the_same_and_once() -> None:
         assert all(job.misfire_grace_time is None and job.coalesce and job.max_instances == 1 for job in jobs)
 
 
-@pytest.mark.parametrize("text", ["every", "every 1", "every -1h", "hourly", "cron 0 3 * *", "cron 99 * * * *", ""])
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("*", "mon tue wed thu fri sat sun"),
+        ("0", "sun"),
+        ("7", "sun"),
+        ("1-5", "mon tue wed thu fri"),
+        ("0-2", "mon tue sun"),
+        ("5-7", "fri sat sun"),
+        ("fri-mon", "mon fri sat sun"),
+        ("*/2", "tue thu sat sun"),
+        ("2-6/2", "tue thu sat"),
+        ("MON,3", "mon wed"),
+    ],
+)
+def test_weekdays_are_those_of_cron(field: str, expected: str) -> None:
+    schedule = Schedule({Work.TRAINING: f"cron 0 3 * * {field}"})
+    (job,) = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
+    monday = datetime(2026, 11, 23, tzinfo=UTC)
+    days = [monday + timedelta(days=number) for number in range(7)]
+    fires = {job.trigger.get_next_fire_time(None, day).date() for day in days} & {day.date() for day in days}
+    assert " ".join(day.strftime("%a").lower() for day in sorted(fires)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "every",
+        "every 1",
+        "every -1h",
+        "hourly",
+        "cron 0 3 * *",
+        "cron 99 * * * *",
+        "cron * * * * 8",
+        "cron * * * * day",
+        "",
+    ],
+)
 def test_a_schedule_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises((UsageError, ValueError), match=r"expected|SCHEDULE"):
         Schedule({Work.TRAINING: parse_schedule(text)})
