@@ -145,6 +145,7 @@ def connection(settings: Settings) -> Connection:
         "ssl_cafile": kafka.ssl_cafile,
         "ssl_certfile": kafka.ssl_certfile,
         "ssl_keyfile": kafka.ssl_keyfile,
+        "ssl_password": kafka.ssl_password.get_secret_value(),
     }
     return Connection(
         bootstrap_servers=kafka.bootstrap_servers,

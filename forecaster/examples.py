@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any, get_args
 
@@ -12,6 +13,8 @@ from pydantic.fields import FieldInfo
 from forecaster.setting_types import UNITS_MS, parse_duration, parse_interval, parse_replay_limit
 from forecaster.settings import Settings, variables
 
+SECRET = re.compile("password|secret|token|proxy")
+"""A client's option of such a name is not shown."""
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
 # Every variable of forecaster: what it means, and its default. Durations: 500ms, 30s, 15m, 1h, 7d. Secrets have a
@@ -67,7 +70,9 @@ def as_written(group: str, name: str, value: Any) -> str:
         return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
     if isinstance(value, SecretStr) or value is None:
         return ""
-    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+    if isinstance(value, dict):
+        return json.dumps({key: "(hidden)" if SECRET.search(key) else part for key, part in value.items()})
+    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def _nested_metadata(annotation: Any) -> list[Any]:

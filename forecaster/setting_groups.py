@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from forecaster.setting_types import (
+    File,
     Milliseconds,
     Name,
     Names,
@@ -45,12 +46,14 @@ class Kafka(Group):
     """Of SASL."""
     sasl_password: SecretStr = SecretStr("")
     """Of SASL; or a file that holds it: FORECASTER_KAFKA__SASL_PASSWORD_FILE."""
-    ssl_cafile: str = ""
+    ssl_cafile: File = ""
     """Certificates of those who may sign the brokers', PEM; empty = the system's."""
-    ssl_certfile: str = ""
+    ssl_certfile: File = ""
     """Certificate of this client, PEM."""
-    ssl_keyfile: str = ""
+    ssl_keyfile: File = ""
     """Its key, PEM."""
+    ssl_password: SecretStr = SecretStr("")
+    """Of the key, where it has one; or a file that holds it: FORECASTER_KAFKA__SSL_PASSWORD_FILE."""
     options: dict[str, Any] = {}
     """JSON object of client options, for the clients that know them; those against the guarantees are refused."""
     session_timeout: Milliseconds = 15_000
@@ -115,7 +118,7 @@ class Input(Group):
 
 
 class Series(Group):
-    """The grid of a series and its seasons; interval 0 = learned from its stamps."""
+    """The grid of a series and its seasons."""
 
     interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
     """Spacing of the readings; auto = learned from the first ones of each series."""
@@ -227,7 +230,7 @@ class Training(Group):
 
 
 class State(Group):
-    """How state is kept; replay limit 0 = 10 readings for each series, at least 100,000."""
+    """How state is kept."""
 
     snapshot_interval: Milliseconds = 21_600_000
     """A changed block of rows is written at the latest after so long."""
@@ -245,7 +248,7 @@ class DeadLetters(Group):
     """When bad records are too many."""
 
     on_limit: Literal["pause", "stop"] = "pause"
-    """pause = the partition is held until a restart; stop = the daemon ends with exit code 6."""
+    """pause = the partition is held until its worker restarts or another one takes it; stop = exit code 6."""
     max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Of the last 1,000 records of a partition; 1 = any."""
     max_consecutive: Annotated[int, Field(ge=1)] = 1000

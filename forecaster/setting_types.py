@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -32,9 +33,27 @@ def optional(value: Any) -> Any:
     return None if value == "" else value
 
 
+def readable(path: str) -> str:
+    """Returns the path of a file that can be read; raises ValueError where it cannot. Empty = no file."""
+    if path:
+        try:
+            Path(path).open("rb").close()
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from None
+    return path
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names; raises ValueError where one comes twice."""
+    if len(set(names)) < len(names):
+        raise ValueError("a name comes twice")
+    return names
+
+
 Milliseconds = Annotated[int, BeforeValidator(parse_duration), Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)]
+File = Annotated[str, AfterValidator(readable)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(listed)]
 
 
@@ -58,7 +77,10 @@ def parse_range(value: Any) -> Any:
     if not value:
         return None
     low, _, high = value.partition(",")
-    return (float(low) if low.strip() else float("-inf"), float(high) if high.strip() else float("inf"))
+    found = (float(low) if low.strip() else float("-inf"), float(high) if high.strip() else float("inf"))
+    if not found[0] < found[1]:
+        raise ValueError("expected the least value and the greatest, such as -40,60; one of them may be missing")
+    return found
 
 
 def parse_schedule(value: Any) -> Any:

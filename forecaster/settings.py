@@ -111,9 +111,11 @@ def load_settings(**given: Any) -> Settings:
     _refuse_unknown()
     try:
         filled: dict[str, Any] = {group: _unset(group, values) for group, values in given.items()}
-        return Settings(**filled)
+        settings = Settings(**filled)
     except ValidationError as error:
         raise UsageError("\n".join(_explained(one) for one in error.errors(include_url=False))) from None
+    _refuse_half_a_login(settings.kafka)
+    return settings
 
 
 def variables() -> dict[str, tuple[str, str]]:
@@ -147,16 +149,28 @@ def _unset(group: str, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if f"{PREFIX}{group}__{name}".upper() not in variables_set}
 
 
+def _refuse_half_a_login(kafka: Kafka) -> None:
+    if kafka.security_protocol.startswith("SASL_"):
+        for name in ("sasl_mechanism", "sasl_username"):
+            if not getattr(kafka, name):
+                protocol = f"{PREFIX}KAFKA__SECURITY_PROTOCOL={kafka.security_protocol}"
+                raise UsageError(f"{PREFIX}KAFKA__{name.upper()}: is required with {protocol}")
+
+
 def _refuse_unknown() -> None:
     known = variables().keys() | _secret_files().keys()
     for variable in sorted(os.environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known or _IGNORED.match(name):
             continue
-        if "__" not in name and name not in {one.replace("__", "_") for one in known}:
+        if "__" not in name and name not in {one.replace("__", "_") for one in known} and not _nearly_role(name):
             continue  # of a Kubernetes service whose name begins like ours
         nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
         raise UsageError(f"{variable}: there is no such variable; the nearest is {nearest}")
+
+
+def _nearly_role(name: str) -> bool:
+    return bool(difflib.get_close_matches(name.removeprefix(PREFIX), ["ROLE"], 1, 0.7))
 
 
 def _explained(error: Any) -> str:
@@ -167,5 +181,5 @@ def _explained(error: Any) -> str:
         return f"{PREFIX}{required.get(place[0], place[0])}: is required"
     if error["type"] == "missing":
         return f"{variable}: is required"
-    shown = "(hidden)" if "PASSWORD" in variable else repr(error["input"])
+    shown = "(hidden)" if "PASSWORD" in variable or "OPTIONS" in variable else repr(error["input"])
     return f"{variable}={shown}: {error['msg'].removeprefix('Value error, ')}"

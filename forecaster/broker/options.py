@@ -47,6 +47,14 @@ GUARANTEED = {
     "value_deserializer": None,
     "partitioner": None,
     "allow_auto_create_topics": False,
+    "security_protocol": None,
+    "sasl_mechanism": None,
+    "sasl_plain_username": None,
+    "sasl_plain_password": None,
+    "ssl_cafile": None,
+    "ssl_certfile": None,
+    "ssl_keyfile": None,
+    "ssl_password": None,
 }
 """Options that an operator cannot set by KAFKA__OPTIONS: the guarantees, or other variables, decide them."""
 
@@ -75,7 +83,9 @@ class Connection:
         known = {**KafkaConsumer.DEFAULT_CONFIG, **KafkaProducer.DEFAULT_CONFIG, **KafkaAdminClient.DEFAULT_CONFIG}
         for name in self.options:
             if name in GUARANTEED:
-                raise UsageError(f"FORECASTER_KAFKA__OPTIONS: {name} cannot be set: the guarantees rest on it")
+                raise UsageError(
+                    f"FORECASTER_KAFKA__OPTIONS: {name} is decided by the guarantees, or by another variable"
+                )
             if name not in known:
                 raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
 

@@ -83,6 +83,13 @@ def test_values_are_written_as_they_are_read(monkeypatch: pytest.MonkeyPatch) ->
     assert {name: written[name] for name in given} == given
 
 
+def test_an_option_that_may_hold_a_secret_is_not_written() -> None:
+    options = {"linger_ms": 3, "socks5_proxy": "socks5://me:hunter2@proxy", "ssl_password": "hunter2"}
+    written = as_written("kafka", "options", options)
+    assert "hunter2" not in written
+    assert '"linger_ms": 3' in written
+
+
 def test_the_example_uncommented_means_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FORECASTER_")]:
         monkeypatch.delenv(name)

@@ -83,7 +83,9 @@ WRONG = [
     ("NETWORK__HIDDEN_SIZE", "20", "multiple of 8"),
     ("SERIES__INTERVAL", "1 hour", "15m"),
     ("DENOISE__CHAIN", "range,median", "hampel"),
-    ("KAFKA__OPTIONS", "[", "JSON object"),
+    ("DENOISE__RANGE", "60,-40", "-40,60"),
+    ("INPUT__VALUE_FIELDS", "flow,flow", "twice"),
+    ("KAFKA__SSL_CAFILE", "/nowhere/ca.pem", "cannot be read"),
     ("ROLE", "boss", "worker"),
 ]
 
@@ -103,6 +105,25 @@ def test_a_wrong_value_names_variable_value_and_what_is_allowed(
 def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="FORECASTER_NETWORK__HIDDEN_SIZE"):
         load(monkeypatch, NETWORK__HIDEN_SIZE="32")
+
+
+@pytest.mark.parametrize(("given", "missing"), [({}, "SASL_MECHANISM"), ({"MECHANISM": "PLAIN"}, "SASL_USERNAME")])
+def test_half_a_login_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str) -> None:
+    login = {f"KAFKA__SASL_{name}": value for name, value in given.items()}
+    with pytest.raises(UsageError, match=f"FORECASTER_KAFKA__{missing}: is required"):
+        load(monkeypatch, KAFKA__SECURITY_PROTOCOL="SASL_SSL", **login)
+
+
+def test_options_that_cannot_be_read_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"FORECASTER_KAFKA__OPTIONS.*JSON object") as caught:
+        load(monkeypatch, KAFKA__OPTIONS="{'ssl_password': 'hunter2'}")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ROEL", "ROLES", "RULE"])
+def test_a_misspelt_role_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(UsageError, match="the nearest is FORECASTER_ROLE"):
+        load(monkeypatch, **{name: "worker"})
 
 
 def test_a_single_underscore_where_two_belong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
