@@ -33,6 +33,7 @@ def check_everything(settings: Settings) -> None:
     for line in with_topics(settings, lambda topics: _stored(settings, topics)):
         to.print(line)
     topic_table(settings, needed_topics(settings))
+    to.print(_rights_table(settings))
     to.print("everything fits")
 
 
@@ -51,6 +52,21 @@ def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
         wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
         table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
     console().print(table)
+
+
+def needed_rights(settings: Settings) -> list[tuple[str, str]]:
+    """Returns on what the daemon needs which rights where the topics are there; `SECURITY.md` has the same list."""
+    topics, group = settings.topics, settings.kafka.group_id
+    written = [topics.named("forecasts"), topics.named("dead_letters"), topics.scores, topics.denoised]
+    return [
+        (f"topic {topics.input}", "Read"),
+        *((f"topic {name}", "Write") for name in written if name),
+        (f"topic {topics.named('state')}", "Read, Write, DescribeConfigs"),
+        (f"topic {topics.named('models')}", "Read, Write, DescribeConfigs"),
+        (f"topic {topics.named('history')}", "Read, Write"),
+        (f"groups that begin with {group}", "Read"),
+        (f"transactional ids that begin with {group}", "Write"),
+    ]
 
 
 def _check_topics(settings: Settings, topics: Topics) -> None:
@@ -91,6 +107,13 @@ def _verdicts(restorer: Restorer, partitions: int) -> list[str]:
         f"state: {count} of {len(plans)} partitions would be: {how}{f' ({reason})' if reason else ''}"
         for (how, reason), count in verdicts.items()
     ]
+
+
+def _rights_table(settings: Settings) -> Table:
+    table = Table("on", "rights that are needed (not asked for here)")
+    for on, rights in needed_rights(settings):
+        table.add_row(on, rights)
+    return table
 
 
 def _settings_table(settings: Settings) -> Table:

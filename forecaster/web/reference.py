@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
 from forecaster.serving.counting import Counters
-from forecaster.serving.monitor import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.monitor import Monitor, PartitionState, PartitionStatus, WorkerStatus
 from forecaster.watchdog import Pulse, Watchdog
-from forecaster.web.metrics import ServiceCollector, trainer_families, worker_families
+from forecaster.web.metrics import ServiceCollector, trainer_families
 from forecaster.web.service import Service
 
 HEADER = """\
@@ -25,25 +24,50 @@ Generated: `python -m forecaster.web.reference > config/metrics.md`
 """
 
 
+VALUES = """
+## Values of labels
+
+`partition` and `horizon` are numbers: partitions of this worker, and some of the horizons. `reason` is the header of the
+dead letter, too.
+
+| metric | label | values |
+|---|---|---|
+"""
+OPEN_LABELS = {"partition", "horizon", "role", "version"}
+"""Those whose values are not of a fixed set, or need no list."""
+
+
 def metrics_reference() -> str:
     """Returns a Markdown table of every metric."""
-    return HEADER + "".join(
+    families = _families()
+    metrics = [
         f"| `{_name(family)}` | {_type(family)} | {', '.join(_labels(family))} | {family.documentation} |\n"
-        for family in _families()
-    )
+        for family in families
+    ]
+    values = [
+        f"| `{_name(family)}` | {label} | {', '.join(f'`{value}`' for value in _values(family, label))} |\n"
+        for family in families
+        for label in _labels(family)
+        if label not in OPEN_LABELS
+    ]
+    return HEADER + "".join(metrics) + VALUES + "".join(values)
 
 
-def _families() -> Iterator[Metric]:
+def _families() -> list[Metric]:
     partition = PartitionStatus(0, PartitionState.SERVING, position=0, end=0)
     status = WorkerStatus(0, "", 0, True, True, "", (partition,), 0, (0.1, 0.9), (1,), Counters())  # noqa: FBT003
-    service = Service("both", "", "", Watchdog(Pulse()))
-    yield from ServiceCollector(service).collect()
-    yield from worker_families(status)
-    yield from trainer_families(leads=True, running=None, counters={"training_promoted": 0})
+    monitor = Monitor()
+    monitor.status = status
+    service = Service("both", "", "", Watchdog(Pulse()), monitor)
+    return [*ServiceCollector(service).collect(), *trainer_families(leads=True, running=None, counters={})]
 
 
 def _name(family: Metric) -> str:
     return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def _values(family: Metric, label: str) -> list[str]:
+    return list(dict.fromkeys(sample.labels[label] for sample in family.samples if label in sample.labels))
 
 
 def _type(family: Metric) -> str:
