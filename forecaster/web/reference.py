@@ -27,8 +27,8 @@ Generated: `python -m forecaster.web.reference > config/metrics.md`
 VALUES = """
 ## Values of labels
 
-`partition` and `horizon` are numbers: partitions of this worker, and some of the horizons. `reason` is the header of the
-dead letter, too.
+`partition` and `horizon` are numbers: partitions of this worker, and some of the horizons. `reason` is the header of
+the dead letter, too.
 
 | metric | label | values |
 |---|---|---|

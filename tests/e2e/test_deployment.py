@@ -86,11 +86,13 @@ def test_without_a_trainer_of_its_own_the_workers_train() -> None:
 
 def test_with_keda_the_lag_decides_how_many_workers_there_are() -> None:
     login = ("keda.authentication=kafka-login", "keda.metadata.sasl=scram_sha512")
-    documents = rendered("keda.enabled=true", "podMonitor.enabled=true", "cache.persistent=true", *login)
+    monitor = ("podMonitor.enabled=true", "podMonitor.labels.release=prometheus")
+    documents = rendered("keda.enabled=true", "cache.persistent=true", *monitor, *login)
+    assert kind(documents, "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
     assert "replicas" not in kind(documents, "StatefulSet")["spec"]
     (trigger,) = kind(documents, "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["topic"] == "readings"
-    assert trigger["metadata"]["consumerGroup"] == "forecaster"
+    assert trigger["metadata"]["consumerGroup"] == "default-fc"
     assert trigger["metadata"]["sasl"] == "scram_sha512"
     assert trigger["authenticationRef"] == {"name": "kafka-login"}
 
@@ -98,7 +100,8 @@ def test_with_keda_the_lag_decides_how_many_workers_there_are() -> None:
 def test_settings_become_what_the_daemon_reads(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     settings = {"STATE__MAX_SERIES": 1_000_000, "TRAINING__DROPOUT": 0.25, "TOPICS__CREATE": False}
-    settings |= {"KAFKA__OPTIONS": {"fetch_min_bytes": 1}, "LOG__FORMAT": "text"}
+    settings |= {"KAFKA__OPTIONS": {"fetch_min_bytes": 1}, "LOG__FORMAT": "text", "TRAINING__SCHEDULE": False}
+    settings |= {"INPUT__VALUE_FIELDS": ["flow", "temperature"], "FORECAST__QUANTILE_LEVELS": [0.1, 0.9]}
     values.write_text(yaml.safe_dump({"settings": settings}))
     documents = rendered(files=[values])
     for name in ("StatefulSet", "Deployment"):
@@ -108,6 +111,9 @@ def test_settings_become_what_the_daemon_reads(tmp_path: Path) -> None:
         assert variables["FORECASTER_TRAINING__DROPOUT"] == "0.25"
         assert variables["FORECASTER_TOPICS__CREATE"] == "false"
         assert variables["FORECASTER_LOG__FORMAT"] == "text"
+        assert variables["FORECASTER_TRAINING__SCHEDULE"] == "off", "which YAML reads as false"
+        assert variables["FORECASTER_INPUT__VALUE_FIELDS"] == "flow,temperature"
+        assert variables["FORECASTER_FORECAST__QUANTILE_LEVELS"] == "0.1,0.9"
         assert yaml.safe_load(variables["FORECASTER_KAFKA__OPTIONS"]) == {"fetch_min_bytes": 1}
         names = [one["name"] for one in template["spec"]["containers"][0]["env"]]
         assert len(names) == len(set(names))
@@ -123,6 +129,38 @@ def test_another_port_or_none_is_probed_as_it_is() -> None:
     assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & set(container)
     assert not {"Service", "PodMonitor"} & {one["kind"] for one in documents}
     assert "ingress" not in kind(documents, "NetworkPolicy")["spec"]
+
+
+def test_each_release_is_a_group_of_its_own_unless_one_is_named() -> None:
+    for settings, group in (((), "default-fc"), (("settings.KAFKA__GROUP_ID=pumps",), "pumps")):
+        documents = rendered(*settings)
+        for name in ("StatefulSet", "Deployment"):
+            assert environment(kind(documents, name)["spec"]["template"])["FORECASTER_KAFKA__GROUP_ID"] == group
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("settings.NETWORK__CHECKPOINT=/model",),
+        ("settings.TRAINING__SCHEDULE=off", "settings.TRAINING__READOUT_SCHEDULE=off"),
+    ],
+)
+def test_where_nobody_trains_there_is_no_trainer(settings: tuple[str, ...]) -> None:
+    documents = rendered(*settings)
+    assert not [one for one in documents if one["kind"] == "Deployment"]
+    assert environment(kind(documents, "StatefulSet")["spec"]["template"])["FORECASTER_ROLE"] == "worker"
+
+
+def test_more_volumes_are_mounted(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    volume = {"name": "model", "configMap": {"name": "model"}}
+    mount = {"name": "model", "mountPath": "/model", "readOnly": True}
+    values.write_text(yaml.safe_dump({"extraVolumes": [volume], "extraVolumeMounts": [mount], "secret": "kafka"}))
+    documents = rendered(files=[values])
+    for name in ("StatefulSet", "Deployment"):
+        pod = kind(documents, name)["spec"]["template"]["spec"]
+        assert volume in pod["volumes"]
+        assert mount in pod["containers"][0]["volumeMounts"]
 
 
 @pytest.mark.parametrize("name", ["ROLE", "KAFKA__INSTANCE_ID", "CACHE__DIRECTORY"])

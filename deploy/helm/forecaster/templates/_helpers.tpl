@@ -3,11 +3,13 @@ app.kubernetes.io/name: forecaster
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* A value as the variable has it: 1000000 and not 1e+06, objects as JSON. */}}
+{{/* A value as the variable has it: 1000000 and not 1e+06, lists with commas, objects as JSON. */}}
 {{- define "forecaster.value" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
-{{- else if or (kindIs "map" .) (kindIs "slice" .) -}}
+{{- else if kindIs "slice" . -}}
+{{ join "," . }}
+{{- else if kindIs "map" . -}}
 {{ toJson . }}
 {{- else -}}
 {{ toString . }}
@@ -19,13 +21,31 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if hasKey .Values.settings "HTTP__PORT" }}{{ .Values.settings.HTTP__PORT }}{{ else }}8080{{ end -}}
 {{- end }}
 
+{{/* Consumer group: another one for each release, since groups are known to all of a Kafka. */}}
+{{- define "forecaster.group" -}}
+{{- .Values.settings.KAFKA__GROUP_ID | default (printf "%s-%s" .Release.Namespace .Release.Name) -}}
+{{- end }}
+
+{{/* Something is trained at all; empty = nothing is. */}}
+{{- define "forecaster.trains" -}}
+{{- $off := list "off" "false" -}}
+{{- $never := has (toString .Values.settings.TRAINING__SCHEDULE) $off -}}
+{{- $kept := has (toString .Values.settings.TRAINING__READOUT_SCHEDULE) $off -}}
+{{- if not (or (and $never $kept) .Values.settings.NETWORK__CHECKPOINT) }}yes{{ end -}}
+{{- end }}
+
 {{- define "forecaster.environment" -}}
 {{- range $name := list "ROLE" "KAFKA__INSTANCE_ID" "CACHE__DIRECTORY" }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s is the chart's own: see trainer and cache" $name) }}{{ end }}
 {{- end }}
-{{- range $name, $value := merge dict .Values.settings (dict "LOG__FORMAT" "json") }}
+{{- $own := dict "LOG__FORMAT" "json" "KAFKA__GROUP_ID" (include "forecaster.group" .) }}
+{{- range $name, $value := merge dict .Values.settings $own }}
 - name: FORECASTER_{{ $name }}
+  {{- if and (hasSuffix "SCHEDULE" $name) (eq (toString $value) "false") }}
+  value: "off" # as YAML reads it without quotes
+  {{- else }}
   value: {{ include "forecaster.value" $value | quote }}
+  {{- end }}
 {{- end }}
 - name: FORECASTER_CACHE__DIRECTORY
   value: /cache
@@ -89,6 +109,9 @@ volumeMounts:
   {{- if .Values.secret }}
   - {name: secrets, mountPath: /secrets, readOnly: true}
   {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "forecaster.volumes" -}}
@@ -97,5 +120,8 @@ volumeMounts:
 {{- if .Values.secret }}
 - name: secrets
   secret: {secretName: {{ .Values.secret | quote }}}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
