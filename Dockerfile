@@ -1,6 +1,6 @@
 FROM python:3.11-slim-bookworm AS build
 
-# The CPU build of torch; for CUDA give the index of that build, and nothing for that of the default index.
+# The CPU build of torch: nothing runs on a GPU. Empty = from pip's default index.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 
 WORKDIR /src

@@ -173,7 +173,7 @@ def promote(checkpoint_id: CheckpointId) -> None:
 
 @models.command()
 def rollback() -> None:
-    """The fleet serves the checkpoint that it served before."""
+    """The fleet serves the last checkpoint that it served with another body."""
     typer.echo(model_commands.roll_back(_with_broker()))
 
 

@@ -185,7 +185,7 @@ class Denoise(Group):
     chain: Annotated[tuple[FilterName, ...], BeforeValidator(listed)] = ("range", "hampel")
     """Filters in this order, of range, hampel, stuck, ewma, kalman; empty = none."""
     range: Annotated[tuple[float, float] | None, BeforeValidator(parse_range)] = None
-    """Least and greatest value, such as -40,60; what is outside is missing. Empty = no limits."""
+    """Least and greatest value, as -40,60, or one of them, as ,60; what is outside is missing. Empty = no limits."""
     sentinels: Numbers = ()
     """Values that mean a missing one, such as -999."""
     hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
