@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
+from forecaster.broker.client import KafkaConsumer, UnreadableBatch
 from forecaster.broker.options import Connection
 from forecaster.broker.patience import causes, describe
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
@@ -59,7 +60,8 @@ class GroupConsumer:
     Args:
         connection: how and as whom.
         topic: the input.
-        outage_deadline_seconds: an idle consumer that finds no broker for so long gives up.
+        outage_deadline_seconds: a consumer gives up that is idle and finds no broker, or cannot read on in one of its
+            partitions, for so long.
     """
 
     def __init__(self, connection: Connection, topic: str, outage_deadline_seconds: float) -> None:
@@ -69,6 +71,7 @@ class GroupConsumer:
         self._outage_deadline = outage_deadline_seconds
         self._heard = self._probed = time.monotonic()
         self._answered = True
+        self._unreadable: dict[int, float] = {}
         self._client = KafkaConsumer(**connection.consumer())
         self._changes = _Changes(self._client)
         try:
@@ -91,12 +94,14 @@ class GroupConsumer:
         Raises:
             Fenced: another process is the member with our instance id.
             TransientBrokerError: not this time.
-            BrokerUnavailable: no broker was there for the outage deadline.
+            BrokerUnavailable: no broker was there for the outage deadline, or a batch could not be read for so long.
         """
         try:
             batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0)
             member = self._client.group_metadata()
         except KafkaError as error:
+            if isinstance(error, UnreadableBatch):
+                self._note_unreadable(error)
             raise _translated(error, f"polling {self._topic}") from error
         begin = {partition.partition: records[0].offset for partition, records in batches.items()}
         end = {partition.partition: records[-1].offset + 1 for partition, records in batches.items()}
@@ -105,6 +110,8 @@ class GroupConsumer:
             batches, begin, end = {}, {}, {}
         self._listen(heard=bool(batches))
         closed, opened = self._changes.take()
+        for partition in {*begin, *closed}:
+            self._unreadable.pop(partition, None)
         records = [record for batch in batches.values() for record in batch]
         return Polled(records, begin, end, member, closed, opened, self._answered)
 
@@ -166,6 +173,16 @@ class GroupConsumer:
     def _mine(self, partitions: Iterable[int]) -> list[TopicPartition]:
         wanted = set(partitions)
         return [partition for partition in self._client.assignment() if partition.partition in wanted]
+
+    def _note_unreadable(self, error: UnreadableBatch) -> None:
+        """Other partitions may go on meanwhile, so the deadline of this one is kept here."""
+        now, partition = time.monotonic(), error.partition.partition
+        if partition not in self._unreadable:
+            self._unreadable[partition] = now
+            _log.error("a batch cannot be read", topic=self._topic, partition=partition, offset=error.offset)
+        silent = now - self._unreadable[partition]
+        if silent > self._outage_deadline:
+            raise BrokerUnavailable(f"{describe(error)}; it could not be read for {silent:.0f} s") from error
 
     def _listen(self, *, heard: bool) -> None:
         """Idleness and an outage look alike from here, so an idle consumer asks from time to time."""

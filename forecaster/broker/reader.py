@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from forecaster.broker.client import KafkaConsumer
 from forecaster.broker.options import Connection
 from forecaster.broker.patience import describe
 from forecaster.broker.topics import Topics

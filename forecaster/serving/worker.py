@@ -18,6 +18,7 @@
 | the transaction fails | the committed offsets say whether it happened: adopt the rows, or drop them and read again |
 | somebody else went on meanwhile | the partition is restored again |
 | input is gone before it was read | the same; the restore does as ON_LOST_INPUT says |
+| a batch of the input is corrupt | fetched again; the others go on; past the outage deadline: exit code 3 |
 | the broker is away | waited for with back-off; past the outage deadline the worker ends with exit code 3 |
 | another process has our identity | the worker ends with exit code 8 |
 """

@@ -12,7 +12,7 @@ from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
 from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
 
-from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.broker.replay import RecordReader, RecordWriter, Written, create_topic
 from forecaster.checkpoints import write_checkpoint
 from forecaster.core.model import Model
 from forecaster.records import InputRecord
@@ -100,6 +100,49 @@ def test_bad_records_become_dead_letters_and_their_neighbours_get_forecasts(
         assert letter.headers["detail"]
         assert letter.key == (key[:65_536] if key is not None else None)
         assert letter.value == (value[:65_536] if value is not None else None)
+
+
+class Latin1(str):
+    """A header's name as a client writes it that does not care for UTF-8."""
+
+    def encode(self, *_: str) -> bytes:
+        return super().encode("latin-1")
+
+
+@pytest.mark.kafka
+def test_a_header_that_is_not_utf_8_stops_nobody(kafka: str, topic: str, tmp_path: Path) -> None:
+    create_topic(kafka, topic, 1)
+    headers = [(Latin1("m\xe4\xdftelle"), b"7"), ("trace", b"8")]
+    with closing(RecordWriter(kafka, topic)) as writer, Daemon(tmp_path, kafka, topic) as daemon:
+        daemon.serving()
+        for hour in range(3):
+            value = orjson.dumps({"timestamp": START_MS + hour * HOUR_MS, "value": hour})
+            writer.send(b"pump", value, headers=headers if hour == 1 else [])
+        writer.send(b"pump", b"no json", headers=headers)
+        writer.flush()
+        assert_read_in_spite_of_its_header(kafka, topic, forecasts=3)
+        daemon.send(signal.SIGKILL)
+        daemon.exit_code()
+    with closing(RecordWriter(kafka, topic)) as writer, Daemon(tmp_path, kafka, topic) as heir:
+        heir.serving()  # it has read the input again
+        writer.send(b"pump", orjson.dumps({"timestamp": START_MS + 3 * HOUR_MS, "value": 3}), headers=headers)
+        writer.flush()
+        assert_read_in_spite_of_its_header(kafka, topic, forecasts=4)
+        assert '"replayed": 3' in heir.log
+
+
+def assert_read_in_spite_of_its_header(address: str, topic: str, forecasts: int) -> None:
+    """All readings have their forecast, and the record that is no reading is a dead letter with all that it had."""
+    made, letters = RecordReader(address, f"{topic}.forecasts", 1), RecordReader(address, f"{topic}.dead-letters", 1)
+    found: list[list[Written]] = [[], []]
+    with closing(made), closing(letters):
+        wait_until(lambda: found[0].extend(made.poll()) or len(found[0]) >= forecasts, "forecasts")
+        wait_until(lambda: found[1].extend(letters.poll()) or found[1], "a dead letter")
+    assert len(found[0]) == forecasts
+    (letter,) = found[1]
+    assert (letter.key, letter.value) == (b"pump", b"no json")
+    assert letter.headers["m\ufffd\ufffdtelle"] == b"7"
+    assert letter.headers["trace"] == b"8"
 
 
 def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
