@@ -21,6 +21,7 @@ from forecaster.files import History
 from forecaster.learning.batches import PaddedBatch, padded
 from forecaster.learning.own_solving import solve_own
 from forecaster.learning.solving import best_ridge, calibrate, normal_equations
+from forecaster.learning.stretches import LONGEST_SILENCE_MS
 from forecaster.learning.training_job import SEEN_UNTIL, Lessons, observed
 
 HELD_OUT = 0.15
@@ -65,7 +66,7 @@ def refresh(lessons: Lessons, champion: Checkpoint) -> Refreshed | None:
     if not lessons.sequences:
         return None
     begin_ms, end_ms = int(lessons.history.timestamp_ms[0]), int(lessons.history.timestamp_ms[-1])
-    judged_ms = max(end_ms + 1 - int(JUDGED * (end_ms - begin_ms)), int(champion.facts.get(SEEN_UNTIL, 0)) + 1)
+    judged_ms = max(end_ms + 1 - int(JUDGED * (end_ms - begin_ms)), _seen_ms(champion, end_ms) + 1)
     if judged_ms > end_ms:
         return None
     body = _Body(champion, lessons)
@@ -78,6 +79,12 @@ def refresh(lessons: Lessons, champion: Checkpoint) -> Refreshed | None:
     facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": judged.count}
     new = replace(body.solved([early, chosen, judged], ridge, facts), id=next_readout_id(champion.id))
     return Refreshed(new, error, champion_error)
+
+
+def _seen_ms(champion: Checkpoint, end_ms: int) -> int:
+    """Returns up to when the champion has learned; 0 where it says a time that only a wrong clock has told it."""
+    seen_ms = int(champion.facts.get(SEEN_UNTIL, 0))
+    return seen_ms if seen_ms <= end_ms + LONGEST_SILENCE_MS else 0
 
 
 def resolved(lessons: Lessons, champion: Checkpoint) -> Checkpoint:

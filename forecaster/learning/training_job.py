@@ -20,7 +20,7 @@ from forecaster.core.timeline import TimelineState
 from forecaster.files import History
 from forecaster.learning.members import Members, members_of
 from forecaster.learning.sequences import SequencesBuilder, TrainingSequence, before
-from forecaster.learning.stretches import stretches
+from forecaster.learning.stretches import credible, stretches
 from forecaster.learning.trainer import Progress, Trainer, TrainingConfig
 
 SLICE = 20_000
@@ -77,13 +77,14 @@ class Lessons:
 
 
 def observed(history: History, observation: ObservationConfig, *, own: bool) -> Lessons:
-    """Returns the history's lessons.
+    """Returns the history's lessons; readings whose stamps are not credible are in none of them.
 
     Args:
         history: all of it.
         observation: what shapes the inputs.
         own: series get readouts of their own, where they are not too many.
     """
+    history = credible(history)
     members = members_of(history) if own else None
     return Lessons(history, observation, training_sequences(history, observation, members), members)
 
