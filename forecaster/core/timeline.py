@@ -9,10 +9,13 @@ stamp rounds to the nearest tick of a grid that starts at the first stamp of the
 | of the last tick | DUPLICATE; the first reading of a tick counts |
 | before the last tick | LATE |
 | farther ahead than the largest gap | AHEAD, until the next reading is near it too: then the grid begins anew there |
+| so far ahead, confirmed by one that is many ticks on, or `AHEAD_RUN` in a row | a learned interval is unknown again |
 | farther behind than the largest gap | LATE, until `BEHIND_RUN` in a row agree: then the grid begins anew there |
 | farther ahead than the time to live, confirmed | the first of a new series: nothing of the old one counts |
 
-With an unknown interval (0), readings are WARMING until `AGREEING` stamps in a row agree on one.
+With an unknown interval (0), readings are WARMING until `AGREEING` stamps in a row agree on one. A learned interval
+gives way to a finer one, or to one of more than `SPARSE_TICKS` ticks, when the stamps have agreed on it for long enough
+and none has spoken against it: a burst is no new interval. The grid begins anew then.
 """
 
 from __future__ import annotations
@@ -26,7 +29,12 @@ from forecaster.records import Booleans, Integers, Outcome
 
 AGREEING = 4
 BEHIND_RUN = 4
+AHEAD_RUN = 4
 MIN_GAP_TICKS = 8
+SPARSE_TICKS = 24
+"""An interval of more ticks than these makes the grid much too fine: few forecasts would ever meet their truth."""
+FINER_SPANS, COARSER_SPANS = 2, 8
+"""A finer interval counts after so many of the old one, a coarser one after so many of its own."""
 JITTER = 0.1
 UNKNOWN = -1
 WARMING_GAP_MS = 366 * 86_400_000
@@ -53,7 +61,9 @@ class TimelineState:
         tick: the last tick that had a reading; -1 = none yet.
         recent_ms: the last stamps, newest first, -1 = none; (N, AGREEING).
         held_ms: the last stamp far ahead or far behind; -1 = none.
-        held_run: how many readings in a row were far behind and in order.
+        held_run: how many readings in a row were far behind and in order; negative: far ahead.
+        rival_ms: another interval that the recent stamps agreed on; 0 = none.
+        rival_since_ms: the stamp at which they first did.
     """
 
     interval_ms: Integers
@@ -62,6 +72,8 @@ class TimelineState:
     recent_ms: Integers
     held_ms: Integers
     held_run: NDArray[np.int8]
+    rival_ms: Integers
+    rival_since_ms: Integers
 
     @classmethod
     def empty(cls, n: int, interval_ms: int) -> TimelineState:
@@ -73,6 +85,8 @@ class TimelineState:
             recent_ms=np.full((n, AGREEING), UNKNOWN, np.int64),
             held_ms=np.full(n, UNKNOWN, np.int64),
             held_run=np.zeros(n, np.int8),
+            rival_ms=np.zeros(n, np.int64),
+            rival_since_ms=np.zeros(n, np.int64),
         )
 
 
@@ -140,11 +154,16 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> P
     outcome[begun & (ahead == 0)] = Outcome.DUPLICATE
     outcome[begun & (ahead < 0)] = Outcome.LATE
     begins = ~begun
+    relearned = np.zeros(len(timestamp_ms), np.bool_)
     wild = begun & (np.abs(ahead) > limit)
     if wild.any():
-        confirmed = _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, wild)
-        outcome[wild & (ahead > 0)] = Outcome.AHEAD
-        begins |= confirmed
+        forward = wild & (ahead > 0)
+        far = forward & known & (timestamp_ms - state.held_ms > np.minimum(limit, SPARSE_TICKS) * interval)
+        begins |= _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, wild)
+        outcome[forward] = Outcome.AHEAD
+        if config.interval_ms == 0:
+            begins |= forward & (state.held_run <= -AHEAD_RUN)
+            relearned = begins & far
     state.held_ms[~wild | begins] = UNKNOWN
     state.held_run[~wild | begins] = 0
 
@@ -154,18 +173,13 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> P
     restarted |= begins
     expired = begins & begun & (timestamp_ms - last_stamp(state) > config.ttl_ms)
     if config.interval_ms == 0:
-        state.interval_ms[expired] = 0
-        outcome[expired] = Outcome.WARMING
+        state.interval_ms[expired | relearned] = 0
+        outcome[expired | relearned] = Outcome.WARMING
     gap = np.where(on_time & known, ahead, 1)
     state.start_ms[begins] = timestamp_ms[begins]
     np.copyto(state.tick, np.where(begins, 0, position), where=steps)
     if config.interval_ms == 0:
-        state.recent_ms[begins] = UNKNOWN
-        crowded = known & begun & (ahead == 0) & (timestamp_ms > state.recent_ms[:, 0])
-        remember = np.flatnonzero(on_time | begins | crowded)
-        state.recent_ms[remember, 1:] = state.recent_ms[remember, :-1]
-        state.recent_ms[remember, 0] = timestamp_ms[remember]
-        settled = _settle(state, unknown & on_time, crowded)
+        settled = _learn(state, timestamp_ms, ahead, on_time, begins, known)
         outcome[settled] = Outcome.FORECAST
         restarted |= settled
         settled &= unknown
@@ -186,35 +200,80 @@ def _confirm(
     state: TimelineState, timestamp_ms: Integers, limit_ms: Integers, ahead: Integers, wild: Booleans
 ) -> Booleans:
     """Holds the wild stamps; true where those held before say that this one is right."""
-    follows = (state.held_ms != UNKNOWN) & (timestamp_ms > state.held_ms)
-    follows &= timestamp_ms - state.held_ms <= limit_ms
-    was_behind = state.held_run > 0
+    spacing = timestamp_ms - state.held_ms
+    ordered = (state.held_ms != UNKNOWN) & (spacing > 0)
+    near = ordered & (spacing <= limit_ms)
+    in_a_year = ordered & (spacing <= WARMING_GAP_MS)
+    was_behind, was_ahead = state.held_run > 0, state.held_run < 0
     forward = wild & (ahead > 0)
-    behind = wild & (ahead < 0)
-    confirmed: Booleans = forward & follows & ~was_behind
-    run = np.where(behind, np.where(follows & was_behind, state.held_run + 1, 1), 0).astype(np.int8)
-    confirmed |= run >= BEHIND_RUN
+    confirmed: Booleans = forward & near & ~was_behind
+    behind_run = np.where(near & was_behind, state.held_run + 1, 1)
+    ahead_run = np.where(in_a_year & was_ahead, np.maximum(state.held_run - 1, -AHEAD_RUN), -1)
+    run = np.where(forward, ahead_run, behind_run).astype(np.int8)
+    confirmed |= wild & (run >= BEHIND_RUN)
     state.held_run[wild] = run[wild]
     state.held_ms[wild] = timestamp_ms[wild]
     return confirmed
 
 
-def _settle(state: TimelineState, warming: Booleans, crowded: Booleans) -> Booleans:
-    """The interval is known where the recent stamps agree on one; where all of them are crowded, on a finer one."""
+def _learn(
+    state: TimelineState, timestamp_ms: Integers, ahead: Integers, on_time: Booleans, begins: Booleans, known: Booleans
+) -> Booleans:
+    """The recent stamps include these; true where the interval is known from here on, or another one."""
+    state.recent_ms[begins] = UNKNOWN
+    state.rival_ms[begins] = 0
+    crowded = known & ~begins & (ahead == 0) & (timestamp_ms > state.recent_ms[:, 0])
+    remember = np.flatnonzero(on_time | begins | crowded)
+    state.recent_ms[remember, 1:] = state.recent_ms[remember, :-1]
+    state.recent_ms[remember, 0] = timestamp_ms[remember]
+    doubtful = crowded | (known & on_time & ((ahead > SPARSE_TICKS) | (state.rival_ms > 0)))
+    return _settle(state, on_time & ~known, doubtful, crowded)
+
+
+def _settle(state: TimelineState, warming: Booleans, doubtful: Booleans, crowded: Booleans) -> Booleans:
+    """The interval is known where the recent stamps agree on one, and another one where they doubt it for long."""
     settled = np.zeros(len(warming), np.bool_)
-    rows = np.flatnonzero((warming | crowded) & (state.recent_ms[:, -1] != UNKNOWN))
+    rows = np.flatnonzero((warming | doubtful) & (state.recent_ms[:, -1] != UNKNOWN))
     if not len(rows):
         return settled
     interval, ticks = agreed_interval(state.recent_ms[rows])
-    spacing = -np.diff(state.recent_ms[rows], axis=1).min(axis=1)
-    finer = (interval * 4 <= state.interval_ms[rows] * 3) & (spacing < state.interval_ms[rows])
-    agreed = (interval > 0) & (warming[rows] | finer)
+    agreed = (interval > 0) & (warming[rows] | _outlasted(state, rows, interval, crowded[rows]))
     rows = rows[agreed]
     state.interval_ms[rows] = interval[agreed]
     state.start_ms[rows] = state.recent_ms[rows, -1]
     state.tick[rows] = ticks[agreed]
+    state.rival_ms[rows] = 0
     settled[rows] = True
     return settled
+
+
+def _outlasted(state: TimelineState, rows: Integers, interval: Integers, crowded: Booleans) -> Booleans:
+    """The rows' rivals follow from their recent stamps; true where the rival has held for long enough.
+
+    A finer one is seen where several stamps are of one tick, and refuted by a pause of nearly a tick; a coarser one is
+    seen where stamps are many ticks apart, and refuted by two that are near. Until it is old, a rival stays though
+    stamps agree on a longer one: ticks may be missing.
+
+    Args:
+        state: changed in place.
+        rows: which of them; (M,).
+        interval: that the recent stamps agree on; 0 = none; (M,).
+        crowded: the newest stamp is of the last tick; (M,).
+    """
+    recent, known = state.recent_ms[rows], state.interval_ms[rows]
+    newest, spacings = recent[:, 0], recent[:, :-1] - recent[:, 1:]
+    rival, since = state.rival_ms[rows], state.rival_since_ms[rows]
+    refuted = np.where(rival < known, spacings[:, 0] * 8 > known * 7, spacings[:, 0] * 2 < rival)
+    rival = np.where(refuted, 0, rival)
+    dense = np.median(spacings, axis=1) * 2 < interval * 3
+    seen = dense & np.where(crowded, interval * 4 <= known * 3, interval > known * SPARSE_TICKS)
+    lasted = newest - since >= np.where(interval < known, FINER_SPANS * known, COARSER_SPANS * interval)
+    same = seen & (np.abs(interval - rival) <= JITTER * rival)
+    replaced = seen & ~same & ((rival == 0) | (interval < rival) | lasted)
+    state.rival_ms[rows] = np.where(replaced, interval, rival)
+    state.rival_since_ms[rows] = np.where(replaced, newest, since)
+    outlasted: Booleans = same & lasted
+    return outlasted
 
 
 def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:

@@ -154,7 +154,8 @@ def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
 def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
     """Returns timeline, scale, levels and the inputs' context of the rows of a block whose pipeline is not ours.
 
-    Its grids must have our interval. The rows are re-warmed at their next readings.
+    Its grids must have our interval. The rows are re-warmed at their next readings. What speaks for another interval is
+    gathered anew.
 
     Raises:
         CorruptSnapshot: an array that both pipelines have is not the same kind of array in both.
@@ -162,7 +163,8 @@ def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
     empty = shape.empty(len(block.series_ids))
     kept = ("timeline.", "inputs.origin", "inputs.last", "inputs.warming", "inputs.scaler.")
     values = dict(arrays(empty))
-    values |= {name: loaded_array(block, name, array) for name, array in values.items() if name.startswith(kept)}
+    same = [name for name in values if name.startswith(kept) and not name.startswith("timeline.rival")]
+    values |= {name: loaded_array(block, name, values[name]) for name in same}
     values["inputs.context"] = _other_width(block, "inputs.context", empty.inputs.context)
     values["body"] = np.full_like(empty.body, UNKNOWN_BODY)
     return replaced(empty, values)

@@ -181,3 +181,118 @@ def test_a_series_idle_for_longer_than_its_time_to_live_learns_its_interval_anew
     placements = [place(GridConfig(), state, np.array([later + minute * 60_000])) for minute in range(6)]
     assert [bool(one.expired[0]) for one in placements] == [False, True, False, False, False, False]
     assert state.interval_ms.tolist() == [60_000]
+
+
+SECOND = 1_000
+
+
+def learned(stamps: list[int]) -> tuple[list[int], list[bool]]:
+    """The interval after each of one series' stamps, and where its grid began anew."""
+    state, config = TimelineState.empty(1, 0), GridConfig()
+    intervals, restarts = [], []
+    for stamp in stamps:
+        restarts.append(bool(place(config, state, np.array([stamp])).restarted[0]))
+        intervals.append(int(state.interval_ms[0]))
+    return intervals, restarts
+
+
+def every(interval: int, count: int, start: int = START) -> list[int]:
+    return [start + number * interval for number in range(count)]
+
+
+@pytest.mark.parametrize("phase", [0, 1, 20 * SECOND, 31 * SECOND, 59_990])
+@pytest.mark.parametrize("readings", [4, 7, 1_000])
+def test_a_burst_in_mid_stream_changes_no_grid(phase: int, readings: int) -> None:
+    burst = every(1, readings, START + 40 * MINUTE + phase)
+    after = [stamp for stamp in every(MINUTE, 40, START + 40 * MINUTE) if stamp > burst[-1]]
+    intervals, restarts = learned(every(MINUTE, 40) + burst + after)
+    assert set(intervals[3:]) == {MINUTE}
+    assert not any(restarts[4:])
+
+
+def test_a_burst_now_and_then_changes_no_grid() -> None:
+    stamps = every(MINUTE, 40)
+    for _ in range(20):
+        stamps += [*every(1, 4, stamps[-1] + MINUTE), stamps[-1] + 2 * MINUTE]
+    assert learned(stamps)[0][-1] == MINUTE
+
+
+def test_readings_more_often_for_a_minute_or_two_change_no_grid() -> None:
+    stamps = every(MINUTE, 10) + every(20 * SECOND, 5, START + 10 * MINUTE) + every(MINUTE, 9, START + 12 * MINUTE)
+    intervals, restarts = learned(stamps)
+    assert set(intervals[3:]) == {MINUTE}
+    assert not any(restarts[4:])
+
+
+@pytest.mark.parametrize("phase", [MINUTE, 23 * SECOND])
+@pytest.mark.parametrize("spacing", [1, 10])
+def test_a_burst_at_boot_costs_the_series_a_dozen_readings_and_not_its_grid(spacing: int, phase: int) -> None:
+    intervals, _ = learned(every(spacing, 4) + every(MINUTE, 30, START + phase))
+    assert intervals[3] == spacing
+    assert set(intervals[4 + 12 :]) == {MINUTE}
+
+
+@pytest.mark.parametrize("days", [1, 7])
+def test_a_burst_at_boot_is_got_over_where_readings_are_farther_apart_than_the_largest_gap(days: int) -> None:
+    dice = np.random.default_rng(days)
+    slow = [START + number * days * DAY + int(dice.integers(-9_000, 9_000)) for number in range(1, 30)]
+    intervals, _ = learned(every(10, 4) + slow)
+    assert set(intervals[4 + 12 :]) == {days * DAY}
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast"), [(MINUTE, SECOND), (HOUR_MS, MINUTE), (MINUTE, 30 * SECOND), (MINUTE, 45_000)]
+)
+def test_a_series_that_becomes_faster_has_its_new_interval_within_three_old_ones(slow: int, fast: int) -> None:
+    before = every(slow, 20)
+    intervals, _ = learned(before + every(fast, 400, before[-1] + fast))
+    assert set(intervals[3:20]) == {slow}
+    assert set(intervals[20 + 3 * -(-slow // fast) :]) == {fast}
+
+
+def test_a_series_that_becomes_faster_is_found_out_through_missing_ticks_and_jitter() -> None:
+    dice, before = np.random.default_rng(0), every(MINUTE, 20)
+    fast = [stamp + int(dice.integers(-40, 40)) for stamp in every(SECOND, 600, before[-1] + SECOND)]
+    intervals, _ = learned(before + [stamp for stamp in fast if dice.random() > 0.3])
+    assert intervals[20 + 180 :] == [SECOND] * len(intervals[20 + 180 :])
+
+
+@pytest.mark.parametrize(("fast", "slow"), [(SECOND, MINUTE), (MINUTE, HOUR_MS), (900 * SECOND, DAY)])
+def test_a_series_that_becomes_much_slower_has_its_new_interval_within_a_dozen_readings(fast: int, slow: int) -> None:
+    before = every(fast, 20)
+    intervals, _ = learned(before + every(slow, 30, before[-1] + slow))
+    assert set(intervals[3:20]) == {fast}
+    assert set(intervals[20 + 12 :]) == {slow}
+
+
+def test_gaps_of_any_length_leave_the_interval_as_it_is() -> None:
+    dice = np.random.default_rng(0)
+    for interval, kept in ((900 * SECOND, 0.5), (900 * SECOND, 0.1), (SECOND, 0.05), (30 * DAY, 0.9)):
+        stamps = every(interval, 8) + [
+            stamp for stamp in every(interval, 9_000, START + 8 * interval) if dice.random() < kept
+        ]
+        intervals, restarts = learned(stamps[:1_000])
+        assert set(intervals[3:]) == {interval}
+        assert not any(restarts[4:])
+
+
+def test_fewer_readings_by_night_leave_the_interval_as_it_is() -> None:
+    day, night = every(900 * SECOND, 56), every(3 * HOUR_MS, 4, START + 14 * HOUR_MS)
+    stamps = [stamp + number * DAY for number in range(10) for stamp in (*day, *night)]
+    assert set(learned(stamps)[0][3:]) == {900 * SECOND}
+
+
+def test_a_grid_that_changes_its_interval_begins_anew_once() -> None:
+    before = every(SECOND, 20)
+    intervals, restarts = learned(before + every(MINUTE, 30, before[-1] + MINUTE))
+    changed = intervals.index(MINUTE)
+    assert [number for number, restart in enumerate(restarts) if restart and number > 3] == [changed]
+
+
+def test_a_fixed_interval_is_never_another() -> None:
+    fine = every(SECOND, 500)
+    _, _, restarts, state = feed(fine)
+    assert state.interval_ms[0] == MINUTE
+    assert sum(restarts) == 1
+    outcomes, _, _, _ = feed([START, *every(10 * DAY, 12, START + 10 * DAY)])
+    assert outcomes == [F] + [A] * 12

@@ -82,6 +82,32 @@ def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> 
     np.testing.assert_array_equal(inputs.context[0, :5] + inputs.origin[0], [5, 4, 3, 2, 1])
 
 
+def test_after_a_burst_at_boot_forecasts_are_scored_again_within_a_dozen_readings() -> None:
+    burst: list = [("pump", START_MS + late, 5.0) for late in (0, 10, 20, 30)]
+    serving = Serving(pipeline_config(interval_ms=0))
+    outputs = serving.feed(readings(burst + hourly(noisy(40), start=1)))
+    forecasts, scores = outputs.forecasts, outputs.scores
+    late = forecasts.timestamp_ms > START_MS + 12 * HOUR_MS
+    ahead = forecasts.target_ms[late] - forecasts.timestamp_ms[late, None]
+    assert (np.abs(ahead - HOUR_MS * np.arange(1, 5)) < HOUR_MS // 2).all()
+    assert np.isfinite(scores.point[late][4:]).all()
+    assert serving.partitions[0].table.state.inputs.scaler.count.tolist() == [44]
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_grid_changes_its_interval_at_the_same_reading_in_any_batches(size: int) -> None:
+    rows: list = [("pump", START_MS + late, 5.0) for late in (0, 10, 20, 30)] + hourly(noisy(20), start=1)
+    rows += [("pump", START_MS + 20 * HOUR_MS + 60_000 * minute, float(minute)) for minute in range(1, 150)]
+    config = pipeline_config(interval_ms=0)
+    model = random_model(config)
+    whole, parts = Serving(config, model), Serving(config, model)
+    expected = rows_of(whole.feed(readings(rows)))
+    batches = [readings(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
+    assert [row for batch in batches for row in rows_of(parts.feed(batch))] == expected
+    assert snapshot(whole) == snapshot(parts)
+    assert whole.partitions[0].table.state.timeline.interval_ms.tolist() == [60_000]
+
+
 def test_a_missing_reading_is_forecast_from_the_last_valid_value() -> None:
     outputs = Serving().feed(readings(hourly([3.0, 5.0, None])))
     np.testing.assert_array_equal(outputs.forecasts.point[2], [5.0] * 4)

@@ -327,6 +327,26 @@ def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:
     assert series(serving(kafka, pipeline=later, model=None, identity=minutes)) == 0
 
 
+def test_rows_of_a_version_that_knew_no_rivals_of_an_interval_are_rewarmed() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+
+    def older(record: object) -> bytes:
+        value = record.value  # type: ignore[attr-defined]
+        if record.key.endswith(b"floor"):  # type: ignore[attr-defined]
+            return bytes(value)
+        block = decode_block(value)
+        del block.arrays["timeline.rival_ms"], block.arrays["timeline.rival_since_ms"]
+        return encode(block)
+
+    rewrite(kafka, older)
+    one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of this version", HOUR_MS))
+    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    assert series(one) == 12
+    assert (rows.inputs.scaler.count > 5).all()
+    assert not rows.timeline.rival_ms.any()
+
+
 def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serves(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
