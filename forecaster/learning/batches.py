@@ -17,6 +17,8 @@ from forecaster.learning.sequences import TrainingSequence
 
 KEEP_BYTES = 512 * 1024**2
 """Chunks of up to so many bytes in all are assembled once and kept for the passes that follow."""
+WIDE = 8
+"""A grid of so many ticks a step takes more memory than the steps do."""
 MAX_WEIGHT = 16.0
 """A step in wild times counts for at most so many ordinary ones."""
 
@@ -135,16 +137,26 @@ class PaddedBatch:
 def padded(sequences: Sequence[TrainingSequence], network: NetworkConfig, size: int) -> list[PaddedBatch]:
     """Returns the sequences in batches of at most `size`; their chunks are kept where memory allows.
 
+    Those whose grids are much longer than anybody's steps stand apart: the others would be padded to them.
+
     Args:
         sequences: the longest first.
         network: which features and horizons.
         size: sequences side by side, at most.
     """
-    parts = [sequences[begin : begin + size] for begin in range(0, len(sequences), size)]
+    sides = [sequences[begin : begin + size] for begin in range(0, len(sequences), size)]
+    parts = [part for side in sides for part in _apart(side, WIDE * (len(side[0]) + network.features.context))]
     columns = network.features.step_size + network.features.readout_size + len(network.horizons)
     needed = sum(len(part) * max(map(len, part)) for part in parts) * columns * torch.float32.itemsize
     keep = needed <= KEEP_BYTES
     return [PaddedBatch(part, network.features, network.horizons, keep=keep) for part in parts]
+
+
+def _apart(sequences: Sequence[TrainingSequence], ticks: int) -> list[Sequence[TrainingSequence]]:
+    """Returns those with grids of at most so many ticks, and the others; in their order, none empty."""
+    wide = [sequence for sequence in sequences if len(sequence.grid) > ticks]
+    narrow = [sequence for sequence in sequences if len(sequence.grid) <= ticks]
+    return [part for part in (narrow, wide) if part]
 
 
 def _pad(columns: Sequence[NDArray[np.generic]], fill: float = 0.0) -> Tensor:

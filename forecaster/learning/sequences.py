@@ -1,4 +1,4 @@
-"""Training sequences: the very steps that serving would have made, by series and between restarts."""
+"""Training sequences: the very steps that serving would have made, by series and between restarts and long gaps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Singles = NDArray[np.float32]
 
 SHORTEST = 2
 """A sequence of one step has no target."""
+LONGEST_GAP = 2
+"""A gap of more contexts begins a sequence: it shows nothing of what was before, and its ticks would fill memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class _Steps:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """T steps of one series without a restart, and what came true on its grid.
+    """T steps of one series without a restart or a long gap, and what came true on its grid.
 
     Attributes:
         row: of its series.
@@ -120,6 +122,7 @@ class SequencesBuilder:
         first = ~np.isin(row, list(self._seen))
         self._seen.update(row[first].tolist())
         begins = observed.restarted | first  # a series may begin with readings that are no steps
+        begins |= observed.gap > LONGEST_GAP * self._context
         self._begins.append(inputs.context[begins].copy())
         self._waves.append(
             _Steps(

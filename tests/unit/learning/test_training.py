@@ -19,6 +19,8 @@ from forecaster.core.state import ObservationConfig
 from forecaster.core.tbptt import Chunk, Unrolled, losses, unroll
 from forecaster.errors import UsageError
 from forecaster.files import History
+from forecaster.learning.batches import padded
+from forecaster.learning.sequences import LONGEST_GAP, TrainingSequence
 from forecaster.learning.trainer import Trainer, TrainingConfig
 from forecaster.learning.training_job import train_checkpoint, training_sequences
 
@@ -276,6 +278,51 @@ def test_what_the_filters_mask_is_no_target() -> None:
     assert np.flatnonzero(np.isnan(sequence.truth[-200:])).tolist() == [150]
     (sequence,) = training_sequences(one, replace(OBSERVATION, denoise=DenoiseConfig(chain=())))
     assert np.isfinite(sequence.truth[-200:]).all()
+
+
+def at_hours(*series: list[int]) -> list[TrainingSequence]:
+    """Sequences of series that have readings at these hours."""
+    row = np.repeat(np.arange(len(series)), [len(hours) for hours in series])
+    hours = np.concatenate([np.array(hours, np.int64) for hours in series])
+    order = np.argsort(hours, kind="stable")
+    names, records = [f"pump-{number}" for number in range(len(series))], np.arange(len(order))
+    values = np.sin(hours[order]) + row[order]
+    one = History(names, row[order], START_MS + hours[order] * HOUR_MS, values, records)
+    return training_sequences(one, replace(OBSERVATION, max_gap_ms=10**9 * HOUR_MS, ttl_ms=10**9 * HOUR_MS))
+
+
+def ticks(sequences: list[TrainingSequence]) -> int:
+    return sum(len(one.grid) + len(one.truth) for one in sequences)
+
+
+def test_what_is_trained_on_takes_no_more_memory_where_a_gap_is_longer() -> None:
+    bursts = [[burst * gap + hour for burst in range(40) for hour in range(5)] for gap in (100, 1_000_000)]
+    short, long = (at_hours(hours) for hours in bursts)
+    assert ticks(long) == ticks(short) <= 2 * (OBSERVATION.context + 1) * 200
+    assert [len(one) for one in long] == [5] * 40
+    (batch,) = padded(long, config(), 256)
+    assert batch.grid.numel() <= ticks(long)
+    assert at_hours([number * 1_000_000 for number in range(300)]) == []
+
+
+def test_a_gap_that_the_context_reaches_over_ends_no_sequence() -> None:
+    longest = LONGEST_GAP * OBSERVATION.context
+    (one,) = at_hours([*range(20), *range(19 + longest, 40 + longest)])
+    assert len(one) == 41
+    after, before = at_hours([*range(20), *range(20 + longest, 41 + longest)])
+    assert (len(before), len(after)) == (20, 21)
+    lead = OBSERVATION.context - 1
+    assert np.isnan(after.grid[:lead]).all()
+    assert np.isfinite(after.grid[lead:]).all()
+
+
+def test_a_series_with_long_gaps_does_not_pad_the_grids_of_the_others() -> None:
+    sparse = [number * LONGEST_GAP * OBSERVATION.context for number in range(100)]
+    sequences = at_hours(sparse, *([list(range(90))] * 20))
+    batches = padded(sequences, config(), 256)
+    assert [len(batch) for batch in batches] == [20, 1]
+    assert sum(batch.grid.numel() for batch in batches) == sum(len(one.grid) for one in sequences)
+    assert len(padded(at_hours(*([list(range(90))] * 20)), config(), 256)) == 1
 
 
 def test_a_history_without_two_readings_in_a_row_is_refused() -> None:
