@@ -78,7 +78,7 @@ class Partition:
     def replay(self, offset: int, floor: Floor) -> None:
         """Readings from `offset` on are replayed: until `serving`, the floor's events decide who has a row."""
         self.floor, self._replays = floor, True
-        self.position = self._passed = offset
+        self.position, self._passed = offset, offset - 1  # an event before the first reading is yet to come
 
     def move_to(self, offset: int) -> None:
         """The position is there, and what happened up to there has happened; while replaying."""
