@@ -54,6 +54,7 @@ class Partition:
         self._credit = 0.0
         self._switching = Switching(Swap(-1, GENESIS), np.empty(0, np.int64))
         self._since_sweep = 0
+        self._floor_at = time.monotonic()
 
     def load(self, number: int, block: StoredBlock, state: SeriesState) -> None:
         """The rows of a stored block are ours; of a series that lies in two blocks, the row of the later one."""
@@ -168,27 +169,27 @@ class Partition:
         if freed:
             events.append(Event(batch.end, closed=False, freed=freed))
         grew = len(events) > len(self.floor.events) or len(swaps) > len(self.floor.swaps)
-        floor = self._floor_after(numbers, events, swaps) if numbers or grew or not self._floor_stored else None
-        return self._changes(numbers, freed, floor)
+        moves = numbers or grew or not self._floor_stored or self._is_floor_overdue()
+        return self._changes(numbers, freed, self._floor_after(numbers, events, swaps) if moves else None)
 
     def flush(self, budget: int) -> Changes | None:
-        """Returns changes that write what is dirty, those longest so first; None = nothing is.
+        """Returns changes that write what is dirty, those longest so first; None = nothing is, and the floor is here.
 
         Where the topic's floor is not ours, ours comes with the last of them: until then theirs stays true.
         """
         dirty = self.blocks.changed()
         numbers = self._within(dirty, budget)
-        if not numbers and not self.obsolete and self._floor_stored:
+        if not numbers and not self.obsolete and self._floor_stored and self.floor.offset == self.position:
             return None
         ends = self._floor_stored or len(numbers) == len(dirty)
         floor = self._floor_after(numbers, self.floor.events, self.floor.swaps) if ends else None
         return self._changes(numbers, [], floor)
 
     def overdue(self) -> bool:
-        """Some block has been dirty for longer than the snapshot interval."""
+        """Some block has been dirty, or the floor behind, for longer than the snapshot interval."""
         numbers = self.blocks.changed()
         limit = time.monotonic() - self._config.snapshot_seconds
-        return any(self.blocks[number].changed_at <= limit for number in numbers)
+        return any(self.blocks[number].changed_at <= limit for number in numbers) or self._is_floor_overdue()
 
     def committed(self, changes: Changes) -> None:
         """The changes are in the topic; to be said before the batch itself is adopted."""
@@ -196,7 +197,7 @@ class Partition:
             self.blocks.write(number, changes.position)
         self.obsolete -= {*changes.tombstones, *changes.written}  # what is written anew must not be ended after it
         if changes.floor is not None:
-            self.floor, self._floor_stored = changes.floor, True
+            self.floor, self._floor_stored, self._floor_at = changes.floor, True, time.monotonic()
 
     def free(self, series_ids: Sequence[str], offset: int) -> None:
         """The series have no rows any more, from `offset` on."""
@@ -242,6 +243,16 @@ class Partition:
             if event.offset <= self.position or not self._replays:
                 closed = event.closed
         return closed
+
+    def _is_floor_overdue(self) -> bool:
+        """The floor is older than the snapshot interval, and behind: what came since it touched no row."""
+        is_old = self._floor_at <= time.monotonic() - self._config.snapshot_seconds
+        return is_old and self.floor.offset < self._lowest()
+
+    def _lowest(self, written: Collection[int] = ()) -> int:
+        """Returns the first offset that is not in its block's copy, once these blocks are written."""
+        others = set(self.blocks.changed()) - set(written)
+        return min((self.blocks[number].changed for number in others), default=self.position)
 
     def _due(self, readings: int, budget: int) -> list[int]:
         """Returns the blocks to be written with a batch, paced so that none is older than the replay limit."""
@@ -293,8 +304,7 @@ class Partition:
 
     def _floor_after(self, numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
         """Returns the floor once these blocks are written; events below it are folded into it."""
-        others = [number for number in self.blocks.changed() if number not in set(numbers)]
-        offset = min((self.blocks[number].changed for number in others), default=self.position)
+        offset = self._lowest(numbers)
         closed = self.floor.closed
         for event in events:
             if event.offset < offset:
