@@ -57,6 +57,10 @@ class FakeKafka:
         log.append(InputRecord(topic, partition, end, self.written_ms, key, value))
         self.ends[topic, partition] = end + 1
 
+    def mark(self, partition: int, offsets: int = 1) -> None:
+        """The end of a transaction of the input's producer, or records that it aborted."""
+        self.ends[INPUT, partition] = self.ends.get((INPUT, partition), 0) + offsets
+
     def hours(self, partition: int, hours: range, key: bytes = b"pump") -> None:
         """A reading an hour."""
         for hour in hours:
@@ -123,6 +127,9 @@ class FakeClient:
             if batch:
                 records += batch
                 begin[number], end[number] = batch[0].offset, batch[-1].offset + 1
+            if len(batch) < self._batch:  # all was read, the markers behind it, too
+                self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
+                end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
         return Polled(records, begin, end, Member(), closed, opened)  # type: ignore[arg-type]
 
@@ -137,6 +144,9 @@ class FakeClient:
 
     def ends(self) -> dict[int, int]:
         return {number: self.kafka.ends.get((INPUT, number), 0) for number in self.assigned}
+
+    def next_offset(self, partition: int) -> int | None:
+        return self.position[partition]
 
     def confirm_membership(self) -> None:
         self.confirmed += 1

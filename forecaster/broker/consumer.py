@@ -33,7 +33,7 @@ class Polled:
     Attributes:
         records: by partition, in the order of each log.
         begin: offset of the first record of each partition that has one.
-        end: offset after its last.
+        end: offset after its last, and after the markers and aborted records that were read behind it.
         member: who we were in the group right after the poll: a transaction with these records must carry it.
         closed: partitions that are ours no more, or anew.
         opened: partitions that are ours now; held back until they are resumed.
@@ -104,7 +104,10 @@ class GroupConsumer:
                 self._note_unreadable(error)
             raise _translated(error, f"polling {self._topic}") from error
         begin = {partition.partition: records[0].offset for partition, records in batches.items()}
-        end = {partition.partition: records[-1].offset + 1 for partition, records in batches.items()}
+        end = {
+            partition.partition: max(records[-1].offset + 1, self.next_offset(partition.partition) or 0)
+            for partition, records in batches.items()
+        }
         if batches and member.state != MemberState.STABLE:
             self.seek(begin)
             batches, begin, end = {}, {}, {}
@@ -127,6 +130,14 @@ class GroupConsumer:
         """The next records of the partitions are those at the offsets; partitions not ours any more are left out."""
         for partition in self._mine(offsets):
             self._client.seek(partition, offsets[partition.partition])
+
+    def next_offset(self, partition: int) -> int | None:
+        """Returns where the partition is read next: nothing before it is still to come; None = not known just now."""
+        try:
+            offset: int | None = self._client.position(TopicPartition(self._topic, partition), timeout_ms=0)
+        except KafkaError:  # what was polled must not be lost for it
+            return None
+        return offset
 
     def confirm_membership(self) -> None:
         """A static member is still the one with its instance id: two heartbeats went by without a word to the contrary.

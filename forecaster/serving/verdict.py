@@ -9,6 +9,9 @@
 | the committed offset lies before the state | the group's offset was moved back: begins new there |
 | another cluster, another topic, input gone that is needed | as ON_LOST_INPUT says |
 | another partition count | the same, and `fail` is exit code 4 |
+
+The group's offset stands behind the markers of transactions that were read, so that a hole before the input's first
+record is a loss, be it of a single offset.
 """
 
 from __future__ import annotations

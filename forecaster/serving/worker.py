@@ -48,14 +48,13 @@ from forecaster.serving.history import HistoryChoice
 from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
 from forecaster.serving.keeping import Changes
 from forecaster.serving.monitor import Inside, Monitor
+from forecaster.serving.partition import Partition
 from forecaster.serving.pipeline import PipelineConfig, advance
 from forecaster.serving.publishing import OutputTopics, PublishConfig, Publisher
 from forecaster.wire import Message
 
 FLUSH_SECONDS = 8.0
 """So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
-MARKER = 1
-"""Offsets that the end of a transaction takes: so large a hole in the log is no loss."""
 Result = TypeVar("Result")
 _log = structlog.get_logger()
 
@@ -70,6 +69,7 @@ class Consumer(Protocol):
     def confirm_membership(self) -> None: ...
     def committed(self, partitions: Collection[int]) -> dict[int, int]: ...
     def ends(self) -> dict[int, int]: ...
+    def next_offset(self, partition: int) -> int | None: ...
 
 
 class Producer(Protocol):
@@ -159,7 +159,7 @@ class Worker:
         self._follow(polled, check_topics, stop)
         if polled.stable:
             self._restore(polled.member, stop)
-            if polled.records and self._servable(polled, stop):
+            if self._goes_on(polled, stop) and polled.records:
                 self._serve(polled, stop)
             self._write(self._keeper.overdue(but=polled.end), polled.member, stop)
             self._keeper.warm()
@@ -239,26 +239,45 @@ class Worker:
         self._consumer.resume([partition.number])
         _log.info("partitions opened", partitions=[partition.number], generation=member.generation_id)
 
-    def _servable(self, polled: Polled, stop: threading.Event) -> bool:
-        """All partitions of the batch serve, and no input is gone before it was read; else the batch is put back."""
+    def _goes_on(self, polled: Polled, stop: threading.Event) -> bool:
+        """What was read goes on where all its partitions stand, who serve; else the batch is put back.
+
+        Before the next record there may be markers of transactions, aborted records, and what was compacted: where the
+        input still began at the position or before it when that was passed, nothing else can have been there.
+        """
         positions: dict[int, int] = {}
         broken: list[int] = []
-        for number, begin in polled.begin.items():
+        for number, begin in self._reached(polled).items():
             if number not in self._keeper.partitions:
                 broken.append(number)
                 continue
-            positions[number] = position = self._keeper.partitions[number].position
-            if begin < position or (begin > position + MARKER and self._is_lost(number, position, stop)):
-                _log.error("input is gone, or has jumped back", partition=number, offset=position, next=begin)
+            partition = self._keeper.partitions[number]
+            if begin < partition.position or (begin > partition.position and self._is_lost(partition, stop)):
+                _log.error("input is gone, or has jumped back", partition=number, offset=partition.position, next=begin)
                 broken.append(number)
+            else:
+                partition.position = begin
+            positions[number] = partition.position
         if broken:
             self._consumer.hold(broken)
             self._consumer.seek({**polled.begin, **positions})
             self._keeper.follow((), [number for number in broken if number in positions])
         return not broken
 
-    def _is_lost(self, number: int, position: int, stop: threading.Event) -> bool:
-        return position < self._patiently(lambda: self._keeper.log_start(number), "asking where the input begins", stop)
+    def _reached(self, polled: Polled) -> dict[int, int]:
+        """Returns the offset of the first record of the batch's partitions, and where others are read next."""
+        reached = dict(polled.begin)
+        for number, end in self._consumer.ends().items():
+            if number in self._keeper.partitions and number not in reached:
+                position = self._keeper.partitions[number].position
+                offset = self._consumer.next_offset(number) if end > position else None
+                if offset is not None and offset > position:
+                    reached[number] = offset
+        return reached
+
+    def _is_lost(self, partition: Partition, stop: threading.Event) -> bool:
+        begin = self._patiently(lambda: self._keeper.log_start(partition.number), "asking where the input begins", stop)
+        return partition.position < begin
 
     def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> Transaction:
         topics = self._config.topics

@@ -8,7 +8,7 @@ import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
 from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
-from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError
+from forecaster.errors import BrokerUnavailable, StateError, TooManyBadRecords, TopicError
 from forecaster.history import decode_history
 from forecaster.serving.dead_letters import Limits
 from forecaster.serving.snapshots import decode_floor
@@ -139,6 +139,53 @@ def test_input_that_retention_took_before_it_was_read_is_never_passed_over_in_si
     turn(one, 3)
     assert kafka.sources()[-4:] == [f"readings/0/{n}" for n in range(8, 12)]
     assert b'"point":[6' not in kafka.published[-4][2], "the row is from before the hole"
+
+
+def test_a_single_reading_that_retention_took_before_it_was_read_is_lost_not_a_marker() -> None:
+    kafka = FakeKafka()
+    client, one = serving(kafka)
+    kafka.hours(0, range(4))
+    turn(one)
+    kafka.hours(0, range(4, 8))
+    kafka.retain(INPUT, 0, 5)
+    client.position[0] = 5
+    with pytest.raises(StateError, match="is not in the input any more"):
+        turn(one, 3)
+
+
+@pytest.mark.parametrize("when", ["with the records", "later"])
+def test_markers_and_aborted_records_at_the_end_of_the_input_are_passed_and_no_loss_when_retention_empties_it(
+    when: str,
+) -> None:
+    kafka = FakeKafka(2)
+    _, one = serving(kafka)
+    kafka.hours(0, range(6))
+    kafka.hours(1, range(6))
+    if when == "later":
+        turn(one)
+    kafka.mark(0)
+    kafka.mark(1, 40)
+    turn(one, 2)
+    one.flush(threading.Event())
+    assert kafka.offsets == {0: 7, 1: 46}
+    for number in (0, 1):
+        kafka.retain(INPUT, number, kafka.offsets[number])
+    assert series(serving(kafka)[1]) == 2
+    assert len(kafka.sources()) == 12
+
+
+def test_markers_between_records_cost_no_reading_and_lose_none() -> None:
+    kafka = FakeKafka()
+    client, one = serving(kafka)
+    for hour in range(12):
+        kafka.hours(0, range(hour, hour + 1))
+        kafka.mark(0, 1 + hour % 3)
+    client._batch = 2  # noqa: SLF001 - the markers come with the next batch
+    turn(one, 8)
+    assert len(kafka.sources()) == 12
+    turn(one)
+    one.flush(threading.Event())
+    assert kafka.offsets[0] == kafka.ends[INPUT, 0]
 
 
 def test_input_that_jumps_back_is_restored_and_nothing_is_forecast_twice() -> None:

@@ -1,0 +1,66 @@
+"""Input that its producer writes in transactions: markers and aborted records, so proven on Apache Kafka only."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from daemons import HOUR_MS, START_MS, Daemon, wait_until
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from forecaster.broker.replay import RecordReader, create_topic
+
+pytestmark = pytest.mark.kafka
+
+
+class Upstream:
+    """Writes an hour a transaction, so that a record and its marker take an offset each."""
+
+    def __init__(self, address: str, topic: str) -> None:
+        self._topic = topic
+        self._client = KafkaProducer(bootstrap_servers=address, transactional_id=f"{topic}-upstream")
+        self._client.init_transactions()
+
+    def send(self, hours: range, *, aborted: bool = False) -> None:
+        for hour in hours:
+            value = b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, hour % 7)
+            self._client.begin_transaction()
+            self._client.send(self._topic, value, b"pump", partition=0)
+            self._client.flush()
+            if aborted:
+                self._client.abort_transaction()
+            else:
+                self._client.commit_transaction()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def test_retention_that_empties_a_transactional_input_is_no_loss(kafka: str, topic: str, tmp_path: Path) -> None:
+    create_topic(kafka, topic, 1)
+    asks = KafkaConsumer(bootstrap_servers=kafka, group_id=f"{topic}-group", enable_auto_commit=False)
+    admin, partition = KafkaAdminClient(bootstrap_servers=kafka), TopicPartition(topic, 0)
+    with closing(asks), closing(admin), closing(Upstream(kafka, topic)) as upstream:
+        with Daemon(tmp_path, kafka, topic, STATE__SNAPSHOT_INTERVAL="1s") as daemon:
+            daemon.serving()
+            upstream.send(range(6))
+            wait_until(lambda: asks.committed(partition) == 12, "the marker behind the last record passed with it")
+            upstream.send(range(6, 9), aborted=True)
+            wait_until(lambda: asks.committed(partition) == 18, "records that never come passed while there is nothing")
+            daemon.send(signal.SIGTERM)
+            assert daemon.exit_code() == 0
+        admin.delete_records({partition: 18})
+        with Daemon(tmp_path, kafka, topic) as daemon, closing(RecordReader(kafka, f"{topic}.forecasts", 1)) as reader:
+            daemon.serving()
+            upstream.send(range(6, 8))
+            found: list[str] = []
+
+            def received() -> bool:
+                found.extend(one.headers["source"].decode() for one in reader.poll())
+                return len(found) == 8
+
+            wait_until(received, "a forecast for each reading")
+            assert found[-2:] == [f"{topic}/0/18", f"{topic}/0/20"]
+            assert '"how": "restored"' in daemon.log
