@@ -118,7 +118,7 @@ def start_worker(
         f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}", names.input, unique=not kafka.instance_id
     )
     consumer = start.member(connection(settings), names.input)
-    decoder = Decoder(input_schema(settings))
+    decoder = Decoder(input_schema(settings), restorer.config.keep.longest_id)
     keeper = StateKeeper(Partitions(restorer.config.keep), restorer, watch)
     _log.info("serving", input=names.input, checkpoint=watch.champion)
     return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics, watch
@@ -284,7 +284,7 @@ def restorer_of(settings: Settings, watch: ModelWatch, topics: Topics, reader: L
     """
     identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
     keep = keep_config(settings, hidden_size(settings, watch.model(watch.champion)), identity)
-    return Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings)), reader)
+    return Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings), keep.longest_id), reader)
 
 
 @contextmanager

@@ -196,6 +196,7 @@ def keep_config(settings: Settings, hidden: int, identity: Identity) -> KeepConf
         key_prefix=settings.kafka.group_id,
         max_series=state.max_series,
         group_size=max(1, len(settings.input.value_fields)),
+        member_bytes=max((len(f"/{field}".encode()) for field in settings.input.value_fields), default=0),
         replay_limit=state.replay_limit,
         snapshot_seconds=state.snapshot_interval / 1000,
     )

@@ -65,10 +65,16 @@ class InputSchema:
 
 
 class Decoder:
-    """Decodes the records of a batch; a wrong one costs its neighbours nothing."""
+    """Decodes the records of a batch; a wrong one costs its neighbours nothing.
 
-    def __init__(self, schema: InputSchema) -> None:
+    Args:
+        schema: where a record holds what.
+        longest_id: bytes of a series_id at most.
+    """
+
+    def __init__(self, schema: InputSchema, longest_id: int = MAX_SERIES_ID_BYTES) -> None:
         self._schema = schema
+        self._longest_id = longest_id
         self._json = msgspec.json.Decoder()
         self._series = schema.series_field.split(".")
         self._timestamp = schema.timestamp_field.split(".")
@@ -145,8 +151,8 @@ class Decoder:
             series_id = _key_text(record.key)
         if not series_id:
             raise BadRecord(Reason.SERIES_ID_MISSING, f"neither {self._schema.series_field} nor a record key")
-        if len(series_id) > MAX_SERIES_ID_BYTES or len(series_id.encode()) > MAX_SERIES_ID_BYTES:
-            raise BadRecord(Reason.SERIES_ID_TOO_LONG, f"more than {MAX_SERIES_ID_BYTES} bytes")
+        if len(series_id) > self._longest_id or len(series_id.encode()) > self._longest_id:
+            raise BadRecord(Reason.SERIES_ID_TOO_LONG, f"more than {self._longest_id} bytes")
         return series_id
 
 

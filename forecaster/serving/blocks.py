@@ -7,7 +7,7 @@ true until one of its rows changes; how far back a replay must go is decided by 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,28 @@ NEVER = -1
 NO_BLOCK = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What fits in a block.
+
+    Attributes:
+        groups: so many.
+        name_bytes: so much of names, though one group always fits.
+        members: series in a group at most.
+        member_bytes: the name of a series of a group is longer than the group's by so many at most; 0 = no groups.
+    """
+
+    groups: int
+    name_bytes: int
+    members: int
+    member_bytes: int
+
+    def needed(self, group: str) -> int:
+        """Returns how many bytes the names of a whole group take at most: each series has its own, and the group's."""
+        size = len(group.encode())
+        return self.members * (2 * size + self.member_bytes) if self.member_bytes else size
+
+
 @dataclass(slots=True)
 class Block:
     """Some rows that are written together.
@@ -26,6 +48,7 @@ class Block:
     Attributes:
         rows: of the table.
         groups: how many groups they are.
+        name_bytes: what the names of these groups take at most.
         written: the topic's copy holds all readings before this offset; NEVER = there is no copy.
         changed: offset from which on readings are missing in the copy; NEVER = none is.
         changed_at: seconds of the clock then.
@@ -33,6 +56,7 @@ class Block:
 
     rows: list[int] = field(default_factory=list)
     groups: int = 0
+    name_bytes: int = 0
     written: int = NEVER
     changed: int = NEVER
     changed_at: float = 0.0
@@ -42,11 +66,11 @@ class Blocks:
     """The blocks of one partition.
 
     Args:
-        capacity: groups in a block.
+        room: of a block.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._blocks: dict[int, Block] = {}
         self._of_row = np.full(64, NO_BLOCK, np.int64)
         self._of_group: dict[str, int] = {}
@@ -89,8 +113,8 @@ class Blocks:
         own = group == series_id
         block = NO_BLOCK if own else self._of_group.get(group, NO_BLOCK)
         if block == NO_BLOCK:
-            block = self._roomy() if number is None else number
-            self._blocks[block].groups += 1
+            block = self._roomy(group) if number is None else number
+            self._count(self._blocks[block], group, 1)
         if not own:
             self._of_group[group] = block
             self._group_of_row[row] = group
@@ -99,19 +123,19 @@ class Blocks:
         self._of_row[row] = block
         self._blocks[block].rows.append(row)
 
-    def remove(self, rows: Sequence[int], offset: int) -> list[int]:
-        """The rows lie in no block; returns the blocks that are gone since they were their last ones."""
+    def remove(self, rows: Mapping[int, str], offset: int) -> list[int]:
+        """The rows of these series lie in no block; returns the blocks that are gone: those were their last ones."""
         gone: list[int] = []
-        for row in rows:
+        for row, series_id in rows.items():
             number = int(self._of_row[row])
             self._of_row[row] = NO_BLOCK
             block = self._blocks[number]
             block.rows.remove(row)
             group = self._group_of_row.pop(row, None)
             if group is None:
-                block.groups -= 1
+                self._count(block, series_id, -1)
             elif group not in {self._group_of_row.get(other) for other in block.rows}:
-                block.groups -= 1
+                self._count(block, group, -1)
                 del self._of_group[group]
             self._change(block, offset)
             if not block.rows:
@@ -150,14 +174,21 @@ class Blocks:
         if block.changed == NEVER:
             block.changed, block.changed_at = offset, time.monotonic()
 
-    def _roomy(self) -> int:
+    def _count(self, block: Block, group: str, sign: int) -> None:
+        block.groups += sign
+        block.name_bytes += sign * self._room.needed(group)
+
+    def _roomy(self, group: str) -> int:
         """Returns a block that a group fits in."""
         while self._with_room:
             number = self._with_room[-1]
-            if number in self._blocks and self._blocks[number].groups < self._capacity:
+            if number in self._blocks and self._fits(self._blocks[number], group):
                 return number
             self._with_room.pop()
         number, self._next = self._next, self._next + 1
         self._blocks[number] = Block()
         self._with_room.append(number)
         return number
+
+    def _fits(self, block: Block, group: str) -> bool:
+        return block.groups < self._room.groups and block.name_bytes + self._room.needed(group) <= self._room.name_bytes

@@ -9,12 +9,15 @@ from forecaster.core.arrays import bytes_per_row
 from forecaster.core.state import StateShape
 from forecaster.errors import UsageError
 from forecaster.records import Integers
+from forecaster.serving.blocks import Room
 from forecaster.serving.snapshots import Floor, Identity
-from forecaster.wire import Message
+from forecaster.wire import MAX_SERIES_ID_BYTES, Message
 
 BLOCK_BYTES = 512 * 1024
 LARGEST_BLOCK_BYTES = 900 * 1024
-"""A record of the broker's default size must hold a block, with the names of its series."""
+"""A single group may take so much, with names of usual length."""
+RECORD_BYTES = 1_000_000
+"""A record of the broker's default size must hold a block, with the names of its series, however long."""
 NAME_BYTES = 64
 """What the name of a series takes in a block, about."""
 NOBODY = Identity("", "", 1, "", 0)
@@ -31,6 +34,7 @@ class KeepConfig:
         key_prefix: of the keys in the state topic: the group's id.
         max_series: a partition has rows for so many at most.
         group_size: series in a group at most.
+        member_bytes: the name of a series of a group is longer than the group's by so many at most; 0 = no groups.
         replay_limit: readings above the floor at most; 0 = 10 for each series, at least 100,000.
         snapshot_seconds: a changed block is written at the latest after this.
     """
@@ -40,6 +44,7 @@ class KeepConfig:
     key_prefix: str = ""
     max_series: int = sys.maxsize
     group_size: int = 1
+    member_bytes: int = 0
     replay_limit: int = 0
     snapshot_seconds: float = 21_600.0
 
@@ -49,20 +54,28 @@ class KeepConfig:
         return bytes_per_row(self.shape.empty(1))
 
     @property
-    def groups_per_block(self) -> int:
-        """How many groups lie in a block.
+    def room(self) -> Room:
+        """What fits in a block.
 
         Raises:
-            UsageError: not even one fits in a record of the state topic.
+            UsageError: not even one group fits in a record of the state topic.
         """
         group = self.group_size * (self.row_bytes + NAME_BYTES)
-        if group > LARGEST_BLOCK_BYTES:
+        if group > LARGEST_BLOCK_BYTES or self.longest_id < 1:
             raise UsageError(
                 f"FORECASTER_FORECAST__HORIZON: {self.group_size} series of {self.row_bytes} bytes in a group "
                 f"are too much for one block of state ({LARGEST_BLOCK_BYTES} bytes): ask for a smaller horizon, fewer "
-                "quantile levels, a smaller FORECASTER_NETWORK__CONTEXT, or name fewer fields"
+                "quantile levels, a smaller FORECASTER_NETWORK__CONTEXT, or name fewer fields, or shorter ones"
             )
-        return max(1, BLOCK_BYTES // group)
+        groups = max(1, BLOCK_BYTES // group)
+        names = RECORD_BYTES - groups * self.group_size * self.row_bytes
+        return Room(groups, names, self.group_size, self.member_bytes)
+
+    @property
+    def longest_id(self) -> int:
+        """How many bytes a series_id of the input may have, so that one group always fits in a block."""
+        names = RECORD_BYTES // self.group_size - self.row_bytes
+        return min(MAX_SERIES_ID_BYTES, (names - self.member_bytes) // 2 if self.member_bytes else names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Partition:
         self.number = number
         self.position = position
         self.table = Table(config.shape)
-        self.blocks = Blocks(config.groups_per_block)
+        self.blocks = Blocks(config.room)
         self.floor = Floor(config.identity, position, swaps=[Swap(position, GENESIS)])
         self.obsolete: set[int] = set()
         self._config = config
@@ -203,10 +203,10 @@ class Partition:
         """The series have no rows any more, from `offset` on."""
         if not series_ids:
             return
-        rows = [self.table.row(name) for name in series_ids]
+        rows = {self.table.row(name): name for name in series_ids}
         self.obsolete |= set(self.blocks.remove(rows, offset))
         self.table.free(series_ids)
-        self._switching.forget(rows)
+        self._switching.forget(list(rows))
 
     def unseen(self, series_ids: Sequence[str], offsets: Integers) -> np.ndarray:
         """Returns which readings are not in their row's block yet; (N,)."""

@@ -6,12 +6,15 @@ import threading
 from dataclasses import replace
 
 import pytest
-from builders import HOUR_MS, pipeline_config, random_model
+from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from fake_kafka import INPUT, STATE, FakeClient, FakeKafka, setup
 
+from forecaster.broker.options import MAX_REQUEST_BYTES
+from forecaster.errors import UsageError
 from forecaster.serving import keeping
 from forecaster.serving.snapshots import Floor, decode_floor
 from forecaster.serving.worker import Worker
+from forecaster.wire import MAX_SERIES_ID_BYTES, InputSchema
 
 CONFIG = pipeline_config()
 MODEL = random_model(CONFIG)
@@ -102,3 +105,39 @@ def test_records_that_touch_no_row_move_the_floor_once_in_a_snapshot_interval_an
     assert len(kafka.logs[STATE, 0]) <= written + 2
     kafka.retain(INPUT, 0, 9)
     assert names(serving(kafka, max_series=1)) == {"pump"}
+
+
+@pytest.mark.parametrize("fields", [(), ("a", "a much longer name")])
+def test_no_block_is_larger_than_a_record_may_be_however_long_the_names_are(fields: tuple[str, ...]) -> None:
+    kafka = FakeKafka()
+    small = pipeline_config(horizon=1, context=24)
+    schema = InputSchema(value_fields=fields)
+    options = {"pipeline": small, "model": None, "schema": schema, "group_size": max(1, len(fields))}
+    one = serving(kafka, **options, member_bytes=max((len(field) + 1 for field in fields), default=0))
+    for number in range(1_200):
+        value = b'{"timestamp": %d, "value": 1, "a": 1, "a much longer name": 1}' % START_MS
+        kafka.append(0, value, b"%d-" % number + b"x" * 1_000)
+    turn(one, 2)
+    while changes := one._keeper.dirty():  # noqa: SLF001 - nothing of it is sent
+        (written,) = changes.values()
+        assert max(len(message.value or b"") for message in written.messages) < MAX_REQUEST_BYTES - 10_000
+        one._keeper.written(changes)  # noqa: SLF001
+    assert len(one._keeper.partitions[0].blocks) < 12, "and blocks are well filled"  # noqa: SLF001
+
+
+def test_short_names_do_not_change_how_many_series_lie_in_a_block() -> None:
+    config = setup(pipeline=CONFIG, model=None).keep_config()
+    room = config.room
+    assert room.groups == keeping.BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES)
+    assert room.groups * room.needed("x" * keeping.NAME_BYTES) <= room.name_bytes
+
+
+def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_none_the_start_is_refused() -> None:
+    config = setup(pipeline=CONFIG, model=None, group_size=2, member_bytes=10).keep_config()
+    assert config.longest_id == MAX_SERIES_ID_BYTES
+    many = replace(config, group_size=keeping.LARGEST_BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES))
+    assert 20 < many.longest_id < MAX_SERIES_ID_BYTES
+    assert many.group_size * many.row_bytes + many.room.needed("x" * many.longest_id) <= keeping.RECORD_BYTES
+    for wrong in (replace(many, group_size=2 * many.group_size), replace(many, member_bytes=1_000)):
+        with pytest.raises(UsageError, match="name fewer fields, or shorter ones"):
+            assert wrong.room
