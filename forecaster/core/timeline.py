@@ -196,6 +196,16 @@ def last_stamp(state: TimelineState) -> Integers:
     return np.where(state.interval_ms > 0, state.start_ms + state.tick * state.interval_ms, state.recent_ms[:, 0])
 
 
+def patience_ms(config: GridConfig, state: TimelineState) -> Integers:
+    """Returns how long after its last stamp a series is not idle: its next reading may be an ordinary one; (B,).
+
+    That is its time to live, or a gap that does not begin its grid anew, whichever is longer.
+    """
+    known = state.interval_ms > 0
+    ordinary = (2 * largest_gap(config, np.maximum(state.interval_ms, 1)) + 1) * state.interval_ms // 2
+    return np.maximum(config.ttl_ms, np.where(known, ordinary, max(WARMING_GAP_MS, config.max_gap_ms)))
+
+
 def _confirm(
     state: TimelineState, timestamp_ms: Integers, limit_ms: Integers, ahead: Integers, wild: Booleans
 ) -> Booleans:

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from forecaster.core.arrays import take
 from forecaster.core.model import GENESIS, body_code
 from forecaster.core.state import SeriesState
-from forecaster.core.timeline import last_stamp
-from forecaster.records import Integers
+from forecaster.core.timeline import last_stamp, patience_ms
+from forecaster.records import Booleans, Integers
 from forecaster.serving.blocks import Blocks
 from forecaster.serving.keeping import NAME_BYTES, BatchOfPartition, Changes, KeepConfig, Part
 from forecaster.serving.snapshots import FLOOR, Event, Floor, StoredBlock, encode, stored_arrays
@@ -29,6 +29,8 @@ YOUNGEST = 0.25
 FREED_AT_ONCE = 1_000
 LEDGER_BYTES = 256 * 1024
 """So many bytes of names of freed series wait for the floor at most."""
+QUORUM = 3
+"""The clock of fewer series than that is not believed against the others: one may be wrong."""
 
 
 class Partition:
@@ -129,6 +131,7 @@ class Partition:
         for name, row in part.fresh.items():
             self.blocks.place(row, name, part.groups[name])
         self.blocks.touch(part.rows, self.position)
+        self.table.hear(part.rows)
 
     def swaps_with(self, champion: str) -> list[Swap]:
         """Returns which checkpoints serve from the floor on, with a swap to the champion where it can begin now."""
@@ -281,21 +284,29 @@ class Partition:
         return list(numbers[: max(1, int(np.searchsorted(sizes, budget, side="right")))]) if numbers else []
 
     def _idle(self, readings: int, part: Part | None) -> list[str]:
-        """Returns series to be freed: idle for longer than the time to live by the median clock of the rows."""
+        """Returns series to be freed: idle for longer than they may be, by the clock of the rows that are not."""
         self._since_sweep += readings
         if self._since_sweep < max(FREED_AT_ONCE, len(self.table)) or part is None:
             return []
         self._since_sweep = 0
-        names = self.table.names
+        names, state = self.table.names, self.table.state.timeline
         used = np.array([name != FREE for name in names], np.bool_)
-        if not used.any():
+        stamps, heard = last_stamp(state), used & self.table.heard()
+        if not heard.any():
             return []
-        stamps = last_stamp(self.table.state.timeline)
-        idle = used & (np.median(stamps[used]) - stamps > self._config.shape.observation.ttl_ms)
+        grid = self._config.shape.observation.grid
+        limit = patience_ms(grid, state)
+        if self._room() == 0:  # what has not shown its interval yet makes room for others
+            limit[state.interval_ms == 0] = grid.ttl_ms
+        idle = used & (_clock(stamps, used, heard) - stamps > limit)
         idle[part.rows[part.rows < len(names)]] = False
+        return self._freeable(names, np.flatnonzero(idle).tolist())
+
+    def _freeable(self, names: Sequence[str], rows: Sequence[int]) -> list[str]:
+        """Returns the series of the first of these rows: so many as can be freed at once, and noted in the floor."""
         held = sum(len(name) for event in self.floor.events for name in event.freed)
         freed: list[str] = []
-        for row in np.flatnonzero(idle).tolist()[:FREED_AT_ONCE]:
+        for row in rows[:FREED_AT_ONCE]:
             held += len(names[row].encode())
             if held > LEDGER_BYTES:
                 break
@@ -332,3 +343,22 @@ class Partition:
         arrays = stored_arrays(take(self.table.state, np.array(rows, np.int64)))
         block = StoredBlock(self._config.identity, self.position, names, [] if groups == names else groups, arrays)
         return encode(block)
+
+
+def _clock(stamps: Integers, used: Booleans, heard: Booleans) -> int:
+    """Returns the event time that most of the rows with readings of late have reached.
+
+    It follows the series that live, however many do not, and those whose clock is ahead do not move it alone.
+
+    Args:
+        stamps: the last one of each row; (N,).
+        used: which rows have a series; (N,).
+        heard: those of them that have had readings since the last sweep, one at least; (N,).
+    """
+    clock = _lower_median(stamps[heard])
+    return clock if heard.sum() >= QUORUM else min(clock, _lower_median(stamps[used]))
+
+
+def _lower_median(stamps: Integers) -> int:
+    middle = (len(stamps) - 1) // 2
+    return int(np.partition(stamps, middle)[middle])

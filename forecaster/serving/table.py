@@ -8,7 +8,7 @@ import numpy as np
 
 from forecaster.core.arrays import concatenate, first, put, take
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import Integers
+from forecaster.records import Booleans, Integers
 
 INITIAL_CAPACITY = 64
 FREE = ""
@@ -23,6 +23,7 @@ class Table:
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._free: list[int] = []
+        self._heard = np.zeros(INITIAL_CAPACITY, np.bool_)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -82,12 +83,29 @@ class Table:
             self._state = concatenate([self._state, grown])
         put(self._state, rows, state)
 
+    def hear(self, rows: Integers) -> None:
+        """The rows have had readings."""
+        self._grow_heard()
+        self._heard[rows] = True
+
+    def heard(self) -> Booleans:
+        """Returns which rows have had readings since this was last asked."""
+        self._grow_heard()
+        heard = self._heard[: len(self._names)].copy()
+        self._heard[:] = False
+        return heard
+
     def free(self, series_ids: Sequence[str]) -> None:
         """The series have no rows any more."""
         for name in series_ids:
             row = self._index.pop(name)
             self._names[row] = FREE
             self._free.append(row)
+
+    def _grow_heard(self) -> None:
+        missing = len(self._names) - len(self._heard)
+        if missing > 0:
+            self._heard = np.concatenate([self._heard, np.zeros(max(missing, len(self._heard)), np.bool_)])
 
     def _spare(self, number: int) -> int:
         """Returns the row that the `number`-th new series would get."""

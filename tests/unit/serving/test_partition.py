@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -141,3 +142,92 @@ def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_n
     for wrong in (replace(many, group_size=2 * many.group_size), replace(many, member_bytes=1_000)):
         with pytest.raises(UsageError, match="name fewer fields, or shorter ones"):
             assert wrong.room
+
+
+def heard_of(kafka: FakeKafka, series: Iterable[bytes], hours: range) -> None:
+    """A reading of each series an hour."""
+    for hour in hours:
+        for name in series:
+            kafka.hours(0, range(hour, hour + 1), name)
+
+
+def test_where_a_fleet_is_renamed_those_that_live_are_the_clock_though_they_are_the_fewer() -> None:
+    kafka = FakeKafka()
+    one = serving(kafka, pipeline=SHORT_LIVED, max_series=10)
+    heard_of(kafka, [b"old-%d" % number for number in range(6)], range(10))
+    turn(one)
+    new = [b"new-%d" % number for number in range(6)]
+    heard_of(kafka, new, range(10, 100))
+    turn(one)
+    assert sorted(names(one)) == [*(f"new-{number}" for number in range(4)), *(f"old-{number}" for number in range(6))]
+    for hour in range(100, 103):
+        heard_of(kafka, new, range(hour, hour + 1))
+        sweep(one)
+    assert names(one) == {f"new-{number}" for number in range(6)}
+    assert names(serving(kafka, pipeline=SHORT_LIVED, max_series=10)) == names(one)
+
+
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_a_device_whose_clock_is_far_ahead_takes_nobodys_row(good: int) -> None:
+    kafka = FakeKafka()
+    one = serving(kafka, pipeline=SHORT_LIVED)
+    fleet = [b"pump-%d" % number for number in range(4)]
+    heard_of(kafka, [*fleet, b"ahead"], range(10))
+    turn(one)
+    for hour in range(10, 14):
+        heard_of(kafka, fleet[:good], range(hour, hour + 1))
+        heard_of(kafka, [b"ahead"], range(1_000_000 + hour, 1_000_001 + hour))
+        sweep(one)
+    assert len(names(one)) == 5
+
+
+def test_where_no_row_has_had_a_reading_since_the_last_look_none_is_idle() -> None:
+    kafka = FakeKafka()
+    one = serving(kafka, pipeline=SHORT_LIVED)
+    heard_of(kafka, [b"a", b"b", b"c"], range(100))
+    kafka.hours(0, range(1), b"idle")
+    turn(one)
+    one._keeper.partitions[0].table.heard()  # noqa: SLF001 - as a look does
+    heard_of(kafka, [b"a", b"b", b"c"], range(100, 101))
+    sweep(one)
+    assert "idle" in names(one)
+    heard_of(kafka, [b"a", b"b", b"c"], range(101, 102))
+    sweep(one)
+    assert "idle" not in names(one)
+
+
+@pytest.mark.parametrize("interval_ms", [0, 40 * HOUR_MS])
+def test_a_series_is_not_idle_before_its_next_ordinary_reading(interval_ms: int) -> None:
+    kafka = FakeKafka()
+    rare = replace(SHORT_LIVED, observation=replace(SHORT_LIVED.observation, interval_ms=interval_ms))
+    one = serving(kafka, pipeline=rare, model=None)
+    for begin in range(0, 600, 100):
+        heard_of(kafka, [b"rare"], range(begin, begin + 1))
+        turn(one)
+        heard_of(kafka, [b"a", b"b", b"c"], range(begin, begin + 99))
+        turn(one)
+        heard_of(kafka, [b"a", b"b", b"c"], range(begin + 99, begin + 100))
+        sweep(one)
+        assert "rare" in names(one)
+    heard_of(kafka, [b"a", b"b", b"c"], range(600, 1_000))
+    heard_of(kafka, [b"a", b"b", b"c"], range(10_000, 10_002))
+    turn(one)
+    heard_of(kafka, [b"a", b"b", b"c"], range(10_002, 10_003))
+    sweep(one)
+    assert names(one) == {"a", "b", "c"}
+
+
+def test_where_there_is_no_room_a_series_without_an_interval_waits_no_longer_than_its_time_to_live() -> None:
+    kafka = FakeKafka()
+    learned = replace(SHORT_LIVED, observation=replace(SHORT_LIVED.observation, interval_ms=0))
+    one = serving(kafka, pipeline=learned, model=None, max_series=5)
+    heard_of(kafka, [b"once"], range(1))
+    for hours in (range(100), range(100, 101), range(101, 102)):
+        heard_of(kafka, [b"a", b"b", b"c"], hours)
+        sweep(one)
+    assert "once" in names(one)
+    heard_of(kafka, [b"d"], range(102, 103))
+    turn(one)
+    heard_of(kafka, [b"a", b"b", b"c"], range(103, 104))
+    sweep(one)
+    assert names(one) == {"a", "b", "c", "d"}
