@@ -7,7 +7,7 @@ true until one of its rows changes; how far back a replay must go is decided by 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,8 @@ from forecaster.records import Integers
 NEVER = -1
 """Written never, or not changed."""
 NO_BLOCK = -1
+RECORD_BYTES = 1_000_000
+"""A record of the broker's default size must hold a block, with the names of its series, however long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +26,20 @@ class Room:
     """What fits in a block.
 
     Attributes:
-        groups: so many.
-        name_bytes: so much of names, though one group always fits.
+        groups: so many at most.
+        group_bytes: what the rows of a whole group take.
         members: series in a group at most.
         member_bytes: the name of a series of a group is longer than the group's by so many at most; 0 = no groups.
     """
 
     groups: int
-    name_bytes: int
+    group_bytes: int
     members: int
     member_bytes: int
+
+    def holds(self, groups: Collection[str]) -> bool:
+        """One record is enough for the rows of these groups, and for their names."""
+        return len(groups) * self.group_bytes + sum(map(self.needed, groups)) <= RECORD_BYTES
 
     def needed(self, group: str) -> int:
         """Returns how many bytes the names of a whole group take at most: each series has its own, and the group's."""
@@ -98,23 +104,36 @@ class Blocks:
         """Returns the group of the row's series."""
         return self._group_of_row.get(row, series_id)
 
-    def load(self, number: int, written: int) -> None:
-        """There is a block of that number without rows, of which the topic has a copy."""
-        self._blocks[number] = Block(written=written)
-        self._next = max(self._next, number + 1)
-        self._with_room.append(number)
+    def load(self, number: int, written: int, groups: Iterable[str]) -> dict[str, int]:
+        """There are blocks for these groups, without rows, of which the topic has a copy; returns the one of each.
+
+        All are in block `number`, but where one record does not hold them any more: then they are in new ones.
+
+        Args:
+            number: of the copy.
+            written: it holds all readings before this offset.
+            groups: of its rows.
+        """
+        distinct, found = list(dict.fromkeys(groups)), dict[str, int]()
+        whole = self._room.holds(distinct)
+        for group in distinct:
+            if not found or not (whole or self._fits(self._blocks[number], group)):
+                number = number if whole else self._next
+                self._open(number, written)
+            self._count(self._blocks[number], group, 1)
+            found[group] = number
+        return found
 
     def reserve(self, numbers: Iterable[int]) -> None:
         """New blocks have other numbers than these: what the topic holds under them stays as it is."""
         self._next = max([self._next, *(number + 1 for number in numbers)])
 
     def place(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
-        """The row lies in the block of its group; a new group where there is room, or in block `number`."""
+        """The row lies in the block of its group; a new group where there is room, or in block `number`, if loaded."""
         own = group == series_id
         block = NO_BLOCK if own else self._of_group.get(group, NO_BLOCK)
         if block == NO_BLOCK:
             block = self._roomy(group) if number is None else number
-            self._count(self._blocks[block], group, 1)
         if not own:
             self._of_group[group] = block
             self._group_of_row[row] = group
@@ -179,16 +198,24 @@ class Blocks:
         block.name_bytes += sign * self._room.needed(group)
 
     def _roomy(self, group: str) -> int:
-        """Returns a block that a group fits in."""
+        """Returns a block that a group fits in, and is counted in."""
         while self._with_room:
             number = self._with_room[-1]
             if number in self._blocks and self._fits(self._blocks[number], group):
-                return number
+                break
             self._with_room.pop()
-        number, self._next = self._next, self._next + 1
-        self._blocks[number] = Block()
-        self._with_room.append(number)
+        else:
+            number = self._next
+            self._open(number, NEVER)
+        self._count(self._blocks[number], group, 1)
         return number
 
+    def _open(self, number: int, written: int) -> None:
+        self._blocks[number] = Block(written=written)
+        self._next = max(self._next, number + 1)
+        self._with_room.append(number)
+
     def _fits(self, block: Block, group: str) -> bool:
-        return block.groups < self._room.groups and block.name_bytes + self._room.needed(group) <= self._room.name_bytes
+        room = self._room
+        size = (block.groups + 1) * room.group_bytes + block.name_bytes + room.needed(group)
+        return block.groups < room.groups and size <= RECORD_BYTES

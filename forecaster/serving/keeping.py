@@ -9,15 +9,13 @@ from forecaster.core.arrays import bytes_per_row
 from forecaster.core.state import StateShape
 from forecaster.errors import UsageError
 from forecaster.records import Integers
-from forecaster.serving.blocks import Room
+from forecaster.serving.blocks import RECORD_BYTES, Room
 from forecaster.serving.snapshots import Floor, Identity
 from forecaster.wire import MAX_SERIES_ID_BYTES, Message
 
 BLOCK_BYTES = 512 * 1024
 LARGEST_BLOCK_BYTES = 900 * 1024
 """A single group may take so much, with names of usual length."""
-RECORD_BYTES = 1_000_000
-"""A record of the broker's default size must hold a block, with the names of its series, however long."""
 NAME_BYTES = 64
 """What the name of a series takes in a block, about."""
 NOBODY = Identity("", "", 1, "", 0)
@@ -68,8 +66,7 @@ class KeepConfig:
                 "quantile levels, a smaller FORECASTER_NETWORK__CONTEXT, or name fewer fields, or shorter ones"
             )
         groups = max(1, BLOCK_BYTES // group)
-        names = RECORD_BYTES - groups * self.group_size * self.row_bytes
-        return Room(groups, names, self.group_size, self.member_bytes)
+        return Room(groups, self.group_size * self.row_bytes, self.group_size, self.member_bytes)
 
     @property
     def longest_id(self) -> int:

@@ -40,6 +40,8 @@ class Partition:
         number: of the partition.
         config: how its rows are kept.
         position: the next offset.
+
+    Where `is_split`, rows of a stored block lie in several now, and its copy counts until all of them are written.
     """
 
     def __init__(self, number: int, config: KeepConfig, position: int = 0) -> None:
@@ -49,6 +51,7 @@ class Partition:
         self.blocks = Blocks(config.room)
         self.floor = Floor(config.identity, position, swaps=[Swap(position, GENESIS)])
         self.obsolete: set[int] = set()
+        self.is_split = False
         self._config = config
         self._floor_stored = False
         self._replays = False
@@ -65,14 +68,17 @@ class Partition:
         if not names:
             self.obsolete.add(number)
             return
-        self.blocks.load(number, block.offset)
-        if len(names) < len(ours):
-            self.outdate(number)
         groups = list(compress(block.groups or block.series_ids, ours))
+        found = self.blocks.load(number, block.offset, groups)
+        if number not in self.blocks:
+            self.is_split = True
+        if number not in self.blocks or len(names) < len(ours):
+            for part in set(found.values()):
+                self.outdate(part)
         rows, fresh = self.table.find(names, len(names))
         self.table.put(rows, take(state, np.flatnonzero(ours)), fresh)
         for name, group, row in zip(names, groups, rows.tolist(), strict=True):
-            self.blocks.place(row, name, group, number)
+            self.blocks.place(row, name, group, found[group])
 
     def outdate(self, number: int) -> None:
         """The topic's copy of a loaded block must be replaced; it is true up to the floor at least."""

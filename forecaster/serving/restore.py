@@ -98,7 +98,7 @@ class Restored:
     @property
     def must_be_written(self) -> bool:
         """What the topic holds would mislead the next one who takes over: all is written before it serves."""
-        return self.plan.recovery in (Recovery.COLD, Recovery.STALE)
+        return self.plan.recovery in (Recovery.COLD, Recovery.STALE) or self.partition.is_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +235,18 @@ class Restorer:
         stored, plan = yield from self._examine(number)
         partition = Partition(number, self.config.keep, plan.begin)
         partition.replay(plan.replay_from, self._floor(stored, plan))
+        if plan.recovery != Recovery.NEW:  # until our floor is written, the topic's one needs what it names
+            partition.blocks.reserve(stored.numbers)
         if plan.recovery.uses_blocks:
             yield from self._load(partition, stored, plan)
         partition.obsolete |= stored.numbers - set(partition.blocks)
-        if plan.recovery != Recovery.NEW:  # until our floor is written, the topic's one needs what it names
-            partition.blocks.reserve(stored.numbers)
         if plan.recovery == Recovery.REBUILT:
             partition.serving(stored=False)
         replayed = yield from self._replay(partition, plan)
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
             partition.blocks.distrust(plan.begin)
-        partition.serving(stored=plan.recovery == Recovery.RESTORED)
+        partition.serving(stored=plan.recovery == Recovery.RESTORED and not partition.is_split)
         say = _log.info if plan.recovery in (Recovery.NEW, Recovery.RESTORED) else _log.warning
         say(
             "partition restored",

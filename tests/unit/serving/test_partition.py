@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fake_kafka import INPUT, STATE, FakeClient, FakeKafka, setup
+from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.options import MAX_REQUEST_BYTES
+from forecaster.broker.producer import Transaction
 from forecaster.errors import UsageError
-from forecaster.serving import keeping
+from forecaster.serving import keeper, keeping
 from forecaster.serving.snapshots import Floor, decode_floor
 from forecaster.serving.worker import Worker
 from forecaster.wire import MAX_SERIES_ID_BYTES, InputSchema
@@ -130,7 +131,7 @@ def test_short_names_do_not_change_how_many_series_lie_in_a_block() -> None:
     config = setup(pipeline=CONFIG, model=None).keep_config()
     room = config.room
     assert room.groups == keeping.BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES)
-    assert room.groups * room.needed("x" * keeping.NAME_BYTES) <= room.name_bytes
+    assert room.holds(["x" * keeping.NAME_BYTES] * room.groups)
 
 
 def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_none_the_start_is_refused() -> None:
@@ -138,7 +139,8 @@ def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_n
     assert config.longest_id == MAX_SERIES_ID_BYTES
     many = replace(config, group_size=keeping.LARGEST_BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES))
     assert 20 < many.longest_id < MAX_SERIES_ID_BYTES
-    assert many.group_size * many.row_bytes + many.room.needed("x" * many.longest_id) <= keeping.RECORD_BYTES
+    assert many.room.holds(["x" * many.longest_id])
+    assert not many.room.holds(["x" * (many.longest_id + 1)])
     for wrong in (replace(many, group_size=2 * many.group_size), replace(many, member_bytes=1_000)):
         with pytest.raises(UsageError, match="name fewer fields, or shorter ones"):
             assert wrong.room
@@ -231,3 +233,33 @@ def test_where_there_is_no_room_a_series_without_an_interval_waits_no_longer_tha
     heard_of(kafka, [b"a", b"b", b"c"], range(103, 104))
     sweep(one)
     assert names(one) == {"a", "b", "c", "d"}
+
+
+def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_again_if_that_is_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka = FakeKafka()
+    one = serving(kafka, pipeline=pipeline_config(horizon=1, context=24), model=None)
+    for number in range(600):
+        kafka.hours(0, range(2), b"pump-%d" % number)
+    turn(one)
+    one.flush(threading.Event())
+    wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None}
+    wide["identity"] = type(OURS)(OURS.cluster, OURS.topic, 1, "wide", OURS.interval_ms)
+    monkeypatch.setattr(keeper, "BLOCK_BYTES_PER_TRANSACTION", 1)
+    cut = setup(**wide).restorer(FakeClient(kafka)).restored(0)
+    assert cut.must_be_written
+    for _ in range(3):
+        changes = cut.partition.flush(1)
+        assert changes is not None
+        assert max(len(message.value or b"") for message in changes.messages) < keeping.BLOCK_BYTES
+        kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))  # type: ignore[arg-type]
+        cut.partition.committed(changes)
+    begin = len(kafka.logs[STATE, 0])
+    assert len(names(serving(kafka, **wide))) == 600
+    sizes = [len(record.value or b"") for record in kafka.logs[STATE, 0][begin:]]
+    assert max(sizes) < keeping.BLOCK_BYTES
+    again = setup(**wide).restorer(FakeClient(kafka)).restored(0)
+    assert len(again.partition.table) == 600
+    assert not again.must_be_written
+    assert (again.partition.table.state.inputs.scaler.count == 2).all()
