@@ -41,6 +41,8 @@ MOVE_CLIP = 12.0
 """An expert moves the mix by at most so many scales, and the gate learns from no longer moves."""
 NEIGHBOURS = 3
 LEAST_LOSS = 1e-10
+LEAST_UNIT = 1e-24
+"""In units of a smaller loss the sums of the gate might not stay finite."""
 GROUP_SHARE = 4.0
 """The other series of a group count for so much in the gate of each."""
 RIDGE = 40.0
@@ -239,7 +241,7 @@ def _sums(values: Singles) -> Singles:
 
 def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:
     """Returns (7); a series of a group listens to the others as well, each in units of its own loss."""
-    unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), loss)
+    unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), np.maximum(loss, np.float32(LEAST_UNIT)))
     along, moved = state.along / unit, state.moved / unit
     if len(record) > 1 and not (record[1:] != record[:-1]).all():
         begins = np.flatnonzero(np.diff(record, prepend=-1))

@@ -24,6 +24,8 @@ from forecaster.records import Floats, Integers
 
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
+LARGEST = 1e30
+"""Larger inputs count as this: of what follows from them nothing leaves the range of 32 bits."""
 MAD_TO_DEVIATION = 1.4826
 MEAN_DEVIATION_TO_DEVIATION = 1.2533
 """Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
@@ -139,16 +141,17 @@ def denoise(config: DenoiseConfig, state: DenoiseState, values: Floats) -> tuple
     Returns:
         The new state, the denoised inputs and the truths, both (B,).
     """
-    signal = Signal(values, values)
+    signal = Signal(np.clip(values, -LARGEST, LARGEST), values)
     for name in config.chain:
         state, signal = FILTERS[name](config, state, signal)
     return state, signal.inputs, signal.truth
 
 
 def _range(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
-    wrong = (signal.inputs < config.low) | (signal.inputs > config.high)
+    values = np.where(np.abs(signal.inputs) >= LARGEST, signal.truth, signal.inputs)
+    wrong = (values < config.low) | (values > config.high)
     for sentinel in config.sentinels:
-        wrong |= signal.inputs == sentinel
+        wrong |= values == sentinel
     if not wrong.any():
         return state, signal
     return state, Signal(np.where(wrong, np.nan, signal.inputs), np.where(wrong, np.nan, signal.truth))
