@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from forecaster.core import scaling, timeline
 from forecaster.core.arrays import put, shift, take
-from forecaster.core.denoising import DenoiseConfig, denoise
+from forecaster.core.beginning import begin_anew
+from forecaster.core.denoising import LARGEST, DenoiseConfig, denoise
 from forecaster.core.features import StepInputs, calendar, group_inputs
+from forecaster.core.origin import FIRST_READINGS, follow
 from forecaster.core.state import InputState, ObservationConfig
 from forecaster.core.timeline import Placement, TimelineState
 from forecaster.records import Booleans, Floats, Integers, Outcome
@@ -34,22 +36,27 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a wave became. M of its B readings are steps; all but the first three speak of those alone.
+    """What a wave became. M of its B readings are steps; all but the first four speak of those alone.
 
     Attributes:
         outcome: of every reading; (B,).
         masked: the reading had a value that the filters keep from the inputs; (B,).
         expired: the series was idle for too long and is another one now; (B,).
+        renewed: the series begins anew, its first readings without the outlandish ones; (B,).
         position: where in the wave the steps stand, ascending; (M,).
         tick: on the series' grid; (M,).
         gap: ticks since the step before; (M,).
         restarted: the grid, the context and the hidden state begin anew at this step; (M,).
+        moved: values are counted from far away of where they were at the step before, or the series is renewed; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
         records: which record each came in; (M,).
         origin: what inputs are counted from, in the units of the series; (M,).
-        truth: raw value minus the origin; NaN where it is missing or no truth; (M,).
-        values: denoised input minus the origin; NaN where missing or masked; (M,).
+        raw: value as it came, in the units of the series; NaN where it is missing or no truth; (M,).
+        denoised: input in the units of the series; NaN where missing or masked; (M,).
+        last: last valid input, in the units of the series; (M,).
+        truth: raw value, no larger than inputs may be, minus the origin; (M,).
+        values: denoised input minus the origin; (M,).
         count: valid readings of the series so far; (M,).
         inputs: of the step; `inputs.context` may be a view of the state, valid until the next wave.
     """
@@ -57,14 +64,19 @@ class Observed:
     outcome: NDArray[np.int8]
     masked: Booleans
     expired: Booleans
+    renewed: Booleans
     position: Integers
     tick: Integers
     gap: Integers
     restarted: Booleans
+    moved: Booleans
     time_ms: Integers
     interval_ms: Integers
     records: Integers
     origin: Floats
+    raw: Floats
+    denoised: Floats
+    last: Floats
     truth: Floats
     values: Floats
     count: Integers
@@ -91,7 +103,9 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     if config.interval_ms == 0:
         _remember_warming(part, inputs, placement.restarted[used] & ~placement.settled[used])
     _restart(part, inputs, placement.restarted[used])
+    moved = follow(part, inputs)
     _enter(part, inputs, placement.gap[used])
+    renewed = begin_anew(config.denoise, part, inputs)
     if placement.settled.any():
         _fill_settled(part, times, used, placement)
     if not whole:
@@ -99,7 +113,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     outcome = placement.outcome
     without_value = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
     outcome[without_value] = Outcome.WARMING
-    return _steps(_Used(used, part, inputs, truth), times, placement, wave)
+    return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
 
 
 def waves(row: Integers, records: Integers) -> list[Integers]:
@@ -187,39 +201,50 @@ def _fill_settled(part: InputState, times: TimelineState, used: Integers, placem
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """The readings of a wave that entered their series: positions (U,), states, denoised inputs and truths."""
+    """The readings of a wave that entered their series: positions (U,), states, denoised inputs and raw truths.
+
+    And of each, whether the origin moved and whether its series begins anew.
+    """
 
     position: Integers
     series: InputState
     inputs: Floats
     truth: Floats
+    moved: Booleans
+    renewed: Booleans
 
 
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
     """Returns the part of the used readings that are steps, with their inputs."""
-    masked = np.zeros(len(wave.values), np.bool_)
+    masked, renewed = np.zeros((2, len(wave.values)), np.bool_)
     masked[used.position] = np.isnan(used.inputs) & ~np.isnan(used.truth)
+    renewed[used.position] = used.renewed
     among = placement.outcome[used.position] == Outcome.FORECAST
     whole = bool(among.all())
     position = used.position if whole else used.position[among]
     series = used.series if whole else take(used.series, np.flatnonzero(among))
-    values = used.inputs[among] - series.origin
+    denoised, raw = used.inputs[among], used.truth[among]
     tick, interval = times.tick[position], times.interval_ms[position]
     time_ms = times.start_ms[position] + tick * interval
     return Observed(
         outcome=placement.outcome,
         masked=masked,
         expired=placement.expired,
+        renewed=renewed,
         position=position,
         tick=tick,
         gap=placement.gap[position],
         restarted=placement.restarted[position],
+        moved=used.renewed[among] | used.moved[among] & (series.scaler.count > FIRST_READINGS),
         time_ms=time_ms,
         interval_ms=interval,
         records=wave.records[position],
         origin=series.origin,
-        truth=used.truth[among] - series.origin,
-        values=values,
+        raw=raw,
+        denoised=denoised,
+        last=np.where(np.isnan(denoised), series.origin + series.last, denoised),
+        truth=np.clip(raw, -LARGEST, LARGEST) - series.origin,
+        values=denoised - series.origin,
         count=series.scaler.count,
         inputs=_step_inputs(series, time_ms, placement.gap[position], wave.records[position]),
     )

@@ -183,4 +183,21 @@ class Ring:
         return np.where(known, state.drift, np.where(newest >= 0, filled, scale[:, None]) * root)
 
 
+def rebase(state: PendingState, before: Floats, origin: Floats) -> None:
+    """What the forecasts rest on is counted from these origins, not from those before. In place.
+
+    Args:
+        state: B rows.
+        before: NaN where nothing waits; (B,).
+        origin: (B,).
+    """
+    moved = np.flatnonzero(before != origin)  # a NaN differs from everything
+    if len(moved):
+        change = np.nan_to_num(before[moved] - origin[moved])[:, None, None]
+        anchors = state.anchors[moved]
+        anchors[:, [LAST]] = anchors[:, [LAST]] + change
+        anchors[:, LEVEL:] = anchors[:, LEVEL:] + change
+        state.anchors[moved] = anchors
+
+
 DRIFT_RATE = 0.01

@@ -164,6 +164,6 @@ def rebase(state: ProfileState, origin: Floats) -> None:
     moved = np.flatnonzero(state.origin != origin)  # a NaN differs from everything
     if len(moved):
         change = np.nan_to_num(state.origin[moved] - origin[moved])[:, None]
-        state.means[moved] += change.astype(np.float32)
-        state.total[moved] += change.astype(np.float32) * state.count[moved]
+        state.means[moved] = state.means[moved] + change
+        state.total[moved] = state.total[moved] + change * state.count[moved]
         state.origin[moved] = origin[moved]

@@ -28,6 +28,7 @@ class _Steps:
     row: Integers
     tick: Integers
     restarted: NDArray[np.bool_]
+    origin: NDArray[np.float64]
     time_ms: Integers
     interval_ms: Integers
     gap: Singles
@@ -121,14 +122,15 @@ class SequencesBuilder:
         inputs = observed.inputs
         first = ~np.isin(row, list(self._seen))
         self._seen.update(row[first].tolist())
-        begins = observed.restarted | first  # a series may begin with readings that are no steps
+        begins = observed.restarted | observed.moved | first  # a series may begin with readings that are no steps
         begins |= observed.gap > LONGEST_GAP * self._context
         self._begins.append(inputs.context[begins].copy())
         self._waves.append(
             _Steps(
                 row.copy(),
                 observed.tick,
-                begins,
+        begins,
+                observed.origin.copy(),
                 observed.time_ms,
                 observed.interval_ms,
                 gap=inputs.gap.copy(),
@@ -167,17 +169,18 @@ class SequencesBuilder:
 
     def _sequence(self, steps: _Steps, part: Integers, context: Singles) -> TrainingSequence:
         lead = self._context - 1
+        shift = steps.origin[part] - steps.origin[part[-1]]  # the origin of first readings may move
         place = steps.tick[part] - steps.tick[part[0]] + lead
         grid = np.full(place[-1] + 1, np.nan, np.float32)
         truth = grid.copy()
-        grid[: lead + 1] = context[::-1]
-        grid[place] = steps.values[part]
-        truth[place] = steps.truth[part]
+        grid[: lead + 1] = context[::-1] + shift[0]
+        grid[place] = steps.values[part] + shift
+        truth[place] = steps.truth[part] + shift
         inputs = StepInputs(
             context=None,
-            last=steps.last[part],
+            last=(steps.last[part] + shift).astype(np.float32),
             scale=steps.scale[part],
-            levels=steps.levels[part],
+            levels=(steps.levels[part] + shift[:, None]).astype(np.float32),
             calendar=calendar(steps.time_ms[part]),
             masked=steps.masked[part],
             gap=steps.gap[part],

@@ -19,7 +19,7 @@ from forecaster.core.features import LEVEL, StepInputs
 from forecaster.core.model import GENESIS, NO_BODY, Model, Neighbours, StepForecast
 from forecaster.core.observation import Observed, Wave, observe, waves
 from forecaster.core.outlook import ExpertState, Forecast, Opinions, Outlook, OutlookConfig
-from forecaster.core.pending import Made, Matured, PendingState, Ring
+from forecaster.core.pending import Made, Matured, PendingState, Ring, rebase
 from forecaster.core.rewarm import switch
 from forecaster.core.seasons import DAY_AND_WEEK, Seasons
 from forecaster.core.state import ObservationConfig, SeriesState, StateShape
@@ -116,12 +116,13 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         which = batch.model[positions]
         _switch(models, which, part)
         observed = observe(config.observation, part.timeline, part.inputs, wave)
-        if observed.expired.any():
-            _forget_expired(config, part, np.flatnonzero(observed.expired))
+        anew = np.flatnonzero(observed.expired | observed.renewed)
+        if len(anew):
+            _forget(config, part, anew)
         outcomes[positions], masked[positions] = observed.outcome, observed.masked
         made_by = which[observed.position]
         steps = positions[observed.position]
-        denoised[steps] = observed.values + observed.origin
+        denoised[steps] = observed.denoised
         neighbours = [None if one is None else Neighbours(one[steps], observed.records) for one in own]
         step = _step(ring, config, _Cast(models, made_by, neighbours), part, observed)
         if not whole:
@@ -151,7 +152,7 @@ def _switch(models: Models, which: Integers, part: SeriesState) -> None:
             switch(models[number], part, np.flatnonzero(others & (which == number)))
 
 
-def _forget_expired(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
+def _forget(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
     """Nothing is pending or remembered in the rows of series that began anew."""
     put(part.pending, rows, config.outlook.nothing_pending(len(rows)))
     put(part.experts, rows, ExpertState.empty(len(rows), config.outlook))
@@ -215,6 +216,7 @@ def _step(ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, ob
     pending, hidden = mine.pending, mine.hidden
     ring.clear(pending, observed.restarted)
     hidden[observed.restarted] = 0.0
+    rebase(pending, mine.experts.profile.origin, observed.origin)
     places = ring.places(observed.tick)
     matured = ring.mature(pending, places, observed.gap)
     ring.learn_drift(pending, observed.truth, matured, observed.count)
@@ -292,7 +294,7 @@ class _Where:
 
 def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Forecasts:
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
-    last = (observed.origin + observed.inputs.last)[:, None, None]
+    last = observed.last[:, None, None]
     quantiles = config.outlook.quantiles
     absolute = step.forecast.values[:, : quantiles.stop] * scale + last
     combined = step.forecast.combined
@@ -326,7 +328,7 @@ def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _St
     experts = step.experts if config.tells else step.experts[:, :0]
     return Scores(
         reading=where.reading,
-        truth=observed.truth + observed.origin,
+        truth=observed.raw,
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         last_value=last,

@@ -13,7 +13,9 @@ stamps = st.one_of(
     st.integers(0, 60).map(lambda hour: START_MS + hour * HOUR_MS),
     st.integers(0, 253_402_300_799_999),
 )
-values = st.one_of(st.none(), st.floats(-1e30, 1e30), st.integers(-5, 5).map(float))
+values = st.one_of(
+    st.none(), st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e30, 1e30), st.integers(-5, 5).map(float)
+)
 streams = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), stamps, values), max_size=60)
 CONFIGS = {
     (interval, chain): pipeline_config(interval_ms=interval, chain=chain)

@@ -271,6 +271,18 @@ def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -
     assert np.isfinite(sequence.grid[-57:]).all()
 
 
+def test_what_a_sequence_is_counted_from_is_the_same_all_along() -> None:
+    one = history(60, 1)
+    one.values[0], one.values[1:] = 0.0, 1e7 + np.arange(59) % 7  # the origin moves to the second value
+    both = training_sequences(one, OBSERVATION)
+    assert [len(sequence) for sequence in both] == [49, 11], "the row begins anew when its context is full"
+    first, second = both[1], both[0]
+    np.testing.assert_array_equal(first.grid[-11:], one.values[:11] - 1e7)
+    np.testing.assert_array_equal(first.inputs.last, first.grid[-11:])
+    np.testing.assert_array_equal(second.truth[-49:], one.values[11:] - 1e7)
+    np.testing.assert_array_equal(second.grid[-59:], one.values[1:] - 1e7)
+
+
 def test_what_the_filters_mask_is_no_target() -> None:
     one = history(200, 1)
     one.values[150] = one.values.max() + 1_000.0

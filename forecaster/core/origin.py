@@ -1,0 +1,40 @@
+"""What a row's values are counted from: so near the present that 32 bits hold the digits that matter.
+
+    (1) |x - origin| > FAR min(scale, |x|); of the first readings, which say little of the scale, min(|x - last|, ...)
+    (2) |x - last| <= |x - origin| / 2
+
+The origin moves to the value x where (1) and (2) hold: two values in a row are far away, and near each other. One spike
+does not move it, for what is counted from there would lose its own digits. It also moves to the second value of a
+series where zero is no farther from that than the first value, which may be anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forecaster.core.state import InputState
+from forecaster.records import Booleans, Floats
+
+FAR = 256.0
+"""What is stored is exact to a share of 2**-24 of its distance: to 2**-16 scales within so many of them."""
+FIRST_READINGS = 16
+
+
+def follow(part: InputState, values: Floats) -> Booleans:
+    """The origins are near the values, and last value and context are counted from them; returns which moved; (B,).
+
+    Args:
+        part: B rows, the scaler with the values in it, the rest as it was before them; changed in place.
+        values: denoised inputs; NaN where there is none; (B,).
+    """
+    count, distance = part.scaler.count, values - part.origin
+    far, step = np.abs(distance), np.abs(distance - part.last)
+    unit = np.minimum(part.scaler.scale(), np.abs(values))
+    unit = np.where(count <= FIRST_READINGS, np.minimum(unit, step), unit)
+    moved: Booleans = (far > FAR * unit) & (2.0 * step <= far) | (count == 2) & (far >= np.abs(values))
+    rows = np.flatnonzero(moved)
+    if len(rows):
+        part.context[rows] = part.context[rows] - distance[rows, None]
+        part.last[rows] = part.last[rows] - distance[rows]
+        part.origin[rows] = values[rows]
+    return moved
