@@ -129,7 +129,7 @@ class SequencesBuilder:
             _Steps(
                 row.copy(),
                 observed.tick,
-        begins,
+                begins,
                 observed.origin.copy(),
                 observed.time_ms,
                 observed.interval_ms,
