@@ -148,6 +148,8 @@ class Corrupt:
     def group_metadata(self) -> SimpleNamespace:
         return SimpleNamespace(state=consumer.MemberState.STABLE)
 
+    def position(self, *_: object, **__: object) -> None: ...
+
     def poll(self, **_: object) -> dict[TopicPartition, list[SimpleNamespace]]:
         self.polls += 1
         if self.polls % 2:
