@@ -42,6 +42,14 @@ class KafkaConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
         super().__init__(**options)
         self._fetcher.PartitionRecords = PartitionRecords
 
+    def next_offset(self, partition: kafka.TopicPartition) -> int | None:
+        """Returns where the partition is read next, as far as it is known here; None = it is not.
+
+        The client's own `position` looks after all partitions at each call.
+        """
+        state = self._subscription.assignment.get(partition)
+        return None if state is None or state.position is None else int(state.position.offset)
+
 
 class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     """What one fetch brought of a partition."""

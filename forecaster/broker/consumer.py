@@ -133,11 +133,7 @@ class GroupConsumer:
 
     def next_offset(self, partition: int) -> int | None:
         """Returns where the partition is read next: nothing before it is still to come; None = not known just now."""
-        try:
-            offset: int | None = self._client.position(TopicPartition(self._topic, partition), timeout_ms=0)
-        except KafkaError:  # what was polled must not be lost for it
-            return None
-        return offset
+        return self._client.next_offset(TopicPartition(self._topic, partition))
 
     def confirm_membership(self) -> None:
         """A static member is still the one with its instance id: two heartbeats went by without a word to the contrary.

@@ -14,7 +14,7 @@ from forecaster.core.arrays import take
 from forecaster.core.model import GENESIS, body_code
 from forecaster.core.state import SeriesState
 from forecaster.core.timeline import last_stamp, patience_ms
-from forecaster.records import Booleans, Integers
+from forecaster.records import Integers
 from forecaster.serving.blocks import Blocks
 from forecaster.serving.keeping import NAME_BYTES, BatchOfPartition, Changes, KeepConfig, Part
 from forecaster.serving.snapshots import FLOOR, Event, Floor, StoredBlock, encode, stored_arrays
@@ -29,8 +29,8 @@ YOUNGEST = 0.25
 FREED_AT_ONCE = 1_000
 LEDGER_BYTES = 256 * 1024
 """So many bytes of names of freed series wait for the floor at most."""
-QUORUM = 3
-"""The clock of fewer series than that is not believed against the others: one may be wrong."""
+QUORUM, FEWEST, MANY = 0.05, 3, 100
+"""A smaller share of the series, within these numbers, is not believed against the others: clocks may be wrong."""
 
 
 class Partition:
@@ -243,7 +243,8 @@ class Partition:
     def _room(self) -> int:
         if self._replays:
             return 0 if self._closed() else sys.maxsize
-        return max(0, self._config.max_series - len(self.table))
+        left = self._config.max_series - len(self.table)
+        return left if left >= self._config.group_size else 0  # no group gets in after one that did not
 
     def _closed(self) -> bool:
         """No new series gets a row at the position."""
@@ -290,7 +291,10 @@ class Partition:
         return list(numbers[: max(1, int(np.searchsorted(sizes, budget, side="right")))]) if numbers else []
 
     def _idle(self, readings: int, part: Part | None) -> list[str]:
-        """Returns series to be freed: idle for longer than they may be, by the clock of the rows that are not."""
+        """Returns series to be freed: idle for longer than they may be, by the clock of the series that live.
+
+        That is the lower median of the last stamps of those with readings since enough of them were heard.
+        """
         self._since_sweep += readings
         if self._since_sweep < max(FREED_AT_ONCE, len(self.table)) or part is None:
             return []
@@ -300,11 +304,16 @@ class Partition:
         stamps, heard = last_stamp(state), used & self.table.heard()
         if not heard.any():
             return []
+        clock = _lower_median(stamps[heard])
+        if heard.sum() < min(max(QUORUM * used.sum(), FEWEST), MANY):  # more are waited for
+            clock = min(clock, _lower_median(stamps[used]))
+        else:
+            self.table.forget_heard()
         grid = self._config.shape.observation.grid
         limit = patience_ms(grid, state)
         if self._room() == 0:  # what has not shown its interval yet makes room for others
             limit[state.interval_ms == 0] = grid.ttl_ms
-        idle = used & (_clock(stamps, used, heard) - stamps > limit)
+        idle = used & (clock - stamps > limit)
         idle[part.rows[part.rows < len(names)]] = False
         return self._freeable(names, np.flatnonzero(idle).tolist())
 
@@ -351,20 +360,7 @@ class Partition:
         return encode(block)
 
 
-def _clock(stamps: Integers, used: Booleans, heard: Booleans) -> int:
-    """Returns the event time that most of the rows with readings of late have reached.
-
-    It follows the series that live, however many do not, and those whose clock is ahead do not move it alone.
-
-    Args:
-        stamps: the last one of each row; (N,).
-        used: which rows have a series; (N,).
-        heard: those of them that have had readings since the last sweep, one at least; (N,).
-    """
-    clock = _lower_median(stamps[heard])
-    return clock if heard.sum() >= QUORUM else min(clock, _lower_median(stamps[used]))
-
-
 def _lower_median(stamps: Integers) -> int:
+    """Returns the event time that more than half of the rows have reached."""
     middle = (len(stamps) - 1) // 2
     return int(np.partition(stamps, middle)[middle])

@@ -173,6 +173,7 @@ class Restorer:
             except TransientBrokerError as error:
                 _log.warning("restore begins again", partition=self._waiting[0], error=str(error))
                 self._slices = None
+                self._waiting.append(self._waiting.pop(0))  # what cannot be read holds nobody else up
                 self._not_before = time.monotonic() + RETRY_SECONDS
             if time.monotonic() >= deadline:
                 break

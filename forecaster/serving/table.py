@@ -89,11 +89,13 @@ class Table:
         self._heard[rows] = True
 
     def heard(self) -> Booleans:
-        """Returns which rows have had readings since this was last asked."""
+        """Returns which rows have had readings since this was last forgotten; a view."""
         self._grow_heard()
-        heard = self._heard[: len(self._names)].copy()
+        return self._heard[: len(self._names)]
+
+    def forget_heard(self) -> None:
+        """No row has had readings."""
         self._heard[:] = False
-        return heard
 
     def free(self, series_ids: Sequence[str]) -> None:
         """The series have no rows any more."""

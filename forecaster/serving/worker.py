@@ -19,6 +19,7 @@
 | somebody else went on meanwhile | the partition is restored again |
 | input is gone before it was read | the same; the restore does as ON_LOST_INPUT says |
 | a batch of the input is corrupt | fetched again; the others go on; past the outage deadline: exit code 3 |
+| the same in a restore | the partition is restored again, after the others |
 | the broker is away | waited for with back-off; past the outage deadline the worker ends with exit code 3 |
 | another process has our identity | the worker ends with exit code 8 |
 """

@@ -148,7 +148,7 @@ class Corrupt:
     def group_metadata(self) -> SimpleNamespace:
         return SimpleNamespace(state=consumer.MemberState.STABLE)
 
-    def position(self, *_: object, **__: object) -> None: ...
+    def next_offset(self, _: object) -> None: ...
 
     def poll(self, **_: object) -> dict[TopicPartition, list[SimpleNamespace]]:
         self.polls += 1

@@ -26,6 +26,8 @@ BEGINNINGS = {
     "as far as can be": ([-1e300], 21.0, 0.05),
     "two": ([1e9, -1e20], 21.0, 0.05),
     "second": ([21.0, 1e20], 21.0, 0.05),
+    "two together": ([21.0, 1e30, 1e30], 21.0, 0.05),
+    "two together, later": ([21.0, 21.02, 21.01, 1e30, 1.2e30], 21.0, 0.05),
     "a sentinel": ([-9999.0], 21.0, 0.05),
     "zero before large values": ([0.0], 1e7, 0.01),
 }

@@ -12,8 +12,8 @@ from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.options import MAX_REQUEST_BYTES
 from forecaster.broker.producer import Transaction
-from forecaster.errors import UsageError
-from forecaster.serving import keeper, keeping
+from forecaster.errors import TransientBrokerError, UsageError
+from forecaster.serving import keeper, keeping, restore
 from forecaster.serving.snapshots import Floor, decode_floor
 from forecaster.serving.worker import Worker
 from forecaster.wire import MAX_SERIES_ID_BYTES, InputSchema
@@ -146,6 +146,43 @@ def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_n
             assert wrong.room
 
 
+def test_after_a_group_that_found_no_room_a_smaller_one_finds_none_either_as_in_a_replay() -> None:
+    calm, kafka = FakeKafka(), FakeKafka()
+    options = {"schema": InputSchema(value_fields=("a", "b")), "group_size": 2, "max_series": 3}
+    never = serving(calm, **options)
+    for key, value in ((b"one", b'"a": 1, "b": 2'), (b"two", b'"a": 1, "b": 2'), (b"three", b'"a": 1')):
+        for topics in (calm, kafka):
+            topics.append(0, b'{"timestamp": %d, %s}' % (START_MS, value), key)
+        turn(never)
+        turn(serving(kafka, **options))
+    assert names(never) == names(serving(kafka, **options)) == {"one/a", "one/b"}
+    assert kafka.published == calm.published
+
+
+def test_a_partition_whose_input_cannot_be_read_again_keeps_no_other_from_being_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restore, "RETRY_SECONDS", 0.0)
+    kafka = FakeKafka(2)
+    one = serving(kafka, replay_limit=1_000_000)
+    for partition in (0, 1):
+        kafka.hours(partition, range(5), b"%d" % partition)
+    turn(one)
+    restorer = setup(pipeline=CONFIG, model=MODEL, replay_limit=1_000_000).restorer(client := FakeClient(kafka))
+    reader, read = restorer._reader, restorer._reader.read  # noqa: SLF001
+
+    def corrupt() -> object:
+        if client._reads == (INPUT, 0):  # noqa: SLF001
+            raise TransientBrokerError("a batch is corrupt")
+        return read()
+
+    monkeypatch.setattr(reader, "read", corrupt)
+    restorer.add([0, 1])
+    found = [one for _ in range(50) if (one := restorer.work(0.05))]
+    assert [one.partition.number for one in found] == [1]
+    assert restorer.waiting == [0]
+
+
 def heard_of(kafka: FakeKafka, series: Iterable[bytes], hours: range) -> None:
     """A reading of each series an hour."""
     for hour in hours:
@@ -183,13 +220,25 @@ def test_a_device_whose_clock_is_far_ahead_takes_nobodys_row(good: int) -> None:
     assert len(names(one)) == 5
 
 
+def test_a_few_devices_whose_clocks_are_ahead_take_nobodys_row_though_they_alone_talk() -> None:
+    kafka = FakeKafka()
+    one = serving(kafka, pipeline=SHORT_LIVED)
+    heard_of(kafka, [b"pump-%d" % number for number in range(80)], range(3))
+    turn(one)
+    for hour in range(3, 8):
+        heard_of(kafka, [b"pump-0"], range(hour, hour + 1))
+        heard_of(kafka, [b"ahead", b"too"], range(10_000 + hour, 10_001 + hour))
+        sweep(one)
+    assert len(names(one)) == 82
+
+
 def test_where_no_row_has_had_a_reading_since_the_last_look_none_is_idle() -> None:
     kafka = FakeKafka()
     one = serving(kafka, pipeline=SHORT_LIVED)
     heard_of(kafka, [b"a", b"b", b"c"], range(100))
     kafka.hours(0, range(1), b"idle")
     turn(one)
-    one._keeper.partitions[0].table.heard()  # noqa: SLF001 - as a look does
+    one._keeper.partitions[0].table.forget_heard()  # noqa: SLF001 - as a look does
     heard_of(kafka, [b"a", b"b", b"c"], range(100, 101))
     sweep(one)
     assert "idle" in names(one)
