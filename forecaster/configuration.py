@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 
 from forecaster.broker.options import Connection
@@ -33,6 +34,7 @@ from forecaster.serving.worker import WorkerConfig
 from forecaster.settings import Settings
 from forecaster.wire import InputSchema
 
+PIPELINE_IDENTITY_VERSION = 1
 COMPACTED_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
 """Small segments: only closed ones are compacted, and who starts reads what is not."""
 
@@ -221,15 +223,45 @@ def state_identity(settings: Settings, cluster: str, topic: str, partitions: int
 
 
 def pipeline_hash(settings: Settings) -> str:
-    """Returns a hash of what rows hold: of the settings that shape them, and of how this version keeps them.
+    """Return the hash of `pipeline_identity`; rows that were stored with another hash must be re-warmed."""
+    return hashlib.blake2b(msgspec.json.encode(pipeline_identity(settings)), digest_size=8).hexdigest()
 
-    Rows of another one must be re-warmed.
+
+def pipeline_identity(settings: Settings) -> dict[str, Any]:
+    """Return everything that decides what a stored row means, by name.
+
+    These are the settings that shape rows, and the way in which this version keeps them. A golden test pins the names.
+    Increase `PIPELINE_IDENTITY_VERSION` when the meaning of a value changes while its name stays.
     """
-    pipeline = pipeline_config(settings)
-    shaping = replace(pipeline, observation=replace(pipeline.observation, ttl_ms=0))
-    kept = [(name, array.dtype.str, array.shape[1:]) for name, array in arrays(pipeline.shape(0).empty(1))]
-    whole = f"{shaping} {input_schema(settings)} {pipeline.outlook.experts} {kept}"
-    return hashlib.blake2b(whole.encode(), digest_size=8).hexdigest()
+    pipeline, schema = pipeline_config(settings), input_schema(settings)
+    observation, denoise = pipeline.observation, pipeline.observation.denoise
+    return {
+        "version": PIPELINE_IDENTITY_VERSION,
+        "input": {
+            "series_field": schema.series_field,
+            "timestamp_field": schema.timestamp_field,
+            "value_field": schema.value_field,
+            "value_fields": schema.value_fields,
+            "allow_null_keys": schema.allow_null_keys,
+        },
+        "grid": {"interval_ms": observation.interval_ms, "max_gap_ms": observation.max_gap_ms},
+        "context": observation.context,
+        "denoise": {
+            "chain": denoise.chain,
+            "low": repr(denoise.low),
+            "high": repr(denoise.high),
+            "sentinels": denoise.sentinels,
+            "hampel_window": denoise.hampel_window,
+            "hampel_threshold": denoise.hampel_threshold,
+            "stuck_ticks": denoise.stuck_ticks,
+            "ewma_half_life": denoise.ewma_half_life,
+        },
+        "horizons": pipeline.horizons,
+        "quantile_levels": pipeline.quantile_levels,
+        "seasons_ms": pipeline.seasons_ms,
+        "experts": pipeline.outlook.experts,
+        "arrays": [(name, array.dtype.str, array.shape[1:]) for name, array in arrays(pipeline.shape(0).empty(1))],
+    }
 
 
 def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:

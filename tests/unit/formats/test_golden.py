@@ -1,0 +1,74 @@
+"""Formats change on purpose only: names and bytes of stored state, checkpoints and records are pinned."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import HOUR_MS, pipeline_config, random_checkpoint, with_own
+from fake_kafka import STATE, FakeClient, FakeKafka, setup
+from golden import FILE, golden
+
+from forecaster.checkpoints import read_checkpoint
+from forecaster.core.model import Model
+from forecaster.serving.verdict import Recovery
+
+BEFORE = Path(__file__).parent / "data" / "written_before_renames"
+"""A checkpoint and the records of a state topic, written by the version before classes and fields were renamed."""
+PINNED: dict[str, Any] = json.loads(FILE.read_text())
+NOW = golden()
+
+
+@pytest.mark.parametrize("topic", PINNED["records"])
+def test_records_of_each_topic_are_the_pinned_bytes(topic: str) -> None:
+    assert NOW["records"][topic] == PINNED["records"][topic]
+
+
+@pytest.mark.parametrize("name", [name for name in PINNED if name != "records"])
+def test_names_in_stored_formats_are_the_pinned_ones(name: str) -> None:
+    assert NOW[name] == PINNED[name]
+
+
+def test_nothing_is_left_unpinned() -> None:
+    assert NOW.keys() == PINNED.keys()
+    assert NOW["records"].keys() == PINNED["records"].keys()
+
+
+def test_a_checkpoint_written_before_the_renames_is_read() -> None:
+    expected = with_own(
+        random_checkpoint(pipeline_config(chain=("range", "hampel")), cell="lstm"), [["pump-0", "pump-1"], ["pump-2"]]
+    )
+    checkpoint = read_checkpoint(BEFORE / expected.id)
+    assert checkpoint.network == expected.network
+    assert checkpoint.weights.keys() == expected.weights.keys()
+    assert all(torch.equal(checkpoint.weights[name], weight) for name, weight in expected.weights.items())
+    assert checkpoint.own is not None
+    assert expected.own is not None
+    assert torch.equal(checkpoint.own.weights, expected.own.weights)
+
+
+def test_state_written_before_the_renames_is_rewarmed() -> None:
+    stored = json.loads((BEFORE / "state.json").read_text())
+    kafka = FakeKafka()
+    for pump in range(3):
+        kafka.hours(0, range(40), b"pump-%d" % pump)
+    for record in stored["records"]:
+        kafka.append(0, base64.b64decode(record["value"]), record["key"].encode(), STATE)
+    kafka.offsets[0] = stored["offset"]
+    config = pipeline_config(chain=("range", "hampel"))
+    worker = setup(pipeline=config, model=Model(random_checkpoint(config))).worker(FakeClient(kafka))
+    while worker._keeper.restoring:  # noqa: SLF001 - the law is about how it is restored
+        worker.iterate(threading.Event(), lambda: None)
+    worker.iterate(threading.Event(), lambda: None)
+    restored = worker._keeper.restored(0)  # noqa: SLF001
+    assert restored.plan.recovery == Recovery.REWARMED
+    rows = restored.partition.table.state
+    newest = rows.inputs.origin + rows.inputs.last
+    assert sorted(newest.tolist()) == [float((39 * 7 + 3 * pump) % 11 + 100 * pump) for pump in range(3)]
+    assert rows.timeline.tick.tolist() == [39, 39, 39]
+    assert rows.timeline.interval_ms.tolist() == [HOUR_MS] * 3
