@@ -1,5 +1,5 @@
 """`python -m forecaster` is the command `forecaster`."""
 
-from forecaster.cli import main
+from forecaster.cli.commands import main
 
 main()

@@ -51,6 +51,15 @@ class InputRecord(NamedTuple):
     headers: Headers = ()
 
 
+class Message(NamedTuple):
+    """A record to be written; `partition` is the same number as the input record's."""
+
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
 class Reason(StrEnum):
     """Why a record became a dead letter."""
 

@@ -12,9 +12,9 @@ from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from forecaster.broker.client import KafkaConsumer, UnreadableBatch
-from forecaster.broker.options import Connection
-from forecaster.broker.patience import causes, describe
+from forecaster.broker.connection import Connection
+from forecaster.broker.retry import causes, describe
+from forecaster.broker.tolerant_consumer import KafkaConsumer, UnreadableBatch
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
 from forecaster.records import SourceRecord
 

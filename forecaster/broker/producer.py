@@ -15,10 +15,10 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
-from forecaster.broker.options import TRANSACTION_TIMEOUT_MS, Connection
-from forecaster.broker.patience import causes, describe, retry
+from forecaster.broker.connection import TRANSACTION_TIMEOUT_MS, Connection
+from forecaster.broker.retry import causes, describe, retry
 from forecaster.errors import Fenced, TransientBrokerError
-from forecaster.wire import Message
+from forecaster.records import Message
 
 DEADLINE_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 3.0
 """The broker has ended a transaction that took longer."""

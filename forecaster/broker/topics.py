@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from forecaster.broker.options import TRAINERS, Connection
+from forecaster.broker.connection import TRAINERS, Connection
 from forecaster.errors import TopicError, TransientBrokerError
 
 UNKNOWN_TOPIC = 3

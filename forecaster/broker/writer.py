@@ -8,10 +8,10 @@ from contextlib import suppress
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from forecaster.broker.options import DELIVERY_TIMEOUT_MS, Connection
-from forecaster.broker.patience import describe
+from forecaster.broker.connection import DELIVERY_TIMEOUT_MS, Connection
+from forecaster.broker.retry import describe
 from forecaster.errors import TransientBrokerError
-from forecaster.wire import Message
+from forecaster.records import Message
 
 DEADLINE_SECONDS = DELIVERY_TIMEOUT_MS / 1000 + 3.0
 CLOSE_SECONDS = 5.0

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forecaster.core.metrics import pinball_loss
-from forecaster.core.model import Checkpoint
-from forecaster.core.scaling import SCALE_HALF_LIFE
-from forecaster.files import History
-from forecaster.learning.replay import Replay
+from forecaster.core.network.model import Checkpoint
+from forecaster.core.series.scaling import SCALE_HALF_LIFE
+from forecaster.formats.files import History
+from forecaster.learning.simulation import Replay
+from forecaster.pipeline import PipelineConfig
 from forecaster.records import Floats
-from forecaster.serving.pipeline import PipelineConfig
 
 MIN_SCORED = 200
 MARGIN = 0.02

@@ -18,17 +18,16 @@ from typing import Protocol
 
 import numpy as np
 
-from forecaster.broker.groups import outsider
+from forecaster.broker.consumer_groups import outsider
 from forecaster.broker.producer import Transaction
-from forecaster.core.timeline import largest_gap, last_stamp
+from forecaster.core.series.timeline import largest_gap, last_stamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
-from forecaster.models import iso_time
-from forecaster.records import Outcome, Readings
-from forecaster.serving.partition import Partition
-from forecaster.serving.restore import Restorer
-from forecaster.serving.table import FREE
-from forecaster.serving.verdict import Recovery
-from forecaster.wire import Message
+from forecaster.formats.models import iso_time
+from forecaster.records import Message, Outcome, Readings
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.recovery import Recovery
+from forecaster.serving.state.restore import Restorer
+from forecaster.serving.state.table import FREE
 
 BYTES_PER_TRANSACTION = 1_500_000
 MOST = 0.5

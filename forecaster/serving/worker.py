@@ -36,23 +36,22 @@ import numpy as np
 import structlog
 
 from forecaster.broker.consumer import Member, Polled
-from forecaster.broker.patience import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.broker.producer import Transaction
+from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
-from forecaster.history import encode_history
-from forecaster.models import drift_message
-from forecaster.records import Decoded, Outputs, SourceRecord
-from forecaster.serving.counting import Counters, Stage
-from forecaster.serving.dead_letters import DeadLetterGuard, Limits
+from forecaster.formats.history import encode_history
+from forecaster.formats.models import drift_message
+from forecaster.pipeline import PipelineConfig, advance
+from forecaster.records import Decoded, Message, Outputs, SourceRecord
+from forecaster.serving.counters import Counters, Stage
+from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
 from forecaster.serving.drift import DriftWatch
-from forecaster.serving.history import HistoryChoice
-from forecaster.serving.keeper import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
-from forecaster.serving.keeping import Changes
-from forecaster.serving.monitor import Inside, Monitor
-from forecaster.serving.partition import Partition
-from forecaster.serving.pipeline import PipelineConfig, advance
-from forecaster.serving.publishing import OutputTopics, PublishConfig, Publisher
-from forecaster.wire import Message
+from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.inspect.monitor import Inside, Monitor
+from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
+from forecaster.serving.state.keeping import Changes
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
 
 FLUSH_SECONDS = 8.0
 """So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from forecaster import __version__
-from forecaster.serving.monitor import Answer, Inside, Unanswered
+from forecaster.serving.inspect.monitor import Answer, Inside, Unanswered
 from forecaster.web import metrics, views
 from forecaster.web.service import Service
 

@@ -19,13 +19,13 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from forecaster import __version__
-from forecaster.learning.learner import RunEvent
+from forecaster.learning.coordinator import RunEvent
 from forecaster.learning.schedule import Work
 from forecaster.records import Outcome, Reason
-from forecaster.serving.counting import BUCKET_SECONDS, Counters, Durations
-from forecaster.serving.explanation import SHOWN_HORIZONS
-from forecaster.serving.monitor import PartitionState, PartitionStatus, WorkerStatus
-from forecaster.serving.verdict import Recovery
+from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
+from forecaster.serving.inspect.explanation import SHOWN_HORIZONS
+from forecaster.serving.inspect.monitor import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.state.recovery import Recovery
 from forecaster.web.service import Service
 
 SCORES = {

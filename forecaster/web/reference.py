@@ -6,9 +6,9 @@ import sys
 
 from prometheus_client.metrics_core import Metric
 
-from forecaster.serving.counting import Counters
-from forecaster.serving.monitor import Monitor, PartitionState, PartitionStatus, WorkerStatus
-from forecaster.watchdog import Pulse, Watchdog
+from forecaster.app.watchdog import Pulse, Watchdog
+from forecaster.serving.counters import Counters
+from forecaster.serving.inspect.monitor import Monitor, PartitionState, PartitionStatus, WorkerStatus
 from forecaster.web.metrics import ServiceCollector, trainer_families
 from forecaster.web.service import Service
 

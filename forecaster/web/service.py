@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from forecaster.learning.learner import Learner
-from forecaster.serving.model_watch import ModelWatch
-from forecaster.serving.monitor import Monitor, WorkerStatus
-from forecaster.watchdog import Watchdog
+from forecaster.app.watchdog import Watchdog
+from forecaster.learning.coordinator import Learner
+from forecaster.registry.follower import ModelWatch
+from forecaster.serving.inspect.monitor import Monitor, WorkerStatus
 
 STALE_SECONDS = 15.0
 """A worker that has shown nothing of itself for so long serves nobody."""

@@ -10,13 +10,13 @@ from heapq import nsmallest
 from itertools import chain, islice
 
 from forecaster import __version__
-from forecaster.catalogue import Catalogue
-from forecaster.models import Decision, Serve, iso_time
-from forecaster.serving.explanation import Explanation, explain_series
-from forecaster.serving.latest import LatestForecast, latest_forecast
-from forecaster.serving.monitor import Inside, PartitionStatus, WorkerStatus
-from forecaster.serving.partition import Partition
-from forecaster.serving.publishing import ScoreTotals
+from forecaster.formats.models import Decision, Serve, iso_time
+from forecaster.registry.registry import Catalogue
+from forecaster.serving.inspect.explanation import Explanation, explain_series
+from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
+from forecaster.serving.inspect.monitor import Inside, PartitionStatus, WorkerStatus
+from forecaster.serving.publisher import ScoreTotals
+from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service
 
 NEAR_IDS, COMPARED = 5, 1_000

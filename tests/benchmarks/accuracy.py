@@ -27,20 +27,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forecaster.core.denoising import FILTERS, DenoiseConfig, FilterName
-from forecaster.core.experts import HEADS, LAST_VALUE
-from forecaster.core.features import FeatureConfig
+from forecaster.core.ensemble.experts import HEADS, LAST_VALUE
+from forecaster.core.ensemble.seasonal import DAY_MS
 from forecaster.core.metrics import inside, mase_scale, pinball_loss
-from forecaster.core.network import NetworkConfig
-from forecaster.core.seasons import DAY_MS
-from forecaster.core.state import ObservationConfig
-from forecaster.files import History, read_files
-from forecaster.learning.rehearsal import Cadence, Course, Rehearsal
-from forecaster.learning.replay import Replay
-from forecaster.learning.trainer import TrainingConfig
-from forecaster.learning.training_job import train_checkpoint
+from forecaster.core.network.features import FeatureConfig
+from forecaster.core.network.network import NetworkConfig
+from forecaster.core.series.denoising import FILTERS, DenoiseConfig, FilterName
+from forecaster.core.series.state import ObservationConfig
+from forecaster.evaluation.retraining import Cadence, Course, Rehearsal
+from forecaster.formats.files import History, read_files
+from forecaster.learning.fitting.network_fit import TrainingConfig
+from forecaster.learning.fitting.train import train_checkpoint
+from forecaster.learning.simulation import Replay
+from forecaster.pipeline import PipelineConfig
 from forecaster.records import Outputs
-from forecaster.serving.pipeline import PipelineConfig
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 HOUR_MS = 3_600_000

@@ -24,16 +24,16 @@ import orjson
 import structlog
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
 
-from forecaster.app import TORCH_THREADS, start_worker
-from forecaster.broker.options import Connection
-from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.broker.connection import Connection
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.model import GENESIS
-from forecaster.models import Serve, publication, serve_message
+from forecaster.core.network.model import GENESIS
+from forecaster.formats.models import Serve, publication, serve_message
 from forecaster.settings import load_settings
 
 RATE, SERIES, PARTITIONS = 2_000, 1_000, 4

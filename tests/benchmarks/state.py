@@ -26,17 +26,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
 from fake_kafka import STATE, FakeClient, FakeKafka, setup
 from ledger import Ledger
 
-from forecaster.app import TORCH_THREADS, start_worker
-from forecaster.broker.replay import RecordWriter, create_topic
-from forecaster.checkpoints import write_checkpoint
+from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.broker.plain_clients import RecordWriter, create_topic
 from forecaster.core.arrays import arrays
-from forecaster.core.model import Model
+from forecaster.core.network.model import Model
+from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.serving.worker import Worker
 from forecaster.settings import load_settings
 

@@ -28,13 +28,13 @@ import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from forecaster.app import TORCH_THREADS, start_worker
-from forecaster.broker.options import Connection
-from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
-from forecaster.checkpoints import write_checkpoint
-from forecaster.core.model import Checkpoint
-from forecaster.core.network import Network, NetworkConfig
-from forecaster.serving import publishing
+from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.broker.connection import Connection
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
+from forecaster.core.network.model import Checkpoint
+from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.formats.checkpoints import write_checkpoint
+from forecaster.serving import publisher as publishing
 from forecaster.serving import worker as worker_module
 from forecaster.settings import load_settings
 

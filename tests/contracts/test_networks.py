@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from forecaster.core.cells import GruCell, LstmCell, VanillaCell, make_cell, unroll_cell
-from forecaster.core.features import FeatureConfig
-from forecaster.core.network import Dropout, Network, NetworkConfig
+from forecaster.core.network.cells import GruCell, LstmCell, VanillaCell, make_cell, unroll_cell
+from forecaster.core.network.features import FeatureConfig
+from forecaster.core.network.network import Dropout, Network, NetworkConfig
 from forecaster.errors import UsageError
 
 FEATURES = FeatureConfig(context=8)

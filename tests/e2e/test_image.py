@@ -17,10 +17,10 @@ from builders import pipeline_config, random_checkpoint
 from containers import PASSWORD, USER, Service, build_image, composed, docker, running_kafka
 from daemons import Stream, wait_until
 
-from forecaster.broker.options import Connection
-from forecaster.broker.replay import create_topic
+from forecaster.broker.connection import Connection
+from forecaster.broker.plain_clients import create_topic
 from forecaster.broker.writer import write_records
-from forecaster.models import Serve, publication, serve_message
+from forecaster.formats.models import Serve, publication, serve_message
 
 pytestmark = [
     pytest.mark.docker,

@@ -12,11 +12,11 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from forecaster.cli import main
-from forecaster.learning.learner import Learner
-from forecaster.serving.keeper import StateKeeper
-from forecaster.serving.restore import Restorer
-from forecaster.wire import Decoder
+from forecaster.cli.commands import main
+from forecaster.formats.readings import Decoder
+from forecaster.learning.coordinator import Learner
+from forecaster.serving.state.restore import Restorer
+from forecaster.serving.state.store import StateKeeper
 
 POINTS = {
     "after-poll": (Decoder, "decode"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
-from forecaster import watchdog
-from forecaster.cli import main
+from forecaster.app import watchdog
+from forecaster.cli.commands import main
 from forecaster.serving import worker
 
 watchdog.TICK_SECONDS, watchdog.SICK_SECONDS, watchdog.DEADLINE_SECONDS = 0.1, 1.0, 3.0

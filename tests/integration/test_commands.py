@@ -12,12 +12,12 @@ import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
 
-from forecaster.broker.options import Connection
-from forecaster.broker.replay import create_topic
+from forecaster.broker.connection import Connection
+from forecaster.broker.plain_clients import create_topic
 from forecaster.broker.topics import Topics
 from forecaster.broker.writer import write_records
-from forecaster.core.model import Checkpoint
-from forecaster.models import Decision, Serve, decision_message, publication, serve_message
+from forecaster.core.network.model import Checkpoint
+from forecaster.formats.models import Decision, Serve, decision_message, publication, serve_message
 
 
 def forecaster(address: str, topic: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

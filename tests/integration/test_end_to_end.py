@@ -12,11 +12,12 @@ from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
 from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
 
-from forecaster.broker.replay import RecordReader, RecordWriter, Written, create_topic
-from forecaster.checkpoints import write_checkpoint
-from forecaster.core.model import Model
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written, create_topic
+from forecaster.core.network.model import Model
+from forecaster.formats.checkpoints import write_checkpoint
+from forecaster.formats.forecasts import encode_forecasts
+from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.records import InputRecord
-from forecaster.wire import Decoder, InputSchema, encode_forecasts
 
 PARTITIONS = 3
 

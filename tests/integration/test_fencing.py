@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from daemons import START_MS, Daemon, Stream, wait_until
 
-from forecaster.broker.replay import RecordWriter, create_topic
+from forecaster.broker.plain_clients import RecordWriter, create_topic
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 2

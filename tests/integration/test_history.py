@@ -11,13 +11,13 @@ import pytest
 from builders import HOUR_MS, START_MS, readings
 from daemons import wait_until
 
-from forecaster.broker.options import Connection
-from forecaster.broker.reader import LogReader
-from forecaster.broker.replay import RecordWriter, create_topic
-from forecaster.broker.tail import TailReader
+from forecaster.broker.connection import Connection
+from forecaster.broker.log_reader import LogReader
+from forecaster.broker.plain_clients import RecordWriter, create_topic
+from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import Topics
-from forecaster.history import encode_history
-from forecaster.learning.history_topic import HistoryConfig, HistoryCounter, HistorySource
+from forecaster.formats.history import encode_history
+from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistorySource
 
 PARTITIONS, HOURS, SERIES = 3, 20, 4
 

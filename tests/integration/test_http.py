@@ -9,7 +9,7 @@ from pathlib import Path
 
 from daemons import Daemon, Http, Stream, wait_until
 
-from forecaster.broker.replay import RecordWriter, create_topic
+from forecaster.broker.plain_clients import RecordWriter, create_topic
 
 PARTITIONS = 2
 HUNG_WORKER = Path(__file__).with_name("hung_worker.py")

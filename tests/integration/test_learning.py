@@ -12,13 +12,13 @@ import numpy as np
 import orjson
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 
-from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
-from forecaster.checkpoints import read_checkpoint
-from forecaster.core.model import GENESIS, Model
-from forecaster.core.state import ObservationConfig
-from forecaster.files import History
-from forecaster.learning.replay import Replay
-from forecaster.serving.pipeline import PipelineConfig
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
+from forecaster.core.network.model import GENESIS, Model
+from forecaster.core.series.state import ObservationConfig
+from forecaster.formats.checkpoints import read_checkpoint
+from forecaster.formats.files import History
+from forecaster.learning.simulation import Replay
+from forecaster.pipeline import PipelineConfig
 
 SERIES, HORIZON, CONTEXT = 8, 4, 24
 LEARNING = {

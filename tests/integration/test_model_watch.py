@@ -13,15 +13,15 @@ from builders import pipeline_config, random_checkpoint
 from daemons import wait_until
 from kafka import KafkaProducer
 
-from forecaster.broker.options import Connection
-from forecaster.broker.patience import retry
-from forecaster.broker.reader import LogReader
+from forecaster.broker.connection import Connection
+from forecaster.broker.log_reader import LogReader
+from forecaster.broker.retry import retry
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.broker.writer import write_records
-from forecaster.checkpoint_cache import CheckpointCache
-from forecaster.models import Serve, publication, serve_message
-from forecaster.serving import model_watch
-from forecaster.serving.model_watch import ModelWatch
+from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.registry import follower as model_watch
+from forecaster.registry.cache import CheckpointCache
+from forecaster.registry.follower import ModelWatch
 
 CHECKPOINT = random_checkpoint(pipeline_config(), hidden_size=512)
 """Of several chunks."""

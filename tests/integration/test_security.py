@@ -25,7 +25,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from forecaster.broker.replay import RecordWriter
+from forecaster.broker.plain_clients import RecordWriter
 
 pytestmark = [
     pytest.mark.kafka,

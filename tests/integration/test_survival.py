@@ -19,7 +19,7 @@ from daemons import SHARED_BROKER, Daemon, Http, wait_until
 from ledger import Ledger
 from proxy import Proxy
 
-from forecaster.broker.replay import create_topic
+from forecaster.broker.plain_clients import create_topic
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4

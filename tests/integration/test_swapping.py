@@ -17,11 +17,11 @@ from builders import random_checkpoint
 from daemons import START_MS, Daemon, wait_until
 from ledger import CONFIG, Ledger
 
-from forecaster.broker.options import Connection
-from forecaster.broker.replay import RecordReader, RecordWriter, create_topic
+from forecaster.broker.connection import Connection
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.model import GENESIS, Checkpoint, Model
-from forecaster.models import Serve, publication, serve_message
+from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.formats.models import Serve, publication, serve_message
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 2

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from daemons import Daemon, Stream, wait_until
 
-from forecaster.broker.replay import RecordReader, create_topic
+from forecaster.broker.plain_clients import RecordReader, create_topic
 
 pytestmark = pytest.mark.kafka
 FAULTY = Path(__file__).with_name("faulty_worker.py")

@@ -10,7 +10,7 @@ import pytest
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from forecaster.broker.replay import RecordReader, create_topic
+from forecaster.broker.plain_clients import RecordReader, create_topic
 
 pytestmark = pytest.mark.kafka
 

@@ -6,8 +6,8 @@ import sys
 import threading
 from typing import Any
 
-from forecaster.cli import main
-from forecaster.wire import Decoder
+from forecaster.cli.commands import main
+from forecaster.formats.readings import Decoder
 
 THINKING_SECONDS = 4.0
 decode = Decoder.decode

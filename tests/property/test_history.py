@@ -7,7 +7,7 @@ from builders import readings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forecaster.history import decode_history, encode_history
+from forecaster.formats.history import decode_history, encode_history
 from forecaster.records import Readings
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)

@@ -13,8 +13,8 @@ import yaml
 from fake_kafka import FakeClient, FakeKafka, setup
 from prometheus_client.parser import text_string_to_metric_families
 
+from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.serving.worker import Worker
-from forecaster.watchdog import Pulse, Watchdog
 from forecaster.web.metrics import exposition
 from forecaster.web.service import Service
 

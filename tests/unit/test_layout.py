@@ -1,4 +1,4 @@
-"""Imports point one way, and each outside world is touched in one place."""
+"""Imports point one way, between the packages and inside them, and each outside world is touched in one place."""
 
 from __future__ import annotations
 
@@ -11,166 +11,117 @@ ROOT = Path(__file__).parents[2] / "forecaster"
 MAY_IMPORT = {
     "errors": set(),
     "records": set(),
-    "setting_types": set(),
-    "setting_groups": {"setting_types"},
-    "settings": {"errors", "setting_groups"},
     "logs": set(),
-    "files": {"errors", "records"},
-    "wire": {"errors", "records"},
-    "history": {"errors", "records", "wire"},
+    "settings": {"errors"},
     "core": {"errors", "records"},
-    "checkpoints": {"core", "errors"},
-    "checkpoint_cache": {"checkpoints", "errors"},
-    "models": {"checkpoints", "core", "errors", "wire"},
-    "catalogue": {"checkpoints", "core", "errors", "models", "wire"},
-    "evaluation": {"core", "files", "records"},
-    "scoreboard": {"core", "records"},
-    "broker": {"errors", "records", "wire"},
-    "learning": {
-        "broker",
-        "catalogue",
-        "checkpoints",
-        "core",
-        "errors",
-        "files",
-        "history",
-        "models",
-        "records",
-        "serving",
-        "wire",
-    },
-    "serving": {
-        "broker",
-        "catalogue",
-        "checkpoint_cache",
-        "checkpoints",
-        "core",
-        "errors",
-        "history",
-        "models",
-        "records",
-        "wire",
-    },
-    "watchdog": {"errors"},
-    "web": {"catalogue", "errors", "learning", "models", "records", "serving", "watchdog"},
-    "terminal": {"learning"},
-    "chronicle": {"files", "records"},
-    "backtest": {
-        "checkpoints",
-        "chronicle",
-        "core",
-        "errors",
-        "evaluation",
-        "files",
-        "learning",
-        "records",
-        "serving",
-        "terminal",
-    },
-    "report": {"chronicle", "evaluation", "records"},
-    "demo_data": {"errors", "files", "scoreboard"},
-    "demo": {"broker", "checkpoints", "core", "demo_data", "errors", "learning", "scoreboard", "settings", "terminal"},
-    "configuration": {"broker", "checkpoints", "core", "learning", "serving", "settings", "wire"},
+    "formats": {"core", "errors", "records"},
+    "pipeline": {"core", "records"},
+    "registry": {"core", "errors", "formats", "records"},
+    "broker": {"errors", "records"},
+    "serving": {"broker", "core", "errors", "formats", "pipeline", "records"},
+    "learning": {"broker", "core", "errors", "formats", "pipeline", "records", "registry"},
+    "evaluation": {"cli", "core", "errors", "formats", "learning", "pipeline", "records"},
+    "web": {"app", "errors", "formats", "learning", "records", "registry", "serving"},
     "app": {
         "broker",
-        "catalogue",
-        "checkpoint_cache",
-        "configuration",
         "core",
         "errors",
+        "formats",
         "learning",
+        "pipeline",
+        "registry",
         "serving",
         "settings",
-        "watchdog",
         "web",
-        "wire",
     },
-    "examples": {"setting_types", "settings"},
-    "sizing": {"configuration", "serving", "settings"},
-    "model_commands": {
+    "demo": {"broker", "cli", "core", "errors", "formats", "learning", "records", "settings"},
+    "cli": {
         "app",
         "broker",
-        "catalogue",
-        "checkpoints",
-        "configuration",
         "core",
+        "demo",
         "errors",
-        "models",
+        "evaluation",
+        "formats",
+        "learning",
+        "logs",
+        "records",
+        "registry",
         "serving",
         "settings",
-        "wire",
     },
-    "training_commands": {
-        "app",
-        "broker",
-        "checkpoints",
-        "configuration",
-        "errors",
-        "files",
-        "learning",
-        "settings",
-    },
-    "checks": {
-        "app",
-        "broker",
-        "configuration",
-        "core",
-        "errors",
-        "examples",
-        "learning",
-        "serving",
-        "settings",
-        "terminal",
-    },
-    "seed": {"app", "broker", "configuration", "errors", "files", "records", "serving", "settings", "terminal", "wire"},
-    "explain": {"app", "broker", "configuration", "core", "errors", "serving", "settings", "terminal"},
 }
+"""Which packages and modules of the first level each of them may import, besides itself."""
 ONLY_IN = {
     "kafka": {"broker"},
     "fastapi": {"web"},
     "uvicorn": {"web"},
     "prometheus_client": {"web"},
     "apscheduler": {"learning"},
-    "torch": {"app", "checkpoints", "configuration", "core", "learning", "training_commands"},
+    "typer": {"cli"},
+    "torch": {"app", "cli", "core", "formats", "learning"},
+}
+"""Which of them may import an outside package."""
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path.stem != "__main__" and path != ROOT / "__init__.py"
 }
 
 
-def room(path: Path) -> str:
-    parts = path.relative_to(ROOT).parts
-    return parts[0] if len(parts) > 1 else path.stem
-
-
 def imports(path: Path) -> list[str]:
-    found: list[str] = []
+    """Return the full names that a module imports."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found += [name.name for name in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found += [f"{node.module}.{name.name}" for name in node.names]
-    return found
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
-FILES = sorted(path for path in ROOT.rglob("*.py") if path.stem not in ("__init__", "__main__", "cli"))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    here = room(path)
-    for name in imports(path):
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of this project that a module imports, without the name of the project."""
+    modules: set[str] = set()
+    for name in imports(MODULES[module]):
         package, _, rest = name.partition(".")
-        if package == "forecaster" and rest not in ("", "__version__"):  # the package itself holds its version
-            there = rest.split(".")[0]
-            assert there in MAY_IMPORT[here] | {here}, f"{here} imports {name}"
-        elif package in ONLY_IN:
-            assert here in ONLY_IN[package], f"{here} imports {name}"
+        if package == "forecaster" and rest not in ("", "__version__"):  # the project itself holds its version
+            modules.add(rest if rest in MODULES else rest.rpartition(".")[0])
+    return modules
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_environment_is_read_in_settings_only(path: Path) -> None:
-    if room(path) not in ("settings", "demo"):  # the demo hands its own on to the daemon
-        assert "os.environ" not in path.read_text()
-        assert "getenv" not in path.read_text()
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_between_packages_point_one_way(module: str) -> None:
+    here = module.split(".")[0]
+    for name in imported_modules(module):
+        there = name.split(".")[0]
+        assert there in MAY_IMPORT[here] | {here}, f"{module} imports {name}"
 
 
-def test_the_table_knows_every_room() -> None:
-    assert {room(path) for path in FILES} == set(MAY_IMPORT)
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module: imported_modules(module) - {module} for module in MODULES}
+    while free := [module for module, imported in graph.items() if not imported]:
+        for module in free:
+            del graph[module]
+        for imported in graph.values():
+            imported.difference_update(free)
+    assert not graph, "these modules import one another in a circle, or import one that does"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_outside_packages_are_imported_in_one_place(module: str) -> None:
+    here = module.split(".")[0]
+    for name in imports(MODULES[module]):
+        package = name.split(".")[0]
+        assert here in ONLY_IN.get(package, {here}), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] not in ("settings", "demo")])
+def test_the_environment_is_read_in_settings_only(module: str) -> None:
+    text = MODULES[module].read_text()  # the demo may: it hands its own environment on to the daemon
+    assert "os.environ" not in text
+    assert "getenv" not in text
+
+
+def test_the_table_knows_every_package() -> None:
+    assert {module.split(".")[0] for module in MODULES} == set(MAY_IMPORT)

@@ -14,9 +14,9 @@ from builders import HOUR_MS, pipeline_config, random_checkpoint, with_own
 from fake_kafka import STATE, FakeClient, FakeKafka, setup
 from golden import FILE, golden
 
-from forecaster.checkpoints import read_checkpoint
-from forecaster.core.model import Model
-from forecaster.serving.verdict import Recovery
+from forecaster.core.network.model import Model
+from forecaster.formats.checkpoints import read_checkpoint
+from forecaster.serving.state.recovery import Recovery
 
 BEFORE = Path(__file__).parent / "data" / "written_before_renames"
 """A checkpoint and the records of a state topic, written by the version before classes and fields were renamed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from learners import World
 
-from forecaster.learning.learner import Learner
+from forecaster.learning.coordinator import Learner
 from forecaster.learning.schedule import Work
 
 

@@ -9,7 +9,7 @@ from daemons import wait_until
 
 from forecaster.errors import UsageError
 from forecaster.learning.schedule import Schedule, Work
-from forecaster.setting_types import parse_schedule
+from forecaster.settings.types import parse_schedule
 
 
 def test_what_fires_is_due_once_however_often_it_fired() -> None:

@@ -12,16 +12,16 @@ import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from fake_kafka import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
 
-from forecaster.broker.groups import partition_of
-from forecaster.core.model import GENESIS
+from forecaster.broker.consumer_groups import partition_of
+from forecaster.core.network.model import GENESIS
 from forecaster.errors import StateError, TransientBrokerError, UsageError
+from forecaster.formats.readings import InputSchema
+from forecaster.formats.state import decode_floor
 from forecaster.records import Outcome, Readings
 from forecaster.serving import seeding
 from forecaster.serving.seeding import SeededPartition, Seeder
-from forecaster.serving.snapshots import decode_floor
-from forecaster.serving.verdict import Recovery
+from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.worker import Worker
-from forecaster.wire import InputSchema
 
 CONFIG = pipeline_config()
 MODEL = random_model(CONFIG)
@@ -252,7 +252,7 @@ def test_a_crash_in_the_middle_leaves_a_group_that_begins_new_and_the_next_seed_
 ) -> None:
     monkeypatch.setattr(seeding, "BYTES_PER_TRANSACTION", 1)
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
-    monkeypatch.setattr("forecaster.serving.keeping.BLOCK_BYTES", 2 * (made_of.keep_config().row_bytes + 64))
+    monkeypatch.setattr("forecaster.serving.state.keeping.BLOCK_BYTES", 2 * (made_of.keep_config().row_bytes + 64))
     history, more = fleet(range(60)), fleet(range(60), devices=30)
     first = seeder(kafka, made_of)
     first.refuse_used_group()

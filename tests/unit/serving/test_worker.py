@@ -9,9 +9,9 @@ from builders import HOUR_MS, START_MS, pipeline_config
 from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
 from forecaster.errors import BrokerUnavailable, StateError, TooManyBadRecords, TopicError
-from forecaster.history import decode_history
-from forecaster.serving.dead_letters import Limits
-from forecaster.serving.snapshots import decode_floor
+from forecaster.formats.history import decode_history
+from forecaster.formats.state import decode_floor
+from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.worker import Worker
 
 

@@ -12,9 +12,9 @@ from builders import HOUR_MS, START_MS
 from fake_kafka import FakeClient, FakeKafka, setup
 from fastapi.testclient import TestClient
 
-from forecaster.serving import monitor as monitors
+from forecaster.app.watchdog import SICK_SECONDS, Pulse, Watchdog
+from forecaster.serving.inspect import monitor as monitors
 from forecaster.serving.worker import Worker
-from forecaster.watchdog import SICK_SECONDS, Pulse, Watchdog
 from forecaster.web.api import POLICY, build_app
 from forecaster.web.service import Service
 

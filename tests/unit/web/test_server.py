@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.errors import UsageError
-from forecaster.watchdog import Pulse, Watchdog
 from forecaster.web import server
 from forecaster.web.server import serving_http
 from forecaster.web.service import Service

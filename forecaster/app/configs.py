@@ -1,0 +1,331 @@
+"""Settings become the plain values of everything else here, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from forecaster.broker.connection import Connection
+from forecaster.broker.topics import NeededTopic
+from forecaster.core.arrays import arrays
+from forecaster.core.ensemble.experts import HEADS
+from forecaster.core.ensemble.seasonal import LEAST_TICKS
+from forecaster.core.network.features import FeatureConfig
+from forecaster.core.network.model import Checkpoint, Model
+from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.core.series.denoising import DenoiseConfig
+from forecaster.core.series.state import ObservationConfig
+from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
+from forecaster.formats.readings import InputSchema
+from forecaster.formats.state import Identity
+from forecaster.learning.data.history_reader import HistoryConfig
+from forecaster.learning.fitting.network_fit import TrainingConfig
+from forecaster.learning.schedule import Schedule, Work
+from forecaster.pipeline import PipelineConfig
+from forecaster.serving.dead_letter_limits import Limits
+from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.publisher import OutputTopics, PublishConfig
+from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.restore import RestoreConfig
+from forecaster.serving.worker import WorkerConfig
+from forecaster.settings import Settings
+
+PIPELINE_IDENTITY_VERSION = 1
+COMPACTED_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
+"""Small segments: only closed ones are compacted, and who starts reads what is not."""
+
+
+def horizons(settings: Settings) -> tuple[int, ...]:
+    """Returns the horizons of the mode: all up to the longest (`-to-many`), or only one."""
+    longest = settings.forecast.horizon
+    by_mode = {
+        "one-to-one": (1,),
+        "one-to-many": tuple(range(1, longest + 1)),
+        "many-to-one": (longest,),
+        "many-to-many": tuple(range(1, longest + 1)),
+    }
+    return by_mode[settings.forecast.mode]
+
+
+def observation_config(settings: Settings) -> ObservationConfig:
+    """Returns what shapes a series' inputs."""
+    denoise = settings.denoise
+    return ObservationConfig(
+        interval_ms=settings.series.interval,
+        max_gap_ms=settings.series.max_gap,
+        ttl_ms=settings.state.ttl,
+        context=settings.network.context,
+        denoise=DenoiseConfig(
+            chain=denoise.chain,
+            low=denoise.range[0] if denoise.range else float("-inf"),
+            high=denoise.range[1] if denoise.range else float("inf"),
+            sentinels=denoise.sentinels,
+            hampel_window=denoise.hampel_window,
+            hampel_threshold=denoise.hampel_threshold,
+            stuck_ticks=denoise.stuck_ticks,
+            ewma_half_life=denoise.ewma_half_life,
+        ),
+    )
+
+
+def pipeline_config(settings: Settings) -> PipelineConfig:
+    """Returns what is forecast, from what."""
+    interval, seasons = settings.series.interval, settings.series.seasonalities
+    return PipelineConfig(
+        observation=observation_config(settings),
+        horizons=horizons(settings),
+        quantile_levels=settings.forecast.quantile_levels,
+        heads=len(HEADS) if settings.network.readouts == "own" else 1,
+        seasons_ms=tuple(length for length in seasons if not interval or length >= LEAST_TICKS * interval),
+    )
+
+
+def network_config(settings: Settings) -> NetworkConfig:
+    """Returns what a network trained with these settings looks like."""
+    network = settings.network
+    return NetworkConfig(
+        horizons=horizons(settings),
+        quantile_levels=settings.forecast.quantile_levels,
+        cell=network.cell,
+        nonlinearity=network.nonlinearity,
+        hidden_size=network.hidden_size,
+        layers=network.layers,
+        convolution=network.convolution or 0,
+        decoder=network.decoder,
+        carries_state=settings.forecast.mode.startswith("many-"),
+        features=FeatureConfig(network.context),
+    )
+
+
+def training_config(settings: Settings) -> TrainingConfig:
+    """Returns how a network is trained."""
+    training = settings.training
+    return TrainingConfig(
+        tbptt_steps=training.tbptt_steps,
+        dropout=training.dropout,
+        l1=training.l1,
+        l2=training.l2,
+        clip_norm=training.clip_norm,
+        seed=training.seed,
+        own=settings.network.readouts == "own",
+    )
+
+
+def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
+    """Returns the checkpoint of the folder that is served whatever the models topic says; None where none is set.
+
+    Raises:
+        CheckpointError: it cannot be read, or forecasts something else than the settings ask for.
+    """
+    folder = settings.network.checkpoint
+    if not folder:
+        return None
+    checkpoint = read_checkpoint(Path(folder))
+    refuse_other_shape(checkpoint, network_config(settings), folder)
+    return checkpoint
+
+
+def hidden_size(settings: Settings, champion: Model | None) -> int:
+    """Returns how many columns rows have for hidden states: as many as the settings or the champion need."""
+    with torch.random.fork_rng(devices=[]):
+        trained = Network(network_config(settings)).state_size
+    return max(trained, 0 if champion is None else champion.state_size)
+
+
+def connection(settings: Settings) -> Connection:
+    """Returns how the broker is reached, and as whom."""
+    kafka = settings.kafka
+    security = {
+        "security_protocol": kafka.security_protocol,
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "sasl_plain_username": kafka.sasl_username,
+        "sasl_plain_password": kafka.sasl_password.get_secret_value(),
+        "ssl_cafile": kafka.ssl_cafile,
+        "ssl_certfile": kafka.ssl_certfile,
+        "ssl_keyfile": kafka.ssl_keyfile,
+        "ssl_password": kafka.ssl_password.get_secret_value(),
+    }
+    return Connection(
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=kafka.group_id,
+        instance_id=kafka.instance_id,
+        session_timeout_ms=kafka.session_timeout,
+        security={name: value for name, value in security.items() if value},
+        options=kafka.options,
+    )
+
+
+def needed_topics(settings: Settings) -> list[NeededTopic]:
+    """Returns the topics of this version beside its input."""
+    topics = settings.topics
+    asked = {"scores of the forecasts": topics.scores, "the denoised stream": topics.denoised}
+    return [
+        NeededTopic(topics.named("forecasts"), "forecasts"),
+        NeededTopic(topics.named("dead_letters"), "dead letters"),
+        NeededTopic(topics.named("state"), "state of the series", COMPACTED_TOPIC, required=("cleanup.policy",)),
+        models_topic(settings),
+        NeededTopic(
+            topics.named("history"),
+            "readings to train on",
+            {"cleanup.policy": "delete", "retention.ms": str(settings.training.window)},
+        ),
+        *(NeededTopic(name, what) for what, name in asked.items() if name),
+    ]
+
+
+def models_topic(settings: Settings) -> NeededTopic:
+    """Returns the topic of the checkpoints: one partition, since the order of all its records counts."""
+    name = settings.topics.named("models")
+    return NeededTopic(name, "checkpoints", COMPACTED_TOPIC, required=("cleanup.policy",), partitions=1)
+
+
+def keep_config(settings: Settings, hidden: int, identity: Identity) -> KeepConfig:
+    """Returns how rows are kept.
+
+    Args:
+        settings: of the state.
+        hidden: columns of a hidden state.
+        identity: what the rows belong to.
+    """
+    state = settings.state
+    return KeepConfig(
+        shape=pipeline_config(settings).shape(hidden),
+        identity=identity,
+        key_prefix=settings.kafka.group_id,
+        max_series=state.max_series,
+        group_size=max(1, len(settings.input.value_fields)),
+        member_bytes=max((len(f"/{field}".encode()) for field in settings.input.value_fields), default=0),
+        replay_limit=state.replay_limit,
+        snapshot_seconds=state.snapshot_interval / 1000,
+    )
+
+
+def state_identity(settings: Settings, cluster: str, topic: str, partitions: int) -> Identity:
+    """Returns what state written with these settings belongs to.
+
+    Args:
+        settings: those that shape rows.
+        cluster: id of the Kafka cluster.
+        topic: id of the input topic.
+        partitions: of the input topic.
+    """
+    return Identity(
+        cluster=cluster,
+        topic=topic,
+        partitions=partitions,
+        pipeline=pipeline_hash(settings),
+        interval_ms=settings.series.interval,
+    )
+
+
+def pipeline_hash(settings: Settings) -> str:
+    """Return the hash of `pipeline_identity`; rows that were stored with another hash must be re-warmed."""
+    return hashlib.blake2b(msgspec.json.encode(pipeline_identity(settings)), digest_size=8).hexdigest()
+
+
+def pipeline_identity(settings: Settings) -> dict[str, Any]:
+    """Return everything that decides what a stored row means, by name.
+
+    These are the settings that shape rows, and the way in which this version keeps them. A golden test pins the names.
+    Increase `PIPELINE_IDENTITY_VERSION` when the meaning of a value changes while its name stays.
+    """
+    pipeline, schema = pipeline_config(settings), input_schema(settings)
+    observation, denoise = pipeline.observation, pipeline.observation.denoise
+    return {
+        "version": PIPELINE_IDENTITY_VERSION,
+        "input": {
+            "series_field": schema.series_field,
+            "timestamp_field": schema.timestamp_field,
+            "value_field": schema.value_field,
+            "value_fields": schema.value_fields,
+            "allow_null_keys": schema.allow_null_keys,
+        },
+        "grid": {"interval_ms": observation.interval_ms, "max_gap_ms": observation.max_gap_ms},
+        "context": observation.context,
+        "denoise": {
+            "chain": denoise.chain,
+            "low": repr(denoise.low),
+            "high": repr(denoise.high),
+            "sentinels": denoise.sentinels,
+            "hampel_window": denoise.hampel_window,
+            "hampel_threshold": denoise.hampel_threshold,
+            "stuck_ticks": denoise.stuck_ticks,
+            "ewma_half_life": denoise.ewma_half_life,
+        },
+        "horizons": pipeline.horizons,
+        "quantile_levels": pipeline.quantile_levels,
+        "seasons_ms": pipeline.seasons_ms,
+        "experts": pipeline.outlook.experts,
+        "arrays": [(name, array.dtype.str, array.shape[1:]) for name, array in arrays(pipeline.shape(0).empty(1))],
+    }
+
+
+def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:
+    """Returns how partitions are restored."""
+    names = settings.topics
+    return RestoreConfig(
+        source=names.input,
+        state=names.named("state"),
+        pipeline=pipeline_config(settings),
+        keep=keep,
+        on_lost_input=settings.state.on_lost_input,
+    )
+
+
+def input_schema(settings: Settings) -> InputSchema:
+    """Returns where an input record holds what."""
+    fields = settings.input
+    return InputSchema(
+        series_field=fields.series_field,
+        timestamp_field=fields.timestamp_field,
+        value_field=fields.value_field,
+        value_fields=fields.value_fields,
+        allow_null_keys=fields.allow_null_keys,
+    )
+
+
+def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
+    """Returns the plain values of a worker; `partitions` of the input topic."""
+    names = settings.topics
+    return WorkerConfig(
+        pipeline=pipeline_config(settings),
+        topics=OutputTopics(
+            forecasts=names.named("forecasts"),
+            dead_letters=names.named("dead_letters"),
+            state=names.named("state"),
+            models=names.named("models"),
+            history=names.named("history") if trains(settings) else "",
+            scores=names.scores,
+            denoised=names.denoised,
+        ),
+        publish=PublishConfig(
+            levels=settings.forecast.quantile_levels,
+            every=settings.forecast.publish_every,
+            newer_than_ms=settings.forecast.publish_newer_than,
+        ),
+        limits=Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive),
+        history=HistoryChoice(settings.training.max_train_series, partitions),
+        stop_on_limit=settings.dead_letters.on_limit == "stop",
+        outage_deadline_seconds=settings.kafka.outage_deadline / 1000,
+    )
+
+
+def trains(settings: Settings) -> bool:
+    """Returns whether anybody trains what this fleet serves."""
+    training = settings.training
+    return not settings.network.checkpoint and not training.schedule == training.readout_schedule == "off"
+
+
+def training_schedule(settings: Settings) -> Schedule:
+    """Returns when it is time to train; raises UsageError where that cannot be read."""
+    return Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
+
+
+def history_config(settings: Settings, partitions: int) -> HistoryConfig:
+    """Returns what a trainer reads; `partitions` of the history topic."""
+    training = settings.training
+    return HistoryConfig(settings.topics.named("history"), partitions, training.window, training.max_train_series)

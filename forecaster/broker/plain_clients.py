@@ -1,0 +1,80 @@
+"""A plain producer and a plain reader, for those beside the daemon: the demo, benchmarks and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+
+from forecaster.broker.tolerant_consumer import KafkaConsumer
+
+POLL_TIMEOUT_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A committed record as its reader sees it."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, bytes]
+
+
+def create_topic(address: str, name: str, partitions: int) -> None:
+    """The topic exists and has leaders."""
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    try:
+        admin.create_topics([NewTopic(name, partitions, 1)], timeout_ms=10_000)
+        admin.wait_for_topics([name])
+    finally:
+        admin.close()
+
+
+class RecordWriter:
+    """Writes records as a fleet of sensors would: keyed, not in transactions."""
+
+    def __init__(self, address: str, topic: str) -> None:
+        self._topic = topic
+        self._client = KafkaProducer(bootstrap_servers=address, linger_ms=5, batch_size=262_144)
+
+    def send(self, key: bytes | None, value: bytes | None, **options: Any) -> None:
+        """The record is on its way; `options` as the client's: partition, headers, timestamp_ms."""
+        self._client.send(self._topic, value, key, **options)
+
+    def flush(self) -> None:
+        """Every record sent has arrived."""
+        self._client.flush(timeout=30)
+
+    def close(self) -> None:
+        """Every record sent has arrived, and the connection is closed."""
+        self._client.close(timeout=30)
+
+
+class RecordReader:
+    """Reads all partitions of a topic from their beginning, committed records only."""
+
+    def __init__(self, address: str, topic: str, partitions: int) -> None:
+        self._client = KafkaConsumer(
+            bootstrap_servers=address,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_poll_records=5_000,
+        )
+        self._client.assign([TopicPartition(topic, partition) for partition in range(partitions)])
+        self._client.seek_to_beginning()
+
+    def poll(self) -> Iterator[Written]:
+        """Yields what has come since the last time; nothing after a short while without any."""
+        for partition, records in self._client.poll(timeout_ms=POLL_TIMEOUT_MS).items():
+            for record in records:
+                yield Written(partition.partition, record.offset, record.key, record.value, dict(record.headers or ()))
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self._client.close()

@@ -1,0 +1,188 @@
+"""A checkpoint at work: the forecasts of one step, the same bit by bit in any batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from forecaster.core.network.features import StepInputs, assemble, assemble_step, cross_inputs
+from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
+from forecaster.records import Integers
+
+TILE = 64
+"""A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
+COLUMNS = 16
+"""In a narrow product the rounding of a row may depend on its place in the tile: the readout is padded, too."""
+
+
+GENESIS = "none"
+"""The id of the checkpoint before any training: the point is the last value."""
+NO_BODY, UNKNOWN_BODY = 0, -1
+"""Body codes of rows without a hidden state, and of rows whose hidden state fits no body of ours."""
+
+
+def body_of(checkpoint_id: str) -> str:
+    """Returns the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
+    return checkpoint_id.partition(".")[0]
+
+
+def body_code(checkpoint_id: str) -> int:
+    """Returns the number by which rows name the body of a checkpoint; NO_BODY for genesis."""
+    body = body_of(checkpoint_id)
+    if body == GENESIS:
+        return NO_BODY
+    return int.from_bytes(hashlib.blake2b(body.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A trained body and its readout, with everything needed to use them.
+
+    Attributes:
+        id: names it in every forecast; see `body_of`.
+        network: what the body looks like.
+        weights: the body's.
+        readout: (P + Z, J).
+        facts: about its training, for people.
+        own: readouts of single series; None = there are none.
+    """
+
+    id: str
+    network: NetworkConfig
+    weights: Mapping[str, Tensor]
+    readout: Tensor
+    facts: Mapping[str, Any]
+    own: OwnReadouts | None = None
+
+    @property
+    def body(self) -> str:
+        """Id of the body, which hidden states belong to; a new readout of the same one is `<body>.<n>`."""
+        return body_of(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class StepForecast:
+    """Forecasts of B series, (forecast - last value) / scale.
+
+    Attributes:
+        state: after the step; (B, S).
+        heads: the shared readout's, then the pooled and the cross one of the series, NaN where it has none; (B, H, J).
+        offsets: from the centre, ascending along Q; (B, Q, J).
+    """
+
+    state: NDArray[np.float32]
+    heads: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What single series' readouts need: `own` (B,), which series each row is, -1 = not known; `record` (B,)."""
+
+    own: Integers
+    record: Integers
+
+
+class Model:
+    """Owns the weights of one checkpoint; knows no series but those that have readouts of their own."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.id = checkpoint.id
+        self.body_code = body_code(checkpoint.id)
+        self.config = checkpoint.network
+        self._network = Network(checkpoint.network)
+        self._network.load_state_dict(dict(checkpoint.weights))
+        self._network.requires_grad_(requires_grad=False)
+        self._readout = _widened(checkpoint.readout)
+        self._own = checkpoint.own
+        self._series: dict[str, int] = {}
+        self._member = np.array([-1])
+        if self._own is not None:
+            self._series = {name: number for number, name in enumerate(self._own.series_ids)}
+            self._member = np.append(self._own.member, -1)  # the last one is that of -1, who is not known
+
+    @property
+    def has_own(self) -> bool:
+        """Some series have readouts of their own."""
+        return self._own is not None
+
+    @property
+    def state_size(self) -> int:
+        """S, the columns of a series' hidden state."""
+        return self._network.state_size
+
+    def own(self, series_ids: Sequence[str]) -> Integers:
+        """Returns which of the checkpoint's series each is, -1 = none of them; (N,)."""
+        return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
+
+    def forecast(
+        self, inputs: StepInputs, state: NDArray[np.float32], neighbours: Neighbours | None = None
+    ) -> StepForecast:
+        """Advances B series by one reading and forecasts from there.
+
+        Args:
+            inputs: numpy arrays; (B, ...).
+            state: after the reading before, not modified; (B, S).
+            neighbours: who the series are; None = only the shared readout is asked.
+        """
+        batch, horizons = len(state), len(self.config.horizons)
+        tiles = -(-batch // TILE)
+        with torch.inference_mode():
+            u, q = assemble(self.config.features, inputs.to_tensors())
+            rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
+            parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
+            end, z, base, middle, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
+            heads = [middle[:, None, :horizons].numpy()]
+            if neighbours is not None and self._own is not None:
+                cross = cross_inputs(inputs, neighbours.record, self._member[neighbours.own], self._own.members)
+                x = torch.cat([q, z, torch.from_numpy(cross)], dim=1)
+                mine = self._own.forecast(x, neighbours.own).reshape(batch, 2, horizons)
+                heads.append(np.clip(base[:, None, :horizons].numpy() + mine, -FORECAST_CLIP, FORECAST_CLIP))
+        return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
+
+    def warm(self, inputs: StepInputs, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Returns the hidden states of B series after T steps from an empty one; (B, S).
+
+        Args:
+            inputs: numpy arrays, oldest step first; (T, B, ...).
+            known: which steps there are; the others leave the state as it is; (T, B).
+        """
+        batch = known.shape[1]
+        rows = -(-batch // TILE) * TILE
+        with torch.inference_mode():
+            u = assemble_step(self.config.features, inputs.to_tensors())
+            order = torch.from_numpy(np.argsort(~known, axis=0, kind="stable"))
+            u = u.gather(0, order.unsqueeze(-1).expand_as(u))  # the steps that there are, then padding
+            lengths = _padded(torch.from_numpy(known.sum(axis=0)).unsqueeze(1), rows)
+            tiles = zip(torch.split(_padded(u.transpose(0, 1), rows), TILE), torch.split(lengths, TILE), strict=True)
+            ends = [self._network.warm(tile.transpose(0, 1).contiguous(), count[:, 0]) for tile, count in tiles]
+            warm: NDArray[np.float32] = torch.cat(ends)[:batch].numpy()
+        return warm
+
+    def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        z, end = self._network.step(u, state)
+        base = self._network.base(z)
+        if isinstance(base, Tensor):
+            base = functional.pad(base, (0, self._readout.shape[1] - base.shape[1]))
+        else:
+            base = z.new_full((len(z), self._readout.shape[1]), base)
+        return end, z, base, centre(base, self._readout, q, z), self._network.offsets(z)
+
+
+def _widened(readout: Tensor) -> Tensor:
+    return functional.pad(readout, (0, -readout.shape[1] % COLUMNS)).contiguous()
+
+
+def _padded(tensor: Tensor, rows: int) -> Tensor:
+    padded = tensor.new_zeros(rows, *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    return padded

@@ -1,0 +1,214 @@
+"""The recurrent body and its heads: weights shared by all series, hidden state in, hidden state out.
+
+    u ── Linear, GELU ── v ── [causal convolution] ── cells ── h
+                         └───────────────────────────────┐    │
+                                    z = GELU(Linear [h, v]) ◄─┘
+    centre  = clip(base(z) + [q, z] · readout)      base: 0, or the decoder's rollout; readout: of the checkpoint
+    offsets = monotone in the quantile level, from z
+
+The four modes of a recurrent network are a set of horizons and whether the state is carried between steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from forecaster.core.network.cells import CellName, Nonlinearity, make_cell, unroll_cell
+from forecaster.core.network.convolution import CausalConvolution
+from forecaster.core.network.decoder import DecoderName, RecurrentDecoder
+from forecaster.core.network.features import FeatureConfig
+from forecaster.core.network.quantile_head import QuantileHead
+from forecaster.errors import UsageError
+
+FORECAST_CLIP = 6.0
+"""No forecast is farther from the last value than so many scales."""
+MIN_HIDDEN, HIDDEN_STEP = 16, 8
+"""In a narrower matrix product the rounding of a row can depend on its place among the others (see `model`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """What a body looks like.
+
+    Attributes:
+        horizons: ticks ahead, ascending; J of them.
+        quantile_levels: ascending, in (0, 1); Q of them.
+        cell: `rnn`, `gru` or `lstm`.
+        nonlinearity: of `rnn`.
+        hidden_size: H; also the width of v and z.
+        layers: cells above each other.
+        convolution: steps that a causal convolution in front sees; 0 = none.
+        decoder: `direct`: all horizons from one state; `recurrent`: a second cell unrolls the horizons.
+        carries_state: the hidden state goes from reading to reading; else it is zero at each.
+        features: what it sees.
+    """
+
+    horizons: tuple[int, ...]
+    quantile_levels: tuple[float, ...]
+    cell: CellName = "gru"
+    nonlinearity: Nonlinearity = "tanh"
+    hidden_size: int = 64
+    layers: int = 1
+    convolution: int = 0
+    decoder: DecoderName = "direct"
+    carries_state: bool = True
+    features: FeatureConfig = FeatureConfig()
+
+    def __post_init__(self) -> None:
+        if self.hidden_size < MIN_HIDDEN or self.hidden_size % HIDDEN_STEP:
+            raise UsageError(
+                f"hidden_size is {self.hidden_size}: it must be a multiple of {HIDDEN_STEP}, at least {MIN_HIDDEN}"
+            )
+
+    @property
+    def readout_size(self) -> int:
+        """P + Z, the rows of the readout."""
+        return self.features.readout_size + self.hidden_size
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Dropout of one unrolling (Srivastava et al., 2014).
+
+    The recurrent mask is the same at all steps (Gal and Ghahramani, 2016).
+
+    Attributes:
+        generator: where the masks come from.
+        inputs: rate on v.
+        recurrent: rate on the hidden vector where it enters the gates.
+        head: rate on [h, v] in front of z.
+    """
+
+    generator: torch.Generator
+    inputs: float = 0.5
+    recurrent: float = 0.0
+    head: float = 0.0
+
+    def mask(self, rate: float, *shape: int) -> Tensor | None:
+        """Returns factors 0 or 1/(1 - rate); None where the rate is 0."""
+        if rate == 0.0:
+            return None
+        return torch.bernoulli(torch.full(shape, 1.0 - rate), generator=self.generator) / (1.0 - rate)
+
+
+class Network(nn.Module):
+    """Weights and equations of a body. B series at once; no result of one depends on another."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.encoder = nn.Linear(config.features.step_size, size)
+        self.convolution = CausalConvolution(size, config.convolution) if config.convolution else None
+        self.cells = nn.ModuleList(
+            make_cell(config.cell, config.nonlinearity, size, size) for _ in range(config.layers)
+        )
+        self.head = nn.Linear(2 * size, size)
+        self.decoder = None
+        if config.decoder == "recurrent":
+            self.decoder = RecurrentDecoder(config.cell, config.nonlinearity, size, config.horizons)
+        self.quantiles = QuantileHead(size, len(config.horizons), config.quantile_levels)
+        self._sizes = [self.convolution.state_size if self.convolution else 0]
+        self._sizes += [int(cell.state_size) for cell in self.cells]  # type: ignore[arg-type]
+
+    @property
+    def state_size(self) -> int:
+        """S: the convolution's buffer, then each layer's state."""
+        return sum(self._sizes)
+
+    def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Advances every series of the batch by one reading.
+
+        Args:
+            u: inputs of the body, dimensionless; (B, F).
+            state: after the reading before, not modified; (B, S).
+
+        Returns:
+            The features to forecast from, z (B, H), and the new state (B, S).
+        """
+        z, end = self.unroll(u.unsqueeze(0), state)
+        return z[0], end
+
+    def warm(self, u: Tensor, lengths: Tensor) -> Tensor:
+        """Returns the state after the readings that count, from an empty one; no features are made on the way; (B, S).
+
+        Args:
+            u: (T, B, F).
+            lengths: readings that count, the rest is padding; (B,).
+        """
+        empty = u.new_zeros(u.shape[1], self.state_size)
+        if not self.config.carries_state:
+            return empty
+        return self._recur(functional.gelu(self.encoder(u)), empty, lengths, None)[1]
+
+    def unroll(
+        self, u: Tensor, state: Tensor, *, lengths: Tensor | None = None, dropout: Dropout | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Advances every series by T readings.
+
+        Args:
+            u: (T, B, F).
+            state: before the first, not modified; (B, S).
+            lengths: readings that count, the rest is padding; None = all; (B,).
+            dropout: while training.
+
+        Returns:
+            z (T, B, H), and the state after the last reading that counts (B, S).
+        """
+        steps, batch, _ = u.shape
+        if self.config.carries_state or steps == 1:
+            start = state if self.config.carries_state else torch.zeros_like(state)
+            return self._unroll(u, start, lengths, dropout)
+        flat = u.reshape(1, steps * batch, -1)
+        z, end = self._unroll(flat, state.new_zeros(steps * batch, self.state_size), None, dropout)
+        ends = torch.cat([state.unsqueeze(0), end.view(steps, batch, -1)])
+        last = torch.full((batch,), steps) if lengths is None else lengths
+        return z.view(steps, batch, -1), ends[last, torch.arange(batch)]
+
+    def _unroll(
+        self, u: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        v = functional.gelu(self.encoder(u))
+        if dropout is not None:
+            v = _times(v, dropout.mask(dropout.inputs, *v.shape))
+        h, end = self._recur(v, state, lengths, dropout)
+        both = torch.cat([h, v], dim=-1)
+        if dropout is not None:
+            both = _times(both, dropout.mask(dropout.head, *both.shape))
+        return functional.gelu(self.head(both)), end
+
+    def _recur(
+        self, v: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the hidden vectors of the last layer (T, B, H) and the state after the last reading that counts."""
+        states = torch.split(state, self._sizes, dim=1)
+        h, ends = v, [states[0]]
+        if self.convolution is not None:
+            h, ends[0] = self.convolution.unroll(v, states[0], lengths)
+        for cell, before in zip(self.cells, states[1:], strict=True):
+            keep = None if dropout is None else dropout.mask(dropout.recurrent, v.shape[1], v.shape[2])
+            h, end = unroll_cell(cell, h, before, lengths, keep)  # type: ignore[arg-type]
+            ends.append(end)
+        return h, torch.cat(ends, dim=1)
+
+    def base(self, z: Tensor) -> Tensor | float:
+        """Returns what the readout adds to, in scales from the last value; (..., J), or 0 for all."""
+        return 0.0 if self.decoder is None else self.decoder.rollout(z)
+
+    def offsets(self, z: Tensor) -> Tensor:
+        """Returns the quantiles minus the centre, in scales, ascending along Q; (..., Q, J)."""
+        offsets: Tensor = self.quantiles(z)
+        return offsets
+
+
+def centre(base: Tensor | float, readout: Tensor, q: Tensor, z: Tensor) -> Tensor:
+    """Returns clip(base + [q, z] · readout): the forecast minus the last value, in scales; (..., J)."""
+    return (base + torch.cat([q, z], dim=-1) @ readout).clamp(-FORECAST_CLIP, FORECAST_CLIP)
+
+
+def _times(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else values * mask

@@ -1,0 +1,267 @@
+"""From a wave of readings to the inputs of one step: timeline, denoising, scale, context.
+
+A wave holds at most one reading of each series. Serving and training both come through here, so that a network is
+trained on exactly what it will be fed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.core.arrays import put, shift, take
+from forecaster.core.network.features import StepInputs, calendar, group_inputs
+from forecaster.core.series import scaling, timeline
+from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
+from forecaster.core.series.outliers import begin_anew
+from forecaster.core.series.reference import FIRST_READINGS, follow
+from forecaster.core.series.state import InputState, ObservationConfig
+from forecaster.core.series.timeline import Placement, TimelineState
+from forecaster.records import Booleans, Floats, Integers, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """B readings of distinct series, all (B,).
+
+    `timestamp_ms` epoch ms; `values` NaN where missing; `records`: readings of one record are of one group.
+    """
+
+    timestamp_ms: Integers
+    values: Floats
+    records: Integers
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a wave became. M of its B readings are steps; all but the first four speak of those alone.
+
+    Attributes:
+        outcome: of every reading; (B,).
+        masked: the reading had a value that the filters keep from the inputs; (B,).
+        expired: the series was idle for too long and is another one now; (B,).
+        renewed: the series begins anew, its first readings without the outlandish ones; (B,).
+        position: where in the wave the steps stand, ascending; (M,).
+        tick: on the series' grid; (M,).
+        gap: ticks since the step before; (M,).
+        restarted: the grid, the context and the hidden state begin anew at this step; (M,).
+        moved: values are counted from far away of where they were at the step before, or the series is renewed; (M,).
+        time_ms: event time of the tick; (M,).
+        interval_ms: spacing of the grid; (M,).
+        records: which record each came in; (M,).
+        origin: what inputs are counted from, in the units of the series; (M,).
+        raw: value as it came, in the units of the series; NaN where it is missing or no truth; (M,).
+        denoised: input in the units of the series; NaN where missing or masked; (M,).
+        last: last valid input, in the units of the series; (M,).
+        truth: raw value, no larger than inputs may be, minus the origin; (M,).
+        values: denoised input minus the origin; (M,).
+        count: valid readings of the series so far; (M,).
+        inputs: of the step; `inputs.context` may be a view of the state, valid until the next wave.
+    """
+
+    outcome: NDArray[np.int8]
+    masked: Booleans
+    expired: Booleans
+    renewed: Booleans
+    position: Integers
+    tick: Integers
+    gap: Integers
+    restarted: Booleans
+    moved: Booleans
+    time_ms: Integers
+    interval_ms: Integers
+    records: Integers
+    origin: Floats
+    raw: Floats
+    denoised: Floats
+    last: Floats
+    truth: Floats
+    values: Floats
+    count: Integers
+    inputs: StepInputs
+
+
+def observe(config: ObservationConfig, times: TimelineState, series: InputState, wave: Wave) -> Observed:
+    """The readings are part of the series' states, and their steps' inputs are known.
+
+    Args:
+        config: what shapes the inputs.
+        times: B rows, in the order of the wave; changed in place.
+        series: the same.
+        wave: B readings.
+    """
+    placement = timeline.place(config.grid, times, wave.timestamp_ms)
+    used = np.flatnonzero(placement.outcome <= Outcome.WARMING)
+    whole = len(used) == len(wave.values)
+    if placement.expired.any():
+        expired = np.flatnonzero(placement.expired)
+        put(series, expired, InputState.empty(len(expired), config))
+    part = series if whole else take(series, used)
+    inputs, truth = _clean(config.denoise, part, wave.values if whole else wave.values[used])
+    if config.interval_ms == 0:
+        _remember_warming(part, inputs, placement.restarted[used] & ~placement.settled[used])
+    _restart(part, inputs, placement.restarted[used])
+    moved = follow(part, inputs)
+    _enter(part, inputs, placement.gap[used])
+    renewed = begin_anew(config.denoise, part, inputs)
+    if placement.settled.any():
+        _fill_settled(part, times, used, placement)
+    if not whole:
+        put(series, used, part)
+    outcome = placement.outcome
+    without_value = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
+    outcome[without_value] = Outcome.WARMING
+    return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
+
+
+def waves(row: Integers, records: Integers) -> list[Integers]:
+    """Returns the positions of the readings of each wave, ascending.
+
+    A wave has one reading of a series at most, in their order, and all readings of a record: a group steps together.
+
+    Args:
+        row: of each reading; (N,).
+        records: ascending; (N,).
+    """
+    turn = _turns(row)
+    begins = np.flatnonzero(np.diff(records, prepend=-1))
+    if len(begins) < len(row):
+        low, high = np.minimum.reduceat(turn, begins), np.maximum.reduceat(turn, begins)
+        if (low != high).any():
+            turn = _turns_of_groups(row, begins)
+    if not len(turn) or not turn.any():
+        return [np.arange(len(row))] if len(row) else []
+    order = np.argsort(turn, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(turn))[:-1])
+
+
+def _turns(row: Integers) -> Integers:
+    """Returns how many readings of the same series come before each."""
+    order = np.argsort(row, kind="stable")
+    ordered = row[order]
+    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    lengths = np.diff(begins, append=len(row))
+    turn = np.empty(len(row), np.int64)
+    turn[order] = np.arange(len(row)) - np.repeat(begins, lengths)
+    return turn
+
+
+def _turns_of_groups(row: Integers, begins: Integers) -> Integers:
+    """Returns the turn of each reading where records of a group do not all name the same series."""
+    turn = np.empty(len(row), np.int64)
+    next_turn: dict[int, int] = {}
+    for begin, end in zip(begins, [*begins[1:], len(row)], strict=True):
+        series = row[begin:end].tolist()
+        turn[begin:end] = mine = max(next_turn.get(one, 0) for one in series)
+        next_turn.update((one, mine + 1) for one in series)
+    return turn
+
+
+def _clean(config: DenoiseConfig, part: InputState, values: Floats) -> tuple[Floats, Floats]:
+    """Filters and scaler include the values; returns the denoised inputs and the truths, both (U,)."""
+    part.denoise, inputs, truth = denoise(config, part.denoise, values)
+    scaling.update(part.scaler, inputs)
+    return inputs, truth
+
+
+def _remember_warming(part: InputState, inputs: Floats, begins: Booleans) -> None:
+    part.warming[begins] = np.nan
+    part.warming[:, 1:] = part.warming[:, :-1]
+    part.warming[:, 0] = inputs
+
+
+def _restart(part: InputState, inputs: Floats, restarted: Booleans) -> None:
+    """Where a grid begins anew, the context is empty and counted from the value that begins it."""
+    part.context[restarted] = np.nan
+    anew = (restarted | np.isnan(part.origin)) & ~np.isnan(inputs)
+    part.origin[anew] = inputs[anew]
+
+
+def _enter(part: InputState, inputs: Floats, gap: Integers) -> None:
+    """The context's newest column is this tick's, and `last` is the last valid value."""
+    shift(part.context, gap)
+    relative = inputs - part.origin
+    part.context[:, 0] = relative
+    np.copyto(part.last, relative.astype(np.float32), where=~np.isnan(relative))
+
+
+def _fill_settled(part: InputState, times: TimelineState, used: Integers, placement: Placement) -> None:
+    """The readings from before the interval was known stand in the context where it puts them."""
+    rows = np.flatnonzero(placement.settled[used])
+    stamps = times.recent_ms[used[rows]]
+    interval = times.interval_ms[used[rows], None]
+    back = (stamps[:, :1] - stamps + interval // 2) // interval
+    for column in range(stamps.shape[1] - 1, 0, -1):
+        inside = back[:, column] < part.context.shape[1]
+        at, value = rows[inside], part.warming[rows[inside], column]
+        part.context[at, back[inside, column]] = value - part.origin[at]
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """The readings of a wave that entered their series: positions (U,), states, denoised inputs and raw truths.
+
+    And of each, whether the origin moved and whether its series begins anew.
+    """
+
+    position: Integers
+    series: InputState
+    inputs: Floats
+    truth: Floats
+    moved: Booleans
+    renewed: Booleans
+
+
+def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
+    """Returns the part of the used readings that are steps, with their inputs."""
+    masked, renewed = np.zeros((2, len(wave.values)), np.bool_)
+    masked[used.position] = np.isnan(used.inputs) & ~np.isnan(used.truth)
+    renewed[used.position] = used.renewed
+    among = placement.outcome[used.position] == Outcome.FORECAST
+    whole = bool(among.all())
+    position = used.position if whole else used.position[among]
+    series = used.series if whole else take(used.series, np.flatnonzero(among))
+    denoised, raw = used.inputs[among], used.truth[among]
+    tick, interval = times.tick[position], times.interval_ms[position]
+    time_ms = times.start_ms[position] + tick * interval
+    return Observed(
+        outcome=placement.outcome,
+        masked=masked,
+        expired=placement.expired,
+        renewed=renewed,
+        position=position,
+        tick=tick,
+        gap=placement.gap[position],
+        restarted=placement.restarted[position],
+        moved=used.renewed[among] | used.moved[among] & (series.scaler.count > FIRST_READINGS),
+        time_ms=time_ms,
+        interval_ms=interval,
+        records=wave.records[position],
+        origin=series.origin,
+        raw=raw,
+        denoised=denoised,
+        last=np.where(np.isnan(denoised), series.origin + series.last, denoised),
+        truth=np.clip(raw, -LARGEST, LARGEST) - series.origin,
+        values=denoised - series.origin,
+        count=series.scaler.count,
+        inputs=_step_inputs(series, time_ms, placement.gap[position], wave.records[position]),
+    )
+
+
+def _step_inputs(series: InputState, time_ms: Integers, gap: Integers, record: Integers) -> StepInputs:
+    levels = (series.scaler.levels - series.origin[:, None]).astype(np.float32)
+    scale = series.scaler.scale().astype(np.float32)
+    masked = np.isnan(series.context[:, 0]).astype(np.float32)
+    inputs = StepInputs(
+        context=series.context,
+        last=series.last,
+        scale=scale,
+        levels=levels,
+        calendar=calendar(time_ms),
+        masked=masked,
+        gap=(1.0 - 1.0 / gap).astype(np.float32),
+        group=None,
+    )
+    return replace(inputs, group=group_inputs(inputs, record))

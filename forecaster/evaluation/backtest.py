@@ -1,0 +1,171 @@
+"""`forecaster backtest`: the serving pipeline itself over files, without a broker, one reading after the other.
+
+The readings before the evaluation train the network (where asked for) and warm the series up, as in service: what was
+trained on them does not forecast them, for it would be trusted too much. Then every forecast is scored when its truth
+comes. Where asked for, the trainer works on the way, as in service: a challenger is trained on all that was seen so far
+and promoted by the rule, the readout is solved again and changed where that is better.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+from rich.table import Table
+
+from forecaster.cli.terminal import console
+from forecaster.core.network.model import Checkpoint
+from forecaster.core.network.network import NetworkConfig
+from forecaster.errors import UsageError
+from forecaster.evaluation.prequential import NAMES, Evaluator, Report
+from forecaster.evaluation.retraining import Cadence, Course, Rehearsal
+from forecaster.evaluation.trace import Chronicle
+from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
+from forecaster.formats.files import History
+from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
+from forecaster.learning.fitting.train import train_checkpoint
+from forecaster.learning.simulation import Replay
+from forecaster.pipeline import PipelineConfig
+from forecaster.records import Floats, Outcome
+
+REPORT_WIDTH = 160
+SHOWN_HORIZONS = 4
+
+ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestPlan:
+    """What is evaluated.
+
+    Attributes:
+        pipeline: what is forecast, from what.
+        network: what a network trained here looks like.
+        training: how it is trained.
+        train_share: share of the time, at its beginning, that is trained on and not scored.
+        checkpoint: folder of a checkpoint that forecasts instead; None with train_share 0 = before any training.
+        cadence: how often the trainer works after that.
+    """
+
+    pipeline: PipelineConfig
+    network: NetworkConfig
+    training: TrainingConfig
+    train_share: float = 0.0
+    checkpoint: Path | None = None
+    cadence: Cadence = field(default_factory=Cadence)
+
+
+@dataclass(frozen=True, slots=True)
+class Backtested:
+    """What came of a backtest: the metrics, and what a report shows beside them."""
+
+    report: Report
+    chronicle: Chronicle
+
+
+def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Backtested:
+    """Returns what the forecasts were worth.
+
+    Raises:
+        UsageError: there is nothing to evaluate.
+        CheckpointError: the checkpoint does not fit the plan.
+    """
+    begin = history.until(plan.train_share)
+    if begin >= len(history):
+        raise UsageError("no readings to evaluate: the files hold none after the training part")
+    champion = _champion(history, plan, begin, show)
+    evaluator = Evaluator(
+        history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
+    )
+    rehearsal = Rehearsal(Course(plan.pipeline, plan.network, plan.training, plan.cadence), history, begin)
+    chronicle = Chronicle(history, begin, plan.pipeline.outlook.experts)
+    replay = Replay(replace(plan.pipeline, tells=True), history, champion, begin if plan.checkpoint is None else 0)
+    outcomes: Counter[str] = Counter()
+    for moment in [*rehearsal.moments, None]:
+        for first, outputs in replay.until(moment.position if moment else len(history)):
+            outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
+            evaluator.add(first, outputs)
+            chronicle.add(first, outputs)
+        if moment is not None:
+            with show() as progress:
+                better = rehearsal.learn(moment, champion, progress)
+            if better is not None and better is not champion:
+                replay.swap(better)
+            champion = better
+    return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(rehearsal.counts)), chronicle)
+
+
+def print_report(report: Report) -> None:
+    """Totals by horizon and by series were printed."""
+    to = console(REPORT_WIDTH)
+    to.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
+    rows = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
+    to.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
+    to.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
+    if report.learned:
+        to.print("learned: " + ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())))
+
+
+def report_json(report: Report) -> bytes:
+    """Returns every metric of every series and horizon, NaN as null."""
+    series = {
+        name: {
+            "scored": report.scored[row].tolist(),
+            "mae": {kind: values[row].tolist() for kind, values in report.mae.items()},
+            "mse_z": {kind: values[row].tolist() for kind, values in report.mse.items()},
+            "mase": {kind: values[row].tolist() for kind, values in report.mase.items()},
+            "pinball_loss": report.pinball[row].tolist(),
+            "interval_coverage": report.coverage[row].tolist(),
+        }
+        for row, name in enumerate(report.series_ids)
+    }
+    whole = {
+        "checkpoint": report.checkpoint,
+        "horizons": report.horizons,
+        "outcomes": report.outcomes,
+        "learned": report.learned,
+        "series": series,
+    }
+    return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
+
+
+def _champion(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Checkpoint | None:
+    if plan.checkpoint is not None:
+        checkpoint = read_checkpoint(plan.checkpoint)
+        refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
+        return checkpoint
+    if begin == 0:
+        return None
+    with show() as progress:
+        part = history.first(begin)
+        return train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress)
+
+
+def _shown(report: Report) -> list[int]:
+    """Returns the positions of the horizons that are printed: the first, the last and some between."""
+    count = len(report.horizons)
+    return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
+
+
+def _table(title: str, rows: list[tuple[str, tuple[slice | int, slice | int]]], report: Report) -> Table:
+    columns = ("", " of last value", " of seasonal naive")
+    table = Table(title, "scored", *(f"MASE{name}" for name in columns), *(f"MSE(z){name}" for name in columns))
+    table.add_column("pinball loss")
+    table.add_column("interval coverage")
+    for name, where in rows:
+        values = [*(report.mase[kind] for kind in NAMES), *(report.mse[kind] for kind in NAMES), report.pinball]
+        means = [f"{_mean(column[where]):.4g}" for column in values]
+        coverage = f"{100 * _mean(report.coverage[where]):.1f} %"
+        table.add_row(name, f"{int(report.scored[where].sum()):,}", *means, coverage)
+    return table
+
+
+def _mean(values: Floats) -> float:
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,181 @@
+"""Prequential scores: what each forecast was worth when its truth came, beside the simple forecasts of the same moment.
+
+Scores are sums by series and horizon; readings in a history say what the seasonal naive forecast would have been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.core.metrics import inside, mase_scale, pinball_loss
+from forecaster.formats.files import History
+from forecaster.records import Booleans, Floats, Integers, Outputs
+
+DAY_MS = 86_400_000
+NAMES = ("forecast", "last value", "seasonal naive")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Metrics by series and horizon, all (S, J) but where said otherwise; NaN where nothing was scored.
+
+    Attributes:
+        series_ids: S of them.
+        horizons: J of them.
+        scored: truths that met a forecast of each of `NAMES`.
+        mae: by name of `NAMES`.
+        mse: the same, of values divided by the series' standard deviation in the part before the evaluation.
+        mase: the same, of absolute errors over the mean absolute step of that part.
+        pinball: of the forecast, mean over the quantile levels.
+        coverage: share of truths in the interval between the outermost quantiles.
+        below: share of truths below each quantile, over all series; (Q, J).
+        outcomes: how many readings had which outcome.
+        checkpoint: what forecast, at the end.
+        learned: what the trainer did on the way, and how often.
+    """
+
+    series_ids: list[str]
+    horizons: tuple[int, ...]
+    scored: Floats
+    mae: dict[str, Floats]
+    mse: dict[str, Floats]
+    mase: dict[str, Floats]
+    pinball: Floats
+    coverage: Floats
+    below: Floats
+    outcomes: dict[str, int]
+    checkpoint: str
+    learned: dict[str, int]
+
+
+class Evaluator:
+    """Collects the scores that a pipeline gives while it goes through a history.
+
+    Args:
+        history: everything that will be fed, in the same order.
+        horizons: ticks ahead.
+        levels: quantile levels.
+        begin: forecasts made at readings from here on are scored; those before fix the scales of mase and mse. 0: all
+            are scored, and all fix the scales.
+        interval_ms: spacing of the grids; 0 = the median of each series' own.
+    """
+
+    def __init__(
+        self, history: History, horizons: tuple[int, ...], levels: tuple[float, ...], begin: int, interval_ms: int
+    ) -> None:
+        series = len(history.series_ids)
+        self._history = history
+        self._horizons = np.array(horizons, np.int64)
+        self._levels = np.array(levels)
+        self._begin = begin
+        self._begin_ms = int(history.timestamp_ms[begin])
+        self._grid = _Grid(history, interval_ms)
+        self._truth = np.full(len(history), np.nan)
+        shape = (series, len(horizons))
+        self._count = np.zeros(shape)
+        self._absolute = {name: np.zeros(shape) for name in NAMES}
+        self._square = {name: np.zeros(shape) for name in NAMES}
+        self._pinball, self._inside = np.zeros(shape), np.zeros(shape)
+        self._below = np.zeros((len(levels), len(horizons)))
+
+    def add(self, first: int, outputs: Outputs) -> None:
+        """The scores include these outputs.
+
+        Args:
+            first: position in the history of the batch's first reading.
+            outputs: of the batch.
+        """
+        scores = outputs.scores
+        position = scores.reading + first
+        self._truth[position] = scores.truth
+        made_ms = (
+            self._history.timestamp_ms[position, None] - self._horizons * self._grid.interval_of(position)[:, None]
+        )
+        truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
+        scored = ~np.isnan(truth) & ~np.isnan(scores.point) & (made_ms >= self._begin_ms)
+        if not scored.any():
+            return
+        seasonal = self._grid.seasonal(position, self._horizons, self._truth)
+        seasonal = np.where(np.isnan(seasonal), scores.last_value, seasonal)
+        for name, values in zip(NAMES, (scores.point, scores.last_value, seasonal), strict=True):
+            self._sum(self._absolute[name], position, np.abs(truth - values), scored)
+            self._sum(self._square[name], position, (truth - values) ** 2, scored)
+        losses = pinball_loss(scores.quantiles, truth, self._levels).mean(axis=1)
+        within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+        self._sum(self._pinball, position, losses, scored)
+        self._sum(self._inside, position, within.astype(np.float64), scored)
+        self._below += (scored[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
+        self._sum(self._count, position, np.ones_like(truth), scored)
+
+    def report(self, outcomes: dict[str, int], checkpoint: str, learned: dict[str, int]) -> Report:
+        """Returns the metrics of everything added."""
+        known = slice(None) if self._begin == 0 else slice(0, self._begin)
+        rows, truths = self._history.row[known], self._truth[known]
+        parts = [truths[rows == row] for row in range(len(self._history.series_ids))]
+        scale = np.array([mase_scale(part[~np.isnan(part)]) for part in parts])[:, None]
+        deviation = np.array([np.nanstd(part) if np.isfinite(part).any() else np.nan for part in parts])[:, None]
+        deviation[deviation == 0] = np.nan
+        count = np.where(self._count > 0, self._count, np.nan)
+        mae = {name: total / count for name, total in self._absolute.items()}
+        return Report(
+            series_ids=self._history.series_ids,
+            horizons=tuple(int(horizon) for horizon in self._horizons),
+            scored=self._count,
+            mae=mae,
+            mse={name: total / count / deviation**2 for name, total in self._square.items()},
+            mase={name: values / scale for name, values in mae.items()},
+            pinball=self._pinball / count,
+            coverage=self._inside / count,
+            below=self._below / np.nansum(count, axis=0),
+            outcomes=outcomes,
+            checkpoint=checkpoint,
+            learned=learned,
+        )
+
+    def _sum(self, total: Floats, position: Integers, values: Floats, scored: Booleans) -> None:
+        np.add.at(total, self._history.row[position], np.where(scored, values, 0.0))
+
+
+class _Grid:
+    """Which reading of a history stands at which tick of its series."""
+
+    def __init__(self, history: History, interval_ms: int) -> None:
+        series = len(history.series_ids)
+        order = np.lexsort((history.timestamp_ms, history.row))
+        rows, stamps = history.row[order], history.timestamp_ms[order]
+        begins = np.searchsorted(rows, np.arange(series))
+        step = np.diff(stamps, prepend=stamps[:1])
+        step[begins] = 0
+        self._row = history.row
+        self._interval = np.full(series, max(interval_ms, 1), np.int64)
+        if interval_ms == 0:
+            for row in range(series):
+                steps = step[(rows == row) & (step > 0)]
+                self._interval[row] = int(np.median(steps)) if len(steps) else 1
+        per_day = np.maximum(np.rint(DAY_MS / self._interval).astype(np.int64), 1)
+        self._season = np.where(per_day > 1, per_day, 7)
+        tick = (history.timestamp_ms - stamps[begins][history.row]) / self._interval[history.row]
+        self._span = int(tick.max()) + 2 if len(tick) else 1
+        self._key = self._row * self._span + np.rint(tick).astype(np.int64)
+        self._order = np.argsort(self._key, kind="stable")
+        self._sorted = self._key[self._order]
+
+    def interval_of(self, position: Integers) -> Integers:
+        """Returns the spacing of the grid of each reading's series."""
+        return np.asarray(self._interval[self._row[position]])
+
+    def seasonal(self, position: Integers, horizons: Integers, truth: Floats) -> Floats:
+        """Returns what the seasonal naive forecast of each horizon had been for these readings; NaN where unknown.
+
+        For a tick t forecast at t - h it is the truth of t - m ceil(h / m), m the ticks of a day (of a week, where a
+        tick is a day or longer).
+        """
+        season = self._season[self._row[position]][:, None]
+        back = season * -(-horizons // season)
+        tick = self._key[position] % self._span
+        wanted = self._key[position][:, None] - back
+        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        found = (self._sorted[place] == wanted) & (tick[:, None] >= back)
+        return np.where(found, truth[self._order[place]], np.nan)

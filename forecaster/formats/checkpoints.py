@@ -1,0 +1,271 @@
+"""Checkpoints as bytes and on disk: weights as safetensors, everything else as JSON; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors.torch import load, save
+from torch import Tensor
+
+from forecaster.core.network.features import MEMBER
+from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.model import Checkpoint
+from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.errors import CheckpointError, FatalError
+
+SCHEMA = 1
+WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
+PARTIAL = ".partial-"
+"""Folders that are being written begin so."""
+_READOUT, _OWN = "readout", "own"
+_BODY = "body."
+
+
+class OwnDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose the readouts of single series are.
+
+    Attributes:
+        series_ids: C of them.
+        member: place of each in its group.
+        members: of the largest group.
+    """
+
+    series_ids: list[str]
+    member: list[int]
+    members: int
+
+
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is said about a checkpoint beside its weights: checkpoint.json, or its record of the models topic.
+
+    Attributes:
+        schema: of all that is kept of a checkpoint.
+        id: names it.
+        sha256: of the weights' bytes.
+        network: what the body looks like.
+        facts: about its training.
+        own: readouts of single series; None = there are none.
+    """
+
+    schema: int
+    id: str
+    sha256: str
+    network: NetworkConfig
+    facts: dict[str, Any]
+    own: OwnDescription | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCheckpoint:
+    """A checkpoint as it travels and rests.
+
+    Attributes:
+        description: of the checkpoint.
+        weights: safetensors, of body and readout.
+    """
+
+    description: Description
+    weights: bytes
+
+
+def pack(checkpoint: Checkpoint) -> PackedCheckpoint:
+    """Returns the checkpoint as bytes; the same checkpoint gives the same bytes."""
+    tensors = {_BODY + name: weight.contiguous() for name, weight in checkpoint.weights.items()}
+    tensors[_READOUT] = checkpoint.readout.contiguous()
+    described_own = None
+    if (own := checkpoint.own) is not None:
+        tensors[_OWN] = own.weights
+        described_own = OwnDescription(list(own.series_ids), own.member.tolist(), own.members)
+    weights = save(tensors)
+    sha256 = hashlib.sha256(weights).hexdigest()
+    facts = dict(checkpoint.facts)
+    return PackedCheckpoint(
+        Description(SCHEMA, checkpoint.id, sha256, checkpoint.network, facts, described_own), weights
+    )
+
+
+def unpack(packed: PackedCheckpoint, where: str) -> Checkpoint:
+    """Returns the checkpoint.
+
+    Args:
+        packed: from a folder or a topic.
+        where: said in errors.
+
+    Raises:
+        CheckpointError: it is damaged, or its weights do not fit its network.
+    """
+    described = packed.description
+    refuse_damage(packed, where)
+    tensors = load(packed.weights)
+    readout, own = tensors.pop(_READOUT, None), tensors.pop(_OWN, None)
+    body = {name.removeprefix(_BODY): tensor for name, tensor in tensors.items()}
+    expected = {name: tensor.shape for name, tensor in Network(described.network).state_dict().items()}
+    shape = (described.network.readout_size, len(described.network.horizons))
+    if readout is None or readout.shape != shape or {n: t.shape for n, t in body.items()} != expected:
+        raise CheckpointError(f"{where}: weights and network of the checkpoint do not fit each other: train it again")
+    return Checkpoint(
+        described.id, described.network, body, readout, described.facts, _own_readouts(described, own, where)
+    )
+
+
+def _own_readouts(described: Description, weights: Tensor | None, where: str) -> OwnReadouts | None:
+    """Returns the readouts of single series; raises CheckpointError where they are not those of the description."""
+    own = described.own
+    if own is None and weights is None:
+        return None
+    network = described.network
+    if own is not None and weights is not None and own.members > 0 and len(own.member) == len(own.series_ids):
+        cross = own.members * MEMBER if own.members > 1 else 0
+        shape = (len(own.series_ids), 2 * len(network.horizons), network.readout_size + cross)
+        if weights.shape == shape and all(0 <= one < own.members for one in own.member):
+            return OwnReadouts(tuple(own.series_ids), np.array(own.member, np.int64), own.members, weights)
+    raise CheckpointError(f"{where}: the readouts of single series do not fit the network: train it again")
+
+
+def refuse_damage(packed: PackedCheckpoint, where: str) -> None:
+    """Raises CheckpointError where the weights are not those that the description names."""
+    if hashlib.sha256(packed.weights).hexdigest() != packed.description.sha256:
+        raise CheckpointError(f"{where}: damaged, the SHA-256 of the weights is not the one in the description")
+
+
+def described(body: Any, where: str) -> Description:
+    """Returns the description that was read as JSON.
+
+    Args:
+        body: what the JSON decoder returned.
+        where: said in errors.
+
+    Raises:
+        CheckpointError: it is of another schema, or not what was written.
+    """
+    schema = body.get("schema") if isinstance(body, dict) else None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{where}: checkpoint schema {schema!r}; this version reads {SCHEMA}: train it again")
+    try:
+        return msgspec.convert(body, Description)
+    except (msgspec.ValidationError, FatalError) as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def write_checkpoint(checkpoint: Checkpoint, parent: Path) -> Path:
+    """A folder named by the checkpoint's id holds it; it appears whole or not at all. Returns the folder.
+
+    Args:
+        checkpoint: what to write.
+        parent: where; made when it is missing.
+
+    Raises:
+        CheckpointError: it cannot be written there.
+    """
+    return write_packed(pack(checkpoint), parent)
+
+
+def write_packed(packed: PackedCheckpoint, parent: Path, *, durable: bool = True) -> Path:
+    """A folder named by the packed checkpoint's id holds it; as `write_checkpoint`.
+
+    Args:
+        packed: what to write.
+        parent: where; made when it is missing.
+        durable: it outlasts a power cut; waits for the disk.
+
+    Raises:
+        CheckpointError: it cannot be written there.
+    """
+    folder = parent / packed.description.id
+    content = msgspec.json.format(msgspec.json.encode(packed.description), indent=2) + b"\n"
+    partial = None
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
+        _write(partial / WEIGHTS, packed.weights, durable=durable)
+        _write(partial / DESCRIPTION, content, durable=durable)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError as error:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(f"{folder}: the checkpoint cannot be written: {error}") from error
+    return folder
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Returns the checkpoint of a folder.
+
+    Raises:
+        CheckpointError: it is missing, damaged, of another schema, or its weights do not fit its network; says which.
+    """
+    return unpack(read_packed(folder), str(folder))
+
+
+def read_packed(folder: Path) -> PackedCheckpoint:
+    """Returns what a folder holds, its weights not looked at.
+
+    Raises:
+        CheckpointError: it is missing, or its description cannot be used.
+    """
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{folder}: no readable checkpoint: {error}") from error
+    return PackedCheckpoint(read_description(folder), weights)
+
+
+def read_description(folder: Path) -> Description:
+    """Returns the description of a folder's checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, or cannot be used.
+    """
+    try:
+        body = msgspec.json.decode((folder / DESCRIPTION).read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(f"{folder}: no readable checkpoint: {error}") from error
+    return described(body, str(folder / DESCRIPTION))
+
+
+def _write(path: Path, content: bytes, *, durable: bool) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
+    """Raises CheckpointError where a checkpoint forecasts something else than the settings ask for."""
+    refuse_other_network(checkpoint.network, wanted, folder)
+
+
+def refuse_other_network(found: NetworkConfig, wanted: NetworkConfig, where: str) -> None:
+    """Raises CheckpointError where a checkpoint's network forecasts something else than the settings ask for.
+
+    Args:
+        found: the checkpoint's.
+        wanted: what a network trained with the settings looks like.
+        where: said in the error.
+    """
+    pairs = {
+        "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
+        "FORECASTER_FORECAST__QUANTILE_LEVELS": (found.quantile_levels, wanted.quantile_levels),
+        "FORECASTER_NETWORK__CONTEXT": (found.features.context, wanted.features.context),
+        "FORECASTER_FORECAST__MODE": (found.carries_state, wanted.carries_state),
+    }
+    for variables, (trained, asked) in pairs.items():
+        if trained != asked:
+            raise CheckpointError(
+                f"{where}: was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
+                "change them, or train again"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:25]} ... {text[-25:]}"

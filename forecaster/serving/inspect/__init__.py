@@ -1,0 +1,4 @@
+"""What a worker shows of itself, as plain values.
+
+May import all of `serving`.
+"""

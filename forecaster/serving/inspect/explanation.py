@@ -1,0 +1,268 @@
+"""All that is carried for one series, as plain values for people and scripts. NaN is None."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.core.arrays import take
+from forecaster.core.ensemble.ensemble import standing
+from forecaster.core.ensemble.pending import Ring
+from forecaster.core.network.model import GENESIS, body_code
+from forecaster.core.series.scaling import LEVEL_HALF_LIVES
+from forecaster.core.series.timeline import UNKNOWN, last_stamp
+from forecaster.core.state import SeriesState
+from forecaster.formats.forecasts import level_name
+from forecaster.pipeline import PipelineConfig
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.restore import Restored
+from forecaster.serving.state.swaps import in_force
+
+SHOWN_READINGS = 12
+SHOWN_HORIZONS = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the row lies.
+
+    Attributes:
+        group: of the series; itself where it is its own.
+        partition: of the topics.
+        offset: of the input: the row holds all readings before it.
+        block: number of the block that it is stored in.
+        block_offset: the block in the state topic holds all readings before it; None = it is not stored yet.
+        recovery: how the partition came back.
+        replayed: readings of the partition that were read again for it.
+    """
+
+    group: str
+    partition: int
+    offset: int
+    block: int
+    block_offset: int | None
+    recovery: str
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A denoised input of the series; tick None = the interval is not known yet; value None = a gap, or masked."""
+
+    tick: int | None
+    timestamp_ms: int
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the series' inputs are made of.
+
+    Attributes:
+        interval_ms: of its grid; None = not known yet.
+        tick: the last one; None = not known yet.
+        last_ms: event time of the last tick.
+        held_ms: a stamp far ahead or behind that waits for another to confirm it; None = none.
+        last_value: the last valid one.
+        count: valid readings so far.
+        scale: one deviation.
+        levels: means by half-life in readings.
+        spikes: how many readings in a row were spikes.
+        readings: the last ones, oldest first.
+    """
+
+    interval_ms: int | None
+    tick: int | None
+    last_ms: int
+    held_ms: int | None
+    last_value: float | None
+    count: int
+    scale: float
+    levels: dict[str, float]
+    spikes: int
+    readings: list[Input]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What forecasts at the next reading, and whether the hidden state is its.
+
+    Attributes:
+        checkpoint: its id.
+        champion: what is to be served; another one while a swap is on its way.
+        hidden_is_its: the hidden state belongs to its body; else it is re-warmed from the context at the next reading.
+        hidden_of: a checkpoint whose body the hidden state belongs to; `none` = there is no hidden state yet; None =
+            one that is gone.
+        hidden_norm: Euclidean length of the hidden state.
+    """
+
+    checkpoint: str
+    champion: str
+    hidden_is_its: bool
+    hidden_of: str | None
+    hidden_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What was forecast for the next tick, and how the last value has done at that horizon.
+
+    Attributes:
+        horizon: ticks.
+        made_ms: event time of the reading that it was made at; None = that tick had none.
+        point: the forecast; stored in 16 bits, so that the last digits differ from what was published.
+        quantiles: by level.
+        drift: root mean square of the last value's errors that have matured; None = none has.
+        gate: how far the next forecast goes from the last value to the mix of the experts, 0 to 1.
+        weights: of the experts in the mix, by name.
+    """
+
+    horizon: int
+    made_ms: int | None
+    point: float | None
+    quantiles: dict[str, float | None]
+    drift: float | None
+    gate: float
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One series; next_ms is the event time of its next tick, None = the interval is not known yet."""
+
+    series_id: str
+    place: Place
+    inputs: Inputs
+    network: Network
+    next_ms: int | None
+    pending: list[Pending]
+
+
+def explain_series(
+    config: PipelineConfig, restored: Restored, series_id: str, champion: str, known: Collection[str]
+) -> Explanation:
+    """Returns what the partition carries for a series that it has.
+
+    Args:
+        config: of the pipeline.
+        restored: the partition.
+        series_id: it has a row.
+        champion: id of what is to be served.
+        known: ids of checkpoints that the hidden state may be of, beside those of the partition.
+    """
+    partition = restored.partition
+    row = partition.table.row(series_id)
+    state = take(partition.table.state, np.array([row]))
+    place = _place(restored, row, series_id)
+    inputs = _inputs(state)
+    settled = inputs.interval_ms is not None
+    return Explanation(
+        series_id=series_id,
+        place=place,
+        inputs=inputs,
+        network=_network(partition, state, place.group, champion, known),
+        next_ms=inputs.last_ms + inputs.interval_ms if inputs.interval_ms is not None else None,
+        pending=_pending(config, state) if settled else [],
+    )
+
+
+def _place(restored: Restored, row: int, series_id: str) -> Place:
+    partition = restored.partition
+    number = int(partition.blocks.of(np.array([row]))[0])
+    written = partition.blocks[number].written
+    return Place(
+        group=partition.blocks.group(row, series_id),
+        partition=partition.number,
+        offset=partition.position,
+        block=number,
+        block_offset=written if written >= 0 else None,
+        recovery=restored.plan.recovery.value,
+        replayed=restored.replayed,
+    )
+
+
+def _inputs(state: SeriesState) -> Inputs:
+    times, inputs = state.timeline, state.inputs
+    settled = bool(times.interval_ms[0] > 0)
+    held = int(times.held_ms[0])
+    levels = inputs.scaler.levels[0].tolist()
+    return Inputs(
+        interval_ms=int(times.interval_ms[0]) if settled else None,
+        tick=int(times.tick[0]) if settled else None,
+        last_ms=int(last_stamp(times)[0]),
+        held_ms=None if held == UNKNOWN else held,
+        last_value=_known(float(inputs.origin[0] + inputs.last[0])),
+        count=int(inputs.scaler.count[0]),
+        scale=float(inputs.scaler.scale()[0]),
+        levels={f"{life:g}": level for life, level in zip(LEVEL_HALF_LIVES, levels, strict=True)},
+        spikes=int(inputs.denoise.spikes[0]),
+        readings=_on_grid(state) if settled else _warming(state),
+    )
+
+
+def _on_grid(state: SeriesState) -> list[Input]:
+    """Returns the last ticks of the grid, oldest first, gaps among them, none before the grid began."""
+    times = state.timeline
+    tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
+    values = (state.inputs.context[0, :SHOWN_READINGS].astype(np.float64) + state.inputs.origin[0]).tolist()
+    shown = list(enumerate(values[: tick + 1]))
+    return [Input(tick - back, begin + (tick - back) * interval, _known(value)) for back, value in reversed(shown)]
+
+
+def _warming(state: SeriesState) -> list[Input]:
+    """Returns the readings from before the interval was known, oldest first."""
+    stamps, values = state.timeline.recent_ms[0].tolist(), state.inputs.warming[0].tolist()
+    both = reversed(list(zip(stamps, values, strict=True)))
+    return [Input(None, stamp, _known(value)) for stamp, value in both if stamp != UNKNOWN]
+
+
+def _network(partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]) -> Network:
+    swaps = partition.floor.swaps
+    serving = swaps[int(in_force(swaps, np.array([partition.position], np.int64), [group])[0])].checkpoint
+    body = int(state.body[0])
+    return Network(
+        checkpoint=serving,
+        champion=champion,
+        hidden_is_its=body == body_code(serving),
+        hidden_of=_body_name(body, [serving, champion, *(swap.checkpoint for swap in swaps), *known]),
+        hidden_norm=float(np.linalg.norm(state.hidden[0].astype(np.float64))),
+    )
+
+
+def _body_name(code: int, checkpoints: Sequence[str]) -> str | None:
+    """Returns the first of the checkpoints whose body it is."""
+    return next((name for name in (GENESIS, *checkpoints) if body_code(name) == code), None)
+
+
+def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
+    """Returns what waits for the next tick, of each shown horizon."""
+    times, levels = state.timeline, config.quantile_levels
+    tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
+    ring = Ring(config.horizons, config.outlook.kinds)
+    ahead = take(state.pending, np.array([0]))
+    due = ring.mature(ahead, ring.places(times.tick + 1), np.ones(1, np.int64))
+    experts, worth = config.outlook.experts, standing(state.experts)
+    absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.origin[0]
+    found: list[Pending] = []
+    for column, horizon in enumerate(config.horizons):
+        if horizon in SHOWN_HORIZONS or horizon == config.horizons[-1]:
+            values = [_known(value) for value in absolute[:, column].tolist()]
+            made = begin + (tick + 1 - horizon) * interval
+            found.append(
+                Pending(
+                    horizon=horizon,
+                    made_ms=None if values[0] is None else made,
+                    point=values[0],
+                    quantiles=dict(zip(map(level_name, levels), values[1:], strict=True)),
+                    drift=_known(float(state.pending.drift[0, column])),
+                    gate=float(worth.gate[0, column]),
+                    weights=dict(zip(experts, worth.weights[0, :, column].tolist(), strict=True)),
+                )
+            )
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -1,0 +1,140 @@
+"""Builders with defaults: tests name only what matters to them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from forecaster.core.network.features import MEMBER, FeatureConfig
+from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.core.series.denoising import DenoiseConfig
+from forecaster.core.series.state import ObservationConfig
+from forecaster.pipeline import Batch, PipelineConfig, advance
+from forecaster.records import Outputs, Readings
+from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.partitions import Partitions
+
+HOUR_MS = 3_600_000
+START_MS = 1_735_689_600_000
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[int] | None = None) -> Readings:
+    """Readings from (series_id, epoch ms, value or None); each its own record unless `records` says otherwise."""
+    rows = list(rows)
+    return Readings(
+        series_ids=[row[0] for row in rows],
+        timestamp_ms=np.array([row[1] for row in rows], np.int64),
+        values=np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64),
+        records=np.arange(len(rows)) if records is None else np.array(records, np.int64),
+    )
+
+
+def hourly(
+    values: Iterable[float | None], series_id: str = "pump", start: int = 0
+) -> list[tuple[str, int, float | None]]:
+    """One reading an hour."""
+    return [(series_id, START_MS + (start + hour) * HOUR_MS, value) for hour, value in enumerate(values)]
+
+
+def pipeline_config(
+    *, interval_ms: int = HOUR_MS, horizon: int = 4, context: int = 12, chain: tuple[str, ...] = ()
+) -> PipelineConfig:
+    observation = ObservationConfig(
+        interval_ms=interval_ms, max_gap_ms=24 * HOUR_MS, context=context, denoise=DenoiseConfig(chain=chain)
+    )
+    return PipelineConfig(observation, tuple(range(1, horizon + 1)), LEVELS)
+
+
+def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Model:
+    """A model with random weights and a random readout: wrong, but sensitive to everything."""
+    return Model(random_checkpoint(config, cell=cell, seed=seed, **options))
+
+
+def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Checkpoint:
+    """The same as a checkpoint."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    network_config = NetworkConfig(
+        cell=cell,  # type: ignore[arg-type]
+        horizons=config.horizons,
+        quantile_levels=config.quantile_levels,
+        features=FeatureConfig(context=config.observation.context),
+        **{"hidden_size": 16, **options},  # type: ignore[arg-type]
+    )
+    network = Network(network_config)
+    weights = {
+        name: torch.randn(weight.shape, generator=generator) * 0.3 for name, weight in network.state_dict().items()
+    }
+    size = network_config.features.readout_size + network_config.hidden_size
+    readout = torch.randn((size, len(config.horizons)), generator=generator) * 0.1
+    return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
+
+
+def with_own(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
+    """The checkpoint with random readouts of its own for each of these series, which come in these groups."""
+    import torch
+
+    names, members = [name for group in groups for name in group], max(map(len, groups))
+    features = checkpoint.network.readout_size + (members * MEMBER if members > 1 else 0)
+    shape = len(names), 2 * len(checkpoint.network.horizons), features
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(5)) * 0.1
+    places = np.array([place for group in groups for place in range(len(group))], np.int64)
+    return replace(checkpoint, own=OwnReadouts(tuple(names), places, members, weights))
+
+
+class Lineup:
+    """Checkpoints that are there, by id, and the one that is to serve: what serving knows of the models topic."""
+
+    def __init__(self, *models: Model) -> None:
+        self.models = {model.id: model for model in models}
+        self.champion = models[-1].id if models else GENESIS
+        self.late: list[Model] = []
+
+    def model(self, checkpoint_id: str) -> Model | None:
+        return self.models.get(checkpoint_id)
+
+    def look(self) -> None:
+        """There is nothing to look at."""
+
+    def catch_up(self) -> None:
+        """What comes late is there from now on."""
+        for model in self.late:
+            self.serve(model)
+        self.late = []
+
+    def keep(self, checkpoint_ids: Collection[str]) -> None:
+        """All are kept."""
+
+    def serve(self, model: Model) -> None:
+        """It is there, and is to serve."""
+        self.models[model.id] = model
+        self.champion = model.id
+
+
+class Serving:
+    """The pipeline and its table without a broker: what the worker does with a batch, by hand."""
+
+    def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
+        self.config = config or pipeline_config()
+        self.model = model
+        self.partitions = Partitions(KeepConfig(self.config.shape(0 if model is None else model.state_size)))
+        self.partitions.open(Partition(0, self.partitions.config))
+
+    def dropped(self, batch: Readings) -> Outputs:
+        """Outputs of a batch whose transaction did not commit."""
+        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
+        return advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
+
+    def feed(self, batch: Readings) -> Outputs:
+        """Outputs of a batch whose transaction committed."""
+        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
+        outputs = advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
+        self.partitions.adopt(checkout, {}, [0])
+        return outputs

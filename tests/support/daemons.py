@@ -1,0 +1,155 @@
+"""The real program in processes of its own, and streams of readings to feed it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from forecaster.broker.embedded import SESSION_TIMEOUT_MS
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written
+
+HOUR_MS = 3_600_000
+START_MS = 1_735_689_600_000
+SHARED_BROKER = Path(__file__).parents[3] / "shared" / "kafka" / "broker"
+
+
+def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """The condition holds; fails when it does not come to hold in time."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        pause.wait(0.05)
+
+
+class Daemon:
+    """`forecaster run` in its own process; a context manager that leaves none behind."""
+
+    def __init__(self, folder: Path, address: str, topic: str, *, script: Path | None = None, **variables: str) -> None:
+        settings = {
+            "KAFKA__BOOTSTRAP_SERVERS": address,
+            "KAFKA__SESSION_TIMEOUT": f"{SESSION_TIMEOUT_MS}ms",
+            "KAFKA__GROUP_ID": f"{topic}-group",
+            "TOPICS__INPUT": topic,
+            "SERIES__INTERVAL": "1h",
+            "FORECAST__HORIZON": "4",
+            "ROLE": "worker",
+            "HTTP__PORT": "",
+            **variables,
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
+        self._environment = {**kept, **{f"FORECASTER_{name}": value for name, value in settings.items()}}
+        self._command = [sys.executable, *([str(script)] if script else ["-m", "forecaster", "run"])]
+        self._log = folder / f"daemon-{time.monotonic_ns()}.log"
+
+    def __enter__(self) -> Daemon:
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(self._command, env=self._environment, stderr=output, stdout=output)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait(30)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def serving(self) -> Daemon:
+        """It has partitions."""
+        wait_until(lambda: "partitions opened" in self.log or self.process.poll() is not None, "partitions")
+        assert self.process.poll() is None, self.log
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    @property
+    def resident_mib(self) -> float:
+        """Its memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def exit_code(self, seconds: float = 60.0) -> int:
+        return self.process.wait(seconds)
+
+
+class Http:
+    """Asks a daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        wait_until(lambda: '"event": "http"' in daemon.log, "http")
+        said = next(orjson.loads(line) for line in daemon.log.splitlines() if '"event": "http"' in line)
+        self._address = f"http://127.0.0.1:{said['port']}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"{self._address}/{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def json(self, path: str) -> Any:
+        status, text = self.get(f"api/v1/{path}")
+        assert status == 200, text
+        return orjson.loads(text)
+
+
+class Stream:
+    """Readings of a few series into a topic, and the forecasts that come out of it."""
+
+    def __init__(self, address: str, topic: str, partitions: int) -> None:
+        self._writer = RecordWriter(address, topic)
+        self._reader = RecordReader(address, f"{topic}.forecasts", partitions)
+        self._partitions = partitions
+        self.hour = 0
+        self.sent = 0
+        self.forecasts: list[Written] = []
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def send_hours(self, hours: int) -> None:
+        """One reading of each of ten series an hour."""
+        for _ in range(hours):
+            for series in range(10):
+                value = {"timestamp": START_MS + self.hour * HOUR_MS, "value": (series * self.hour) % 17}
+                key = f"pump-{series}".encode()
+                self._writer.send(key, orjson.dumps(value), partition=series % self._partitions)
+                self.sent += 1
+            self.hour += 1
+        self._writer.flush()
+
+    def receive(self) -> int:
+        """How many forecasts have come so far."""
+        self.forecasts += self._reader.poll()
+        return len(self.forecasts)
+
+    def assert_exactly_once(self) -> None:
+        """There is one forecast for each reading, in the partition and in the order of its reading."""
+        wait_until(lambda: self.receive() >= self.sent, f"{self.sent} forecasts, {len(self.forecasts)} came", 120)
+        self.receive()
+        sources = [forecast.headers["source"] for forecast in self.forecasts]
+        assert len(sources) == self.sent
+        assert len(set(sources)) == self.sent
+        for forecast in self.forecasts:
+            assert int(forecast.headers["source"].split(b"/")[1]) == forecast.partition
+        for partition in range(self._partitions):
+            offsets = [
+                int(one.headers["source"].split(b"/")[2]) for one in self.forecasts if one.partition == partition
+            ]
+            assert offsets == sorted(offsets)

@@ -1,0 +1,256 @@
+"""Kafka as plain objects: logs, a group of one member a partition, transactions that fail when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
+from kafka.structs import MemberState
+
+from forecaster.broker.consumer import Polled
+from forecaster.broker.producer import Transaction
+from forecaster.core.network.model import Model
+from forecaster.errors import TransientBrokerError
+from forecaster.formats.readings import Decoder, InputSchema
+from forecaster.formats.state import Identity
+from forecaster.pipeline import PipelineConfig
+from forecaster.records import InputRecord
+from forecaster.serving.dead_letter_limits import Limits
+from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.publisher import OutputTopics, PublishConfig
+from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.partitions import Partitions
+from forecaster.serving.state.recovery import OnLostInput
+from forecaster.serving.state.restore import RestoreConfig, Restorer
+from forecaster.serving.state.store import StateKeeper
+from forecaster.serving.worker import Worker, WorkerConfig
+
+INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
+OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
+
+
+class Member(NamedTuple):
+    """What a poll says of who we are."""
+
+    state: MemberState = MemberState.STABLE
+    generation_id: int = 1
+    member_id: str = "member"
+
+
+class FakeKafka:
+    """The logs, and the group's offsets. Every transaction ends with a marker that takes an offset of its log."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.partitions = range(partitions)
+        self.logs: dict[tuple[str, int], list[InputRecord]] = {}
+        self.ends: dict[tuple[str, int], int] = {}
+        self.starts: dict[tuple[str, int], int] = {}
+        self.offsets: dict[int, int] = {}
+        self.published: list[tuple[str, str, bytes]] = []
+        self.written_ms = 0
+
+    def append(self, partition: int, value: bytes | None, key: bytes | None = b"pump", topic: str = INPUT) -> None:
+        log = self.logs.setdefault((topic, partition), [])
+        end = self.ends.get((topic, partition), 0)
+        log.append(InputRecord(topic, partition, end, self.written_ms, key, value))
+        self.ends[topic, partition] = end + 1
+
+    def mark(self, partition: int, offsets: int = 1) -> None:
+        """The end of a transaction of the input's producer, or records that it aborted."""
+        self.ends[INPUT, partition] = self.ends.get((INPUT, partition), 0) + offsets
+
+    def hours(self, partition: int, hours: range, key: bytes = b"pump") -> None:
+        """A reading an hour."""
+        for hour in hours:
+            self.append(partition, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, hour % 7), key)
+
+    def read(self, topic: str, partition: int, offset: int, count: int) -> list[InputRecord]:
+        assert offset >= self.starts.get((topic, partition), 0), "what retention took is not there"
+        return [one for one in self.logs.get((topic, partition), []) if one.offset >= offset][:count]
+
+    def retain(self, topic: str, partition: int, start: int) -> None:
+        """Records before `start` are gone."""
+        self.starts[topic, partition] = start
+        self.logs[topic, partition] = [one for one in self.logs[topic, partition] if one.offset >= start]
+
+    def commit(self, transaction: Transaction) -> None:
+        for topic, messages in transaction.messages.items():
+            for message in messages:
+                if topic in (STATE, HISTORY, MODELS):
+                    self.append(message.partition, message.value, message.key, topic)
+                else:
+                    source = dict(message.headers)["source"] or b""
+                    self.published.append((topic, source.decode(), message.value or b""))
+            for partition in {message.partition for message in messages}:
+                self.ends[topic, partition] = self.ends.get((topic, partition), 0) + 1
+        self.offsets.update(transaction.offsets)
+
+    def sources(self, topic: str = "forecasts") -> list[str]:
+        """Where the forecasts' readings came from."""
+        return [source for name, source, _ in self.published if name == topic]
+
+
+class FakeClient:
+    """What a worker has of Kafka: consumer, producer and reader in one."""
+
+    def __init__(self, kafka: FakeKafka, *, batch: int = 10_000) -> None:
+        self.kafka = kafka
+        self._batch = batch
+        self.position = {number: kafka.offsets.get(number, 0) for number in kafka.partitions}
+        self.held: set[int] = set(kafka.partitions)
+        self.assigned: set[int] = set()
+        self.opened, self.closed = list[int](), list[int]()
+        self.failures: list[str] = []
+        self.silent = self.confirmed = self.restarts = 0
+        self._reads: tuple[str, int] = ("", 0)
+        self._read_to = 0
+        self.assign(kafka.partitions)
+
+    def assign(self, partitions: Collection[int]) -> None:
+        self.opened = sorted({*self.opened, *partitions})
+        self.assigned |= set(partitions)
+        self.held |= set(partitions)
+
+    def revoke(self, partitions: Collection[int]) -> None:
+        self.closed = sorted({*self.closed, *partitions})
+        self.opened = [number for number in self.opened if number not in partitions]
+        self.assigned -= set(partitions)
+
+    def poll(self, *, wait: bool) -> Polled:  # noqa: ARG002 - here nothing ever takes time
+        opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
+        records: list[InputRecord] = []
+        begin, end = dict[int, int](), dict[int, int]()
+        for number in sorted(self.assigned - self.held):
+            batch = self.kafka.read(INPUT, number, self.position[number], self._batch)
+            if batch:
+                records += batch
+                begin[number], end[number] = batch[0].offset, batch[-1].offset + 1
+            if len(batch) < self._batch:  # all was read, the markers behind it, too
+                self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
+                end.update({number: self.position[number]} if batch else {})
+        self.position.update(end)
+        return Polled(records, begin, end, Member(), closed, opened)  # type: ignore[arg-type]
+
+    def resume(self, partitions: Collection[int]) -> None:
+        self.held -= set(partitions)
+
+    def hold(self, partitions: Collection[int]) -> None:
+        self.held |= set(partitions)
+
+    def seek(self, offsets: dict[int, int]) -> None:
+        self.position.update(offsets)
+
+    def ends(self) -> dict[int, int]:
+        return {number: self.kafka.ends.get((INPUT, number), 0) for number in self.assigned}
+
+    def next_offset(self, partition: int) -> int | None:
+        return self.position[partition]
+
+    def confirm_membership(self) -> None:
+        self.confirmed += 1
+
+    def committed(self, *asked: object) -> object:
+        """Of the consumer: of several partitions, 0 = none; of the reader: of one, None = none."""
+        if self.silent:
+            self.silent -= 1
+            raise TransientBrokerError("silence")
+        if len(asked) == 2:
+            return self.kafka.offsets.get(asked[1])  # type: ignore[call-overload]
+        return {number: self.kafka.offsets.get(number, 0) for number in asked[0]}  # type: ignore[attr-defined]
+
+    def restart(self) -> None:
+        assert self.confirmed, "who was fenced asks the group first"
+        self.restarts += 1
+
+    def commit(self, transaction: Transaction) -> bool:
+        """The next of `failures` is what becomes of it: '' = well, dropped, happened, overtaken."""
+        failure = self.failures.pop(0) if self.failures else ""
+        if failure not in ("dropped", "overtaken"):
+            self.kafka.commit(transaction)
+        if failure == "overtaken":
+            self.kafka.offsets.update({number: offset + 2 for number, offset in transaction.offsets.items()})
+        return not failure
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        where = (topic, partition)
+        return self.kafka.starts.get(where, 0), self.kafka.ends.get(where, 0)
+
+    def begin(self, topic: str, partition: int, offset: int) -> None:
+        self._reads, self._read_to = (topic, partition), offset
+
+    def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - here nothing ever takes time
+        found = self.kafka.read(*self._reads, self._read_to, 50)
+        self._read_to = found[-1].offset + 1 if found else self.kafka.ends.get(self._reads, 0)
+        return found
+
+    @property
+    def read_position(self) -> int:
+        return self._read_to
+
+
+class FakeReader:
+    """The reader's part of a client."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self.committed, self.bounds, self.begin, self.read = client.committed, client.bounds, client.begin, client.read
+        self._client = client
+
+    @property
+    def position(self) -> int:
+        return self._client.read_position
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is made of; tests name what matters to them."""
+
+    pipeline: PipelineConfig = field(default_factory=pipeline_config)
+    model: Model | None = None
+    lineup: Lineup | None = None
+    policy: OnLostInput = "fail"
+    schema: InputSchema = field(default_factory=InputSchema)
+    stop_on_limit: bool = False
+    deadline: float = 5.0
+    limits: Limits = field(default_factory=Limits)
+    asked: tuple[str, ...] = ()
+    publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
+    keep: Mapping[str, object] = field(default_factory=dict)
+
+    def keep_config(self) -> KeepConfig:
+        """Rows of a group named `group`; a small replay limit, so that blocks are written all the time."""
+        values = {"identity": OURS, "key_prefix": "group", "replay_limit": 40} | self.keep
+        hidden = max([model.state_size for model in self.checkpoints().models.values()], default=0)
+        return KeepConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
+
+    def checkpoints(self) -> Lineup:
+        """The only model, or a lineup that several workers share."""
+        if self.lineup is not None:
+            return self.lineup
+        return Lineup() if self.model is None else Lineup(self.model)
+
+    def restorer(self, client: FakeClient) -> Restorer:
+        config = RestoreConfig(INPUT, STATE, self.pipeline, self.keep_config(), self.policy)
+        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
+
+    def worker(self, client: FakeClient) -> Worker:
+        """A worker of the real parts, but for Kafka."""
+        keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
+        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
+        config = WorkerConfig(
+            pipeline=self.pipeline,
+            topics=topics,
+            publish=self.publish,
+            limits=self.limits,
+            history=HistoryChoice(2_000, 1),
+            stop_on_limit=self.stop_on_limit,
+            outage_deadline_seconds=self.deadline,
+        )
+        return Worker(config, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
+
+
+def setup(**options: Any) -> Setup:
+    """Options of a Setup; others are of how rows are kept."""
+    own = {name: options.pop(name) for name in list(options) if name in Setup.__dataclass_fields__}
+    return Setup(**own, keep=options)

@@ -1,0 +1,155 @@
+"""Self-verifying input: readings whose forecasts are known beforehand, to the byte.
+
+The reference is the pipeline itself, in this process, never interrupted. After any disturbance of the daemons the
+read_committed output must equal it, record by record: nothing lost, doubled, reordered or different. Where checkpoints
+change on the way, the reference reads from the state topic at which offsets they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import orjson
+from builders import LEVELS, Lineup, Serving, pipeline_config, random_checkpoint
+from daemons import HOUR_MS, START_MS, wait_until
+
+from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written
+from forecaster.core.network.model import Model
+from forecaster.formats.checkpoints import write_checkpoint
+from forecaster.formats.forecasts import encode_forecasts
+from forecaster.formats.readings import Decoder, InputSchema
+from forecaster.formats.state import Floor, Swap, decode_floor
+from forecaster.pipeline import Batch, advance
+from forecaster.records import InputRecord, Message, SourceRecord
+from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.swaps import cast
+
+SERIES = 10
+CONFIG = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
+
+
+class Ledger:
+    """Writes readings, reads forecasts, and knows what they must be.
+
+    Args:
+        address: of the broker.
+        topic: of the readings.
+        partitions: of the topic.
+        folder: that the checkpoint is written to, whose path is `checkpoint`.
+    """
+
+    def __init__(self, address: str, topic: str, partitions: int, folder: Path) -> None:
+        checkpoint = random_checkpoint(CONFIG)
+        self.checkpoint = str(write_checkpoint(checkpoint, folder))
+        self._topic = topic
+        self._partitions = range(partitions)
+        self._writer = RecordWriter(address, topic)
+        self._reader = RecordReader(address, f"{topic}.forecasts", partitions)
+        self._references = [Serving(CONFIG, Model(checkpoint)) for _ in self._partitions]
+        self._address = address
+        self._decoder = Decoder(InputSchema())
+        self.inputs: list[list[InputRecord]] = [[] for _ in self._partitions]
+        self._offsets = [0] * partitions
+        self._hour = 0
+        self.expected: list[list[Message]] = [[] for _ in self._partitions]
+        self.found: list[list[Written]] = [[] for _ in self._partitions]
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reader.close()
+
+    def send_hours(self, hours: int) -> None:
+        """A reading of each series an hour; some are missing, late, twice or wild, one record in a while is none."""
+        batches: list[list[InputRecord]] = [[] for _ in self._partitions]
+        for hour in range(self._hour, self._hour + hours):
+            for series in range(SERIES):
+                dice = (hour * 7919 + series * 104_729) % 101
+                partition = series % len(self._partitions)
+                record = self._record(partition, hour, series, dice)
+                batches[partition].append(record)
+                self._writer.send(record.key, record.value, partition=partition)
+        self._hour += hours
+        self._writer.flush()
+        for partition, records in enumerate(batches):
+            self.inputs[partition] += records
+            readings = self._decoder.decode(records).readings  # type: ignore[arg-type]
+            forecasts = self._references[partition].feed(readings).forecasts
+            self.expected[partition] += encode_forecasts(forecasts, readings, records, LEVELS)  # type: ignore[arg-type]
+
+    def _record(self, partition: int, hour: int, series: int, dice: int) -> InputRecord:
+        stamp = START_MS + (hour + {3: -2, 5: 900}.get(dice, 0)) * HOUR_MS
+        value = None if dice == 7 else (series * hour + dice) % 17
+        body = b"no json" if dice == 11 else orjson.dumps({"timestamp": stamp, "value": value})
+        offset, self._offsets[partition] = self._offsets[partition], self._offsets[partition] + 1
+        return InputRecord(self._topic, partition, offset, 0, b"pump-%d" % series, body)
+
+    def expect_swaps(self, *models: Model) -> list[list[Swap]]:
+        """What must come is what these models make of the readings so far, as the swaps say. Returns the swaps."""
+        swaps: list[dict[int, Swap]] = [{} for _ in self._partitions]
+        for floor, partition in self._floors():
+            swaps[partition].update({swap.offset: swap for swap in floor.swaps})
+        found = [[one[offset] for offset in sorted(one)] for one in swaps]
+        for partition, own in enumerate(found):
+            self.expected[partition] = list(self._forecasts(partition, own, Lineup(*models)))
+        return found
+
+    def _floors(self) -> Iterator[tuple[Floor, int]]:
+        with closing(RecordReader(self._address, f"{self._topic}.state", len(self._partitions))) as reader:
+            while records := list(reader.poll()):
+                for record in records:
+                    if (record.key or b"").endswith(b"/floor"):
+                        yield decode_floor(record.value or b""), record.partition
+
+    def _forecasts(self, partition: int, swaps: list[Swap], lineup: Lineup) -> Iterator[Message]:
+        records: list[SourceRecord] = list(self.inputs[partition])
+        readings = self._decoder.decode(records).readings
+        numbers = np.full(len(readings), partition)
+        offsets = np.array([record.offset for record in records])[readings.records]
+        serving = cast(lineup, {partition: swaps}, numbers, offsets, readings)
+        rows = Partition(0, KeepConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
+        row, part = rows.checkout(readings.series_ids, None, readings.records)
+        state = rows.table.copy(part.rows, part.fresh)
+        outputs = advance(CONFIG, serving.models, state, Batch(readings, row, serving.which))
+        return encode_forecasts(outputs.forecasts, readings, records, LEVELS)
+
+    @property
+    def due(self) -> int:
+        """How many forecasts there must be."""
+        return sum(map(len, self.expected))
+
+    def receive(self) -> int:
+        """How many forecasts have come so far; those that came are right."""
+        for record in self._reader.poll():
+            found = self.found[record.partition]
+            found.append(record)
+            self._assert_right(record.partition, len(found) - 1)
+        return sum(map(len, self.found))
+
+    def count(self) -> int:
+        """How many forecasts have come so far, right or wrong: while checkpoints change, that is not known yet."""
+        for record in self._reader.poll():
+            self.found[record.partition].append(record)
+        return sum(map(len, self.found))
+
+    def assert_equal(self, seconds: float = 120.0) -> None:
+        """Every forecast has come, and none that should not have."""
+        wait_until(lambda: self.receive() >= self.due, f"all of {self.due} forecasts", seconds)
+        self.receive()
+
+    def assert_all_right(self) -> None:
+        """What has come is all that must, and right."""
+        assert [len(found) for found in self.found] == [len(expected) for expected in self.expected]
+        for partition, found in enumerate(self.found):
+            for number in range(len(found)):
+                self._assert_right(partition, number)
+
+    def _assert_right(self, partition: int, number: int) -> None:
+        record, expected = self.found[partition][number], self.expected[partition]
+        assert number < len(expected), f"one too many: {record}"
+        other = expected[number]
+        assert (record.key, record.value) == (other.key, other.value), f"{record} should be {other}"
+        assert record.headers["source"] == dict(other.headers)["source"]

@@ -1,0 +1,47 @@
+"""How the daemon ends."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from forecaster.app import daemon as app
+from forecaster.errors import BrokerUnavailable, UsageError
+from forecaster.settings import Settings, load_settings
+from forecaster.web.service import Service
+
+
+def settings(**groups: object) -> Settings:
+    return load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"}, **groups)
+
+
+def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+
+    def train(_: Settings, stop: threading.Event, __: Service) -> None:
+        stop.wait()
+        ended.set()
+
+    def run(*_: object) -> None:
+        raise BrokerUnavailable("away for too long")
+
+    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None, None))
+    monkeypatch.setattr(app, "_train", train)
+    with pytest.raises(BrokerUnavailable):
+        app.serve(settings(http={"port": None}))
+    assert ended.wait(10), "the trainer was told to end"
+
+
+def test_a_schedule_that_cannot_be_read_ends_the_daemon_before_anything_is_connected() -> None:
+    with pytest.raises(UsageError, match="TRAINING__SCHEDULE"):
+        app.serve(settings(training={"schedule": "cron 61 * * * *"}))
+
+
+def test_a_trainer_with_nothing_to_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORECASTER_ROLE", "trainer")
+    with pytest.raises(UsageError, match="nothing to do"):
+        app.serve(settings(training={"schedule": "off", "readout_schedule": "off"}))

@@ -1,0 +1,68 @@
+"""A sensor that mostly stays as it is gets the forecast that it stays; nobody learns from a spike but the intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders import HOUR_MS, START_MS, pipeline_config, readings
+from numpy.typing import NDArray
+
+from forecaster.core.arrays import arrays, convert
+from forecaster.core.ensemble import ensemble
+from forecaster.pipeline import Batch, advance
+
+CONFIG = replace(pipeline_config(horizon=6, context=60, chain=("hampel",)), tells=True)
+
+
+def errors(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean absolute error of the point and of the last value, by horizon, after ten days."""
+    state, found = CONFIG.shape(0).empty(1), []
+    for tick, value in enumerate(values.tolist()):
+        one = readings([("pump", START_MS + tick * HOUR_MS, value)])
+        found.append(advance(CONFIG, [None], state, Batch.of_one_model(one, np.zeros(1, np.int64))).scores)
+    late = found[240:]
+    point = np.mean([np.abs(one.point[0] - one.truth[0]) for one in late], axis=0)
+    return point, np.mean([np.abs(one.last_value[0] - one.truth[0]) for one in late], axis=0)
+
+
+def stepping(count: int) -> NDArray[np.float64]:
+    """A level that changes now and then, by whole degrees and a little with the hour."""
+    dice = np.random.default_rng(0)
+    hours = np.arange(count)
+    walk = np.cumsum(dice.choice([-1.0, 0.0, 1.0], count, p=[0.1, 0.8, 0.1]))
+    return 20.0 + np.round(walk + 0.8 * np.sin(2 * np.pi * hours / 24))
+
+
+def test_a_sensor_that_often_stays_is_forecast_as_well_as_by_its_last_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = stepping(24 * 40)
+    point, last = errors(values)
+    assert (point <= 1.02 * last).all()
+    monkeypatch.setattr(ensemble, "DEAD_ZONE", 0.0)
+    assert errors(values)[0][0] > 1.1 * point[0], "it is the dead zone that makes it so"
+
+
+def test_a_series_that_never_stays_has_no_dead_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = stepping(24 * 20) + np.random.default_rng(1).normal(size=24 * 20)
+    before = errors(values)[0]
+    monkeypatch.setattr(ensemble, "DEAD_ZONE", 0.0)
+    np.testing.assert_array_equal(errors(values)[0], before)
+
+
+def test_a_truth_that_is_masked_moves_the_intervals_and_not_the_weights() -> None:
+    state = CONFIG.shape(0).empty(1)
+    dice = np.random.default_rng(2)
+    row = np.zeros(1, np.int64)
+    for tick in range(100):
+        one = readings([("pump", START_MS + tick * HOUR_MS, dice.normal())])
+        advance(CONFIG, [None], state, Batch.of_one_model(one, row))
+    before = convert(state.experts, np.copy)
+    outputs = advance(
+        CONFIG, [None], state, Batch.of_one_model(readings([("pump", START_MS + 100 * HOUR_MS, 50.0)]), row)
+    )
+    assert outputs.masked[0]
+    assert outputs.scores.truth[0] == 50.0
+    for name, now in arrays(state.experts.combination):
+        np.testing.assert_array_equal(now, dict(arrays(before.combination))[name])
+    assert (state.experts.calibration.shift != before.calibration.shift).any()

@@ -1,0 +1,152 @@
+"""A series is counted from near its present: no first value, counter or level shift costs it the digits that matter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import START_MS, Serving, hourly, pipeline_config, random_model, readings
+from numpy.typing import NDArray
+
+from forecaster.core.arrays import arrays
+from forecaster.core.series import scaling
+from forecaster.core.series.denoising import DenoiseConfig
+from forecaster.core.series.outliers import begin_anew
+from forecaster.core.series.reference import FAR, follow
+from forecaster.core.series.scaling import ScalerState
+from forecaster.core.series.state import InputState, ObservationConfig
+from forecaster.records import Outputs
+
+Floats = NDArray[np.float64]
+SETTLED = 20
+"""Readings after which a bad beginning is overcome."""
+OBSERVATION = ObservationConfig(context=24, denoise=DenoiseConfig(chain=()))
+BEGINNINGS = {
+    "all bits set": ([4294967295.0], 21.0, 0.05),
+    "far out": ([1e20], 21.0, 0.05),
+    "as far as can be": ([-1e300], 21.0, 0.05),
+    "two": ([1e9, -1e20], 21.0, 0.05),
+    "second": ([21.0, 1e20], 21.0, 0.05),
+    "two together": ([21.0, 1e30, 1e30], 21.0, 0.05),
+    "two together, later": ([21.0, 21.02, 21.01, 1e30, 1.2e30], 21.0, 0.05),
+    "a sentinel": ([-9999.0], 21.0, 0.05),
+    "zero before large values": ([0.0], 1e7, 0.01),
+}
+
+
+def after(first: list[float], level: float, noise: float, count: int = 120) -> list[float]:
+    return [*first, *(level + noise * np.random.default_rng(0).normal(size=count))]
+
+
+def served(values: list[float], *, network: bool, chain: tuple[str, ...] = ("range", "hampel")) -> Outputs:
+    config = pipeline_config(context=24, chain=chain)
+    return Serving(config, random_model(config) if network else None).feed(readings(hourly(values)))
+
+
+def errors(outputs: Outputs, values: list[float]) -> tuple[float, float, float]:
+    """Mean errors one tick ahead of what was published, of the last value as reported, and of the true one."""
+    late, truth = slice(SETTLED, None), np.array(values)
+    published = np.abs(outputs.forecasts.point[SETTLED - 1 : -1, 0] - truth[late]).mean()
+    reported = np.abs(outputs.scores.last_value[late, 0] - outputs.scores.truth[late]).mean()
+    return float(published), float(reported), float(np.abs(np.diff(truth[SETTLED - 1 :])).mean())
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("chain", [(), ("range", "hampel")])
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_an_outlandish_first_value_is_overcome(name: str, chain: tuple[str, ...], *, network: bool) -> None:
+    values = after(*BEGINNINGS[name])
+    outputs = served(values, network=network, chain=chain)
+    published, reported, true = errors(outputs, values)
+    assert published < 1.2 * true
+    assert reported == pytest.approx(true, rel=1e-3)
+    assert (outputs.scores.scale[SETTLED:] < 3.0 * BEGINNINGS[name][2]).all()
+    np.testing.assert_array_equal(outputs.scores.truth, values)
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_counter_keeps_its_digits_from_nothing_to_a_million_million(*, network: bool) -> None:
+    values = [*np.arange(0.0, 1e6, 1e3).tolist(), *np.arange(1e12 - 3e5, 1e12, 1e3).tolist()]
+    outputs = served(values, network=network, chain=())
+    for part in (slice(900, 1_000), slice(1_200, None)):
+        truth = outputs.scores.truth[part]
+        np.testing.assert_allclose(truth - outputs.scores.last_value[part, 0], 1e3, rtol=1e-2)
+        np.testing.assert_allclose(outputs.forecasts.point[part, 0], values[part], atol=2e3)
+
+
+def test_a_long_counter_is_never_counted_from_far_away() -> None:
+    inputs, scales = InputState.empty(1, OBSERVATION), []
+    for value in np.arange(0.0, 5e7, 1e3):
+        inputs.scaler.count += 1
+        inputs.scaler.variance[:] = 3e4**2
+        if value == 0.0:
+            inputs.origin[:] = value
+        follow(inputs, np.array([value]))
+        inputs.last[:] = value - inputs.origin
+        scales.append(abs(float(inputs.last[0])) / 3e4)
+    assert max(scales) <= FAR
+    assert max(scales) > 0.5 * FAR, "it moves seldom"
+
+
+def test_a_spike_does_not_move_the_origin_and_a_new_level_does() -> None:
+    values = after([], 21.0, 0.05, 60)
+    for more, expected in (([1e6], False), ([1e6, 21.0], False), ([1e6, 1e6 + 1.0], True)):
+        serving = Serving(pipeline_config(context=24))
+        serving.feed(readings(hourly([*values, *more])))
+        assert (serving.partitions[0].table.state.inputs.origin[0] > 1e5) == expected
+
+
+def test_what_is_pending_is_scored_right_when_the_origin_has_moved() -> None:
+    values = [*after([], 21.0, 0.05, 60), *after([], 1e6, 0.05, 12)]
+    outputs = served(values, network=True, chain=())
+    for horizon in (1, 2, 3, 4):
+        made, came = slice(30, len(values) - horizon), slice(30 + horizon, None)
+        scale = outputs.scores.scale[made]
+        error = np.abs(outputs.scores.point[came, horizon - 1] - outputs.forecasts.point[made, horizon - 1])
+        assert (error <= 0.01 * scale + 0.1).all(), "16 bits of what is forecast, 32 of the level left behind"
+        np.testing.assert_allclose(outputs.scores.last_value[came, horizon - 1], values[made], atol=0.1)
+
+
+def test_batches_of_any_size_give_the_same_across_moves_and_renewals() -> None:
+    series = [after(*beginning, count=20) + after([], 3e6, 0.5, 10) for beginning in BEGINNINGS.values()]
+    rows = [row for number, values in enumerate(series) for row in hourly(values, f"pump-{number}")]
+    rows.sort(key=lambda row: (row[1] - START_MS, row[0]))
+    config = pipeline_config(context=24, chain=("range", "hampel"))
+    model = random_model(config)
+    kept: list[tuple[bytes, dict[str, bytes]]] = []
+    for size in (len(rows), 1, 37):
+        serving, found = Serving(config, model), []
+        for begin in range(0, len(rows), size):
+            outputs = serving.feed(readings(rows[begin : begin + size]))
+            found.append(np.concatenate([outputs.forecasts.quantiles, outputs.scores.quantiles], axis=1))
+        state = {name: array.tobytes() for name, array in arrays(serving.partitions[0].table.state)}
+        kept.append((np.concatenate(found).tobytes(), state))
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_a_row_begins_anew_as_if_the_outlandish_values_had_not_come() -> None:
+    values, inputs = np.arange(16.0) % 5, InputState.empty(1, OBSERVATION)
+    values[0] = 1e9
+    inputs.origin[:], inputs.scaler.count[:] = 2.0, 16
+    inputs.context[0, :16] = values[::-1] - 2.0
+    assert begin_anew(OBSERVATION.denoise, inputs, values[-1:]).tolist() == [True]
+    expected = ScalerState.empty(1)
+    for value in values[1:]:
+        scaling.update(expected, np.array([value]))
+    for (name, found), (_, array) in zip(arrays(inputs.scaler), arrays(expected), strict=True):
+        np.testing.assert_array_equal(found, array, err_msg=name)
+    np.testing.assert_array_equal(inputs.context[0, :16] + 2.0, [*values[:0:-1], np.nan])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0] * 12 + [50.0] + [0.0] * 3,
+        [22.0] + [21.0] * 15,
+        [300.0, 150.0, 20.0, 9.0, *np.linspace(0.01, 0.02, 12)],
+        [*np.random.default_rng(0).lognormal(0.0, 1.5, 16)],
+    ],
+)
+def test_ordinary_first_readings_are_all_kept(values: list[float]) -> None:
+    serving = Serving(pipeline_config(context=24))
+    serving.feed(readings(hourly(values)))
+    assert serving.partitions[0].table.state.inputs.scaler.count[0] == len(values)

@@ -1,0 +1,93 @@
+"""Smoothing takes white noise away, and follows what really moves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from forecaster.core.series.denoising import DenoiseConfig, DenoiseState, FilterName, denoise
+
+Floats = NDArray[np.float64]
+CHAINS: list[FilterName] = ["ewma", "kalman"]
+
+
+def smoothed(chain: FilterName, values: Floats, half_life: float = 1.0) -> Floats:
+    """Every row of (T, B) after the filter; the truths stay raw."""
+    config = DenoiseConfig(chain=(chain,), ewma_half_life=half_life)
+    state, found = DenoiseState.empty(values.shape[1], config), []
+    for row in values:
+        state, inputs, truth = denoise(config, state, row)
+        np.testing.assert_array_equal(truth, row)
+        found.append(inputs)
+    return np.array(found)
+
+
+def walk(seed: int, ticks: int, step: float, noise: float) -> tuple[Floats, Floats]:
+    """A random walk, and the same under white noise; (T, 1)."""
+    dice = np.random.default_rng(seed)
+    clean = np.cumsum(dice.normal(size=(ticks, 1)) * step, axis=0)
+    return clean, clean + dice.normal(size=(ticks, 1)) * noise
+
+
+def test_white_noise_is_taken_away_nearly_as_well_as_can_be() -> None:
+    clean, noisy = walk(0, 4_000, 0.1, 1.0)
+    late = slice(1_000, None)
+    error = np.sqrt(np.mean((smoothed("kalman", noisy)[late] - clean[late]) ** 2))
+    ratio = 0.1**2
+    best = np.sqrt(0.5 * (np.sqrt(ratio**2 + 4.0 * ratio) - ratio))  # of the filter that knows both variances
+    assert error < 1.25 * best
+    assert error < 0.45, "of a noise of 1"
+
+
+def test_without_noise_nothing_is_smoothed() -> None:
+    clean, _ = walk(1, 2_000, 1.0, 0.0)
+    late = slice(500, None)
+    error = np.sqrt(np.mean((smoothed("kalman", clean)[late] - clean[late]) ** 2))
+    assert error < 0.1
+    wave = np.sin(np.arange(2_000) * 2 * np.pi / 24)[:, None] * 5.0
+    np.testing.assert_allclose(smoothed("kalman", wave), wave, atol=1e-9)
+
+
+def test_a_new_level_is_followed_from_its_second_reading_on() -> None:
+    _, noisy = walk(2, 1_000, 0.02, 1.0)
+    noisy[900:] += 100.0
+    found = smoothed("kalman", noisy)
+    assert abs(found[901, 0] - noisy[901, 0]) < 1e-9
+    assert np.abs(found[905:, 0] - noisy[905:, 0]).mean() < 2.0
+
+
+def test_an_average_has_gone_half_way_after_its_half_life() -> None:
+    values = np.concatenate([np.zeros((50, 1)), np.ones((10, 1))])
+    found = smoothed("ewma", values, half_life=3.0)
+    assert found[52, 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_series_side_by_side_are_the_same_as_one_by_one_bit_by_bit(chain: FilterName) -> None:
+    dice = np.random.default_rng(3)
+    values = dice.normal(size=(300, 37)) * 10.0 ** dice.integers(-3, 3, 37)
+    values[dice.random(values.shape) < 0.1] = np.nan
+    whole = smoothed(chain, values)
+    for series in (0, 5, 36):
+        np.testing.assert_array_equal(smoothed(chain, values[:, [series]])[:, 0], whole[:, series])
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.one_of(st.just(np.nan), st.floats(-1e15, 1e15), st.sampled_from([0.0, 1e-300, 7.0])), min_size=2, max_size=60
+    ),
+    cut=st.integers(1, 59),
+)
+def test_what_comes_later_changes_nothing_and_every_input_is_finite(
+    chain: FilterName, values: list[float], cut: int
+) -> None:
+    column = np.array(values)[:, None]
+    whole, part = smoothed(chain, column), smoothed(chain, column[:cut])
+    np.testing.assert_array_equal(whole[: len(part)], part)
+    assert (np.isnan(whole) == np.isnan(column)).all()
+    assert not np.isinf(whole).any()

@@ -1,0 +1,86 @@
+"""Checkpoints on disk: written and read they are the same; what does not fit is refused with its reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from builders import pipeline_config, random_checkpoint, with_own
+
+from forecaster.errors import CheckpointError
+from forecaster.formats.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_checkpoint(random_checkpoint(pipeline_config(), cell="lstm"), tmp_path / "new" / "folder")
+
+
+def rewrite(folder: Path, **changes: object) -> None:
+    description = json.loads((folder / DESCRIPTION).read_text())
+    (folder / DESCRIPTION).write_text(json.dumps({**description, **changes}))
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    original, found = random_checkpoint(pipeline_config(), cell="lstm"), read_checkpoint(folder)
+    assert found.id == original.id
+    assert found.network == original.network
+    assert torch.equal(found.readout, original.readout)
+    assert found.weights.keys() == original.weights.keys()
+    assert all(torch.equal(found.weights[name], weight) for name, weight in original.weights.items())
+
+
+def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_damaged_file_is_refused(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(folder)
+
+
+def test_a_newer_schema_is_refused(folder: Path) -> None:
+    rewrite(folder, schema=2)
+    with pytest.raises(CheckpointError, match="schema 2"):
+        read_checkpoint(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder: Path) -> None:
+    network = json.loads((folder / DESCRIPTION).read_text())["network"]
+    rewrite(folder, network={**network, "hidden_size": 24})
+    with pytest.raises(CheckpointError, match="do not fit"):
+        read_checkpoint(folder)
+
+
+def test_an_unknown_field_is_refused(folder: Path) -> None:
+    rewrite(folder, surprise=1)
+    with pytest.raises(CheckpointError, match="surprise"):
+        read_checkpoint(folder)
+
+
+def test_readouts_of_single_series_are_read_as_they_were_written(tmp_path: Path) -> None:
+    original = with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]])
+    found = read_checkpoint(write_checkpoint(original, tmp_path)).own
+    assert original.own is not None
+    assert found is not None
+    assert found.series_ids == ("a", "b", "c")
+    assert (found.member.tolist(), found.members) == ([0, 1, 0], 2)
+    assert torch.equal(found.weights, original.own.weights)
+
+
+@pytest.mark.parametrize("change", [{"members": 3}, {"member": [0, 2, 0]}, {"series_ids": ["a", "b"]}, None])
+def test_readouts_of_single_series_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, object] | None
+) -> None:
+    folder = write_checkpoint(with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]]), tmp_path)
+    body = json.loads((folder / "checkpoint.json").read_text())
+    body["own"] = None if change is None else body["own"] | change
+    (folder / "checkpoint.json").write_text(json.dumps(body))
+    with pytest.raises(CheckpointError, match="single series do not fit"):
+        read_checkpoint(folder)

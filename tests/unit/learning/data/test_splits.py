@@ -1,0 +1,168 @@
+"""Few readings with stamps out of a wrong clock move no cut of the training, and honest ones are never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import structlog
+import torch
+from builders import HOUR_MS, LEVELS, START_MS
+
+from forecaster.core.network.features import FeatureConfig
+from forecaster.core.network.model import Checkpoint
+from forecaster.core.network.network import NetworkConfig
+from forecaster.core.series.state import ObservationConfig
+from forecaster.formats.files import History
+from forecaster.learning.data.splits import credible, stretches
+from forecaster.learning.fitting.challenge import challenge
+from forecaster.learning.fitting.network_fit import TrainingConfig
+from forecaster.learning.fitting.readout_refit import refresh
+from forecaster.learning.fitting.train import SEEN_UNTIL, observed, train
+from forecaster.pipeline import PipelineConfig
+
+DAY_MS = 24 * HOUR_MS
+IN_1970, IN_2099 = 86_400_000, 4_070_908_800_000
+WRONG = [
+    pytest.param([IN_1970], id="1970"),
+    pytest.param([IN_2099], id="2099"),
+    pytest.param([IN_1970, IN_2099], id="both"),
+]
+OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
+NETWORK = NetworkConfig((1, 2, 3), LEVELS, hidden_size=16, features=FeatureConfig(context=12))
+PIPELINE = PipelineConfig(OBSERVATION, NETWORK.horizons, LEVELS)
+TRAINING = TrainingConfig(passes=2, promotion=0.2)
+
+
+def history(*stamps: Sequence[int] | np.ndarray) -> History:
+    """The stamps of each series, in ms."""
+    row = np.repeat(np.arange(len(stamps)), [len(one) for one in stamps])
+    times = np.concatenate([np.asarray(one, np.int64) for one in stamps])
+    order = np.lexsort((row, times))
+    row, times = row[order], times[order]
+    values = np.sin(times / HOUR_MS * 0.4 + row) + np.random.default_rng(0).normal(0, 0.1, len(times))
+    return History([f"pump-{number}" for number in range(len(stamps))], row, times, values, np.arange(len(times)))
+
+
+def every(step_ms: int, count: int, begin_ms: int = START_MS) -> np.ndarray:
+    return begin_ms + step_ms * np.arange(count)
+
+
+def with_wrong_clock(one: History, begins_ms: Sequence[int], count: int = 10) -> History:
+    """The first series has readings of other times, too."""
+    wrong = np.concatenate([every(HOUR_MS, count, begin) for begin in begins_ms])
+    times = np.concatenate([one.timestamp_ms, wrong])
+    order = np.argsort(times, kind="stable")
+    row = np.concatenate([one.row, np.zeros(len(wrong), np.int64)])[order]
+    values = np.concatenate([one.values, np.full(len(wrong), 5.0)])[order]
+    return History(one.series_ids, row, times[order], values, np.arange(len(times)))
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    return torch.equal(one.readout, other.readout) and all(
+        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+    )
+
+
+HOURLY = history(*[every(HOUR_MS, 300) for _ in range(2)])
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize(
+    "honest",
+    [
+        pytest.param(history(*[every(HOUR_MS, 2_160)] * 50), id="50 series of 90 days"),
+        pytest.param(history(every(HOUR_MS, 400)), id="one series"),
+        pytest.param(history(every(HOUR_MS, 400), [START_MS]), id="one reading"),
+        pytest.param(
+            history(every(DAY_MS, 700), every(HOUR_MS, 700, START_MS + 600 * DAY_MS)), id="of different lengths"
+        ),
+    ],
+)
+def test_what_a_wrong_clock_has_stamped_is_left_out_and_moves_no_cut(honest: History, wrong: Sequence[int]) -> None:
+    with structlog.testing.capture_logs() as said:
+        kept = credible(with_wrong_clock(honest, wrong))
+    assert stretches(kept, 0.15, 0.1) == stretches(honest, 0.15, 0.1)
+    for name in ("row", "timestamp_ms", "values"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(honest, name))
+    assert [(one["readings"], one["series"]) for one in said] == [(10 * len(wrong), ["pump-0"])]
+
+
+def silent(days: int, before: int, after: int) -> History:
+    """A fleet that was silent for so many days between so many hours."""
+    back = START_MS + before * HOUR_MS + days * DAY_MS
+    return history(*[np.concatenate([every(HOUR_MS, before), every(HOUR_MS, after, back)]) for _ in range(3)])
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [
+        pytest.param(history([START_MS]), id="one reading"),
+        pytest.param(history([0, START_MS, IN_2099]), id="too few to know"),
+        pytest.param(history(every(HOUR_MS, 300)), id="short"),
+        pytest.param(history(every(91 * DAY_MS, 60)), id="a reading a quarter"),
+        pytest.param(
+            history(every(DAY_MS, 700), *[every(60_000, 5_000, START_MS + 690 * DAY_MS)] * 5), id="one long series"
+        ),
+        pytest.param(history(*[every(HOUR_MS, 3 + 40 * number, START_MS) for number in range(20)]), id="ever shorter"),
+        pytest.param(silent(31, 1_000, 1_000), id="silent for a month"),
+        pytest.param(silent(31, 5, 300), id="silent for a month after hours"),
+        pytest.param(silent(31, 300, 5), id="back for hours after a month"),
+        pytest.param(silent(200, 300, 100), id="silent for long, and back"),
+    ],
+)
+def test_honest_readings_are_all_kept(honest: History) -> None:
+    with structlog.testing.capture_logs() as said:
+        assert credible(honest) is honest
+    assert not said
+
+
+def test_many_readings_of_another_time_are_no_matter_of_a_clock() -> None:
+    one = with_wrong_clock(HOURLY, [IN_2099], count=60)
+    assert credible(one) is one
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequence[int]) -> None:
+    honest, other = (
+        challenge(observed(one, OBSERVATION, own=True), PIPELINE, NETWORK, TRAINING, None)
+        for one in (HOURLY, with_wrong_clock(HOURLY, wrong))
+    )
+    assert same(honest.challenger, other.challenger)
+    assert honest.verdict == other.verdict
+    assert honest.challenger.facts == other.challenger.facts
+
+
+@pytest.fixture(scope="module")
+def long() -> History:
+    return history(*[every(HOUR_MS, 600) for _ in range(2)])
+
+
+@pytest.fixture(scope="module")
+def broken(long: History) -> Checkpoint:
+    """A champion of the first 400 hours, any readout is better than whose."""
+    champion = train(observed(long.first(800), OBSERVATION, own=True), NETWORK, TRAINING)
+    return replace(champion, readout=torch.zeros_like(champion.readout))
+
+
+def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: History, broken: Checkpoint) -> None:
+    honest, other = (
+        refresh(observed(one, OBSERVATION, own=True), broken) for one in (long, with_wrong_clock(long, [IN_2099]))
+    )
+    assert honest is not None
+    assert other is not None
+    assert same(honest.checkpoint, other.checkpoint)
+    assert other.checkpoint.facts[SEEN_UNTIL] == int(long.timestamp_ms[-1])
+
+
+def test_a_champion_that_remembers_such_a_time_gets_a_new_readout_all_the_same(
+    long: History, broken: Checkpoint
+) -> None:
+    lessons, end_ms = observed(long, OBSERVATION, own=True), int(long.timestamp_ms[-1])
+    misled, newer = (replace(broken, facts={**broken.facts, SEEN_UNTIL: seen}) for seen in (IN_2099, end_ms + DAY_MS))
+    refreshed = refresh(lessons, misled)
+    assert refreshed is not None
+    assert refreshed.checkpoint.facts[SEEN_UNTIL] == end_ms
+    assert refresh(lessons, newer) is None, "one that was trained on later readings is judged when they are here"

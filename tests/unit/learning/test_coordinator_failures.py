@@ -1,0 +1,182 @@
+"""Runs that come to nothing: the trainer goes on, rests where that helps, and forgets nothing."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from learners import PROMOTED, REJECTED, Clock, World
+
+from forecaster.broker.consumer import Polled
+from forecaster.errors import CheckpointError, TransientBrokerError
+from forecaster.learning import coordinator
+from forecaster.learning.child_process import Ended
+from forecaster.learning.coordinator import Learner
+from forecaster.learning.schedule import Work
+from forecaster.registry.registry import Catalogue
+
+
+def test_a_transaction_that_is_refused_promotes_nothing_and_the_producer_begins_anew(
+    world: World, leading: Learner
+) -> None:
+    world.children[0].finish(PROMOTED)
+    world.fail = True
+    leading.iterate()
+    assert world.restarts == 1
+    assert leading.counters["training_not_published"] == 1
+    assert world.catalogue.serve is None
+
+
+@pytest.mark.parametrize("ended", [Ended.KILLED, Ended.FAILED])
+def test_a_child_that_hangs_or_dies_is_counted_and_the_next_one_is_begun_when_due(
+    world: World, leading: Learner, ended: Ended
+) -> None:
+    world.children[0].ended = ended
+    leading.iterate()
+    assert leading.counters[f"training_{ended}"] == 1
+    world.readings, world.due = 120, {Work.TRAINING}
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator, "RETRY_SECONDS", 0.0)
+    stop, unready = threading.Event(), list[str]()
+    world.opened, world.readings = [0], 100
+    learner = world.learner()
+
+    def poll(*, wait: bool) -> Polled:
+        unready.append(learner.unready)
+        if len(unready) < 3:
+            raise TransientBrokerError("away")
+        stop.set()
+        return World.poll(world, wait=wait)
+
+    monkeypatch.setattr(world, "poll", poll)
+    learner.run(stop)
+    assert unready == ["not a member of the trainers' group yet", *["waiting for the broker"] * 2]
+    assert not learner.unready
+    assert [child.work for child in world.children] == [Work.TRAINING]
+    assert world.children[0].dropped, "told to end, it leaves no child behind"
+
+
+def test_a_first_training_that_came_to_nothing_is_begun_again_after_a_rest_that_grows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.opened, world.readings = [0], 100
+    learner = world.learner()
+    begun = []
+    for second in range(1_000):
+        clock.now += 1.0
+        learner.iterate()
+        if world.children[-1].ended is None:
+            begun.append(second)
+            world.children[-1].ended = Ended.FAILED
+    assert len(begun) == 5
+    assert [round((after - one) / 60) for one, after in pairwise(begun)] == [1, 2, 4, 8]
+    world.due = {Work.TRAINING}
+    learner.iterate()
+    assert len(world.children) == 6, "what the schedule asks for does not wait"
+
+
+def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.children[0].finish(PROMOTED)
+    leading.iterate()
+    world.drift()
+    world.readings = 200
+    leading.iterate()
+    world.children[1].ended = Ended.KILLED
+    for _ in range(5):
+        leading.iterate()
+    assert len(world.children) == 2
+    clock.now += coordinator.FIRST_REST_SECONDS + 1.0
+    leading.iterate()
+    assert len(world.children) == 3
+
+
+def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, leading: Learner) -> None:
+    world.children[0].finish(PROMOTED)
+    leading.iterate()
+    world.readings, world.due, world.away = 200, {Work.READOUT}, True
+    with pytest.raises(TransientBrokerError):
+        leading.iterate()
+    world.away = False
+    leading.iterate()
+    assert [child.work for child in world.children] == [Work.TRAINING, Work.READOUT]
+
+
+def test_a_decision_that_never_comes_back_from_the_topic_is_not_waited_for_for_ever(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.children[0].finish(REJECTED)
+    leading.iterate()
+    world.catalogue = Catalogue()
+    world.readings, world.due = 200, {Work.TRAINING}
+    leading.iterate()
+    assert len(world.children) == 1
+    clock.now += coordinator.OWN_WORD_SECONDS + 1.0
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.children[0].ended = Ended.WELL  # and has left nothing
+    leading.iterate()
+    assert leading.counters["training_not_readable"] == 1
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    for _ in range(1_100):
+        world.due = {Work.TRAINING}
+        leading.iterate()
+    assert leading.counters["training_not_begun"] == 1_100, "for weeks, if it must be"
+    monkeypatch.undo()
+
+    def unwritable(*_: object) -> None:
+        raise CheckpointError("the checkpoint cannot be written")
+
+    world.champion, world.due = "body", {Work.TRAINING}
+    monkeypatch.setattr(coordinator, "write_checkpoint", unwritable)
+    leading.iterate()
+    assert leading.counters["training_not_begun"] == 1_101
+    monkeypatch.undo()
+    world.due = {Work.TRAINING}
+    leading.iterate()
+    assert len(world.children) == 2
+
+
+def test_a_readout_that_comes_to_nothing_or_well_leaves_the_rest_of_trainings_as_it_is(
+    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    world.children[0].finish(PROMOTED)
+    leading.iterate()
+    world.drift()
+    world.readings = 200
+    leading.iterate()
+    world.children[1].ended = Ended.FAILED
+    leading.iterate()
+    for how in (Ended.FAILED, Ended.WELL):
+        world.readings, world.due = world.readings + 100, {Work.READOUT}
+        leading.iterate()
+        assert world.children[-1].work == Work.READOUT
+        if how == Ended.WELL:
+            world.children[-1].finish(REJECTED)
+        world.children[-1].ended = how
+        for _ in range(3):
+            leading.iterate()
+        assert len(world.children) == (3 if how == Ended.FAILED else 4), "drift waits for the rest still"
+    clock.now += coordinator.FIRST_REST_SECONDS + 1.0
+    leading.iterate()
+    assert world.children[-1].work == Work.TRAINING, "one failed training, one minute: the readouts count for nothing"
