@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from forecaster.core.arrays import concatenate, put, take
 from forecaster.core.ensemble.conformal import normal_quantiles
-from forecaster.core.ensemble.ensemble import ExpertState, Forecast, Opinions, Outlook, OutlookConfig
-from forecaster.core.ensemble.experts import HEADS, Now
-from forecaster.core.ensemble.pending import Made, Matured, PendingState, Ring, rebase
+from forecaster.core.ensemble.ensemble import Ensemble, EnsembleConfig, ExpertState, Forecast, NetworkForecast
+from forecaster.core.ensemble.experts import HEADS, TickContext
+from forecaster.core.ensemble.pending import Anchors, Matured, PendingRing, PendingState, rebase
 from forecaster.core.ensemble.seasonal import DAY_AND_WEEK, Seasons
 from forecaster.core.network.features import LEVEL, StepInputs
-from forecaster.core.network.model import GENESIS, NO_BODY, Model, Neighbours, StepForecast
+from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, ReadoutIndex, StepForecast
 from forecaster.core.network.rewarm import switch
 from forecaster.core.series.observe import Observed, Wave, observe, waves
 from forecaster.core.series.state import ObservationConfig
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import Floats, Forecasts, Integers, Outcome, Outputs, Readings, Scores
+from forecaster.records import F64, I64, Forecasts, Outcome, Outputs, Readings, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class PipelineConfig:
     quantile_levels: tuple[float, ...]
     heads: int = 1
     seasons_ms: tuple[int, ...] = DAY_AND_WEEK
-    tells: bool = False
+    with_details: bool = False
 
     @property
-    def outlook(self) -> OutlookConfig:
+    def ensemble(self) -> EnsembleConfig:
         """What is forecast, by whom."""
         seasons = Seasons(self.seasons_ms, self.observation.interval_ms, self.observation.context)
-        return OutlookConfig(self.horizons, self.quantile_levels, self.heads, seasons)
+        return EnsembleConfig(self.horizons, self.quantile_levels, self.heads, seasons)
 
     def shape(self, hidden: int) -> StateShape:
         """Returns what the rows look like that this pipeline keeps, with hidden states of so many columns."""
-        return StateShape(self.observation, self.outlook, hidden)
+        return StateShape(self.observation, self.ensemble, hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class Batch:
     """
 
     readings: Readings
-    row: Integers
-    model: Integers
+    row: I64
+    model: I64
 
     @classmethod
-    def of_one_model(cls, readings: Readings, row: Integers) -> Batch:
+    def of_one_model(cls, readings: Readings, row: I64) -> Batch:
         """Returns a batch whose readings all meet the only model."""
         return cls(readings, row, np.zeros(len(readings), np.int64))
 
@@ -100,9 +100,9 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
-    ring = Ring(config.horizons, config.outlook.kinds)
+    ring = PendingRing(config.horizons, config.ensemble.kinds)
     parts: list[tuple[Forecasts, Scores]] = []
-    own = [_own(config, model, batch.readings) for model in models]
+    local = [_local(config, model, batch.readings) for model in models]
     kept = np.flatnonzero(batch.row >= 0)
     for wave_positions in waves(batch.row[kept], batch.readings.records[kept]):
         positions = kept[wave_positions]
@@ -124,11 +124,11 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         made_by = which[observed.position]
         steps = positions[observed.position]
         denoised[steps] = observed.denoised
-        neighbours = [None if one is None else Neighbours(one[steps], observed.records) for one in own]
-        step = _step(ring, config, _Cast(models, made_by, neighbours), part, observed)
+        readout_index = [None if one is None else ReadoutIndex(one[steps], observed.records) for one in local]
+        step = _step(ring, config, _WaveModels(models, made_by, readout_index), part, observed)
         if not whole:
             put(state, rows, part)
-        names = np.array([GENESIS if model is None else model.id for model in models], object)[made_by]
+        names = np.array([NO_CHECKPOINT if model is None else model.id for model in models], object)[made_by]
         where = _Where(steps, wave.timestamp_ms[observed.position], names)
         parts.append((_forecasts(config, observed, where, step), _scores(config, observed, where, step)))
     if len(kept) < len(batch.row):
@@ -137,26 +137,26 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     return Outputs(outcomes, masked, denoised, forecasts, scores)
 
 
-def _own(config: PipelineConfig, model: Model | None, readings: Readings) -> Integers | None:
+def _local(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
     """Returns which of a model's series each reading is of; None where there is no place for their own readouts."""
-    if model is None or not model.has_own or config.heads < len(HEADS):
+    if model is None or not model.has_local or config.heads < len(HEADS):
         return None
-    return model.own(readings.series_ids)
+    return model.readout_index(readings.series_ids)
 
 
-def _switch(models: Models, which: Integers, part: SeriesState) -> None:
+def _switch(models: Models, which: I64, part: SeriesState) -> None:
     """The hidden states of all rows belong to the bodies of the models that forecast there."""
-    bodies = np.array([NO_BODY if model is None else model.body_code for model in models], np.int64)
+    bodies = np.array([NO_NETWORK if model is None else model.body_code for model in models], np.int64)
     others = part.body != bodies[which]
     if others.any():
         for number in np.unique(which[others]):
             switch(models[number], part, np.flatnonzero(others & (which == number)))
 
 
-def _forget(config: PipelineConfig, part: SeriesState, rows: Integers) -> None:
+def _forget(config: PipelineConfig, part: SeriesState, rows: I64) -> None:
     """Nothing is pending or remembered in the rows of series that began anew."""
-    put(part.pending, rows, config.outlook.nothing_pending(len(rows)))
-    put(part.experts, rows, ExpertState.empty(len(rows), config.outlook))
+    put(part.pending, rows, config.ensemble.nothing_pending(len(rows)))
+    put(part.experts, rows, ExpertState.empty(len(rows), config.ensemble))
     part.hidden[rows] = 0.0
 
 
@@ -167,7 +167,7 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     reading = np.flatnonzero(usable)
     stamps, values = batch.readings.timestamp_ms[reading], batch.readings.values[reading]
     horizons, levels = len(config.horizons), len(config.quantile_levels)
-    experts = len(config.outlook.experts) if config.tells else 0
+    experts = len(config.ensemble.experts) if config.with_details else 0
     none = np.full((len(reading), horizons), np.nan)
     forecasts = Forecasts(
         reading=reading,
@@ -176,10 +176,10 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
         point=np.repeat(values[:, None], horizons, axis=1),
         quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
         spread_known=np.zeros(len(reading), np.bool_),
-        checkpoint=np.full(len(reading), GENESIS, object),
+        checkpoint=np.full(len(reading), NO_CHECKPOINT, object),
         tick=stamps // max(interval, 1),
         gap=np.ones(len(reading), np.int64),
-        weights=np.zeros((len(reading), experts + config.tells, horizons), np.float32),
+        weights=np.zeros((len(reading), experts + config.with_details, horizons), np.float32),
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
     unknown = np.broadcast_to(none[:, None], (len(reading), experts, horizons))
@@ -187,12 +187,12 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
 
 
 @dataclass(frozen=True, slots=True)
-class _Cast:
+class _WaveModels:
     """The models, which of them forecasts at each step of a wave, and who the series are to each; (M,)."""
 
     models: Models
-    which: Integers
-    neighbours: Sequence[Neighbours | None]
+    which: I64
+    readout_index: Sequence[ReadoutIndex | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,74 +210,80 @@ class _Step:
     forecast: Forecast
 
 
-def _step(ring: Ring, config: PipelineConfig, cast: _Cast, part: SeriesState, observed: Observed) -> _Step:
+def _step(
+    ring: PendingRing, config: PipelineConfig, wave_models: _WaveModels, part: SeriesState, observed: Observed
+) -> _Step:
     """The steps' hidden states, experts and pending forecasts include this tick."""
     whole = len(observed.position) == len(part)
     mine = part if whole else take(part, observed.position)
     pending, hidden = mine.pending, mine.hidden
     ring.clear(pending, observed.restarted)
     hidden[observed.restarted] = 0.0
-    rebase(pending, mine.experts.profile.origin, observed.origin)
+    rebase(pending, mine.experts.profile.reference, observed.reference)
     places = ring.places(observed.tick)
     matured = ring.mature(pending, places, observed.gap)
     ring.learn_drift(pending, observed.truth, matured, observed.count)
-    now = _now(observed)
-    outlook = Outlook(config.outlook, mine.experts, now, mine.inputs.scaler.first_deviation().astype(np.float32))
-    experts = outlook.learn(matured.relative(observed.truth), matured)
-    opinions = _opinions(ring, config, cast, mine, observed)
-    forecast = outlook.forecast(opinions, observed.records)
-    ring.store(pending, places, Made(now.last, now.scale, now.level, forecast.usual), forecast.values)
+    now = _tick_context(observed)
+    ensemble = Ensemble(config.ensemble, mine.experts, now, mine.inputs.scaler.first_deviation().astype(np.float32))
+    experts = ensemble.learn(matured.relative(observed.truth), matured)
+    network_forecast = _network_forecast(ring, config, wave_models, mine, observed)
+    forecast = ensemble.forecast(network_forecast, observed.records)
+    ring.store(pending, places, Anchors(now.last, now.scale, now.level, forecast.usual), forecast.values)
     if not whole:
         put(part, observed.position, mine)
     return _Step(matured, experts, forecast)
 
 
-def _now(observed: Observed) -> Now:
+def _tick_context(observed: Observed) -> TickContext:
     inputs = observed.inputs
-    return Now(
+    return TickContext(
         time_ms=observed.time_ms,
         interval_ms=observed.interval_ms,
         context=inputs.context,
         last=inputs.last,
         scale=inputs.scale,
         level=np.ascontiguousarray(inputs.levels[:, LEVEL]),
-        origin=observed.origin,
+        reference=observed.reference,
         value=observed.values,
     )
 
 
-def _opinions(ring: Ring, config: PipelineConfig, cast: _Cast, mine: SeriesState, observed: Observed) -> Opinions:
+def _network_forecast(
+    ring: PendingRing, config: PipelineConfig, wave_models: _WaveModels, mine: SeriesState, observed: Observed
+) -> NetworkForecast:
     """Returns what the models say; their rows' hidden states include the step then."""
     steps, horizons = len(observed.position), len(config.horizons)
     heads = np.full((steps, config.heads, horizons), np.nan, np.float32)
     offsets = np.empty((steps, len(config.quantile_levels), horizons), np.float32)
-    for number, model in enumerate(cast.models):
-        rows = np.flatnonzero(cast.which == number)
+    for number, model in enumerate(wave_models.models):
+        rows = np.flatnonzero(wave_models.which == number)
         if model is None and len(rows):
-            offsets[rows] = _genesis(ring, config, mine.pending, observed)[rows]
+            offsets[rows] = _no_checkpoint_offsets(ring, config, mine.pending, observed)[rows]
         elif model is not None and len(rows):
-            said = _of_network(model, observed.inputs, mine.hidden, rows, cast.neighbours[number])
+            said = _of_network(model, observed.inputs, mine.hidden, rows, wave_models.readout_index[number])
             heads[rows, : said.heads.shape[1]], offsets[rows] = said.heads, said.offsets
     offsets[observed.count < 2] = 0.0
-    return Opinions(heads, offsets)
+    return NetworkForecast(heads, offsets)
 
 
 def _of_network(
-    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: Integers, neighbours: Neighbours | None
+    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: I64, readout_index: ReadoutIndex | None
 ) -> StepForecast:
     """Returns what the network says at the rows, whose hidden states include the step then."""
     columns = slice(None), slice(model.state_size)
     if len(rows) == len(hidden):
-        step = model.forecast(inputs, hidden[columns], neighbours)
+        step = model.forecast(inputs, hidden[columns], readout_index)
         hidden[columns] = step.state
         return step
-    some = None if neighbours is None else take(neighbours, rows)
+    some = None if readout_index is None else take(readout_index, rows)
     step = model.forecast(take(inputs, rows), hidden[rows][columns], some)
     hidden[rows, : model.state_size] = step.state
     return step
 
 
-def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed: Observed) -> NDArray[np.float32]:
+def _no_checkpoint_offsets(
+    ring: PendingRing, config: PipelineConfig, pending: PendingState, observed: Observed
+) -> NDArray[np.float32]:
     """Returns normal quantiles of the last value's errors so far; (M, Q, J)."""
     scale = observed.inputs.scale
     drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
@@ -288,15 +294,15 @@ def _genesis(ring: Ring, config: PipelineConfig, pending: PendingState, observed
 class _Where:
     """The steps of a wave: their positions in the readings, their stamps, the checkpoints that forecast; (M,)."""
 
-    reading: Integers
-    timestamp_ms: Integers
+    reading: I64
+    timestamp_ms: I64
     checkpoint: NDArray[np.object_]
 
 
 def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Forecasts:
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
     last = observed.last[:, None, None]
-    quantiles = config.outlook.quantiles
+    quantiles = config.ensemble.quantiles
     absolute = step.forecast.values[:, : quantiles.stop] * scale + last
     combined = step.forecast.combined
     weights = np.concatenate([combined.weights, combined.gate[:, None]], axis=1)
@@ -310,11 +316,11 @@ def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: 
         checkpoint=where.checkpoint,
         tick=observed.tick,
         gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
-        weights=weights if config.tells else weights[:, :0],
+        weights=weights if config.with_details else weights[:, :0],
     )
 
 
-def _ascending(quantiles: Floats) -> Floats:
+def _ascending(quantiles: F64) -> F64:
     """Returns the quantiles in order: each is moved on its own, so that they may cross; in place."""
     crossed = np.flatnonzero((quantiles[:, 1:] < quantiles[:, :-1]).any(axis=(1, 2)))
     quantiles[crossed] = np.sort(quantiles[crossed], axis=1)
@@ -322,11 +328,11 @@ def _ascending(quantiles: Floats) -> Floats:
 
 
 def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Scores:
-    origin, matured = observed.origin[:, None], step.matured
-    quantiles = config.outlook.quantiles
-    absolute = matured.absolute(slice(quantiles.stop)) + origin[:, None]
-    last = matured.last + origin
-    experts = step.experts if config.tells else step.experts[:, :0]
+    reference, matured = observed.reference[:, None], step.matured
+    quantiles = config.ensemble.quantiles
+    absolute = matured.absolute(slice(quantiles.stop)) + reference[:, None]
+    last = matured.last + reference
+    experts = step.experts if config.with_details else step.experts[:, :0]
     return Scores(
         reading=where.reading,
         truth=observed.raw,

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -101,15 +101,15 @@ class Readings:
     """
 
     series_ids: list[str]
-    timestamp_ms: Integers
-    values: Floats
-    records: Integers
+    timestamp_ms: I64
+    values: F64
+    records: I64
     groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.series_ids)
 
-    def among(self, kept: Booleans) -> Readings:
+    def among(self, kept: Bools) -> Readings:
         """Returns the readings that are kept; (N,)."""
         if kept.all():
             return self
@@ -158,15 +158,15 @@ class Forecasts:
             (M, 0, J) where nobody asked.
     """
 
-    reading: Integers
-    timestamp_ms: Integers
-    target_ms: Integers
-    point: Floats
-    quantiles: Floats
-    spread_known: Booleans
+    reading: I64
+    timestamp_ms: I64
+    target_ms: I64
+    point: F64
+    quantiles: F64
+    spread_known: Bools
     checkpoint: NDArray[np.object_]
-    tick: Integers
-    gap: Integers
+    tick: I64
+    gap: I64
     weights: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -187,13 +187,13 @@ class Scores:
         experts: what each expert had forecast; (M, E, J), or (M, 0, J) where nobody asked.
     """
 
-    reading: Integers
-    truth: Floats
-    point: Floats
-    quantiles: Floats
-    last_value: Floats
-    scale: Floats
-    experts: Floats
+    reading: I64
+    truth: F64
+    point: F64
+    quantiles: F64
+    last_value: F64
+    scale: F64
+    experts: F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class Outputs:
     """
 
     outcomes: NDArray[np.int8]
-    masked: Booleans
-    denoised: Floats
+    masked: Bools
+    denoised: F64
     forecasts: Forecasts
     scores: Scores

@@ -24,12 +24,12 @@ from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import Identity
 from forecaster.learning.data.history_reader import HistoryConfig
 from forecaster.learning.fitting.network_fit import TrainingConfig
-from forecaster.learning.schedule import Schedule, Work
+from forecaster.learning.schedule import RunKind, Schedule
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.history_sampling import HistoryChoice
 from forecaster.serving.publisher import OutputTopics, PublishConfig
-from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.restore import RestoreConfig
 from forecaster.serving.worker import WorkerConfig
 from forecaster.settings import Settings
@@ -111,7 +111,7 @@ def training_config(settings: Settings) -> TrainingConfig:
         l2=training.l2,
         clip_norm=training.clip_norm,
         seed=training.seed,
-        own=settings.network.readouts == "own",
+        local=settings.network.readouts == "own",
     )
 
 
@@ -183,7 +183,7 @@ def models_topic(settings: Settings) -> NeededTopic:
     return NeededTopic(name, "checkpoints", COMPACTED_TOPIC, required=("cleanup.policy",), partitions=1)
 
 
-def keep_config(settings: Settings, hidden: int, identity: Identity) -> KeepConfig:
+def state_config(settings: Settings, hidden: int, identity: Identity) -> StateConfig:
     """Returns how rows are kept.
 
     Args:
@@ -192,7 +192,7 @@ def keep_config(settings: Settings, hidden: int, identity: Identity) -> KeepConf
         identity: what the rows belong to.
     """
     state = settings.state
-    return KeepConfig(
+    return StateConfig(
         shape=pipeline_config(settings).shape(hidden),
         identity=identity,
         key_prefix=settings.kafka.group_id,
@@ -259,19 +259,19 @@ def pipeline_identity(settings: Settings) -> dict[str, Any]:
         "horizons": pipeline.horizons,
         "quantile_levels": pipeline.quantile_levels,
         "seasons_ms": pipeline.seasons_ms,
-        "experts": pipeline.outlook.experts,
+        "experts": pipeline.ensemble.experts,
         "arrays": [(name, array.dtype.str, array.shape[1:]) for name, array in arrays(pipeline.shape(0).empty(1))],
     }
 
 
-def restore_config(settings: Settings, keep: KeepConfig) -> RestoreConfig:
+def restore_config(settings: Settings, state_config: StateConfig) -> RestoreConfig:
     """Returns how partitions are restored."""
     names = settings.topics
     return RestoreConfig(
         source=names.input,
         state=names.named("state"),
         pipeline=pipeline_config(settings),
-        keep=keep,
+        state_config=state_config,
         on_lost_input=settings.state.on_lost_input,
     )
 
@@ -322,7 +322,7 @@ def trains(settings: Settings) -> bool:
 
 def training_schedule(settings: Settings) -> Schedule:
     """Returns when it is time to train; raises UsageError where that cannot be read."""
-    return Schedule({Work.TRAINING: settings.training.schedule, Work.READOUT: settings.training.readout_schedule})
+    return Schedule({RunKind.TRAINING: settings.training.schedule, RunKind.READOUT: settings.training.readout_schedule})
 
 
 def history_config(settings: Settings, partitions: int) -> HistoryConfig:

@@ -19,10 +19,10 @@ from forecaster.app.configs import (
     fixed_checkpoint,
     hidden_size,
     input_schema,
-    keep_config,
     needed_topics,
     network_config,
     restore_config,
+    state_config,
     state_identity,
     training_schedule,
     trains,
@@ -39,15 +39,15 @@ from forecaster.broker.topics import Topics
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.formats.readings import Decoder
 from forecaster.learning.child_process import ChildProcess
-from forecaster.learning.coordinator import Learner, LearnerConfig, Outside
+from forecaster.learning.coordinator import CoordinatorConfig, Dependencies, TrainingCoordinator
 from forecaster.learning.data.history_reader import HistoryCounter
-from forecaster.learning.decision import Rules
+from forecaster.learning.decision import TrainingRules
 from forecaster.registry.cache import CheckpointCache, opened_cache
-from forecaster.registry.follower import ModelWatch
+from forecaster.registry.follower import RegistryFollower
 from forecaster.registry.registry import SUPERSEDED_MS
 from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.restore import Restorer
-from forecaster.serving.state.store import StateKeeper
+from forecaster.serving.state.store import StateStore
 from forecaster.serving.worker import Worker
 from forecaster.settings import Settings
 from forecaster.web.server import serving_http
@@ -87,7 +87,7 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
     with ExitStack() as open_things:
-        worker, topics, service.watch = start_worker(settings, stop, open_things)
+        worker, topics, service.follower = start_worker(settings, stop, open_things)
         service.monitor = worker.monitor
         if settings.role == "both" and trains(settings):
             _train_beside(settings, stop, open_things, service)
@@ -106,30 +106,30 @@ def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
 
 def start_worker(
     settings: Settings, stop: threading.Event, open_things: ExitStack
-) -> tuple[Worker, Topics, ModelWatch]:
+) -> tuple[Worker, Topics, RegistryFollower]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
-    start = Start(settings, stop, open_things)
+    start = Connector(settings, stop, open_things)
     names, kafka = settings.topics, settings.kafka
     topics, partitions = start.topics()
-    watch = start.watch(topics)
+    follower = start.follower(topics)
     reader = start.reader(topics)
-    restorer = start.patiently(lambda: restorer_of(settings, watch, topics, reader, partitions), "asking about topics")
+    restorer = start.retry(lambda: restorer_of(settings, follower, topics, reader, partitions), "asking about topics")
     producer = start.producer(
         f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}", names.input, unique=not kafka.instance_id
     )
     consumer = start.member(connection(settings), names.input)
-    decoder = Decoder(input_schema(settings), restorer.config.keep.longest_id)
-    keeper = StateKeeper(Partitions(restorer.config.keep), restorer, watch)
-    _log.info("serving", input=names.input, checkpoint=watch.champion)
-    return Worker(worker_config(settings, partitions), decoder, consumer, producer, keeper), topics, watch
+    decoder = Decoder(input_schema(settings), restorer.config.state_config.longest_id)
+    store = StateStore(Partitions(restorer.config.state_config), restorer, follower)
+    _log.info("serving", input=names.input, checkpoint=follower.champion)
+    return Worker(worker_config(settings, partitions), decoder, consumer, producer, store), topics, follower
 
 
 def _train(settings: Settings, stop: threading.Event, service: Service) -> None:
     with ExitStack() as open_things:
-        service.learner = learner = start_learner(settings, stop, open_things)
+        service.coordinator = coordinator = start_coordinator(settings, stop, open_things)
         open_things.callback(setattr, service, "learner", None)
-        learner.run(stop)
-    _log.info("trainer ended", counters=dict(learner.counters))
+        coordinator.run(stop)
+    _log.info("trainer ended", counters=dict(coordinator.counters))
 
 
 def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitStack, service: Service) -> None:
@@ -157,39 +157,39 @@ def _train_beside(settings: Settings, stop: threading.Event, open_things: ExitSt
     open_things.callback(end.set)
 
 
-def start_learner(settings: Settings, stop: threading.Event, open_things: ExitStack) -> Learner:
+def start_coordinator(settings: Settings, stop: threading.Event, open_things: ExitStack) -> TrainingCoordinator:
     """All that a trainer needs is connected; it is not elected yet."""
-    start = Start(settings, stop, open_things)
+    start = Connector(settings, stop, open_things)
     training, models = settings.training, settings.topics.named("models")
     schedule = training_schedule(settings)
     folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-trainer-")))
     topics, partitions = start.topics()
     trainers = connection(settings).trainers()
-    history = start.patiently(
+    history = start.retry(
         lambda: TailReader(trainers, settings.topics.named("history"), partitions), "reading the history topic"
     )
     open_things.callback(history.close)
     producer = start.producer(f"{trainers.group_id}-{uuid.uuid4()}", models, unique=True)
-    config = LearnerConfig(
+    config = CoordinatorConfig(
         topic=models,
-        rules=Rules(training.min_readings, training.min_new_ticks, schedule.works),
+        rules=TrainingRules(training.min_readings, training.min_new_ticks, schedule.works),
         folder=folder / "work",
         start=lambda work, place: ChildProcess(
             ["learn", work.value, str(place)], place / "child.log", training.deadline / 1000
         ),
         superseded_ms=max(SUPERSEDED_MS, 2 * settings.state.snapshot_interval),
     )
-    outside = Outside(
+    outside = Dependencies(
         group=start.member(trainers, models),
-        watch=start.watch(topics),
+        follower=start.follower(topics),
         readings=HistoryCounter(history),
         producer=producer,
         schedule=open_things.enter_context(schedule),
     )
-    return Learner(config, outside)
+    return TrainingCoordinator(config, outside)
 
 
-class Start:
+class Connector:
     """Connects what a daemon consists of, with patience; closes it in the opposite order.
 
     Args:
@@ -204,40 +204,36 @@ class Start:
         self._open = open_things
         self._connection = connection(settings)
 
-    def patiently(self, call: Callable[[], Result], what: str) -> Result:
+    def retry(self, call: Callable[[], Result], what: str) -> Result:
         """Returns what the call returns, as soon as a broker is there; raises BrokerUnavailable past the deadline."""
         return retry(call, what, self._settings.kafka.connect_deadline / 1000, self._stop)
 
     def topics(self) -> tuple[Topics, int]:
         """Returns who asks about topics, which all are there and fit, and the input's partition count."""
         names, needed = self._settings.topics, needed_topics(self._settings)
-        topics = self.patiently(
-            lambda: Topics(self._connection), f"connecting to {self._settings.kafka.bootstrap_servers}"
-        )
+        topics = self.retry(lambda: Topics(self._connection), f"connecting to {self._settings.kafka.bootstrap_servers}")
         self._open.callback(topics.close)
-        partitions = self.patiently(
-            lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics"
-        )
+        partitions = self.retry(lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics")
         return topics, partitions
 
     def reader(self, topics: Topics) -> LogReader:
         """Returns a reader of single partitions."""
-        reader = self.patiently(lambda: LogReader(self._connection, topics), "connecting")
+        reader = self.retry(lambda: LogReader(self._connection, topics), "connecting")
         self._open.callback(reader.close)
         return reader
 
-    def watch(self, topics: Topics) -> ModelWatch:
+    def follower(self, topics: Topics) -> RegistryFollower:
         """Returns what is known of the models topic, up to its present end."""
         directory, models = self._settings.cache.directory, self._settings.topics.named("models")
         cache = self._open.enter_context(opened_cache(directory, models))
-        watch = watch_of(self._settings, self.reader(topics), cache)
-        self.patiently(watch.catch_up, "reading the models topic")
-        return watch
+        follower = follower_of(self._settings, self.reader(topics), cache)
+        self.retry(follower.catch_up, "reading the models topic")
+        return follower
 
     def producer(self, identity: str, source: str, *, unique: bool) -> TransactionalProducer:
         """Returns a producer of transactions; an older one with the same identity is fenced."""
         outage = self._settings.kafka.outage_deadline / 1000
-        producer = self.patiently(
+        producer = self.retry(
             lambda: TransactionalProducer(
                 self._connection, identity, source, unique=unique, outage_deadline_seconds=outage, stop=self._stop
             ),
@@ -249,7 +245,7 @@ class Start:
     def member(self, of: Connection, topic: str) -> GroupConsumer:
         """Returns a member of a group."""
         outage = self._settings.kafka.outage_deadline / 1000
-        consumer = self.patiently(lambda: GroupConsumer(of, topic, outage), "joining the group")
+        consumer = self.retry(lambda: GroupConsumer(of, topic, outage), "joining the group")
         self._open.callback(consumer.close)
         return consumer
 
@@ -259,7 +255,7 @@ def use_one_thread() -> None:
     torch.set_num_threads(TORCH_THREADS)
 
 
-def watch_of(settings: Settings, reader: LogReader, cache: CheckpointCache) -> ModelWatch:
+def follower_of(settings: Settings, reader: LogReader, cache: CheckpointCache) -> RegistryFollower:
     """Returns who follows the models topic; nothing of it is known yet.
 
     Args:
@@ -267,12 +263,14 @@ def watch_of(settings: Settings, reader: LogReader, cache: CheckpointCache) -> M
         reader: for it alone.
         cache: of the topic's checkpoints.
     """
-    return ModelWatch(
+    return RegistryFollower(
         reader, settings.topics.named("models"), cache, network_config(settings), fixed_checkpoint(settings)
     )
 
 
-def restorer_of(settings: Settings, watch: ModelWatch, topics: Topics, reader: LogReader, partitions: int) -> Restorer:
+def restorer_of(
+    settings: Settings, follower: RegistryFollower, topics: Topics, reader: LogReader, partitions: int
+) -> Restorer:
     """Returns who restores the partitions of the input as the settings ask for; its `config` says how rows are kept.
 
     Args:
@@ -283,12 +281,12 @@ def restorer_of(settings: Settings, watch: ModelWatch, topics: Topics, reader: L
         partitions: of the input.
     """
     identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
-    keep = keep_config(settings, hidden_size(settings, watch.model(watch.champion)), identity)
-    return Restorer(restore_config(settings, keep), watch, Decoder(input_schema(settings), keep.longest_id), reader)
+    rows = state_config(settings, hidden_size(settings, follower.model(follower.champion)), identity)
+    return Restorer(restore_config(settings, rows), follower, Decoder(input_schema(settings), rows.longest_id), reader)
 
 
 @contextmanager
-def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[ModelWatch, Restorer]]:
+def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[RegistryFollower, Restorer]]:
     """Yields what would be served and who restores partitions, for commands that only look.
 
     No topic but the input need be there.
@@ -300,11 +298,11 @@ def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[ModelWatc
     names = settings.topics
     found = topics.partitions([names.input, names.named("models")])
     with closing(LogReader(connection(settings), topics)) as of_models:
-        watch = watch_of(settings, of_models, CheckpointCache(None))
+        follower = follower_of(settings, of_models, CheckpointCache(None))
         if names.named("models") in found:
-            watch.catch_up()
+            follower.catch_up()
         with closing(LogReader(connection(settings), topics)) as reader:
-            yield watch, restorer_of(settings, watch, topics, reader, found[names.input])
+            yield follower, restorer_of(settings, follower, topics, reader, found[names.input])
 
 
 def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from forecaster.app.configs import hidden_size, keep_config
-from forecaster.serving.state.keeping import NOBODY
+from forecaster.app.configs import hidden_size, state_config
+from forecaster.serving.state.keeping import UNSTORED
 from forecaster.settings import Settings, load_settings
 
 SERIES_PER_PARTITION = 10_000
@@ -57,7 +57,7 @@ def sizing_table() -> str:
 
 def row_bytes(settings: Settings) -> int:
     """Returns what a series takes in memory."""
-    return keep_config(settings, hidden_size(settings, None), NOBODY).row_bytes
+    return state_config(settings, hidden_size(settings, None), UNSTORED).row_bytes
 
 
 def _line(fleet: Fleet) -> str:

@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Polled:
+class PollResult:
     """What one poll brought.
 
     Attributes:
@@ -83,7 +83,7 @@ class GroupConsumer:
             self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
             raise
 
-    def poll(self, *, wait: bool = True) -> Polled:
+    def poll(self, *, wait: bool = True) -> PollResult:
         """Returns new records and what happened to the assignment.
 
         Args:
@@ -116,7 +116,7 @@ class GroupConsumer:
         for partition in {*begin, *closed}:
             self._unreadable.pop(partition, None)
         records = [record for batch in batches.values() for record in batch]
-        return Polled(records, begin, end, member, closed, opened, self._answered)
+        return PollResult(records, begin, end, member, closed, opened, self._answered)
 
     def resume(self, partitions: Iterable[int]) -> None:
         """The partitions deliver records, those of them that still are ours."""

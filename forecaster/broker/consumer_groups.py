@@ -28,7 +28,7 @@ def outsider(group_id: str) -> ConsumerGroupMetadata:
     return ConsumerGroupMetadata(group_id)
 
 
-class Group:
+class ConsumerGroup:
     """Asks the coordinator about a group that we are not in.
 
     Args:

@@ -12,7 +12,7 @@ from forecaster.app.configs import fixed_checkpoint, needed_topics, training_sch
 from forecaster.app.daemon import opened_state, with_topics
 from forecaster.broker.topics import NeededTopic, Topics
 from forecaster.cli.terminal import console
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import TopicError
 from forecaster.serving.state.restore import Restorer
 from forecaster.settings import Settings, variables
@@ -88,9 +88,16 @@ def _stored(settings: Settings, topics: Topics) -> list[str]:
     """
     names = settings.topics
     found = topics.partitions([names.input, names.named("state")])
-    with opened_state(settings, topics) as (watch, restorer):
-        name = f"{GENESIS} (the last value, until one is trained)" if watch.champion == GENESIS else watch.champion
-        lines = [f"checkpoint: {name}", f"memory: {restorer.config.keep.row_bytes:,} bytes a series, beside its name"]
+    with opened_state(settings, topics) as (follower, restorer):
+        name = (
+            f"{NO_CHECKPOINT} (the last value, until one is trained)"
+            if follower.champion == NO_CHECKPOINT
+            else follower.champion
+        )
+        lines = [
+            f"checkpoint: {name}",
+            f"memory: {restorer.config.state_config.row_bytes:,} bytes a series, beside its name",
+        ]
         if names.named("state") not in found:
             return [*lines, "state: none is stored yet"]
         return lines + _verdicts(restorer, found[names.input])

@@ -20,11 +20,11 @@ from forecaster.cli.training import learn_once, read_history
 from forecaster.demo import run as demonstration
 from forecaster.errors import FatalError, ForecasterError
 from forecaster.evaluation import backtest as backtests
-from forecaster.evaluation.retraining import Cadence
+from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.files import read_files
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.learning.schedule import Work
+from forecaster.learning.schedule import RunKind
 from forecaster.logs import configure_logs
 from forecaster.settings import Settings, load_settings
 
@@ -112,7 +112,7 @@ def backtest(  # noqa: PLR0913 - the options of the command
         training=training_config(settings),
         train_share=train,
         checkpoint=Path(settings.network.checkpoint) if settings.network.checkpoint else None,
-        cadence=Cadence(retrain_every, resolve_every),
+        intervals=RetrainingIntervals(retrain_every, resolve_every),
     )
     done = backtests.run_backtest(read_files(files, _columns(time)), plan, training_progress)
     backtests.print_report(done.report)
@@ -121,7 +121,7 @@ def backtest(  # noqa: PLR0913 - the options of the command
     if report is not None:
         from forecaster.evaluation.report import html_report
 
-        report.write_text(html_report(done.report, done.chronicle, plan.pipeline.quantile_levels), encoding="utf-8")
+        report.write_text(html_report(done.report, done.trace, plan.pipeline.quantile_levels), encoding="utf-8")
 
 
 @commands.command()
@@ -146,7 +146,7 @@ def train(
 
 
 @commands.command(hidden=True)
-def learn(work: Work, folder: Path) -> None:
+def learn(work: RunKind, folder: Path) -> None:
     """One run of the trainer, which begins it and waits for what lies in the folder then."""
     settings = load_settings()
     configure_logs(settings.log.level, settings.log.format)

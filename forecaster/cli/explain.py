@@ -16,7 +16,7 @@ from forecaster.app.daemon import opened_state, use_one_thread, with_topics
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.broker.topics import Topics
 from forecaster.cli.terminal import console
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import UsageError
 from forecaster.serving.inspect.explanation import Explanation, Inputs, Network, Pending, explain_series
 from forecaster.serving.state.restore import Restorer
@@ -37,8 +37,8 @@ def explain(settings: Settings, series_id: str) -> Explanation:
 
     def look(topics: Topics) -> Explanation:
         partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
-        with opened_state(settings, topics) as (watch, restorer):
-            return explain_from(restorer, series_id, partitions, watch.champion, watch.catalogue.checkpoints)
+        with opened_state(settings, topics) as (follower, restorer):
+            return explain_from(restorer, series_id, partitions, follower.champion, follower.registry.checkpoints)
 
     use_one_thread()
     return with_topics(settings, look)
@@ -66,7 +66,7 @@ def explain_from(
         if table.row(series_id) >= 0:
             return explain_series(restorer.config.pipeline, restored, series_id, champion, known)
         names += filter(None, table.names)
-    raise UsageError(_unknown(restorer.config.keep.key_prefix, series_id, names))
+    raise UsageError(_unknown(restorer.config.state_config.key_prefix, series_id, names))
 
 
 def likely_partitions(series_id: str, partitions: int) -> Iterator[int]:
@@ -119,7 +119,7 @@ def _inputs(inputs: Inputs) -> Iterator[str]:
 
 
 def _network(network: Network) -> str:
-    if network.checkpoint == network.hidden_of == GENESIS:
+    if network.checkpoint == network.hidden_of == NO_CHECKPOINT:
         hidden = "without a network, there is no hidden state"
     elif network.hidden_is_its:
         hidden = f"the hidden state is its, of norm {network.hidden_norm:.6g}"

@@ -12,13 +12,13 @@ import numpy as np
 from rich.table import Table
 
 from forecaster.app.configs import connection
-from forecaster.app.daemon import Start, restorer_of, use_one_thread
-from forecaster.broker.consumer_groups import Group, partition_of
+from forecaster.app.daemon import Connector, restorer_of, use_one_thread
+from forecaster.broker.consumer_groups import ConsumerGroup, partition_of
 from forecaster.cli.terminal import console
 from forecaster.errors import UsageError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.formats.readings import MAX_MAGNITUDE, MAX_SERIES_ID_BYTES, MAX_TIMESTAMP_MS
-from forecaster.records import Booleans, Integers, Outcome, Readings
+from forecaster.records import I64, Bools, Outcome, Readings
 from forecaster.serving.seeding import SeededPartition, Seeder
 from forecaster.settings import Settings
 
@@ -37,17 +37,17 @@ class Arranged:
         refused: readings that no record can carry.
     """
 
-    history: History
+    history: SeriesHistory
     groups: list[str]
     one_record: bool
     unnamed: int
     refused: int
 
-    def places(self, partitions: int) -> Integers:
+    def places(self, partitions: int) -> I64:
         """Returns the partition that the default partitioner sends each series to."""
         return np.array([partition_of(group.encode(), partitions) for group in self.groups], np.int64)
 
-    def parts(self, there: Booleans) -> Iterator[Readings]:
+    def parts(self, there: Bools) -> Iterator[Readings]:
         """Yields the readings of some of the series, in order of time; a record is never cut."""
         own = _kept(self.history, there[self.history.row])
         for begin, end in own.spans(PART_READINGS):
@@ -76,7 +76,7 @@ class Seeded:
     refused: int
 
 
-def arrange(history: History, value_fields: tuple[str, ...]) -> Arranged:
+def arrange(history: SeriesHistory, value_fields: tuple[str, ...]) -> Arranged:
     """Returns the history as it would have come through the input.
 
     Args:
@@ -107,7 +107,7 @@ def arrange(history: History, value_fields: tuple[str, ...]) -> Arranged:
     )
 
 
-def seed(settings: Settings, history: History) -> Seeded:
+def seed(settings: Settings, history: SeriesHistory) -> Seeded:
     """The group begins with the rows that the history makes.
 
     Raises:
@@ -119,25 +119,25 @@ def seed(settings: Settings, history: History) -> Seeded:
     use_one_thread()
     arranged = arrange(history, settings.input.value_fields)
     with ExitStack() as open_things:
-        start = Start(settings, threading.Event(), open_things)
+        start = Connector(settings, threading.Event(), open_things)
         topics, partitions = start.topics()
-        watch, reader = start.watch(topics), start.reader(topics)
-        restorer = start.patiently(
-            lambda: restorer_of(settings, watch, topics, reader, partitions), "asking about topics"
+        follower, reader = start.follower(topics), start.reader(topics)
+        restorer = start.retry(
+            lambda: restorer_of(settings, follower, topics, reader, partitions), "asking about topics"
         )
         source = settings.topics.input
-        group = Group(connection(settings), start.reader(topics), source, partitions)
+        group = ConsumerGroup(connection(settings), start.reader(topics), source, partitions)
         name = settings.kafka.group_id
         producer = start.producer(f"{name}-seed", source, unique=False)
         seeder = Seeder(restorer, producer, group)
-        start.patiently(seeder.refuse_used_group, f"asking about group {name}")
+        start.retry(seeder.refuse_used_group, f"asking about group {name}")
         places = arranged.places(partitions)
         done = [
-            start.patiently(_seeding(seeder, number, arranged, places == number), f"writing partition {number}")
+            start.retry(_seeding(seeder, number, arranged, places == number), f"writing partition {number}")
             for number in range(partitions)
         ]
-        start.patiently(seeder.finish, f"committing offsets of group {name}")
-        return Seeded(watch.champion, done, arranged.unnamed, arranged.refused)
+        start.retry(seeder.finish, f"committing offsets of group {name}")
+        return Seeded(follower.champion, done, arranged.unnamed, arranged.refused)
 
 
 def print_seeded(settings: Settings, seeded: Seeded) -> None:
@@ -180,7 +180,7 @@ def sentences(settings: Settings, seeded: Seeded) -> list[str]:
     return said
 
 
-def _seeding(seeder: Seeder, number: int, arranged: Arranged, there: Booleans) -> Callable[[], SeededPartition]:
+def _seeding(seeder: Seeder, number: int, arranged: Arranged, there: Bools) -> Callable[[], SeededPartition]:
     return lambda: seeder.seed(number, arranged.parts(there))
 
 
@@ -191,7 +191,7 @@ def _group(series_id: str, value_fields: tuple[str, ...]) -> str | None:
     return next((name for name in names if 0 < len(name.encode()) <= MAX_SERIES_ID_BYTES), None)
 
 
-def _kept(history: History, kept: Booleans) -> History:
-    return History(
+def _kept(history: SeriesHistory, kept: Bools) -> SeriesHistory:
+    return SeriesHistory(
         history.series_ids, history.row[kept], history.timestamp_ms[kept], history.values[kept], history.records[kept]
     )

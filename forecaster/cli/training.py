@@ -23,16 +23,16 @@ from forecaster.broker.log_reader import LogReader
 from forecaster.broker.topics import Topics
 from forecaster.errors import UsageError
 from forecaster.formats.checkpoints import read_checkpoint
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.child_process import end_with_parent
 from forecaster.learning.coordinator import CHAMPION, RESULT
 from forecaster.learning.data.history_reader import HistorySource
-from forecaster.learning.run import LessonConfig, learn
-from forecaster.learning.schedule import Work
+from forecaster.learning.run import RunConfig, run_training
+from forecaster.learning.schedule import RunKind
 from forecaster.settings import Settings
 
 
-def learn_once(settings: Settings, work: Work, folder: Path) -> None:
+def learn_once(settings: Settings, work: RunKind, folder: Path) -> None:
     """One run of the trainer is done, in the process that its parent began for it.
 
     Args:
@@ -43,18 +43,18 @@ def learn_once(settings: Settings, work: Work, folder: Path) -> None:
     end_with_parent(sys.stdin.fileno())
     torch.set_num_threads(1 if settings.role == "both" else max(1, (os.cpu_count() or 1) // 2))
     champion = read_checkpoint(next((folder / CHAMPION).iterdir())) if (folder / CHAMPION).is_dir() else None
-    config = LessonConfig(pipeline_config(settings), network_config(settings), training_config(settings))
-    learn(config, work, lambda: read_history(settings), champion, folder / RESULT)
+    config = RunConfig(pipeline_config(settings), network_config(settings), training_config(settings))
+    run_training(config, work, lambda: read_history(settings), champion, folder / RESULT)
 
 
-def read_history(settings: Settings) -> History:
+def read_history(settings: Settings) -> SeriesHistory:
     """Returns what the history topic holds of the training window.
 
     Raises:
         UsageError: nothing.
     """
 
-    def read(topics: Topics) -> History:
+    def read(topics: Topics) -> SeriesHistory:
         partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
         with closing(LogReader(connection(settings), topics)) as reader:
             return HistorySource(history_config(settings, partitions), reader).read(time.time_ns() // 1_000_000)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.core.ensemble.ensemble import ExpertState, OutlookConfig
+from forecaster.core.ensemble.ensemble import EnsembleConfig, ExpertState
 from forecaster.core.ensemble.pending import PendingState
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.timeline import TimelineState
@@ -42,7 +42,7 @@ class StateShape:
     """What the rows of a partition look like: equal shapes make compatible rows."""
 
     observation: ObservationConfig
-    outlook: OutlookConfig
+    ensemble: EnsembleConfig
     hidden: int
 
     def empty(self, n: int) -> SeriesState:
@@ -50,8 +50,8 @@ class StateShape:
         return SeriesState(
             timeline=TimelineState.empty(n, self.observation.interval_ms),
             inputs=InputState.empty(n, self.observation),
-            pending=self.outlook.nothing_pending(n),
-            experts=ExpertState.empty(n, self.outlook),
+            pending=self.ensemble.nothing_pending(n),
+            experts=ExpertState.empty(n, self.ensemble),
             hidden=np.zeros((n, self.hidden), np.float32),
             body=np.zeros(n, np.int64),
         )

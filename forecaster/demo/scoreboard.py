@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.core.metrics import mase
-from forecaster.records import Floats, Integers
+from forecaster.records import F64, I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Truths:
 
     start_ms: int
     interval_ms: int
-    values: Mapping[str, Floats]
+    values: Mapping[str, F64]
     train_ticks: int
 
 
@@ -65,9 +65,9 @@ class Scoreboard:
 
     def totals(self) -> Totals:
         """Returns the score of everything added so far."""
-        errors: dict[str, list[Floats]] = {"forecast": [], "last value": [], "seasonal naive": []}
+        errors: dict[str, list[F64]] = {"forecast": [], "last value": [], "seasonal naive": []}
         relative: dict[str, list[float]] = {name: [] for name in errors}
-        inside: list[Floats] = []
+        inside: list[F64] = []
         for series, truth in self._truths.values.items():
             if not self._ticks[series]:
                 continue
@@ -85,10 +85,10 @@ class Scoreboard:
             interval_coverage=float(covered.mean()) if len(covered) else np.nan,
         )
 
-    def _errors(self, series: str, inside: list[Floats]) -> dict[str, Floats]:
+    def _errors(self, series: str, inside: list[F64]) -> dict[str, F64]:
         """Returns the errors at every target that came true, and appends whether it was inside the interval."""
         truth = self._truths.values[series]
-        made: Integers = np.array(self._ticks[series], np.int64)
+        made: I64 = np.array(self._ticks[series], np.int64)
         points = np.array(self._points[series], np.float64)
         bounds = np.array(self._bounds[series], np.float64)
         horizons = np.arange(1, points.shape[1] + 1)
@@ -102,13 +102,13 @@ class Scoreboard:
         return {name: np.broadcast_to(actual - values, actual.shape)[scored] for name, values in forecasts.items()}
 
 
-def _at(values: Floats, ticks: Integers) -> Floats:
+def _at(values: F64, ticks: I64) -> F64:
     """Returns the values at these ticks; NaN outside."""
     inside = (ticks >= 0) & (ticks < len(values))
     return np.where(inside, values[np.clip(ticks, 0, len(values) - 1)], np.nan)
 
 
-def _filled(values: Floats) -> Floats:
+def _filled(values: F64) -> F64:
     """Returns the last valid value at each tick."""
     position = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values))))
     return values[position]

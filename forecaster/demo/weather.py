@@ -13,7 +13,7 @@ import pandas as pd
 
 from forecaster.demo.scoreboard import Truths
 from forecaster.errors import UsageError
-from forecaster.formats.files import History, epoch_ms, join
+from forecaster.formats.files import SeriesHistory, epoch_ms, join
 
 FIELDS = ("temp", "dewp", "humid", "wind_speed", "pressure")
 HOUR_MS = 3_600_000
@@ -31,7 +31,7 @@ class Weather:
         truths: of all the year.
     """
 
-    history: History
+    history: SeriesHistory
     stream: pd.DataFrame
     truths: Truths
 
@@ -66,7 +66,7 @@ def read_weather() -> Weather:
     )
 
 
-def _history(frame: pd.DataFrame) -> History:
+def _history(frame: pd.DataFrame) -> SeriesHistory:
     long = frame.reset_index(names="record").melt(["record", "origin", "timestamp"], list(FIELDS))
     return join(
         [

@@ -22,16 +22,16 @@ from forecaster.cli.terminal import console
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import UsageError
-from forecaster.evaluation.prequential import NAMES, Evaluator, Report
-from forecaster.evaluation.retraining import Cadence, Course, Rehearsal
-from forecaster.evaluation.trace import Chronicle
+from forecaster.evaluation.prequential import NAMES, PrequentialEvaluator, Report
+from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
+from forecaster.evaluation.trace import ForecastTrace
 from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.learning.simulation import Replay
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import Floats, Outcome
+from forecaster.records import F64, Outcome
 
 REPORT_WIDTH = 160
 SHOWN_HORIZONS = 4
@@ -57,7 +57,7 @@ class BacktestPlan:
     training: TrainingConfig
     train_share: float = 0.0
     checkpoint: Path | None = None
-    cadence: Cadence = field(default_factory=Cadence)
+    intervals: RetrainingIntervals = field(default_factory=RetrainingIntervals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class Backtested:
     """What came of a backtest: the metrics, and what a report shows beside them."""
 
     report: Report
-    chronicle: Chronicle
+    trace: ForecastTrace
 
 
-def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Backtested:
+def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress) -> Backtested:
     """Returns what the forecasts were worth.
 
     Raises:
@@ -79,25 +79,29 @@ def run_backtest(history: History, plan: BacktestPlan, show: ShowProgress) -> Ba
     if begin >= len(history):
         raise UsageError("no readings to evaluate: the files hold none after the training part")
     champion = _champion(history, plan, begin, show)
-    evaluator = Evaluator(
+    evaluator = PrequentialEvaluator(
         history, plan.pipeline.horizons, plan.pipeline.quantile_levels, begin, plan.pipeline.observation.interval_ms
     )
-    rehearsal = Rehearsal(Course(plan.pipeline, plan.network, plan.training, plan.cadence), history, begin)
-    chronicle = Chronicle(history, begin, plan.pipeline.outlook.experts)
-    replay = Replay(replace(plan.pipeline, tells=True), history, champion, begin if plan.checkpoint is None else 0)
+    retraining = SimulatedRetraining(
+        RetrainingPlan(plan.pipeline, plan.network, plan.training, plan.intervals), history, begin
+    )
+    trace = ForecastTrace(history, begin, plan.pipeline.ensemble.experts)
+    replay = ServingSimulation(
+        replace(plan.pipeline, with_details=True), history, champion, begin if plan.checkpoint is None else 0
+    )
     outcomes: Counter[str] = Counter()
-    for moment in [*rehearsal.moments, None]:
-        for first, outputs in replay.until(moment.position if moment else len(history)):
+    for point in [*retraining.points, None]:
+        for first, outputs in replay.until(point.position if point else len(history)):
             outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
             evaluator.add(first, outputs)
-            chronicle.add(first, outputs)
-        if moment is not None:
+            trace.add(first, outputs)
+        if point is not None:
             with show() as progress:
-                better = rehearsal.learn(moment, champion, progress)
+                better = retraining.learn(point, champion, progress)
             if better is not None and better is not champion:
                 replay.swap(better)
             champion = better
-    return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(rehearsal.counts)), chronicle)
+    return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(retraining.counts)), trace)
 
 
 def print_report(report: Report) -> None:
@@ -135,7 +139,7 @@ def report_json(report: Report) -> bytes:
     return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
 
 
-def _champion(history: History, plan: BacktestPlan, begin: int, show: ShowProgress) -> Checkpoint | None:
+def _champion(history: SeriesHistory, plan: BacktestPlan, begin: int, show: ShowProgress) -> Checkpoint | None:
     if plan.checkpoint is not None:
         checkpoint = read_checkpoint(plan.checkpoint)
         refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
@@ -166,6 +170,6 @@ def _table(title: str, rows: list[tuple[str, tuple[slice | int, slice | int]]], 
     return table
 
 
-def _mean(values: Floats) -> float:
+def _mean(values: F64) -> float:
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

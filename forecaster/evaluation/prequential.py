@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.core.metrics import inside, mase_scale, pinball_loss
-from forecaster.formats.files import History
-from forecaster.records import Booleans, Floats, Integers, Outputs
+from forecaster.core.metrics import in_interval, mase_scale, pinball_loss
+from forecaster.formats.files import SeriesHistory
+from forecaster.records import F64, I64, Bools, Outputs
 
 DAY_MS = 86_400_000
 NAMES = ("forecast", "last value", "seasonal naive")
@@ -38,19 +38,19 @@ class Report:
 
     series_ids: list[str]
     horizons: tuple[int, ...]
-    scored: Floats
-    mae: dict[str, Floats]
-    mse: dict[str, Floats]
-    mase: dict[str, Floats]
-    pinball: Floats
-    coverage: Floats
-    below: Floats
+    scored: F64
+    mae: dict[str, F64]
+    mse: dict[str, F64]
+    mase: dict[str, F64]
+    pinball: F64
+    coverage: F64
+    below: F64
     outcomes: dict[str, int]
     checkpoint: str
     learned: dict[str, int]
 
 
-class Evaluator:
+class PrequentialEvaluator:
     """Collects the scores that a pipeline gives while it goes through a history.
 
     Args:
@@ -63,7 +63,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, history: History, horizons: tuple[int, ...], levels: tuple[float, ...], begin: int, interval_ms: int
+        self, history: SeriesHistory, horizons: tuple[int, ...], levels: tuple[float, ...], begin: int, interval_ms: int
     ) -> None:
         series = len(history.series_ids)
         self._history = history
@@ -103,7 +103,7 @@ class Evaluator:
             self._sum(self._absolute[name], position, np.abs(truth - values), scored)
             self._sum(self._square[name], position, (truth - values) ** 2, scored)
         losses = pinball_loss(scores.quantiles, truth, self._levels).mean(axis=1)
-        within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+        within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
         self._sum(self._pinball, position, losses, scored)
         self._sum(self._inside, position, within.astype(np.float64), scored)
         self._below += (scored[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
@@ -134,14 +134,14 @@ class Evaluator:
             learned=learned,
         )
 
-    def _sum(self, total: Floats, position: Integers, values: Floats, scored: Booleans) -> None:
+    def _sum(self, total: F64, position: I64, values: F64, scored: Bools) -> None:
         np.add.at(total, self._history.row[position], np.where(scored, values, 0.0))
 
 
 class _Grid:
     """Which reading of a history stands at which tick of its series."""
 
-    def __init__(self, history: History, interval_ms: int) -> None:
+    def __init__(self, history: SeriesHistory, interval_ms: int) -> None:
         series = len(history.series_ids)
         order = np.lexsort((history.timestamp_ms, history.row))
         rows, stamps = history.row[order], history.timestamp_ms[order]
@@ -162,11 +162,11 @@ class _Grid:
         self._order = np.argsort(self._key, kind="stable")
         self._sorted = self._key[self._order]
 
-    def interval_of(self, position: Integers) -> Integers:
+    def interval_of(self, position: I64) -> I64:
         """Returns the spacing of the grid of each reading's series."""
         return np.asarray(self._interval[self._row[position]])
 
-    def seasonal(self, position: Integers, horizons: Integers, truth: Floats) -> Floats:
+    def seasonal(self, position: I64, horizons: I64, truth: F64) -> F64:
         """Returns what the seasonal naive forecast of each horizon had been for these readings; NaN where unknown.
 
         For a tick t forecast at t - h it is the truth of t - m ceil(h / m), m the ticks of a day (of a week, where a

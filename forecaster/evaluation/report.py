@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from forecaster.evaluation.prequential import NAMES, Report
-from forecaster.evaluation.trace import Chronicle, Shown, Weights
-from forecaster.records import Floats
+from forecaster.evaluation.trace import ForecastTrace, TracedSeries, Weights
+from forecaster.records import F64
 
 INK, PALE, TRUTH = "#1f4e79", "rgba(31, 78, 121, 0.18)", "#222222"
 COLOURS = {"forecast": INK, "last value": "#c0504d", "seasonal naive": "#7f9a48"}
@@ -26,7 +26,7 @@ tr:nth-child(even) td { background: #f3f6f9; }
 """
 
 
-def html_report(report: Report, chronicle: Chronicle, levels: Sequence[float]) -> str:
+def html_report(report: Report, trace: ForecastTrace, levels: Sequence[float]) -> str:
     """Returns the page.
 
     Args:
@@ -36,10 +36,10 @@ def html_report(report: Report, chronicle: Chronicle, levels: Sequence[float]) -
     """
     parts = [
         ("How much is right", _summary(report), [_table(report)]),
-        ("Forecasts and what came true", _fan_text(levels), [_div(_fan(one, levels)) for one in chronicle.shown()]),
+        ("Forecasts and what came true", _fan_text(levels), [_div(_fan(one, levels)) for one in trace.shown()]),
         ("Error by horizon", "Mean over the series of MASE: below the others is better.", [_div(_errors(report))]),
         ("Intervals", _interval_text(levels), [_div(_coverage(report, levels))]),
-        ("Who is listened to", _weights_text(), [_div(_weights(chronicle.weights()))]),
+        ("Who is listened to", _weights_text(), [_div(_weights(trace.weights()))]),
     ]
     body = "".join(f"<h2>{title}</h2><p>{text}</p>{''.join(blocks)}" for title, text, blocks in parts)
     return (
@@ -72,7 +72,7 @@ def _table(report: Report) -> str:
     return f"<table>{head}<th>pinball loss</th><th>in the interval</th></tr>{''.join(rows)}</table>{rest}"
 
 
-def _fan(one: Shown, levels: Sequence[float]) -> go.Figure:
+def _fan(one: TracedSeries, levels: Sequence[float]) -> go.Figure:
     """Returns the series, and a fan for each forecast."""
     figure = go.Figure()
     figure.add_scatter(
@@ -173,11 +173,11 @@ def _times(stamps_ms: Sequence[int] | np.ndarray) -> list[str]:
     return [datetime.fromtimestamp(int(stamp) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") for stamp in stamps_ms]
 
 
-def _plain(values: Sequence[float] | Floats) -> list[float | None]:
+def _plain(values: Sequence[float] | F64) -> list[float | None]:
     """Returns numbers that are worth their bytes; NaN is a gap."""
     return [None if np.isnan(value) else float(f"{value:.6g}") for value in np.asarray(values, np.float64).tolist()]
 
 
-def _mean(values: Floats) -> float:
+def _mean(values: F64) -> float:
     known = np.asarray(values)[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")

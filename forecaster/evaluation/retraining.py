@@ -11,11 +11,11 @@ import numpy as np
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.readout_refit import refresh
-from forecaster.learning.fitting.train import Lessons, observed
+from forecaster.learning.fitting.train import TrainingData, build_training_data
 from forecaster.pipeline import PipelineConfig
 
 LARGEST_PROMOTION = 0.3
@@ -23,7 +23,7 @@ LARGEST_PROMOTION = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Cadence:
+class RetrainingIntervals:
     """How often, in ticks; 0 = never.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cadence:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RetrainingPoint:
     """When the trainer works: before the reading at `position`, whose stamp is the first one from `time_ms` on."""
 
     position: int
@@ -46,16 +46,16 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RetrainingPlan:
     """What is learned, and how."""
 
     pipeline: PipelineConfig
     network: NetworkConfig
     training: TrainingConfig
-    cadence: Cadence
+    intervals: RetrainingIntervals
 
 
-class Rehearsal:
+class SimulatedRetraining:
     """Learns from a history as the service would have.
 
     Args:
@@ -64,45 +64,45 @@ class Rehearsal:
         begin: the first moments come a period after the reading at this position.
     """
 
-    def __init__(self, course: Course, history: History, begin: int) -> None:
-        self._course = course
-        self._interval_ms = _interval_ms(course, history, begin)
-        self.moments = _moments(course.cadence, history, begin, self._interval_ms)
+    def __init__(self, plan: RetrainingPlan, history: SeriesHistory, begin: int) -> None:
+        self._plan = plan
+        self._interval_ms = _interval_ms(plan, history, begin)
+        self.points = _points(plan.intervals, history, begin, self._interval_ms)
         self.counts: Counter[str] = Counter()
-        self._lessons: Lessons | None = None
-        if self.moments:
-            self._lessons = observed(history, course.pipeline.observation, own=course.training.own)
+        self._data: TrainingData | None = None
+        if self.points:
+            self._data = build_training_data(history, plan.pipeline.observation, local=plan.training.local)
 
     def learn(
-        self, moment: Moment, champion: Checkpoint | None, progress: Callable[[Progress], None]
+        self, point: RetrainingPoint, champion: Checkpoint | None, progress: Callable[[Progress], None]
     ) -> Checkpoint | None:
         """Returns what is to serve from the moment on: the champion, or what has beaten it.
 
         Args:
-            moment: one of `moments`.
+            moment: one of `points`.
             champion: what serves; None = before any training.
             progress: is told after every update.
         """
-        if self._lessons is None:
+        if self._data is None:
             return champion
-        known = self._lessons.before(moment.time_ms)
-        if moment.retrain:
+        known = self._data.before(point.time_ms)
+        if point.retrain:
             champion = self._retrained(known, champion, progress)
-        if moment.resolve and champion is not None:
+        if point.resolve and champion is not None:
             refreshed = refresh(known, champion)
             self.counts["readouts refreshed" if refreshed else "readouts kept"] += 1
             champion = refreshed.checkpoint if refreshed else champion
         return champion
 
     def _retrained(
-        self, known: Lessons, champion: Checkpoint | None, progress: Callable[[Progress], None]
+        self, known: TrainingData, champion: Checkpoint | None, progress: Callable[[Progress], None]
     ) -> Checkpoint | None:
-        course = self._course
+        plan = self._plan
         span_ms = max(1, int(known.history.timestamp_ms[-1]) - int(known.history.timestamp_ms[0]))
-        new = course.cadence.retrain_every * self._interval_ms / span_ms
-        config = replace(course.training, promotion=min(LARGEST_PROMOTION, new))
+        new = plan.intervals.retrain_every * self._interval_ms / span_ms
+        config = replace(plan.training, promotion=min(LARGEST_PROMOTION, new))
         try:
-            result = challenge(known, course.pipeline, course.network, config, champion, progress)
+            result = challenge(known, plan.pipeline, plan.network, config, champion, progress)
         except UsageError:
             self.counts["trainings without enough to learn from"] += 1
             return champion
@@ -110,23 +110,25 @@ class Rehearsal:
         return result.challenger if result.verdict.promote else champion
 
 
-def _interval_ms(course: Course, history: History, begin: int) -> int:
+def _interval_ms(plan: RetrainingPlan, history: SeriesHistory, begin: int) -> int:
     """Returns the length of a tick: as it is set, or the median spacing before the first moment."""
-    fixed = course.pipeline.observation.interval_ms
+    fixed = plan.pipeline.observation.interval_ms
     return fixed or history.first(begin).interval_ms() or history.interval_ms()
 
 
-def _moments(cadence: Cadence, history: History, begin: int, interval_ms: int) -> list[Moment]:
+def _points(
+    intervals: RetrainingIntervals, history: SeriesHistory, begin: int, interval_ms: int
+) -> list[RetrainingPoint]:
     stamps = history.timestamp_ms
     if begin >= len(history) or interval_ms == 0:
         return []
     ticks = int((stamps[-1] - stamps[begin]) // interval_ms)
-    every = (cadence.retrain_every, cadence.resolve_every)
+    every = (intervals.retrain_every, intervals.resolve_every)
     due = sorted({tick for period in every if period for tick in range(period, ticks + 1, period)})
-    moments = []
+    points = []
     for tick in due:
         time_ms = int(stamps[begin]) + tick * interval_ms
         position = int(np.searchsorted(stamps, time_ms, side="left"))
         retrain, resolve = (bool(period) and tick % period == 0 for period in every)
-        moments.append(Moment(position, time_ms, retrain, resolve))
-    return moments
+        points.append(RetrainingPoint(position, time_ms, retrain, resolve))
+    return points

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.formats.files import History
-from forecaster.records import Floats, Integers, Outputs
+from forecaster.formats.files import SeriesHistory
+from forecaster.records import F64, I64, Outputs
 
 SHOWN_SERIES = 4
 FANS = 3
@@ -20,23 +20,23 @@ BUCKETS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Fan:
+class FanForecast:
     """One forecast: `target_ms` (J,), `point` (J,), `quantiles` (Q, J)."""
 
     made_ms: int
-    target_ms: Integers
-    point: Floats
-    quantiles: Floats
+    target_ms: I64
+    point: F64
+    quantiles: F64
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TracedSeries:
     """One series: its last readings, and some forecasts made among them."""
 
     series_id: str
-    timestamp_ms: Integers
-    values: Floats
-    fans: list[Fan]
+    timestamp_ms: I64
+    values: F64
+    fans: list[FanForecast]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Weights:
     """Means over series and horizons, by time: `values` (T, E + 1), the last column is the gate."""
 
     names: Sequence[str]
-    time_ms: Integers
-    values: Floats
+    time_ms: I64
+    values: F64
 
 
-class Chronicle:
+class ForecastTrace:
     """Collects while a pipeline that tells goes through a history.
 
     Args:
@@ -57,11 +57,11 @@ class Chronicle:
         experts: their names.
     """
 
-    def __init__(self, history: History, begin: int, experts: Sequence[str]) -> None:
+    def __init__(self, history: SeriesHistory, begin: int, experts: Sequence[str]) -> None:
         self._history, self._begin, self._names = history, begin, (*experts, "gate")
         count = len(history.series_ids)
         places = np.linspace(0, count - 1, min(SHOWN_SERIES, count)).round().astype(int)
-        self._fans: dict[int, deque[Fan]] = {row: deque(maxlen=KEPT_TICKS) for row in places.tolist()}
+        self._fans: dict[int, deque[FanForecast]] = {row: deque(maxlen=KEPT_TICKS) for row in places.tolist()}
         self._begin_ms, self._end_ms = int(history.timestamp_ms[begin]), int(history.timestamp_ms[-1]) + 1
         self._sums = np.zeros((BUCKETS, len(self._names)))
         self._counts = np.zeros(BUCKETS)
@@ -77,7 +77,9 @@ class Chronicle:
         np.add.at(self._counts, bucket[late], 1.0)
         rows = self._history.row[position]
         for place in np.flatnonzero(late & np.isin(rows, list(self._fans))).tolist():
-            fan = Fan(int(made.timestamp_ms[place]), made.target_ms[place], made.point[place], made.quantiles[place])
+            fan = FanForecast(
+                int(made.timestamp_ms[place]), made.target_ms[place], made.point[place], made.quantiles[place]
+            )
             self._fans[int(rows[place])].append(fan)
 
     def weights(self) -> Weights:
@@ -87,20 +89,20 @@ class Chronicle:
         times = (self._begin_ms + (np.arange(BUCKETS) + 0.5) * step).astype(np.int64)
         return Weights(self._names, times[seen], self._sums[seen] / self._counts[seen, None])
 
-    def shown(self) -> list[Shown]:
+    def shown(self) -> list[TracedSeries]:
         """Returns the series that are shown."""
         return [self._series(row, list(fans)) for row, fans in self._fans.items() if fans]
 
-    def _series(self, row: int, fans: list[Fan]) -> Shown:
+    def _series(self, row: int, fans: list[FanForecast]) -> TracedSeries:
         history = self._history
         mine: NDArray[np.int64] = np.flatnonzero(history.row == row)[-KEPT_TICKS:]
         last = int(history.timestamp_ms[mine[-1]])
         whole = [fan for fan in fans if int(fan.target_ms[-1]) <= last] or fans
         reach = int(fans[-1].target_ms[-1]) - fans[-1].made_ms
-        chosen: list[Fan] = []
+        chosen: list[FanForecast] = []
         for fan in reversed(whole):
             if len(chosen) < FANS and (not chosen or chosen[-1].made_ms - fan.made_ms > 1.2 * reach):
                 chosen.append(fan)
         begin = chosen[-1].made_ms - 2 * reach
         mine = mine[history.timestamp_ms[mine] >= begin]
-        return Shown(history.series_ids[row], history.timestamp_ms[mine], history.values[mine], chosen[::-1])
+        return TracedSeries(history.series_ids[row], history.timestamp_ms[mine], history.values[mine], chosen[::-1])

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from forecaster.core.network.features import MEMBER
-from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network, NetworkConfig
 from forecaster.errors import CheckpointError, FatalError
@@ -25,11 +25,11 @@ SCHEMA = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 PARTIAL = ".partial-"
 """Folders that are being written begin so."""
-_READOUT, _OWN = "readout", "own"
+_READOUT, _LOCAL = "readout", "own"
 _BODY = "body."
 
 
-class OwnDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whose the readouts of single series are.
 
     Attributes:
@@ -52,7 +52,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sha256: of the weights' bytes.
         network: what the body looks like.
         facts: about its training.
-        own: readouts of single series; None = there are none.
+        local: readouts of single series; None = there are none.
     """
 
     schema: int
@@ -60,7 +60,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     network: NetworkConfig
     facts: dict[str, Any]
-    own: OwnDescription | None = None
+    local: LocalDescription | None = msgspec.field(default=None, name="own")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +80,15 @@ def pack(checkpoint: Checkpoint) -> PackedCheckpoint:
     """Returns the checkpoint as bytes; the same checkpoint gives the same bytes."""
     tensors = {_BODY + name: weight.contiguous() for name, weight in checkpoint.weights.items()}
     tensors[_READOUT] = checkpoint.readout.contiguous()
-    described_own = None
-    if (own := checkpoint.own) is not None:
-        tensors[_OWN] = own.weights
-        described_own = OwnDescription(list(own.series_ids), own.member.tolist(), own.members)
+    described_local = None
+    if (local := checkpoint.local) is not None:
+        tensors[_LOCAL] = local.weights
+        described_local = LocalDescription(list(local.series_ids), local.member.tolist(), local.members)
     weights = save(tensors)
     sha256 = hashlib.sha256(weights).hexdigest()
     facts = dict(checkpoint.facts)
     return PackedCheckpoint(
-        Description(SCHEMA, checkpoint.id, sha256, checkpoint.network, facts, described_own), weights
+        Description(SCHEMA, checkpoint.id, sha256, checkpoint.network, facts, described_local), weights
     )
 
 
@@ -105,28 +105,28 @@ def unpack(packed: PackedCheckpoint, where: str) -> Checkpoint:
     described = packed.description
     refuse_damage(packed, where)
     tensors = load(packed.weights)
-    readout, own = tensors.pop(_READOUT, None), tensors.pop(_OWN, None)
+    readout, local = tensors.pop(_READOUT, None), tensors.pop(_LOCAL, None)
     body = {name.removeprefix(_BODY): tensor for name, tensor in tensors.items()}
     expected = {name: tensor.shape for name, tensor in Network(described.network).state_dict().items()}
     shape = (described.network.readout_size, len(described.network.horizons))
     if readout is None or readout.shape != shape or {n: t.shape for n, t in body.items()} != expected:
         raise CheckpointError(f"{where}: weights and network of the checkpoint do not fit each other: train it again")
     return Checkpoint(
-        described.id, described.network, body, readout, described.facts, _own_readouts(described, own, where)
+        described.id, described.network, body, readout, described.facts, _local_readouts(described, local, where)
     )
 
 
-def _own_readouts(described: Description, weights: Tensor | None, where: str) -> OwnReadouts | None:
+def _local_readouts(described: Description, weights: Tensor | None, where: str) -> LocalReadouts | None:
     """Returns the readouts of single series; raises CheckpointError where they are not those of the description."""
-    own = described.own
-    if own is None and weights is None:
+    local = described.local
+    if local is None and weights is None:
         return None
     network = described.network
-    if own is not None and weights is not None and own.members > 0 and len(own.member) == len(own.series_ids):
-        cross = own.members * MEMBER if own.members > 1 else 0
-        shape = (len(own.series_ids), 2 * len(network.horizons), network.readout_size + cross)
-        if weights.shape == shape and all(0 <= one < own.members for one in own.member):
-            return OwnReadouts(tuple(own.series_ids), np.array(own.member, np.int64), own.members, weights)
+    if local is not None and weights is not None and local.members > 0 and len(local.member) == len(local.series_ids):
+        cross = local.members * MEMBER if local.members > 1 else 0
+        shape = (len(local.series_ids), 2 * len(network.horizons), network.readout_size + cross)
+        if weights.shape == shape and all(0 <= one < local.members for one in local.member):
+            return LocalReadouts(tuple(local.series_ids), np.array(local.member, np.int64), local.members, weights)
     raise CheckpointError(f"{where}: the readouts of single series do not fit the network: train it again")
 
 

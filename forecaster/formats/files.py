@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import UsageError
-from forecaster.records import Floats, Integers, Readings
+from forecaster.records import F64, I64, Readings
 
 TIME_NAMES = ("timestamp", "time", "date", "datetime", "ds")
 _EPOCH_MS_FLOOR = 100_000_000_000
@@ -27,7 +27,7 @@ _EPOCH_MS_FLOOR = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SeriesHistory:
     """N readings of S series, in the order of time.
 
     Attributes:
@@ -39,10 +39,10 @@ class History:
     """
 
     series_ids: list[str]
-    row: Integers
-    timestamp_ms: Integers
-    values: Floats
-    records: Integers
+    row: I64
+    timestamp_ms: I64
+    values: F64
+    records: I64
 
     def __len__(self) -> int:
         return len(self.row)
@@ -68,19 +68,23 @@ class History:
         names = [self.series_ids[row] for row in self.row[span].tolist()]
         return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
 
-    def first(self, count: int) -> History:
+    def first(self, count: int) -> SeriesHistory:
         """Returns the first `count` readings."""
         span = slice(0, count)
-        return History(self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span])
+        return SeriesHistory(
+            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
+        )
 
-    def before(self, time_ms: int) -> History:
+    def before(self, time_ms: int) -> SeriesHistory:
         """Returns the readings with stamps before `time_ms`."""
         return self.first(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")))
 
-    def since(self, time_ms: int) -> History:
+    def since(self, time_ms: int) -> SeriesHistory:
         """Returns the readings with stamps from `time_ms` on."""
         span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
-        return History(self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span])
+        return SeriesHistory(
+            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
+        )
 
     def interval_ms(self) -> int:
         """Returns the median spacing of the readings of a series; 0 where none has two."""
@@ -97,7 +101,7 @@ class History:
         return int(np.searchsorted(self.timestamp_ms, begin + share * (end - begin), side="left"))
 
 
-def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> History:
+def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> SeriesHistory:
     """Returns the readings of all files together.
 
     Args:
@@ -110,7 +114,7 @@ def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> Histo
     return join([_long(path, time_columns) for path in paths])
 
 
-def join(frames: Sequence[pd.DataFrame]) -> History:
+def join(frames: Sequence[pd.DataFrame]) -> SeriesHistory:
     """Returns the readings of frames with the columns series_id, timestamp_ms, value, record, in order of time."""
     shifted, records = [], 0
     for frame in frames:
@@ -119,7 +123,7 @@ def join(frames: Sequence[pd.DataFrame]) -> History:
     table = pd.concat(shifted, ignore_index=True)
     table = table.sort_values(["timestamp_ms", "record"], kind="stable", ignore_index=True)
     row, names = pd.factorize(table["series_id"])
-    return History(
+    return SeriesHistory(
         series_ids=[str(name) for name in names],
         row=row.astype(np.int64),
         timestamp_ms=table["timestamp_ms"].to_numpy(np.int64),
@@ -149,7 +153,7 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     return _frame(np.tile(np.array(names, object), rows), np.repeat(stamps, series), values.reshape(-1), records)
 
 
-def _frame(series_id: NDArray[np.object_], stamps: Integers, values: Floats, records: Integers) -> pd.DataFrame:
+def _frame(series_id: NDArray[np.object_], stamps: I64, values: F64, records: I64) -> pd.DataFrame:
     return pd.DataFrame({"series_id": series_id, "timestamp_ms": stamps, "value": values, "record": records})
 
 
@@ -169,7 +173,7 @@ def _time_column(frame: pd.DataFrame, path: Path) -> list[str]:
     raise UsageError(f"{path}: which column is the time? None is called {', '.join(TIME_NAMES)}: name it with --time")
 
 
-def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> Integers:
+def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> I64:
     """Returns epoch milliseconds; naive stamps are UTC, whole numbers are epoch milliseconds."""
     column = frame[columns[0]]
     if len(columns) > 1:
@@ -190,12 +194,12 @@ def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> Integers
     return epoch_ms(parsed)
 
 
-def epoch_ms(moments: pd.Series[pd.Timestamp]) -> Integers:
+def epoch_ms(moments: pd.Series[pd.Timestamp]) -> I64:
     """Returns epoch milliseconds of aware moments."""
     return np.asarray(moments.dt.as_unit("ms").astype("int64"), np.int64)
 
 
-def _numbers(column: pd.Series[Any], path: Path) -> Floats:
+def _numbers(column: pd.Series[Any], path: Path) -> F64:
     try:
         values = pd.to_numeric(column).to_numpy(np.float64)
     except (ValueError, TypeError) as error:

@@ -11,7 +11,7 @@ import orjson
 import forecaster
 from forecaster.formats.readings import SCHEMA
 from forecaster.formats.source import source_of
-from forecaster.records import Floats, Forecasts, Message, Readings, SourceRecord
+from forecaster.records import F64, Forecasts, Message, Readings, SourceRecord
 
 SIGNIFICANT = 10_000.0
 """Published numbers are rounded to at least this fine a part of the forecast's spread."""
@@ -70,7 +70,7 @@ def level_name(level: float) -> str:
     return f"{level:g}" if float(f"{level:g}") == level else repr(level)
 
 
-def _rounded(forecasts: Forecasts) -> tuple[Floats, Floats]:
+def _rounded(forecasts: Forecasts) -> tuple[F64, F64]:
     """Returns point and quantiles with as many decimals as the spread is worth."""
     spread = np.ptp(np.concatenate([forecasts.point[:, None], forecasts.quantiles], axis=1), axis=(1, 2))
     with np.errstate(divide="ignore"):

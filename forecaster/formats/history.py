@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.errors import ForecasterError, StateError
-from forecaster.records import Booleans, Floats, Integers, Message, Readings, SourceRecord
+from forecaster.records import F64, I64, Bools, Message, Readings, SourceRecord
 
 SCHEMA = 1
 COUNT_HEADER = "readings"
@@ -54,12 +54,12 @@ class HistoryPart:
 
     series_ids: list[str]
     groups: list[str]
-    row: Integers
-    timestamp_ms: Integers
-    values: Floats
-    observed: Booleans
-    masked: Booleans
-    records: Integers
+    row: I64
+    timestamp_ms: I64
+    values: F64
+    observed: Bools
+    masked: Bools
+    records: I64
 
     def __len__(self) -> int:
         return len(self.row)
@@ -70,7 +70,7 @@ def group_hash(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def encode_history(partition: int, readings: Readings, chosen: Integers, masked: Booleans) -> list[Message]:
+def encode_history(partition: int, readings: Readings, chosen: I64, masked: Bools) -> list[Message]:
     """Returns the records of a partition's batch: none of no readings, seldom more than one.
 
     Args:
@@ -129,7 +129,7 @@ class _Stored(msgspec.Struct, frozen=True):
 _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Stored)
 
 
-def _encoded(readings: Readings, chosen: Integers, masked: Booleans) -> bytes:
+def _encoded(readings: Readings, chosen: I64, masked: Bools) -> bytes:
     positions = chosen.tolist()
     names = [readings.series_ids[position] for position in positions]
     numbers: dict[str, int] = {}
@@ -150,7 +150,7 @@ def _encoded(readings: Readings, chosen: Integers, masked: Booleans) -> bytes:
     return zlib.crc32(body).to_bytes(_CRC_BYTES, "little") + body
 
 
-def _middle(records: Integers) -> int:
+def _middle(records: I64) -> int:
     """Returns where a record begins, as near the middle as there is one; 0 where there is one record."""
     begins = np.flatnonzero(np.diff(records)) + 1
     return int(begins[np.abs(begins - len(records) // 2).argmin()]) if len(begins) else 0

@@ -94,7 +94,7 @@ def publication(checkpoint: Checkpoint) -> list[Message]:
     if KEY.fullmatch(f"checkpoint/{name}") is None:
         raise CheckpointError(f"checkpoint {name!r}: an id is made of letters, digits, dots, dashes and underscores")
     chunks = [packed.weights[at : at + CHUNK_BYTES] for at in range(0, len(packed.weights), CHUNK_BYTES)]
-    manifest = {**msgspec.structs.asdict(packed.description), "chunks": len(chunks)}
+    manifest = {**msgspec.to_builtins(packed.description), "chunks": len(chunks)}
     return [
         *(model_message(f"checkpoint/{name}/{number}", chunk) for number, chunk in enumerate(chunks)),
         model_message(f"checkpoint/{name}", msgspec.json.encode(manifest)),

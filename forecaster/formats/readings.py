@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from forecaster.errors import BadRecord
-from forecaster.records import DeadLetter, Decoded, Integers, Readings, Reason, SourceRecord
+from forecaster.records import I64, DeadLetter, Decoded, Readings, Reason, SourceRecord
 
 SCHEMA = 1
 MAX_VALUE_BYTES = 65_536
@@ -132,7 +132,7 @@ class Decoder:
         return series_id
 
 
-def partitions_of(readings: Readings, records: Sequence[SourceRecord]) -> Integers:
+def partitions_of(readings: Readings, records: Sequence[SourceRecord]) -> I64:
     """Returns the partition that each reading came from; (N,)."""
     partitions = np.array([record.partition for record in records], np.int64)
     return partitions[readings.records] if len(readings) else np.empty(0, np.int64)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from forecaster.core.metrics import inside, pinball_loss
+from forecaster.core.metrics import in_interval, pinball_loss
 from forecaster.formats.forecasts import message_of_reading
 from forecaster.records import Message, Outputs, Readings, Scores, SourceRecord
 
@@ -24,7 +24,7 @@ def encode_scores(
     """
     truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
     met = ~np.isnan(truth) & ~np.isnan(scores.point)
-    within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+    within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
     errors = np.ascontiguousarray(np.abs(truth - scores.point))
     last_errors = np.ascontiguousarray(np.abs(truth - scores.last_value))
     losses = np.ascontiguousarray(pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1))

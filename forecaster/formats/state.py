@@ -27,6 +27,8 @@ from forecaster.errors import ForecasterError, StateError
 
 SCHEMA = 1
 FLOOR = "floor"
+FORMER_NAMES = {"inputs.reference": "inputs.origin"}
+"""Names that arrays had in blocks of earlier versions, for rows that are re-warmed."""
 _HASH_BYTES = 16
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -82,11 +84,11 @@ class Event(msgspec.Struct, frozen=True):
     Attributes:
         offset: before the record at this offset.
         freed: series that lost their rows.
-        closed: from here on no new series gets a row.
+        full: from here on no new series gets a row.
     """
 
     offset: int
-    closed: bool
+    full: bool = msgspec.field(name="closed")
     freed: list[str] = []
 
 
@@ -95,14 +97,14 @@ class Floor(msgspec.Struct, frozen=True):
 
     Attributes:
         offset: the first that is not in its block.
-        closed: whether new series got rows there.
+        full: whether new series got rows there.
         events: ascending by offset.
         swaps: which checkpoints serve from there on, ascending by offset; the first one does at the floor.
     """
 
     identity: Identity
     offset: int
-    closed: bool = False
+    full: bool = msgspec.field(default=False, name="closed")
     events: list[Event] = []
     swaps: list[Swap] = []
     schema: int = SCHEMA
@@ -181,7 +183,7 @@ def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
         CorruptSnapshot: an array that both pipelines have is not the same kind of array in both.
     """
     empty = shape.empty(len(block.series_ids))
-    kept = ("timeline.", "inputs.origin", "inputs.last", "inputs.warming", "inputs.scaler.")
+    kept = ("timeline.", "inputs.reference", "inputs.last", "inputs.warming", "inputs.scaler.")
     values = dict(arrays(empty))
     same = [name for name in values if name.startswith(kept) and not name.startswith("timeline.rival")]
     values |= {name: loaded_array(block, name, values[name]) for name in same}
@@ -203,7 +205,7 @@ def _other_width(block: StoredBlock, name: str, like: NDArray[np.float32]) -> ND
 
 def loaded_array(block: StoredBlock, name: str, like: NDArray[Any]) -> NDArray[Any]:
     """Returns one array of a block; raises CorruptSnapshot where it is not like the other."""
-    stored = block.arrays.get(name)
+    stored = block.arrays.get(name) or block.arrays.get(FORMER_NAMES.get(name, name))
     if stored is None or stored.type != like.dtype.name or stored.shape != list(like.shape):
         raise CorruptSnapshot(f"{name} is not {like.dtype.name} {list(like.shape)}")
     return np.frombuffer(stored.data, like.dtype).reshape(like.shape)

@@ -21,7 +21,7 @@ NICENESS = 10
 LAST_BYTES = 2_000
 
 
-class Ended(StrEnum):
+class ExitKind(StrEnum):
     """How a child ended."""
 
     WELL = "well"
@@ -46,15 +46,15 @@ class ChildProcess:
                 [sys.executable, "-m", "forecaster", *command], stdin=subprocess.PIPE, stdout=output, stderr=output
             )
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> ExitKind | None:
         """Returns how it has ended; None while it works. One that is past its deadline is killed."""
         code = self._process.poll()
         if code is None and time.monotonic() < self._deadline:
             return None
         self.end()
         if code is None:
-            return Ended.KILLED
-        return Ended.WELL if code == 0 else Ended.FAILED
+            return ExitKind.KILLED
+        return ExitKind.WELL if code == 0 else ExitKind.FAILED
 
     def end(self) -> None:
         """It is killed. One that the system cannot end at once (it waits for a disk) must not hold up who calls."""
@@ -66,7 +66,7 @@ class ChildProcess:
                 self._process.wait(KILL_SECONDS)
 
     @property
-    def last_words(self) -> str:
+    def output_tail(self) -> str:
         """The end of what it printed; nothing where that cannot be read any more."""
         try:
             return self._log.read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()

@@ -24,18 +24,18 @@ from typing import Protocol
 
 import structlog
 
-from forecaster.broker.consumer import Member, Polled
+from forecaster.broker.consumer import Member, PollResult
 from forecaster.broker.producer import Transaction
-from forecaster.core.network.model import GENESIS, Checkpoint
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import ForecasterError, TransientBrokerError
 from forecaster.formats.checkpoints import read_checkpoint, write_checkpoint
 from forecaster.formats.models import PARTITION, Decision, Serve, decision_message, publication, serve_message
-from forecaster.learning.child_process import Ended
-from forecaster.learning.decision import Known, Rules, next_work
-from forecaster.learning.run import Lesson, read_lesson
-from forecaster.learning.schedule import Work
+from forecaster.learning.child_process import ExitKind
+from forecaster.learning.decision import TrainerState, TrainingRules, next_run
+from forecaster.learning.run import RunResult, read_result
+from forecaster.learning.schedule import RunKind
 from forecaster.records import Message
-from forecaster.registry.registry import SUPERSEDED_MS, Catalogue
+from forecaster.registry.registry import SUPERSEDED_MS, ModelRegistry
 
 BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
@@ -49,19 +49,19 @@ CHAMPION, RESULT = "champion", "result"
 _log = structlog.get_logger()
 
 
-class Group(Protocol):
+class TrainersGroup(Protocol):
     """What is asked of `GroupConsumer`, subscribed to the models topic; its partition is never resumed."""
 
-    def poll(self, *, wait: bool) -> Polled: ...
+    def poll(self, *, wait: bool) -> PollResult: ...
 
 
-class Watch(Protocol):
-    """What is asked of `ModelWatch`."""
+class Registry(Protocol):
+    """What is asked of `RegistryFollower`."""
 
     @property
     def champion(self) -> str: ...
     @property
-    def catalogue(self) -> Catalogue: ...
+    def registry(self) -> ModelRegistry: ...
     def look(self) -> None: ...
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None: ...
 
@@ -85,16 +85,16 @@ class Producer(Protocol):
 class Child(Protocol):
     """What is asked of `ChildProcess`."""
 
-    def poll(self) -> Ended | None: ...
+    def poll(self) -> ExitKind | None: ...
     def end(self) -> None: ...
     @property
-    def last_words(self) -> str: ...
+    def output_tail(self) -> str: ...
 
 
-class Due(Protocol):
+class DueRuns(Protocol):
     """What is asked of `Schedule`."""
 
-    def take(self) -> set[Work]: ...
+    def take(self) -> set[RunKind]: ...
 
 
 class RunEvent(StrEnum):
@@ -114,7 +114,7 @@ class RunEvent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LearnerConfig:
+class CoordinatorConfig:
     """Plain values.
 
     Attributes:
@@ -126,34 +126,34 @@ class LearnerConfig:
     """
 
     topic: str
-    rules: Rules
+    rules: TrainingRules
     folder: Path
-    start: Callable[[Work, Path], Child]
+    start: Callable[[RunKind, Path], Child]
     superseded_ms: int = SUPERSEDED_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class Dependencies:
     """What a learner knows of the world: one of each, and nobody else uses them."""
 
-    group: Group
-    watch: Watch
+    group: TrainersGroup
+    follower: Registry
     readings: Readings
     producer: Producer
-    schedule: Due
+    schedule: DueRuns
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
     """A child at work, on what, beginning from which champion; and when works were last done before it."""
 
-    work: Work
+    work: RunKind
     child: Child
     champion: str
-    before: dict[Work, int]
+    before: dict[RunKind, int]
 
 
-class Learner:
+class TrainingCoordinator:
     """Trains while it is elected.
 
     Args:
@@ -161,15 +161,15 @@ class Learner:
         outside: what it knows of the world.
     """
 
-    def __init__(self, config: LearnerConfig, outside: Outside) -> None:
+    def __init__(self, config: CoordinatorConfig, outside: Dependencies) -> None:
         self._config = config
         self._outside = outside
-        self._known = Known(GENESIS, 0)
+        self._known = TrainerState(NO_CHECKPOINT, 0)
         self._leads = False
         self._running: _Running | None = None
         self._published, self._published_at = "", 0.0
         self._has_begun = False
-        self._due: set[Work] = set()
+        self._due: set[RunKind] = set()
         self._failures, self._rests_until = 0, 0.0
         self._unready = "not a member of the trainers' group yet"
         self.counters: Counter[str] = Counter()
@@ -211,7 +211,7 @@ class Learner:
         """One round, as the numbered steps of this module say; it takes a moment."""
         polled = self._outside.group.poll(wait=True)
         self._follow_election(polled)
-        self._outside.watch.look()
+        self._outside.follower.look()
         if not polled.answered:
             self._unready = "the broker does not answer"
         elif polled.stable:
@@ -226,14 +226,14 @@ class Learner:
 
     def _knows_what_serves(self) -> bool:
         """Our own last decision has come back from the topic, or has not for too long."""
-        if self._published not in ("", *self._outside.watch.catalogue.decisions):
+        if self._published not in ("", *self._outside.follower.registry.decisions):
             if time.monotonic() < self._published_at + OWN_WORD_SECONDS:
                 return False
             _log.warning("our own decision is not on the models topic: was it made again?", checkpoint=self._published)
         self._published = ""
         return True
 
-    def _follow_election(self, polled: Polled) -> None:
+    def _follow_election(self, polled: PollResult) -> None:
         if polled.closed and self._leads:
             self._leads, self._published = False, ""
             self._drop_child()
@@ -244,45 +244,45 @@ class Learner:
             _log.info("trainer elected", generation=polled.member.generation_id)
 
     def _look(self) -> None:
-        known, watch = self._known, self._outside.watch
-        known.champion = watch.champion
+        known, follower = self._known, self._outside.follower
+        known.champion = follower.champion
         known.readings = self._outside.readings.look()
-        known.has_drifted = watch.catalogue.has_drifted
+        known.has_drifted = follower.registry.has_drifted
         known.is_resting = time.monotonic() < self._rests_until
-        if watch.catalogue.decisions and not self._has_begun:
+        if follower.registry.decisions and not self._has_begun:
             # Another process has trained before: as many new readings must come as if it had been now.
-            known.at = dict.fromkeys(Work, known.readings)
+            known.at = dict.fromkeys(RunKind, known.readings)
             self._has_begun = self._outside.readings.is_current
 
     def _decide(self) -> None:
         self._due |= self._outside.schedule.take()
-        following = next_work(self._config.rules, self._known, self._due)
+        following = next_run(self._config.rules, self._known, self._due)
         if following.work is not None:
             self._begin(following.work, following.why)
         for work in following.skipped:
             self._count(work, RunEvent.SKIPPED)
         self._due.clear()  # and not before: what the broker kept from beginning is due still
 
-    def _begin(self, work: Work, why: str) -> None:
+    def _begin(self, work: RunKind, why: str) -> None:
         """A child is at work in a folder that holds the champion, if there is one."""
         known, champion = self._known, self._known.champion
-        checkpoint = None if champion == GENESIS else self._outside.watch.checkpoint(champion)
+        checkpoint = None if champion == NO_CHECKPOINT else self._outside.follower.checkpoint(champion)
         before = dict(known.at)
         self._has_begun = True
         known.at[work] = known.readings
-        if work == Work.TRAINING:
-            known.at[Work.READOUT] = known.readings
+        if work == RunKind.TRAINING:
+            known.at[RunKind.READOUT] = known.readings
         self._count(work, RunEvent.STARTED)
         _log.info("trainer begins", work=work.value, why=why, readings=known.readings, champion=champion)
         try:
             self._running = _Running(work, self._start(work, checkpoint), champion, before)
         except (ForecasterError, OSError) as error:
-            self._came_to_nothing(work, before, RunEvent.NOT_BEGUN)
+            self._record_failed_run(work, before, RunEvent.NOT_BEGUN)
             _log.error(
                 "trainer's child cannot begin", work=work.value, folder=str(self._config.folder), error=str(error)
             )
 
-    def _start(self, work: Work, champion: Checkpoint | None) -> Child:
+    def _start(self, work: RunKind, champion: Checkpoint | None) -> Child:
         folder = self._config.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -295,14 +295,14 @@ class Learner:
         if ended is None:
             return
         self._running = None
-        if ended != Ended.WELL:
-            self._came_to_nothing(running.work, running.before, RunEvent(ended.value))
-            last_words = running.child.last_words
+        if ended != ExitKind.WELL:
+            self._record_failed_run(running.work, running.before, RunEvent(ended.value))
+            output_tail = running.child.output_tail
             _log.error(
-                "trainer's child did not end well", work=running.work.value, how=ended.value, last_words=last_words
+                "trainer's child did not end well", work=running.work.value, how=ended.value, output_tail=output_tail
             )
-        elif running.champion != self._outside.watch.champion:
-            self._came_to_nothing(running.work, running.before, RunEvent.OVERTAKEN)
+        elif running.champion != self._outside.follower.champion:
+            self._record_failed_run(running.work, running.before, RunEvent.OVERTAKEN)
             _log.warning("what was learned is dropped: another checkpoint serves now", was=running.champion)
         else:
             self._publish(running, member)
@@ -310,68 +310,68 @@ class Learner:
     def _publish(self, running: _Running, member: Member) -> None:
         """The decision is on the topic, with the checkpoint and the order to serve it where it was promoted."""
         try:
-            lesson = read_lesson(self._config.folder / RESULT)
-            messages = self._messages(running, lesson)
+            result = read_result(self._config.folder / RESULT)
+            messages = self._messages(running, result)
         except (ForecasterError, OSError) as error:
-            self._came_to_nothing(running.work, running.before, RunEvent.NOT_READABLE)
+            self._record_failed_run(running.work, running.before, RunEvent.NOT_READABLE)
             _log.error("what the trainer's child has left cannot be read", work=running.work.value, error=str(error))
             return
-        outcome = RunEvent.PROMOTED if lesson.promoted else RunEvent.REJECTED
+        outcome = RunEvent.PROMOTED if result.promoted else RunEvent.REJECTED
         if messages and not self._outside.producer.commit(
             Transaction({self._config.topic: messages}, {PARTITION: 0}, member)
         ):
             self._outside.producer.restart()
             outcome = RunEvent.NOT_PUBLISHED
-            self._came_to_nothing(running.work, running.before, outcome)
+            self._record_failed_run(running.work, running.before, outcome)
         else:
-            self._published, self._published_at = lesson.checkpoint if messages else "", time.monotonic()
-            if running.work == Work.TRAINING:
+            self._published, self._published_at = result.checkpoint if messages else "", time.monotonic()
+            if running.work == RunKind.TRAINING:
                 self._failures, self._rests_until = 0, 0.0
             self._count(running.work, outcome)
         _log.info(
             "trainer decides",
             work=running.work.value,
             outcome=outcome.value,
-            checkpoint=lesson.checkpoint,
-            challenger_loss=lesson.challenger_loss,
-            champion_loss=lesson.champion_loss,
-            reason=lesson.reason,
+            checkpoint=result.checkpoint,
+            challenger_loss=result.challenger_loss,
+            champion_loss=result.champion_loss,
+            reason=result.reason,
         )
 
-    def _messages(self, running: _Running, lesson: Lesson) -> Sequence[Message]:
-        if not lesson.checkpoint:
+    def _messages(self, running: _Running, result: RunResult) -> Sequence[Message]:
+        if not result.checkpoint:
             return []  # there was nothing better to be had
         now = datetime.now(UTC).isoformat(timespec="seconds")
         decision = Decision(
-            checkpoint=lesson.checkpoint,
+            checkpoint=result.checkpoint,
             champion=running.champion,
-            promoted=lesson.promoted,
-            challenger_loss=lesson.challenger_loss,
-            champion_loss=lesson.champion_loss,
-            scored=lesson.scored,
-            reason=lesson.reason,
+            promoted=result.promoted,
+            challenger_loss=result.challenger_loss,
+            champion_loss=result.champion_loss,
+            scored=result.scored,
+            reason=result.reason,
             at=now,
             work=running.work.value,
         )
-        answered = self._outside.watch.catalogue.answered() if running.work == Work.TRAINING else []
-        if not lesson.promoted:
+        answered = self._outside.follower.registry.answered() if running.work == RunKind.TRAINING else []
+        if not result.promoted:
             return [decision_message(decision), *answered]
-        checkpoint = read_checkpoint(self._config.folder / RESULT / lesson.checkpoint)
-        serve = Serve(lesson.checkpoint, running.champion, "trainer", now, lesson.reason)
-        clearing = self._outside.watch.catalogue.clearing(BODIES_KEPT, self._config.superseded_ms)
+        checkpoint = read_checkpoint(self._config.folder / RESULT / result.checkpoint)
+        serve = Serve(result.checkpoint, running.champion, "trainer", now, result.reason)
+        clearing = self._outside.follower.registry.clearing(BODIES_KEPT, self._config.superseded_ms)
         return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing, *answered]
 
-    def _came_to_nothing(self, work: Work, before: dict[Work, int], how: RunEvent) -> None:
+    def _record_failed_run(self, work: RunKind, before: dict[RunKind, int], how: RunEvent) -> None:
         """It is as if the work had not been begun, but for the rest after a training, which grows."""
         self._count(work, how)
         self._known.at = before
-        if work != Work.TRAINING:
+        if work != RunKind.TRAINING:
             return
         rest = min(FIRST_REST_SECONDS * 2.0**self._failures, LONGEST_REST_SECONDS)
         self._failures = min(self._failures + 1, MOST_DOUBLINGS)
         self._rests_until = time.monotonic() + rest
 
-    def _count(self, work: Work, event: RunEvent) -> None:
+    def _count(self, work: RunKind, event: RunEvent) -> None:
         self.counters[f"{work}_{event}"] += 1
 
     def _drop_child(self) -> None:

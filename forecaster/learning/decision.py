@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from forecaster.core.network.model import GENESIS
-from forecaster.learning.schedule import Work
+from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.learning.schedule import RunKind
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TrainingRules:
     """What is done, and how much must be there.
 
     Attributes:
@@ -21,11 +21,11 @@ class Rules:
 
     min_readings: int
     min_new_ticks: int
-    works: frozenset[Work] = frozenset(Work)
+    works: frozenset[RunKind] = frozenset(RunKind)
 
 
 @dataclass(slots=True)
-class Known:
+class TrainerState:
     """What the decision rests on.
 
     Attributes:
@@ -38,25 +38,25 @@ class Known:
 
     champion: str
     readings: int
-    at: dict[Work, int] = field(default_factory=dict)
+    at: dict[RunKind, int] = field(default_factory=dict)
     has_drifted: bool = False
     is_resting: bool = False
 
-    def new(self, work: Work) -> int:
+    def new(self, work: RunKind) -> int:
         """Returns how many readings have come since the work was last done."""
         return self.readings - self.at.get(work, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextRun:
     """What to do now (None = nothing), why, and what was due and is skipped for want of new readings."""
 
-    work: Work | None
+    work: RunKind | None
     why: str = ""
-    skipped: tuple[Work, ...] = ()
+    skipped: tuple[RunKind, ...] = ()
 
 
-def next_work(rules: Rules, known: Known, due: Collection[Work]) -> Next:
+def next_run(rules: TrainingRules, known: TrainerState, due: Collection[RunKind]) -> NextRun:
     """Returns what the trainer does next.
 
     The first training does not wait for the schedule; drift brings the next one forward. A training makes a new
@@ -68,17 +68,19 @@ def next_work(rules: Rules, known: Known, due: Collection[Work]) -> Next:
         due: what the schedule asks for.
     """
     if known.readings < rules.min_readings:
-        return Next(None)
-    trains = Work.TRAINING in rules.works
+        return NextRun(None)
+    trains = RunKind.TRAINING in rules.works
     unasked = trains and not known.is_resting
-    if unasked and known.champion == GENESIS and Work.TRAINING not in known.at:
-        return Next(Work.TRAINING, "the first readings are there")
-    wanted = [Work.TRAINING] if (unasked and known.has_drifted) or (trains and Work.TRAINING in due) else []
-    if Work.READOUT in due and known.champion != GENESIS:
-        wanted.append(Work.READOUT)
+    if unasked and known.champion == NO_CHECKPOINT and RunKind.TRAINING not in known.at:
+        return NextRun(RunKind.TRAINING, "the first readings are there")
+    wanted = [RunKind.TRAINING] if (unasked and known.has_drifted) or (trains and RunKind.TRAINING in due) else []
+    if RunKind.READOUT in due and known.champion != NO_CHECKPOINT:
+        wanted.append(RunKind.READOUT)
     skipped = tuple(work for work in wanted if known.new(work) < rules.min_new_ticks)
     ready = [work for work in wanted if work not in skipped]
     if not ready:
-        return Next(None, skipped=tuple(work for work in skipped if work in due))
-    why = "the live loss has drifted" if ready[0] == Work.TRAINING and ready[0] not in due else "the schedule says so"
-    return Next(ready[0], why, tuple(work for work in skipped if work in due))
+        return NextRun(None, skipped=tuple(work for work in skipped if work in due))
+    why = (
+        "the live loss has drifted" if ready[0] == RunKind.TRAINING and ready[0] not in due else "the schedule says so"
+    )
+    return NextRun(ready[0], why, tuple(work for work in skipped if work in due))

@@ -10,10 +10,10 @@ import numpy as np
 from forecaster.core.metrics import pinball_loss
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.series.scaling import SCALE_HALF_LIFE
-from forecaster.formats.files import History
-from forecaster.learning.simulation import Replay
+from forecaster.formats.files import SeriesHistory
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import Floats
+from forecaster.records import F64
 
 MIN_SCORED = 200
 MARGIN = 0.02
@@ -33,7 +33,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromotionDecision:
     """What came of a judgement.
 
     Losses are means over the series of two ratios to the last value's, averaged: of the mean absolute error of the
@@ -60,21 +60,21 @@ class Verdict:
 class _Sums:
     """Absolute errors and pinball losses by series, of the forecasts and of the last value, and how many that is of."""
 
-    error: Floats
-    pinball: Floats
-    last_error: Floats
-    last_pinball: Floats
+    error: F64
+    pinball: F64
+    last_error: F64
+    last_pinball: F64
     count: int
 
 
-def judge(
+def evaluate_challenger(
     pipeline: PipelineConfig,
     champion: Checkpoint | None,
     challenger: Checkpoint,
-    history: History,
+    history: SeriesHistory,
     promotion_ms: int,
     rule: Rule | None = None,
-) -> Verdict:
+) -> PromotionDecision:
     """Returns the verdict on the forecasts whose truths came from `promotion_ms` on.
 
     Args:
@@ -91,25 +91,27 @@ def judge(
     return _verdict(serving, wanting, rule or Rule())
 
 
-def _warm_up_ms(pipeline: PipelineConfig, history: History) -> int:
+def _warm_up_ms(pipeline: PipelineConfig, history: SeriesHistory) -> int:
     """Returns how long before the stretch the rows begin: their context is full, and their scale has a half-life."""
     interval = pipeline.observation.interval_ms or history.interval_ms()
     return int(pipeline.observation.context + max(pipeline.horizons) + SCALE_HALF_LIFE) * interval
 
 
-def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: History, promotion_ms: int) -> _Sums:
+def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: SeriesHistory, promotion_ms: int) -> _Sums:
     """Returns what a checkpoint's forecasts were worth when it alone served."""
     levels, series = np.array(pipeline.quantile_levels), len(history.series_ids)
     error, pinball, last_error, last_pinball = totals = np.zeros((4, series))
     count = 0
-    for first, outputs in Replay(replace(pipeline, tells=True), history, checkpoint).until(len(history)):
+    for first, outputs in ServingSimulation(replace(pipeline, with_details=True), history, checkpoint).until(
+        len(history)
+    ):
         scores = outputs.scores
         position = scores.reading + first
         truth, last = scores.truth[:, None], scores.last_value
         made = ~np.isnan(truth) & ~np.isnan(last) & (history.timestamp_ms[position] >= promotion_ms)[:, None]
         if not made.any():
             continue
-        if checkpoint is not None and np.isnan(scores.experts[:, pipeline.outlook.network][made]).any():
+        if checkpoint is not None and np.isnan(scores.experts[:, pipeline.ensemble.network][made]).any():
             error[:] = np.nan  # the combination would hide it
         truths = np.broadcast_to(truth, last.shape)
         naive = np.broadcast_to(last[:, None], scores.quantiles.shape)
@@ -125,7 +127,7 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Hist
     return _Sums(error, pinball, last_error, last_pinball, count)
 
 
-def _loss(sums: _Sums, error: Floats, pinball: Floats) -> float:
+def _loss(sums: _Sums, error: F64, pinball: F64) -> float:
     """Returns the mean over series of the mean of both ratios; a series whose last value is never wrong has none."""
     has = (sums.last_error > 0) & (sums.last_pinball > 0)
     if not has.any():
@@ -134,7 +136,7 @@ def _loss(sums: _Sums, error: Floats, pinball: Floats) -> float:
     return float(ratios.mean())
 
 
-def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> Verdict:
+def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> PromotionDecision:
     champion = _loss(serving, serving.error, serving.pinball)
     challenger = _loss(wanting, wanting.error, wanting.pinball)
     last_value = _loss(serving, serving.last_error, serving.last_pinball)
@@ -153,4 +155,4 @@ def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> Verdict:
         promote, reason = True, f"the challenger's loss {challenger:.4f} is below {asked}"
     else:
         promote, reason = False, f"the challenger's loss {challenger:.4f} is not below {asked}"
-    return Verdict(champion, challenger, last_value, scored, promote, reason)
+    return PromotionDecision(champion, challenger, last_value, scored, promote, reason)

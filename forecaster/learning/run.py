@@ -13,18 +13,18 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import ForecasterError
 from forecaster.formats.checkpoints import write_checkpoint
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.readout_refit import refresh
-from forecaster.learning.fitting.train import Lessons, observed
-from forecaster.learning.schedule import Work
+from forecaster.learning.fitting.train import TrainingData, build_training_data
+from forecaster.learning.schedule import RunKind
 from forecaster.pipeline import PipelineConfig
 
-FILE = "lesson.json"
+FILE = "result.json"
 
 
-class Lesson(msgspec.Struct, frozen=True):
+class RunResult(msgspec.Struct, frozen=True):
     """What came of a run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Lesson(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class LessonConfig:
+class RunConfig:
     """What is learned: what is forecast, from what, by which network, how it is trained."""
 
     pipeline: PipelineConfig
@@ -53,7 +53,7 @@ class LessonConfig:
     training: TrainingConfig
 
 
-NOTHING = Lesson(
+NOTHING = RunResult(
     checkpoint="",
     promoted=False,
     challenger_loss=None,
@@ -63,10 +63,10 @@ NOTHING = Lesson(
 )
 
 
-def learn(
-    config: LessonConfig,
-    work: Work,
-    read: Callable[[], History],
+def run_training(
+    config: RunConfig,
+    work: RunKind,
+    read: Callable[[], SeriesHistory],
     champion: Checkpoint | None,
     folder: Path,
 ) -> None:
@@ -82,26 +82,26 @@ def learn(
     Raises:
         UsageError: the history holds nothing to learn from.
     """
-    lessons = observed(read(), config.pipeline.observation, own=config.training.own)
-    challenger, lesson = _trained(config, lessons, champion) if work == Work.TRAINING else _resolved(lessons, champion)
+    data = build_training_data(read(), config.pipeline.observation, local=config.training.local)
+    challenger, result = _trained(config, data, champion) if work == RunKind.TRAINING else _resolved(data, champion)
     folder.mkdir(parents=True)
     if challenger is not None:
         write_checkpoint(challenger, folder)
-    (folder / FILE).write_bytes(msgspec.json.encode(lesson))
+    (folder / FILE).write_bytes(msgspec.json.encode(result))
 
 
-def read_lesson(folder: Path) -> Lesson:
+def read_result(folder: Path) -> RunResult:
     """Returns what a run has left in the folder; raises ForecasterError where that cannot be read."""
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Lesson)
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=RunResult)
     except (OSError, msgspec.DecodeError) as error:
         raise ForecasterError(f"{folder / FILE}: the trainer's child has left nothing readable: {error}") from error
 
 
-def _trained(config: LessonConfig, lessons: Lessons, champion: Checkpoint | None) -> tuple[Checkpoint, Lesson]:
-    made = challenge(lessons, config.pipeline, config.network, config.training, champion)
+def _trained(config: RunConfig, data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint, RunResult]:
+    made = challenge(data, config.pipeline, config.network, config.training, champion)
     verdict = made.verdict
-    lesson = Lesson(
+    result = RunResult(
         checkpoint=made.challenger.id,
         promoted=verdict.promote,
         challenger_loss=_finite(verdict.challenger_loss),
@@ -109,15 +109,15 @@ def _trained(config: LessonConfig, lessons: Lessons, champion: Checkpoint | None
         scored=verdict.scored,
         reason=verdict.reason,
     )
-    return made.challenger, lesson
+    return made.challenger, result
 
 
-def _resolved(lessons: Lessons, champion: Checkpoint | None) -> tuple[Checkpoint | None, Lesson]:
-    refreshed = None if champion is None else refresh(lessons, champion)
+def _resolved(data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint | None, RunResult]:
+    refreshed = None if champion is None else refresh(data, champion)
     if refreshed is None:
         return None, NOTHING
     facts = refreshed.checkpoint.facts["readout"]
-    lesson = Lesson(
+    result = RunResult(
         checkpoint=refreshed.checkpoint.id,
         promoted=True,
         challenger_loss=_finite(refreshed.error),
@@ -125,7 +125,7 @@ def _resolved(lessons: Lessons, champion: Checkpoint | None) -> tuple[Checkpoint
         scored=int(facts["targets"]),
         reason=f"squared errors of the newest stretch: {refreshed.error:.5g}, {refreshed.champion_error:.5g} before",
     )
-    return refreshed.checkpoint, lesson
+    return refreshed.checkpoint, result
 
 
 def _finite(loss: float) -> float | None:

@@ -20,7 +20,7 @@ WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class Work(StrEnum):
+class RunKind(StrEnum):
     """What the trainer can do."""
 
     TRAINING = "training"  # a new body, and its readout
@@ -37,8 +37,8 @@ class Schedule:
         UsageError: one of them cannot be read.
     """
 
-    def __init__(self, when: Mapping[Work, str]) -> None:
-        self._due: set[Work] = set()
+    def __init__(self, when: Mapping[RunKind, str]) -> None:
+        self._due: set[RunKind] = set()
         self._lock = threading.Lock()
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -61,19 +61,19 @@ class Schedule:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._scheduler.shutdown(wait=False)
 
-    def take(self) -> set[Work]:
+    def take(self) -> set[RunKind]:
         """Returns what has become due since the last time."""
         with self._lock:
             due, self._due = self._due, set()
         return due
 
-    def _fire(self, work: Work) -> None:
+    def _fire(self, work: RunKind) -> None:
         with self._lock:
             self._due.add(work)
 
 
-def _trigger(work: Work, text: str) -> BaseTrigger | None:
-    variable = {Work.TRAINING: "SCHEDULE", Work.READOUT: "READOUT_SCHEDULE"}[work]
+def _trigger(work: RunKind, text: str) -> BaseTrigger | None:
+    variable = {RunKind.TRAINING: "SCHEDULE", RunKind.READOUT: "READOUT_SCHEDULE"}[work]
     kind, _, rest = text.strip().partition(" ")
     try:
         if kind == "off" and not rest:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.core.state import SeriesState
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs
 
@@ -16,7 +16,7 @@ SLICE = 2_000
 """Readings that are served at a time."""
 
 
-class Replay:
+class ServingSimulation:
     """The rows of all series of a history, and how far they are.
 
     Args:
@@ -28,7 +28,7 @@ class Replay:
     """
 
     def __init__(
-        self, pipeline: PipelineConfig, history: History, checkpoint: Checkpoint | None, begin: int = 0
+        self, pipeline: PipelineConfig, history: SeriesHistory, checkpoint: Checkpoint | None, begin: int = 0
     ) -> None:
         self._pipeline = pipeline
         self._history = history
@@ -40,7 +40,7 @@ class Replay:
     @property
     def checkpoint(self) -> str:
         """The id of what serves."""
-        return GENESIS if self._model is None else self._model.id
+        return NO_CHECKPOINT if self._model is None else self._model.id
 
     def until(self, end: int) -> Iterator[tuple[int, Outputs]]:
         """Yields the position of the first reading, and the outputs, of every batch up to position `end`."""

@@ -8,14 +8,14 @@ from typing import Protocol
 
 import structlog
 
-from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.formats.checkpoints import PackedCheckpoint, refuse_other_network, unpack
 from forecaster.formats.models import PARTITION
 from forecaster.records import SourceRecord
 from forecaster.registry.cache import CheckpointCache
-from forecaster.registry.registry import Catalogue
+from forecaster.registry.registry import ModelRegistry
 
 LOOK_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
@@ -59,7 +59,7 @@ class Pauses:
         self._until.pop(what, None)
 
 
-class ModelWatch:
+class RegistryFollower:
     """Follows the models topic; one thread only.
 
     Args:
@@ -79,12 +79,12 @@ class ModelWatch:
         fixed: Checkpoint | None = None,
     ) -> None:
         self._reader, self._topic, self._cache, self._wanted, self._fixed = reader, topic, cache, wanted, fixed
-        self._catalogue = Catalogue()
+        self._registry = ModelRegistry()
         self._next: int | None = None
         self._end = 0
         self._lost = True
         self._unsettled = self._is_away = False
-        self._champion = fixed.id if fixed else GENESIS
+        self._champion = fixed.id if fixed else NO_CHECKPOINT
         self._models: dict[str, Model] = {}
         self._refused: dict[str, str] = {}
         self._said: set[tuple[str, str]] = set()
@@ -92,9 +92,9 @@ class ModelWatch:
         self._pauses = Pauses()
 
     @property
-    def catalogue(self) -> Catalogue:
+    def registry(self) -> ModelRegistry:
         """What the topic held when it was last looked at."""
-        return self._catalogue
+        return self._registry
 
     @property
     def champion(self) -> str:
@@ -146,7 +146,7 @@ class ModelWatch:
         """
         if self._fixed is not None and self._fixed.id == checkpoint_id:
             return self._fixed
-        published = self._catalogue.published(checkpoint_id)
+        published = self._registry.published(checkpoint_id)
         if published is None or self._refused.get(checkpoint_id) == published.description.sha256:
             return None
         packed = self._cache.read(checkpoint_id, published.description.sha256)
@@ -180,14 +180,14 @@ class ModelWatch:
         begin, self._end = self._reader.bounds(self._topic, PARTITION)
         if self._next is None or not begin <= self._next <= self._end:
             self._next = begin
-            self._catalogue = Catalogue()
+            self._registry = ModelRegistry()
         self._reader.begin(self._topic, PARTITION, self._next)
         self._lost = False
 
     def _add(self, record: SourceRecord) -> None:
         """The record counts, and a checkpoint that is whole by it is in the cache."""
         self._next, self._unsettled = record.offset + 1, True
-        packed = self._catalogue.add(record.key, record.value, record.timestamp)
+        packed = self._registry.add(record.key, record.value, record.timestamp)
         if packed is not None:
             self._refused.pop(packed.description.id, None)
             self._cache.write(packed)
@@ -195,27 +195,27 @@ class ModelWatch:
     def _settle(self) -> None:
         """What the records say is done: it would be wrong before all are read that were there at the beginning."""
         self._unsettled = False
-        for name, fault in self._catalogue.faults.items():
+        for name, fault in self._registry.faults.items():
             self._say(f"checkpoint {name} is never served", fault)
-        for key, problem in self._catalogue.problems.items():
+        for key, problem in self._registry.problems.items():
             self._say(f"record {key} of the models topic is passed over", problem)
-        self._cache.keep(self._catalogue.checkpoints.keys())
+        self._cache.keep(self._registry.checkpoints.keys())
         self._choose()
 
     def _choose(self) -> None:
         """The champion is the checkpoint to be served, else the one before it, else none."""
-        serve = self._catalogue.serve
+        serve = self._registry.serve
         if self._fixed is None:
             named = () if serve is None else (serve.checkpoint, serve.previous)
-            self._champion = next((name for name in named if self._fits(name)), GENESIS)
+            self._champion = next((name for name in named if self._fits(name)), NO_CHECKPOINT)
 
     def _fits(self, checkpoint_id: str) -> bool:
         """Returns whether it can be served; says why not."""
-        if checkpoint_id == GENESIS:
+        if checkpoint_id == NO_CHECKPOINT:
             return True
-        published = self._catalogue.published(checkpoint_id)
+        published = self._registry.published(checkpoint_id)
         if published is None:
-            self._say(f"checkpoint {checkpoint_id} cannot be served", self._catalogue.why_not(checkpoint_id))
+            self._say(f"checkpoint {checkpoint_id} cannot be served", self._registry.why_not(checkpoint_id))
             return False
         try:
             refuse_other_network(published.description.network, self._wanted, f"checkpoint {checkpoint_id}")
@@ -228,10 +228,10 @@ class ModelWatch:
         """Returns a checkpoint from the topic; raises CheckpointError where it is not whole there, or damaged."""
         if self._pauses.lasts(checkpoint_id):
             raise TransientBrokerError(f"checkpoint {checkpoint_id} could not be read a moment ago")
-        catalogue = Catalogue(only=checkpoint_id)
+        registry = ModelRegistry(only=checkpoint_id)
         try:
             for record in records_to_end(self._reader, self._topic):
-                packed = catalogue.add(record.key, record.value, record.timestamp)
+                packed = registry.add(record.key, record.value, record.timestamp)
                 if packed is not None:
                     self._cache.write(packed)
                     self._pauses.went_well(checkpoint_id)
@@ -241,7 +241,7 @@ class ModelWatch:
             raise
         finally:
             self._lost = True  # the next look goes on where the last one ended
-        raise CheckpointError(f"checkpoint {checkpoint_id}: {catalogue.why_not(checkpoint_id)}")
+        raise CheckpointError(f"checkpoint {checkpoint_id}: {registry.why_not(checkpoint_id)}")
 
     def _note_outage(self, error: TransientBrokerError) -> None:
         self._lost = True
@@ -255,16 +255,16 @@ class ModelWatch:
             _log.warning(what, reason=reason, topic=self._topic)
 
 
-def read_catalogue(reader: TopicReader, topic: str) -> Catalogue:
+def read_registry(reader: TopicReader, topic: str) -> ModelRegistry:
     """Returns what the topic holds now.
 
     Raises:
         TransientBrokerError: not this time.
     """
-    catalogue = Catalogue()
+    registry = ModelRegistry()
     for record in records_to_end(reader, topic):
-        catalogue.add(record.key, record.value, record.timestamp)
-    return catalogue
+        registry.add(record.key, record.value, record.timestamp)
+    return registry
 
 
 def records_to_end(reader: TopicReader, topic: str) -> Iterator[SourceRecord]:

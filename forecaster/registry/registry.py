@@ -87,7 +87,7 @@ def _checked(entry: _Entry) -> PackedCheckpoint | None:
     return packed
 
 
-class Catalogue:
+class ModelRegistry:
     """What the topic holds, learned from its records in their order; pure, and of bounded memory.
 
     Args:
@@ -170,7 +170,7 @@ class Catalogue:
             return None
         return self._add(checkpoint_id, int(number) if number else None, value, timestamp_ms)
 
-    def obsolete(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> dict[str, int]:
+    def to_remove(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> dict[str, int]:
         """Returns the checkpoints that may go, with the number of chunks that each may have.
 
         There stay: of the `keep` newest bodies the first checkpoint and the newest readout; what is to be served, and
@@ -199,7 +199,7 @@ class Catalogue:
         """Returns tombstones of the checkpoints that may go, and of all but recent decisions."""
         gone = [
             message
-            for name, chunks in self.obsolete(keep, superseded_ms).items()
+            for name, chunks in self.to_remove(keep, superseded_ms).items()
             for message in tombstones(name, chunks)
         ]
         old = list(self._decisions)[:-DECISIONS_KEPT]

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from forecaster.broker.consumer import Polled
+from forecaster.broker.consumer import PollResult
 from forecaster.records import Decoded, Outcome, Outputs
 from forecaster.serving.publisher import ScoreTotals
 from forecaster.serving.state.restore import Restored
@@ -84,13 +84,13 @@ class Counters:
     restoring: Durations = field(default_factory=Durations)
 
     @contextmanager
-    def during(self, stage: Stage) -> Iterator[None]:
+    def timed(self, stage: Stage) -> Iterator[None]:
         """What is done inside takes its time in this stage."""
         begin = time.perf_counter()
         yield
         self.stages[stage].add(time.perf_counter() - begin)
 
-    def add(self, polled: Polled, decoded: Decoded, outputs: Outputs, forecasts: int) -> None:
+    def add(self, polled: PollResult, decoded: Decoded, outputs: Outputs, forecasts: int) -> None:
         """The counts include a committed batch, of which so many forecasts were published."""
         self.records += len(polled.records)
         self.transactions += 1

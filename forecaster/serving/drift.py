@@ -69,14 +69,14 @@ class _Stretch:
 class _Test:
     """n, m_n, U_n and min U."""
 
-    stretches: int = 0
+    split_by_time: int = 0
     mean: float = 0.0
     rise: float = 0.0
     least: float = 0.0
 
     def add(self, loss: float) -> bool:
-        self.stretches += 1
-        self.mean += (loss - self.mean) / self.stretches  # (1)
+        self.split_by_time += 1
+        self.mean += (loss - self.mean) / self.split_by_time  # (1)
         self.rise += loss - self.mean - TOLERANCE  # (2)
         self.least = min(self.least, self.rise)
         return self.rise - self.least > THRESHOLD  # (3)

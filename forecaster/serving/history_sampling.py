@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.formats.history import HASHES, group_hash
-from forecaster.records import Integers, Outcome, Readings
+from forecaster.records import I64, Outcome, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,7 @@ class HistoryChoice:
         """Returns which share of a partition's groups is chosen, 0 to 1."""
         return min(1.0, self.max_train_series / self.partitions / max(series_in_partition, 1))
 
-    def chosen(
-        self, readings: Readings, positions: Integers, outcomes: NDArray[np.int8], series_in_partition: int
-    ) -> Integers:
+    def chosen(self, readings: Readings, positions: I64, outcomes: NDArray[np.int8], series_in_partition: int) -> I64:
         """Returns the positions of the readings to write: steps of their series, of chosen groups.
 
         Args:
@@ -42,7 +40,7 @@ class HistoryChoice:
             series_in_partition: how many it holds.
         """
         of_partition = outcomes[positions]
-        steps: Integers = positions[(of_partition == Outcome.FORECAST) | (of_partition == Outcome.WARMING)]
+        steps: I64 = positions[(of_partition == Outcome.FORECAST) | (of_partition == Outcome.WARMING)]
         share = self.share(series_in_partition)
         if share >= 1.0 or not len(steps):
             return steps
@@ -51,5 +49,5 @@ class HistoryChoice:
             begins[1:] = np.diff(readings.records[steps]) != 0
         names = readings.series_ids if readings.groups is None else readings.groups
         hashes = np.array([group_hash(names[position]) for position in steps[begins].tolist()], np.int64)
-        kept: Integers = steps[(hashes < share * HASHES)[np.cumsum(begins) - 1]]
+        kept: I64 = steps[(hashes < share * HASHES)[np.cumsum(begins) - 1]]
         return kept

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from forecaster.core.arrays import take
-from forecaster.core.metrics import inside, pinball_loss
+from forecaster.core.metrics import in_interval, pinball_loss
 from forecaster.formats.dead_letters import encode_dead_letter
 from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.scores import encode_denoised, encode_scores
-from forecaster.records import Booleans, Decoded, Floats, Forecasts, Message, Outputs, Scores, SourceRecord
+from forecaster.records import F64, Bools, Decoded, Forecasts, Message, Outputs, Scores, SourceRecord
 
 MOST_SCALES = 10.0
 """An error counts as at most so many scales of its series in totals over all series: the first scales say little."""
@@ -90,7 +90,7 @@ class Publisher:
         return replace(outputs, forecasts=take(forecasts, rows), scores=take(outputs.scores, rows))
 
 
-def _opens_a_span(forecasts: Forecasts, every: int) -> Booleans:
+def _opens_a_span(forecasts: Forecasts, every: int) -> Bools:
     """Returns which readings are the first ones of their series in a span of so many ticks."""
     return np.asarray(forecasts.tick // every != (forecasts.tick - forecasts.gap) // every)
 
@@ -109,13 +109,13 @@ class ScoreTotals:
         inside: truths between the outermost quantiles.
     """
 
-    count: Floats = field(default_factory=lambda: np.zeros(0))
-    error: Floats = field(default_factory=lambda: np.zeros(0))
-    last_error: Floats = field(default_factory=lambda: np.zeros(0))
-    scaled_error: Floats = field(default_factory=lambda: np.zeros(0))
-    scaled_last_error: Floats = field(default_factory=lambda: np.zeros(0))
-    pinball: Floats = field(default_factory=lambda: np.zeros(0))
-    inside: Floats = field(default_factory=lambda: np.zeros(0))
+    count: F64 = field(default_factory=lambda: np.zeros(0))
+    error: F64 = field(default_factory=lambda: np.zeros(0))
+    last_error: F64 = field(default_factory=lambda: np.zeros(0))
+    scaled_error: F64 = field(default_factory=lambda: np.zeros(0))
+    scaled_last_error: F64 = field(default_factory=lambda: np.zeros(0))
+    pinball: F64 = field(default_factory=lambda: np.zeros(0))
+    inside: F64 = field(default_factory=lambda: np.zeros(0))
 
     def add(self, scores: Scores, levels: Sequence[float]) -> None:
         """The totals include these scores."""
@@ -130,7 +130,7 @@ class ScoreTotals:
             "scaled_error": np.minimum(error * per_scale, MOST_SCALES),
             "scaled_last_error": np.minimum(last_error * per_scale, MOST_SCALES),
             "pinball": pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1),
-            "inside": inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
+            "inside": in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
         }
         for name, values in columns.items():
             total = np.where(met, values, 0.0).sum(axis=0)

@@ -40,7 +40,7 @@ class Producer(Protocol):
     def restart(self) -> None: ...
 
 
-class Group(Protocol):
+class ConsumerGroup(Protocol):
     """What seeding asks of `broker.groups.Group`; tests have their own."""
 
     def committed(self) -> dict[int, int]: ...
@@ -80,7 +80,7 @@ class Seeder:
         group: must not be in use.
     """
 
-    def __init__(self, restorer: Restorer, producer: Producer, group: Group) -> None:
+    def __init__(self, restorer: Restorer, producer: Producer, group: ConsumerGroup) -> None:
         self._restorer, self._producer, self._group = restorer, producer, group
         self._floors: dict[int, Message] = {}
         self._offsets: dict[int, int] = {}
@@ -92,7 +92,7 @@ class Seeder:
             StateError: it has offsets or members.
             TransientBrokerError: the broker did not say.
         """
-        name, source = self._restorer.config.keep.key_prefix, self._restorer.config.source
+        name, source = self._restorer.config.state_config.key_prefix, self._restorer.config.source
         members = self._group.members()
         if members:
             raise StateError(
@@ -125,11 +125,11 @@ class Seeder:
         outcomes: Counter[Outcome] = Counter()
         for readings in parts:
             offsets = np.full(len(readings), partition.position, np.int64)
-            became = self._restorer.feed(partition, readings, offsets).outcomes
+            became = self._restorer.replay_batch(partition, readings, offsets).outcomes
             outcomes.update(Outcome(outcome) for outcome in became.tolist())
             left_out.update(readings.series_ids[row] for row in np.flatnonzero(became == Outcome.STATELESS).tolist())
         self._refuse_older_input(partition)
-        partition.obsolete -= set(partition.blocks)  # they are written anew
+        partition.pending_tombstones -= set(partition.blocks)  # they are written anew
         self._write(partition)
         return SeededPartition(number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
 
@@ -142,7 +142,9 @@ class Seeder:
         """
         self.refuse_used_group()
         if not self._commit(list(self._floors.values()), self._offsets) and self._group.committed() != self._offsets:
-            raise TransientBrokerError(f"group {self._restorer.config.keep.key_prefix}: its offsets were not committed")
+            raise TransientBrokerError(
+                f"group {self._restorer.config.state_config.key_prefix}: its offsets were not committed"
+            )
 
     def _refuse_older_input(self, partition: Partition) -> None:
         """Most rows take the first readings of the input for late ones at worst, not for a grid that begins anew."""
@@ -164,20 +166,20 @@ class Seeder:
             )
 
     def _write(self, partition: Partition) -> None:
-        while (changes := partition.flush(BYTES_PER_TRANSACTION)) is not None:
-            messages = changes.messages
-            if changes.floor is not None:
+        while (writes := partition.flush(BYTES_PER_TRANSACTION)) is not None:
+            messages = writes.messages
+            if writes.floor is not None:
                 *messages, self._floors[partition.number] = messages
             if messages and not self._commit(messages, {}):
                 raise TransientBrokerError(f"partition {partition.number}: its blocks were not written")
-            partition.committed(changes)
+            partition.committed(writes)
         self._offsets[partition.number] = partition.position
 
     def _commit(self, messages: list[Message], offsets: dict[int, int]) -> bool:
         """Returns whether all is committed; else there is a new producer."""
         config = self._restorer.config
         committed = self._producer.commit(
-            Transaction({config.state: messages}, offsets, outsider(config.keep.key_prefix))
+            Transaction({config.state: messages}, offsets, outsider(config.state_config.key_prefix))
         )
         if not committed:
             self._producer.restart()

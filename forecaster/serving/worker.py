@@ -35,7 +35,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from forecaster.broker.consumer import Member, Polled
+from forecaster.broker.consumer import Member, PollResult
 from forecaster.broker.producer import Transaction
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
@@ -47,11 +47,11 @@ from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
 from forecaster.serving.drift import DriftWatch
 from forecaster.serving.history_sampling import HistoryChoice
-from forecaster.serving.inspect.monitor import Inside, Monitor
+from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
-from forecaster.serving.state.keeping import Changes
+from forecaster.serving.state.keeping import StateWrites
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, StateKeeper, Turn
+from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch, StateStore
 
 FLUSH_SECONDS = 8.0
 """So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
@@ -62,7 +62,7 @@ _log = structlog.get_logger()
 class Consumer(Protocol):
     """What the worker asks of `GroupConsumer`; tests have their own."""
 
-    def poll(self, *, wait: bool) -> Polled: ...
+    def poll(self, *, wait: bool) -> PollResult: ...
     def resume(self, partitions: Collection[int]) -> None: ...
     def hold(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
@@ -125,7 +125,7 @@ class Worker:
         decoder: RecordDecoder,
         consumer: Consumer,
         producer: Producer,
-        keeper: StateKeeper,
+        store: StateStore,
     ) -> None:
         self._config = config
         self._decoder = decoder
@@ -133,7 +133,7 @@ class Worker:
         self._producer = producer
         self._guard = DeadLetterGuard(config.limits)
         self._publisher = Publisher(config.publish, config.topics, lambda: time.time_ns() // 1_000_000)
-        self._keeper = keeper
+        self._store = store
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._failures, self._failing_since = 0, 0.0
@@ -154,54 +154,54 @@ class Worker:
 
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
-        wait = not self._keeper.restoring
-        polled = self._patiently(lambda: self._consumer.poll(wait=wait), "polling", stop)
+        wait = not self._store.restoring
+        polled = self._retry(lambda: self._consumer.poll(wait=wait), "polling", stop)
         self._follow(polled, check_topics, stop)
         if polled.stable:
             self._restore(polled.member, stop)
-            if self._goes_on(polled, stop) and polled.records:
+            if self._align_positions(polled, stop) and polled.records:
                 self._serve(polled, stop)
-            self._write(self._keeper.overdue(but=polled.end), polled.member, stop)
-            self._keeper.warm()
-        self._show(polled)
+            self._write(self._store.overdue(but=polled.end), polled.member, stop)
+            self._store.rewarm_next_slot()
+        self._publish_status(polled)
 
     def flush(self, stop: threading.Event) -> None:
         """What is dirty is written, as far as it goes in the time there is, so that who goes on need not replay it."""
         deadline = time.monotonic() + FLUSH_SECONDS
-        polled = self._patiently(lambda: self._consumer.poll(wait=False), "polling", stop)
-        self._keeper.follow(polled.closed, ())
-        while polled.stable and time.monotonic() < deadline and (changes := self._keeper.dirty()):
-            if not self._commit(self._state_transaction(changes, polled.member)):
+        polled = self._retry(lambda: self._consumer.poll(wait=False), "polling", stop)
+        self._store.follow(polled.closed, ())
+        while polled.stable and time.monotonic() < deadline and (writes := self._store.dirty()):
+            if not self._commit(self._state_transaction(writes, polled.member)):
                 return
-            self._keeper.written(changes)
+            self._store.written(writes)
 
-    def _serve(self, polled: Polled, stop: threading.Event) -> None:
+    def _serve(self, polled: PollResult, stop: threading.Event) -> None:
         """Steps 3 to 6."""
-        during = self.counters.during
-        with during(Stage.DECODE):
+        timed = self.counters.timed
+        with timed(Stage.DECODE):
             decoded = self._decoder.decode(polled.records)
-        with during(Stage.TAKE):
-            turn = self._keeper.take(polled, decoded)
-        with during(Stage.ADVANCE):
-            outputs = advance(self._config.pipeline, turn.models, turn.state, turn.batch)
-        with during(Stage.ENCODE):
-            transaction = self._transaction(polled, decoded, outputs, turn)
+        with timed(Stage.TAKE):
+            prepared = self._store.prepare(polled, decoded)
+        with timed(Stage.ADVANCE):
+            outputs = advance(self._config.pipeline, prepared.models, prepared.state, prepared.batch)
+        with timed(Stage.ENCODE):
+            transaction = self._transaction(polled, decoded, outputs, prepared)
         if not self._commit(transaction):
-            self._ask_what_happened(polled, turn, stop)
+            self._resolve_failed_transaction(polled, prepared, stop)
             return
-        with during(Stage.ADOPT):
-            self._keeper.committed(turn, polled.end)
+        with timed(Stage.ADOPT):
+            self._store.committed(prepared, polled.end)
         self.counters.add(polled, decoded, outputs, len(transaction.messages[self._config.topics.forecasts]))
-        self._note(polled, decoded, outputs, turn)
+        self._record(polled, decoded, outputs, prepared)
 
-    def _show(self, polled: Polled) -> None:
+    def _publish_status(self, polled: PollResult) -> None:
         """Those who ask are answered."""
         if self.monitor.is_due:
             held, ends = frozenset(self._held), self._consumer.ends()
-            self.monitor.turn(
-                Inside(
+            self.monitor.refresh(
+                WorkerView(
                     pipeline=self._config.pipeline,
-                    keeper=self._keeper,
+                    store=self._store,
                     counters=self.counters,
                     member=polled.member,
                     is_member=polled.stable,
@@ -211,35 +211,35 @@ class Worker:
                 )
             )
 
-    def _follow(self, polled: Polled, check_topics: Callable[[], object], stop: threading.Event) -> None:
+    def _follow(self, polled: PollResult, check_topics: Callable[[], object], stop: threading.Event) -> None:
         """Partitions not ours are forgotten, and those that are new to us wait for their rows."""
         for partition in polled.closed:
             self._guard.forget(partition)
             self._held.discard(partition)
         if polled.opened:
-            self._patiently(check_topics, "asking about topics", stop)
-        self._keeper.follow(polled.closed, polled.opened)
-        self._keeper.look()
+            self._retry(check_topics, "asking about topics", stop)
+        self._store.follow(polled.closed, polled.opened)
+        self._store.look()
 
     def _restore(self, member: Member, stop: threading.Event) -> None:
         """A slice of the restoring has been done; a partition that became whole by it serves."""
-        restored = self._keeper.restore() if self._keeper.restoring else None
+        restored = self._store.restore() if self._store.restoring else None
         if restored is None:
             return
         partition = restored.partition
-        while restored.must_be_written and (changes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
-            if not self._commit(self._state_transaction({partition.number: changes}, member)):
+        while restored.must_be_written and (writes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
+            if not self._commit(self._state_transaction({partition.number: writes}, member)):
                 self._restart_producer(stop)
-                self._keeper.follow((), [partition.number])
+                self._store.follow((), [partition.number])
                 return
-            partition.committed(changes)
-        self._keeper.open(restored)
+            partition.committed(writes)
+        self._store.open(restored)
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
         _log.info("partitions opened", partitions=[partition.number], generation=member.generation_id)
 
-    def _goes_on(self, polled: Polled, stop: threading.Event) -> bool:
+    def _align_positions(self, polled: PollResult, stop: threading.Event) -> bool:
         """What was read goes on where all its partitions stand, who serve; else the batch is put back.
 
         Before the next record there may be markers of transactions, aborted records, and what was compacted: where the
@@ -248,10 +248,10 @@ class Worker:
         positions: dict[int, int] = {}
         broken: list[int] = []
         for number, begin in self._reached(polled).items():
-            if number not in self._keeper.partitions:
+            if number not in self._store.partitions:
                 broken.append(number)
                 continue
-            partition = self._keeper.partitions[number]
+            partition = self._store.partitions[number]
             if begin < partition.position or (begin > partition.position and self._is_lost(partition, stop)):
                 _log.error("input is gone, or has jumped back", partition=number, offset=partition.position, next=begin)
                 broken.append(number)
@@ -261,66 +261,68 @@ class Worker:
         if broken:
             self._consumer.hold(broken)
             self._consumer.seek({**polled.begin, **positions})
-            self._keeper.follow((), [number for number in broken if number in positions])
+            self._store.follow((), [number for number in broken if number in positions])
         return not broken
 
-    def _reached(self, polled: Polled) -> dict[int, int]:
+    def _reached(self, polled: PollResult) -> dict[int, int]:
         """Returns the offset of the first record of the batch's partitions, and where others are read next."""
         reached = dict(polled.begin)
         for number, end in self._consumer.ends().items():
-            if number in self._keeper.partitions and number not in reached:
-                position = self._keeper.partitions[number].position
+            if number in self._store.partitions and number not in reached:
+                position = self._store.partitions[number].position
                 offset = self._consumer.next_offset(number) if end > position else None
                 if offset is not None and offset > position:
                     reached[number] = offset
         return reached
 
     def _is_lost(self, partition: Partition, stop: threading.Event) -> bool:
-        begin = self._patiently(lambda: self._keeper.log_start(partition.number), "asking where the input begins", stop)
+        begin = self._retry(lambda: self._store.log_start(partition.number), "asking where the input begins", stop)
         return partition.position < begin
 
-    def _transaction(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> Transaction:
+    def _transaction(
+        self, polled: PollResult, decoded: Decoded, outputs: Outputs, prepared: PreparedBatch
+    ) -> Transaction:
         topics = self._config.topics
         messages = self._publisher.messages(polled.records, decoded, outputs)
-        messages[topics.state] = _messages(turn.changes)
+        messages[topics.state] = _messages(prepared.writes)
         if topics.history:
-            messages[topics.history] = self._history(outputs, turn)
+            messages[topics.history] = self._history(outputs, prepared)
         if self._has_drifted:
             messages[topics.models] = [drift_message(min(polled.end))]
         return Transaction(messages, polled.end, polled.member)
 
-    def _history(self, outputs: Outputs, turn: Turn) -> list[Message]:
+    def _history(self, outputs: Outputs, prepared: PreparedBatch) -> list[Message]:
         """Returns what the trainer gets of a batch."""
         messages: list[Message] = []
-        for number in turn.checkout.parts:
-            of_partition = np.flatnonzero(turn.numbers == number)
-            series = len(self._keeper.partitions[number].table)
-            readings = turn.batch.readings
+        for number in prepared.checkout.parts:
+            of_partition = np.flatnonzero(prepared.numbers == number)
+            series = len(self._store.partitions[number].table)
+            readings = prepared.batch.readings
             chosen = self._config.history.chosen(readings, of_partition, outputs.outcomes, series)
             messages += encode_history(number, readings, chosen, outputs.masked[chosen])
         return messages
 
-    def _state_transaction(self, changes: Mapping[int, Changes], member: Member) -> Transaction:
+    def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:
         """Returns a transaction of nothing but state; the offsets in it let no zombie through."""
-        offsets = {number: one.position for number, one in changes.items()}
-        return Transaction({self._config.topics.state: _messages(changes)}, offsets, member)
+        offsets = {number: one.position for number, one in writes.items()}
+        return Transaction({self._config.topics.state: _messages(writes)}, offsets, member)
 
-    def _write(self, changes: Mapping[int, Changes], member: Member, stop: threading.Event) -> None:
+    def _write(self, writes: Mapping[int, StateWrites], member: Member, stop: threading.Event) -> None:
         """The changes are in the topic, or will be tried again: written twice they are as good."""
-        if not changes:
+        if not writes:
             return
-        if self._commit(self._state_transaction(changes, member)):
-            self._keeper.written(changes)
+        if self._commit(self._state_transaction(writes, member)):
+            self._store.written(writes)
         else:
             self._restart_producer(stop)
 
-    def _note(self, polled: Polled, decoded: Decoded, outputs: Outputs, turn: Turn) -> None:
+    def _record(self, polled: PollResult, decoded: Decoded, outputs: Outputs, prepared: PreparedBatch) -> None:
         """What a committed batch tells is known, and partitions with too many bad records are held."""
         self.counters.scores.add(outputs.scores, self._config.pipeline.quantile_levels)
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
-            outputs.scores, self._keeper.partitions.series
+            outputs.scores, self._store.partitions.series
         )
-        self.counters.freed_series += sum(len(one.freed) for one in turn.changes.values())
+        self.counters.freed_series += sum(len(one.freed) for one in prepared.writes.values())
         for partition, reason in self._guard.count(polled.records, decoded.dead_letters).items():
             last = next(one for one in reversed(decoded.dead_letters) if one.record.partition == partition)
             message = f"partition {partition}: {reason}; the last: {last.detail}"
@@ -331,13 +333,13 @@ class Worker:
             _log.error("partition held until a restart", detail=message, dead_letters=self._config.topics.dead_letters)
 
     def _commit(self, transaction: Transaction) -> bool:
-        with self.counters.during(Stage.TRANSACTION):
+        with self.counters.timed(Stage.TRANSACTION):
             committed = self._producer.commit(transaction)
         if committed:
             self._failures = 0
         return committed
 
-    def _patiently(self, call: Callable[[], Result], what: str, stop: threading.Event) -> Result:
+    def _retry(self, call: Callable[[], Result], what: str, stop: threading.Event) -> Result:
         return retry(call, what, self._config.outage_deadline_seconds, stop)
 
     def _restart_producer(self, stop: threading.Event) -> None:
@@ -355,26 +357,26 @@ class Worker:
         stop.wait(
             min(FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS) if self._failures > 1 else 0
         )
-        self._patiently(self._consumer.confirm_membership, "asking the group", stop)
+        self._retry(self._consumer.confirm_membership, "asking the group", stop)
         self._producer.restart()
 
-    def _ask_what_happened(self, polled: Polled, turn: Turn, stop: threading.Event) -> None:
+    def _resolve_failed_transaction(self, polled: PollResult, prepared: PreparedBatch, stop: threading.Event) -> None:
         """After a failed transaction every partition stands where its committed offset says."""
         self._restart_producer(stop)
-        committed = self._patiently(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
+        committed = self._retry(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
         happened = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
         dropped = {
             partition: begin
             for partition, begin in polled.begin.items()
             if committed[partition] <= begin and partition not in happened
         }
-        self._keeper.committed(turn, happened)
+        self._store.committed(prepared, happened)
         others = [partition for partition in polled.end if partition not in happened and partition not in dropped]
         self._consumer.hold(others)
-        self._keeper.follow((), others)
+        self._store.follow((), others)
         self._consumer.seek({**happened, **dropped})
         _log.info("after a failed transaction", happened=list(happened), dropped=list(dropped), restored_again=others)
 
 
-def _messages(changes: Mapping[int, Changes]) -> list[Message]:
-    return [message for one in changes.values() for message in one.messages]
+def _messages(writes: Mapping[int, StateWrites]) -> list[Message]:
+    return [message for one in writes.values() for message in one.messages]

@@ -23,13 +23,13 @@ from forecaster.settings.types import (
 )
 
 
-class Group(BaseModel):
+class SettingsGroup(BaseModel):
     """What all groups have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Kafka(Group):
+class Kafka(SettingsGroup):
     """How the broker is reached, and as whom."""
 
     bootstrap_servers: Name
@@ -74,7 +74,7 @@ class Kafka(Group):
             raise ValueError(f"expected a JSON object: {error}") from None
 
 
-class Topics(Group):
+class Topics(SettingsGroup):
     """Which topics; an empty output topic is named after the input."""
 
     input: Name
@@ -102,7 +102,7 @@ class Topics(Group):
         return name or f"{self.input}.{kind.replace('_', '-')}"
 
 
-class Input(Group):
+class Input(SettingsGroup):
     """Where a record holds what."""
 
     series_field: Name = "series_id"
@@ -117,7 +117,7 @@ class Input(Group):
     """Records without a key are read, too: all readings of a series must be in one partition all the same."""
 
 
-class Series(Group):
+class Series(SettingsGroup):
     """The grid of a series and its seasons."""
 
     interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
@@ -131,7 +131,7 @@ class Series(Group):
 Mode = Literal["one-to-one", "one-to-many", "many-to-one", "many-to-many"]
 
 
-class Forecast(Group):
+class Forecast(SettingsGroup):
     """What is forecast and published."""
 
     mode: Mode = "many-to-many"
@@ -153,7 +153,7 @@ class Forecast(Group):
         return levels
 
 
-class NetworkSettings(Group):
+class NetworkSettings(SettingsGroup):
     """What the recurrent network looks like."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
@@ -179,7 +179,7 @@ class NetworkSettings(Group):
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
 
-class Denoise(Group):
+class Denoise(SettingsGroup):
     """The chain of filters over inputs."""
 
     chain: Annotated[tuple[FilterName, ...], BeforeValidator(listed)] = ("range", "hampel")
@@ -198,7 +198,7 @@ class Denoise(Group):
     """Ticks."""
 
 
-class Training(Group):
+class Training(SettingsGroup):
     """How the network is trained, and when."""
 
     schedule: Schedule = "every 1h"
@@ -229,7 +229,7 @@ class Training(Group):
     """Of a larger fleet so many are trained on, chosen by hash."""
 
 
-class State(Group):
+class State(SettingsGroup):
     """How state is kept."""
 
     snapshot_interval: Milliseconds = 21_600_000
@@ -244,7 +244,7 @@ class State(Group):
     """What is done when input that the state needs is gone: fail (exit code 5), resume-cold or resume-stale."""
 
 
-class DeadLetters(Group):
+class DeadLetters(SettingsGroup):
     """When bad records are too many."""
 
     on_limit: Literal["pause", "stop"] = "pause"
@@ -255,14 +255,14 @@ class DeadLetters(Group):
     """Bad records in a row; a large number lets a backlog of them pass."""
 
 
-class Cache(Group):
+class Cache(SettingsGroup):
     """Where checkpoints are kept on disk."""
 
     directory: str = ""
     """Empty = a temporary folder. A full or broken one stops nothing."""
 
 
-class Http(Group):
+class Http(SettingsGroup):
     """The HTTP server; no port = none."""
 
     host: str = "0.0.0.0"
@@ -271,7 +271,7 @@ class Http(Group):
     """0 = any that is free; empty = no HTTP."""
 
 
-class Log(Group):
+class Log(SettingsGroup):
     """What is logged and how."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -17,13 +17,13 @@ from forecaster.settings.groups import (
     DeadLetters,
     Denoise,
     Forecast,
-    Group,
     Http,
     Input,
     Kafka,
     Log,
     NetworkSettings,
     Series,
+    SettingsGroup,
     State,
     Topics,
     Training,
@@ -122,7 +122,7 @@ def variables() -> dict[str, tuple[str, str]]:
     """Returns every variable with its group and field; those without a group have ''."""
     found: dict[str, tuple[str, str]] = {}
     for group, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
             for name in field.annotation.model_fields:
                 found[f"{PREFIX}{group}__{name}".upper()] = (group, name)
         else:

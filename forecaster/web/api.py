@@ -12,7 +12,7 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from forecaster import __version__
-from forecaster.serving.inspect.monitor import Answer, Inside, Unanswered
+from forecaster.serving.inspect.monitor import Answer, WorkerBusy, WorkerView
 from forecaster.web import metrics, views
 from forecaster.web.service import Service
 
@@ -51,7 +51,7 @@ def _policy(app: FastAPI) -> None:
     def not_here(_: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 404)
 
-    @app.exception_handler(Unanswered)
+    @app.exception_handler(WorkerBusy)
     def unanswered(_: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 503)
 
@@ -123,12 +123,12 @@ def _page(app: FastAPI) -> None:
         return _file(name) if name in TYPES else _json({"error": f"there is no page {name!r}"}, 404)
 
 
-def _ask(service: Service, question: Callable[[Inside], Answer]) -> Answer:
+def _ask(service: Service, question: Callable[[WorkerView], Answer]) -> Answer:
     """Returns the worker's answer."""
     if service.role == "trainer":
         raise views.NotHere("this process is a trainer, and has no series: ask a worker")
     if service.monitor is None:
-        raise Unanswered("the worker has not started yet")
+        raise WorkerBusy("the worker has not started yet")
     return service.monitor.ask(question)
 
 

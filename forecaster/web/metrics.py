@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from forecaster import __version__
 from forecaster.learning.coordinator import RunEvent
-from forecaster.learning.schedule import Work
+from forecaster.learning.schedule import RunKind
 from forecaster.records import Outcome, Reason
 from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
 from forecaster.serving.inspect.explanation import SHOWN_HORIZONS
@@ -65,9 +65,11 @@ class ServiceCollector(Collector):
                 "status_age_seconds", "Age of the copy that this is of: grows without a broker.", service.status_age
             )
             yield from worker_families(service.worker)
-        if service.learner is not None:
-            learner = service.learner
-            yield from trainer_families(leads=learner.leads, running=learner.running, counters=dict(learner.counters))
+        if service.coordinator is not None:
+            coordinator = service.coordinator
+            yield from trainer_families(
+                leads=coordinator.leads, running=coordinator.running, counters=dict(coordinator.counters)
+            )
 
 
 def exposition(service: Service) -> Callable[[], bytes]:
@@ -174,7 +176,7 @@ def trainer_families(*, leads: bool, running: str | None, counters: Mapping[str,
     family = CounterMetricFamily(
         "forecaster_trainer_runs", "Runs of the trainer: started, and how they ended.", labels=["work", "result"]
     )
-    for work, result in product(Work, RunEvent):
+    for work, result in product(RunKind, RunEvent):
         family.add_metric([work.value, result.value], counters.get(f"{work}_{result}", 0))
     yield family
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from forecaster.app.watchdog import Watchdog
-from forecaster.learning.coordinator import Learner
-from forecaster.registry.follower import ModelWatch
+from forecaster.learning.coordinator import TrainingCoordinator
+from forecaster.registry.follower import RegistryFollower
 from forecaster.serving.inspect.monitor import Monitor, WorkerStatus
 
 STALE_SECONDS = 15.0
@@ -34,8 +34,8 @@ class Service:
     group: str
     watchdog: Watchdog
     monitor: Monitor | None = None
-    watch: ModelWatch | None = None
-    learner: Learner | None = None
+    follower: RegistryFollower | None = None
+    coordinator: TrainingCoordinator | None = None
     started: float = field(default_factory=time.time)
 
     @property
@@ -52,7 +52,7 @@ class Service:
     def unready(self) -> str:
         """Why it does not do its work; empty = it does."""
         if self.role == "trainer":
-            return "not connected yet" if self.learner is None else self.learner.unready
+            return "not connected yet" if self.coordinator is None else self.coordinator.unready
         status, age = self.worker, self.status_age
         if status is None:
             return "not connected yet"

@@ -11,10 +11,10 @@ from itertools import chain, islice
 
 from forecaster import __version__
 from forecaster.formats.models import Decision, Serve, iso_time
-from forecaster.registry.registry import Catalogue
+from forecaster.registry.registry import ModelRegistry
 from forecaster.serving.inspect.explanation import Explanation, explain_series
 from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
-from forecaster.serving.inspect.monitor import Inside, PartitionStatus, WorkerStatus
+from forecaster.serving.inspect.monitor import PartitionStatus, WorkerStatus, WorkerView
 from forecaster.serving.publisher import ScoreTotals
 from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service
@@ -210,13 +210,17 @@ def scores(totals: ScoreTotals, horizons: tuple[int, ...]) -> list[HorizonScore]
 
 def training(service: Service) -> Training | None:
     """Returns what the trainer of this process does."""
-    learner = service.learner
-    return None if learner is None else Training(learner.leads, learner.running, dict(learner.counters.copy()))
+    coordinator = service.coordinator
+    return (
+        None
+        if coordinator is None
+        else Training(coordinator.leads, coordinator.running, dict(coordinator.counters.copy()))
+    )
 
 
-def series_names(inside: Inside) -> list[str]:
+def series_names(inside: WorkerView) -> list[str]:
     """Returns the series of this worker; empty names among them are free rows."""
-    return [name for one in inside.keeper.partitions for name in one.table.names]
+    return [name for one in inside.store.partitions for name in one.table.names]
 
 
 def series_page(names: Sequence[str], search: str, limit: int) -> SeriesPage:
@@ -226,21 +230,21 @@ def series_page(names: Sequence[str], search: str, limit: int) -> SeriesPage:
     return SeriesPage(len(found), nsmallest(limit, found))
 
 
-def explanation(inside: Inside, series_id: str, service: Service) -> Explanation:
+def explanation(inside: WorkerView, series_id: str, service: Service) -> Explanation:
     """Returns all that is carried for a series; raises NoSuchSeries where this worker does not have it."""
-    partition, keeper = _partition_of(inside, series_id), inside.keeper
-    restored = keeper.restored(partition.number)
-    return explain_series(inside.pipeline, restored, series_id, keeper.champion, _catalogue(service).checkpoints)
+    partition, store = _partition_of(inside, series_id), inside.store
+    restored = store.restored(partition.number)
+    return explain_series(inside.pipeline, restored, series_id, store.champion, _registry(service).checkpoints)
 
 
-def forecast(inside: Inside, series_id: str) -> LatestForecast:
+def forecast(inside: WorkerView, series_id: str) -> LatestForecast:
     """Returns the newest forecast of a series; raises NoSuchSeries where this worker does not have it."""
     return latest_forecast(inside.pipeline, _partition_of(inside, series_id), series_id)
 
 
-def models(inside: Inside, service: Service) -> ModelsView:
+def models(inside: WorkerView, service: Service) -> ModelsView:
     """Returns what is known of the models topic."""
-    catalogue = _catalogue(service)
+    registry = _registry(service)
     checkpoints = [
         ModelView(
             id=name,
@@ -249,15 +253,15 @@ def models(inside: Inside, service: Service) -> ModelsView:
             hidden_size=one.description.network.hidden_size,
             facts=dict(one.description.facts),
         )
-        for name, one in catalogue.checkpoints.items()
+        for name, one in registry.checkpoints.items()
     ]
-    decisions = sorted(catalogue.decisions.values(), key=lambda one: one.at, reverse=True)
-    return ModelsView(inside.keeper.champion, catalogue.serve, checkpoints, decisions[:DECISIONS_SHOWN])
+    decisions = sorted(registry.decisions.values(), key=lambda one: one.at, reverse=True)
+    return ModelsView(inside.store.champion, registry.serve, checkpoints, decisions[:DECISIONS_SHOWN])
 
 
-def _catalogue(service: Service) -> Catalogue:
+def _registry(service: Service) -> ModelRegistry:
     """Returns what the models topic held; the worker's thread alone may look."""
-    return Catalogue() if service.watch is None else service.watch.catalogue
+    return ModelRegistry() if service.follower is None else service.follower.registry
 
 
 def _partition(one: PartitionStatus) -> PartitionView:
@@ -266,9 +270,9 @@ def _partition(one: PartitionStatus) -> PartitionView:
     )
 
 
-def _partition_of(inside: Inside, series_id: str) -> Partition:
-    for partition in inside.keeper.partitions:
+def _partition_of(inside: WorkerView, series_id: str) -> Partition:
+    for partition in inside.store.partitions:
         if partition.table.row(series_id) >= 0:
             return partition
-    names = chain.from_iterable(one.table.names for one in inside.keeper.partitions)
+    names = chain.from_iterable(one.table.names for one in inside.store.partitions)
     raise NoSuchSeries(series_id, list(islice(names, COMPARED)))

@@ -29,16 +29,16 @@ from numpy.typing import NDArray
 
 from forecaster.core.ensemble.experts import HEADS, LAST_VALUE
 from forecaster.core.ensemble.seasonal import DAY_MS
-from forecaster.core.metrics import inside, mase_scale, pinball_loss
+from forecaster.core.metrics import in_interval, mase_scale, pinball_loss
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import FILTERS, DenoiseConfig, FilterName
 from forecaster.core.series.state import ObservationConfig
-from forecaster.evaluation.retraining import Cadence, Course, Rehearsal
-from forecaster.formats.files import History, read_files
+from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
+from forecaster.formats.files import SeriesHistory, read_files
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.learning.simulation import Replay
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import Outputs
 
@@ -49,7 +49,7 @@ HORIZONS = (1, 24, 48)
 LEAST_SCORED = 500
 """Matured forecasts that a series needs to be compared with the best simple forecast in hindsight."""
 POINT = "forecaster"
-Floats = NDArray[np.float64]
+F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -161,16 +161,16 @@ def run(trial: Trial, say: Callable[[str], object]) -> dict[str, Any]:
     pipeline = _pipeline(trial, longest)
     features = FeatureConfig(trial.plan.context)
     network = NetworkConfig(horizons=pipeline.horizons, quantile_levels=LEVELS, features=features)
-    training = TrainingConfig(seed=trial.seed, own=trial.own)
+    training = TrainingConfig(seed=trial.seed, local=trial.local)
     begun = time.monotonic()
     champion = train_checkpoint(history.first(train * series), pipeline.observation, network, training)
     say(f"{trial.name}: trained on {train} rows of {series} channels in {time.monotonic() - begun:.0f} s")
     first, last = (train, test - 1) if trial.until_test else (test + trial.plan.first_origin, end - 1)
-    names = (POINT, *pipeline.outlook.experts)
+    names = (POINT, *pipeline.ensemble.experts)
     sums = Sums(names, trial.horizons, series)
-    course = Course(pipeline, network, training, Cadence(trial.retrain_every, trial.resolve_every))
-    rehearsal = Rehearsal(course, history, train * series)
-    replay, served = Replay(pipeline, history, champion, train * series), champion
+    course = RetrainingPlan(pipeline, network, training, RetrainingIntervals(trial.retrain_every, trial.resolve_every))
+    rehearsal = SimulatedRetraining(course, history, train * series)
+    replay, served = ServingSimulation(pipeline, history, champion, train * series), champion
     for moment in [*rehearsal.moments, None]:
         position = moment.position if moment else len(history)
         for begin, outputs in replay.until(min(position, (last + 1) * series)):
@@ -186,7 +186,7 @@ def run(trial: Trial, say: Callable[[str], object]) -> dict[str, Any]:
     return _figures(trial, names, sums, values)
 
 
-def _loaded(trial: Trial) -> tuple[History, tuple[int, int, int]]:
+def _loaded(trial: Trial) -> tuple[SeriesHistory, tuple[int, int, int]]:
     """Returns the set, its rows a tick apart, and the rows of its cuts."""
     history = read_files([trial.data / trial.plan.file])
     series = len(history.series_ids)
@@ -206,13 +206,13 @@ def _pipeline(trial: Trial, longest: int) -> PipelineConfig:
         observation=observation,
         horizons=tuple(range(1, longest + 1)),
         quantile_levels=LEVELS,
-        heads=len(HEADS) if trial.own else 1,
+        heads=len(HEADS) if trial.local else 1,
         seasons_ms=plan.seasons_ms,
-        tells=True,
+        with_details=True,
     )
 
 
-def _add(sums: Sums, history: History, outputs: Outputs, begin: int, origins: tuple[int, int]) -> None:
+def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, references: tuple[int, int]) -> None:
     """The sums include the forecasts of these truths that were made at the origins."""
     scores, series = outputs.scores, len(history.series_ids)
     position = scores.reading + begin
@@ -221,9 +221,9 @@ def _add(sums: Sums, history: History, outputs: Outputs, begin: int, origins: tu
     made = (position // series)[:, None] - horizons
     forecasts = [scores.point, *np.moveaxis(scores.experts, 1, 0)]
     losses = pinball_loss(scores.quantiles, np.broadcast_to(truth, scores.point.shape), np.array(LEVELS)).mean(axis=1)
-    within = inside(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+    within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
     for longest in sums.count:
-        counts = (made >= origins[0]) & (made <= origins[1] - longest) & (horizons <= longest)
+        counts = (made >= references[0]) & (made <= references[1] - longest) & (horizons <= longest)
         counts &= ~np.isnan(truth) & ~np.isnan(scores.point)
         for number, values in enumerate(forecasts):
             known = counts & ~np.isnan(values)
@@ -236,7 +236,7 @@ def _add(sums: Sums, history: History, outputs: Outputs, begin: int, origins: tu
         np.add.at(sums.count[longest], row, counts)
 
 
-def _figures(trial: Trial, names: Sequence[str], sums: Sums, training: Floats) -> dict[str, Any]:
+def _figures(trial: Trial, names: Sequence[str], sums: Sums, training: F64) -> dict[str, Any]:
     deviation = np.nanstd(training, axis=0)[:, None]
     steps = np.array([mase_scale(column) for column in training.T])[:, None]
     figures: dict[str, Any] = {"trial": {**dataclasses.asdict(trial), "data": None}, "horizons": {}}
@@ -259,7 +259,7 @@ def _figures(trial: Trial, names: Sequence[str], sums: Sums, training: Floats) -
     return figures
 
 
-def _whole(values: Floats) -> float | None:
+def _whole(values: F64) -> float | None:
     """Returns the mean; None where an expert has nothing to say of some horizon."""
     return float(values.mean()) if np.isfinite(values).all() else None
 
@@ -337,7 +337,7 @@ def main() -> None:
                 seed=seed,
                 resolve_every=given.resolve_every,
                 retrain_every=given.retrain_every,
-                own=given.readouts == "own",
+                local=given.readouts == "own",
                 denoise=tuple(given.denoise),
                 until_test=given.until_test,
             ),

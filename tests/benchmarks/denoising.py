@@ -27,10 +27,10 @@ from forecaster.core.ensemble.seasonal import DAY_MS
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig, FilterName
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import History, read_files
+from forecaster.formats.files import SeriesHistory, read_files
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.learning.simulation import Replay
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -45,10 +45,10 @@ CHAINS: dict[str, tuple[FilterName, ...]] = {
     "range,hampel,kalman": ("range", "hampel", "kalman"),
     "range,hampel,ewma": ("range", "hampel", "ewma"),
 }
-Floats = NDArray[np.float64]
+F64 = NDArray[np.float64]
 
 
-def dirty(values: Floats, deviation: Floats, seed: int) -> Floats:
+def dirty(values: F64, deviation: F64, seed: int) -> F64:
     """Returns the values with spikes, dropouts and noise; (T, S)."""
     dice = np.random.default_rng(seed)
     found = values + NOISE * deviation * dice.normal(size=values.shape)
@@ -58,7 +58,7 @@ def dirty(values: Floats, deviation: Floats, seed: int) -> Floats:
     return np.where(dice.random(values.shape) < DROPOUTS, np.nan, found)
 
 
-def error(history: History, clean: Floats, chain: tuple[FilterName, ...], seed: int) -> float:
+def error(history: SeriesHistory, clean: F64, chain: tuple[FilterName, ...], seed: int) -> float:
     """Returns the error of what is forecast from the history's readings, against the clean values."""
     ticks, series = clean.shape
     train = int(TRAINED * ticks)
@@ -68,7 +68,7 @@ def error(history: History, clean: Floats, chain: tuple[FilterName, ...], seed: 
     checkpoint = train_checkpoint(history.first(train * series), observation, network, TrainingConfig(seed=seed))
     deviation = clean[:train].std(axis=0)
     total, count = 0.0, 0
-    for begin, outputs in Replay(pipeline, history, checkpoint, train * series).until(len(history)):
+    for begin, outputs in ServingSimulation(pipeline, history, checkpoint, train * series).until(len(history)):
         position = begin + outputs.forecasts.reading
         tick, row = position // series, position % series
         scored = (tick >= int(SCORED * ticks)) & (tick + HORIZONS[-1] < ticks)

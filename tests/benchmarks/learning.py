@@ -32,7 +32,7 @@ from forecaster.app.daemon import TORCH_THREADS, start_worker
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.formats.models import Serve, publication, serve_message
 from forecaster.settings import load_settings
 
@@ -147,7 +147,7 @@ def swap(address: str) -> None:
 
 
 def serve(address: str, topic: str, checkpoint: str, messages: list) -> None:
-    order = Serve(checkpoint, GENESIS, "operator", "2025-01-01T00:00:00Z", "benchmark")
+    order = Serve(checkpoint, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "benchmark")
     write_records(Connection(address, "bench"), f"{topic}.models", [*messages, serve_message(order)])
 
 

@@ -139,11 +139,11 @@ def timed_restore(address: str, topic: str, group: str, *, flush: bool) -> float
     stop = threading.Event()
     with ExitStack() as stack:
         worker = worker_on(address, topic, group, stack)
-        keeper = worker._keeper  # noqa: SLF001 - a benchmark looks inside
-        while not keeper.restoring:
+        store = worker._store  # noqa: SLF001 - a benchmark looks inside
+        while not store.restoring:
             worker._follow(worker._consumer.poll(wait=True), lambda: None, stop)  # noqa: SLF001
         begin = time.perf_counter()
-        while not len(keeper.partitions):
+        while not len(store.partitions):
             worker.iterate(stop, lambda: None)
         seconds = time.perf_counter() - begin
         if flush:

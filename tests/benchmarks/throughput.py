@@ -97,9 +97,9 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
         parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
-        keeper = parts["_keeper"]
-        keeper.take = timed(stages, "copy rows, encode blocks", keeper.take)
-        keeper.committed = timed(stages, "adopt rows", keeper.committed)
+        store = parts["_store"]
+        store.take = timed(stages, "copy rows, encode blocks", store.take)
+        store.committed = timed(stages, "adopt rows", store.committed)
         begin = 0.0
         while worker.counters.records < count:
             if not worker.counters.records:

@@ -22,7 +22,7 @@ from torch import nn
 from forecaster.core.network.network import Dropout, Network, NetworkConfig
 from forecaster.core.network.tbptt import Chunk, losses, unroll
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.augmentation import AugmentationConfig
 from forecaster.learning.data.batches import PaddedBatch
 from forecaster.learning.data.sequences import TrainingSequence
@@ -34,11 +34,11 @@ NETWORK = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5,
 CLEAN = AugmentationConfig(share=0.0)
 
 
-def history(series: int, ticks: int) -> History:
+def history(series: int, ticks: int) -> SeriesHistory:
     """A daily pattern with noise."""
     time_of_day = np.arange(ticks)[:, None] + np.arange(series)
     values = np.sin(2 * np.pi * time_of_day / 24) + np.random.default_rng(0).normal(0, 0.2, (ticks, series))
-    return History(
+    return SeriesHistory(
         series_ids=[f"series-{one}" for one in range(series)],
         row=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,

@@ -14,16 +14,16 @@ from kafka import KafkaProducer
 
 from forecaster.cli.commands import main
 from forecaster.formats.readings import Decoder
-from forecaster.learning.coordinator import Learner
+from forecaster.learning.coordinator import TrainingCoordinator
 from forecaster.serving.state.restore import Restorer
-from forecaster.serving.state.store import StateKeeper
+from forecaster.serving.state.store import StateStore
 
 POINTS = {
     "after-poll": (Decoder, "decode"),
     "mid-transaction": (KafkaProducer, "send_offsets_to_transaction"),
-    "after-commit": (StateKeeper, "committed"),
+    "after-commit": (StateStore, "committed"),
     "mid-restore": (Restorer, "_advance"),
-    "mid-promotion": (Learner, "_publish"),
+    "mid-promotion": (TrainingCoordinator, "_publish"),
 }
 point, name, times = os.environ["FORECASTER_TEST_FAULT"].split(":")
 owner, method = POINTS[point]

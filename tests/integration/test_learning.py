@@ -13,11 +13,11 @@ import orjson
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
-from forecaster.core.network.model import GENESIS, Model
+from forecaster.core.network.model import NO_CHECKPOINT, Model
 from forecaster.core.series.state import ObservationConfig
 from forecaster.formats.checkpoints import read_checkpoint
-from forecaster.formats.files import History
-from forecaster.learning.simulation import Replay
+from forecaster.formats.files import SeriesHistory
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 
 SERIES, HORIZON, CONTEXT = 8, 4, 24
@@ -83,7 +83,7 @@ def frozen_errors(checkpoint: Model, hours: range) -> float:
     )
     count = len(BEFORE) + len(AFTER)
     hour = np.repeat(np.arange(count), SERIES)
-    history = History(
+    history = SeriesHistory(
         [f"wave-{series}" for series in range(SERIES)],
         np.tile(np.arange(SERIES), count),
         START_MS + hour * HOUR_MS,
@@ -91,7 +91,7 @@ def frozen_errors(checkpoint: Model, hours: range) -> float:
         np.arange(count * SERIES),
     )
     errors = []
-    for first, outputs in Replay(pipeline, history, checkpoint).until(len(history)):  # type: ignore[arg-type]
+    for first, outputs in ServingSimulation(pipeline, history, checkpoint).until(len(history)):  # type: ignore[arg-type]
         made = np.isin(hour[outputs.scores.reading + first], hours)
         errors.append(np.abs(outputs.scores.truth[:, None] - outputs.scores.point)[made].ravel())
     return float(np.nanmean(np.concatenate(errors)))
@@ -131,7 +131,7 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
         decided = re.findall(r'"outcome": "promoted", "checkpoint": "([^"]+)"', daemon.log)
     names = [forecast["checkpoint"] for forecast in fleet.forecasts["wave-0"]]
     changes = [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
-    assert changes == [GENESIS, *decided], "ids change once per promotion"
+    assert changes == [NO_CHECKPOINT, *decided], "ids change once per promotion"
     last = AFTER[450:]
     frozen = frozen_errors(read_checkpoint(cache / f"{topic}.models" / decided[0]), last)  # type: ignore[arg-type]
     assert live_errors(fleet, last) < 0.4 * frozen

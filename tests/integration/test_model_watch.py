@@ -21,20 +21,20 @@ from forecaster.broker.writer import write_records
 from forecaster.formats.models import Serve, publication, serve_message
 from forecaster.registry import follower as model_watch
 from forecaster.registry.cache import CheckpointCache
-from forecaster.registry.follower import ModelWatch
+from forecaster.registry.follower import RegistryFollower
 
 CHECKPOINT = random_checkpoint(pipeline_config(), hidden_size=512)
 """Of several chunks."""
 
 
 @pytest.fixture
-def watch(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelWatch]:
+def follower(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryFollower]:
     monkeypatch.setattr(model_watch, "LOOK_SECONDS", 0.0)
     connection = Connection(broker, "test")
     with Topics(connection) as topics:
         topics.create([NeededTopic(topic, "models", partitions=1)], 3)
         with closing(LogReader(connection, topics)) as reader:
-            one = ModelWatch(reader, topic, CheckpointCache(tmp_path / "cache"), CHECKPOINT.network)
+            one = RegistryFollower(reader, topic, CheckpointCache(tmp_path / "cache"), CHECKPOINT.network)
             retry(one.catch_up, "reading", 30.0, threading.Event())
             yield one
 
@@ -43,30 +43,34 @@ def order(name: str) -> Serve:
     return Serve(name, "none", "trainer", "2025-01-01T00:00:00+00:00", "better")
 
 
-def test_what_is_published_and_ordered_while_it_looks_is_served(watch: ModelWatch, broker: str, topic: str) -> None:
+def test_what_is_published_and_ordered_while_it_looks_is_served(
+    follower: RegistryFollower, broker: str, topic: str
+) -> None:
     messages = publication(CHECKPOINT)
     assert len(messages) > 3
     write_records(Connection(broker, "test"), topic, [*messages, serve_message(order(CHECKPOINT.id))])
-    wait_until(lambda: watch.look() or watch.champion == CHECKPOINT.id, "the champion")
-    found = watch.checkpoint(CHECKPOINT.id)
+    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")
+    found = follower.checkpoint(CHECKPOINT.id)
     assert found is not None
     assert torch.equal(found.readout, CHECKPOINT.readout)
 
 
 def test_a_watch_without_a_cache_reads_it_from_the_topic_and_goes_on(
-    watch: ModelWatch, broker: str, topic: str
+    follower: RegistryFollower, broker: str, topic: str
 ) -> None:
-    watch._cache = CheckpointCache(None)  # noqa: SLF001 - as where no folder can be written
+    follower._cache = CheckpointCache(None)  # noqa: SLF001 - as where no folder can be written
     connection = Connection(broker, "test")
     write_records(connection, topic, publication(CHECKPOINT))
-    watch.catch_up()
-    assert watch.model(CHECKPOINT.id) is not None
+    follower.catch_up()
+    assert follower.model(CHECKPOINT.id) is not None
     write_records(connection, topic, [serve_message(order(CHECKPOINT.id))])
-    wait_until(lambda: watch.look() or watch.champion == CHECKPOINT.id, "the champion")
+    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")
 
 
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(watch: ModelWatch, broker: str, topic: str) -> None:
+def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(
+    follower: RegistryFollower, broker: str, topic: str
+) -> None:
     connection = Connection(broker, "test")
     write_records(connection, topic, publication(CHECKPOINT))
     producer = KafkaProducer(**connection.producer(f"{topic}-trainer"))
@@ -76,7 +80,7 @@ def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(watch: Model
     producer.send(topic, message.value, message.key, partition=0).get(timeout=10)
     producer.abort_transaction()
     producer.close(timeout=10)
-    watch.catch_up()
-    assert watch.champion == "none"
+    follower.catch_up()
+    assert follower.champion == "none"
     write_records(connection, topic, [message])
-    wait_until(lambda: watch.look() or watch.champion == CHECKPOINT.id, "the champion")
+    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")

@@ -20,7 +20,7 @@ from ledger import CONFIG, Ledger
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.formats.models import Serve, publication, serve_message
 
 pytestmark = pytest.mark.kafka
@@ -33,7 +33,7 @@ POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
 
 def serve(address: str, topic: str, checkpoint: Checkpoint) -> None:
     """The fleet is to serve the checkpoint, which is on the models topic."""
-    order = Serve(checkpoint.id, GENESIS, "operator", "2025-01-01T00:00:00Z", "the test says so")
+    order = Serve(checkpoint.id, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "the test says so")
     messages = [*publication(checkpoint), serve_message(order)]
     write_records(Connection(address, f"{topic}-group"), f"{topic}.models", messages)
 
@@ -81,7 +81,7 @@ def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, ledger: Le
         feed_until(lambda: swaps(heir, OLD) == PARTITIONS, "back to the first")
         ledger.send_hours(30)
         found = ledger.expect_swaps(*MODELS)
-        assert {swap.checkpoint for own in found for swap in own} == {GENESIS, OLD.id, NEW.id}
+        assert {swap.checkpoint for own in found for swap in own} == {NO_CHECKPOINT, OLD.id, NEW.id}
         wait_until(lambda: ledger.count() >= ledger.due, f"all of {ledger.due} forecasts")
         ledger.expect_swaps(*MODELS)
         ledger.assert_all_right()

@@ -47,7 +47,7 @@ class World:
 
     def turn(self, number: int) -> None:
         self.workers[number].iterate(threading.Event(), lambda: None)
-        served = {partition.number for partition in self.workers[number]._keeper.partitions}  # noqa: SLF001
+        served = {partition.number for partition in self.workers[number]._store.partitions}  # noqa: SLF001
         free = self.clients[number].assigned - self.clients[number].held
         assert free <= served, "a partition delivers records before its rows are whole"
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from forecaster.core.network.features import MEMBER, FeatureConfig
-from forecaster.core.network.local_readouts import OwnReadouts
-from forecaster.core.network.model import GENESIS, Checkpoint, Model
+from forecaster.core.network.local_readouts import LocalReadouts
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.core.network.network import Network, NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs, Readings
-from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.partitions import Partitions
 
@@ -77,7 +77,7 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
     return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
 
 
-def with_own(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
+def with_local_readouts(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
     """The checkpoint with random readouts of its own for each of these series, which come in these groups."""
     import torch
 
@@ -86,7 +86,7 @@ def with_own(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpo
     shape = len(names), 2 * len(checkpoint.network.horizons), features
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(5)) * 0.1
     places = np.array([place for group in groups for place in range(len(group))], np.int64)
-    return replace(checkpoint, own=OwnReadouts(tuple(names), places, members, weights))
+    return replace(checkpoint, local=LocalReadouts(tuple(names), places, members, weights))
 
 
 class Lineup:
@@ -94,7 +94,7 @@ class Lineup:
 
     def __init__(self, *models: Model) -> None:
         self.models = {model.id: model for model in models}
-        self.champion = models[-1].id if models else GENESIS
+        self.champion = models[-1].id if models else NO_CHECKPOINT
         self.late: list[Model] = []
 
     def model(self, checkpoint_id: str) -> Model | None:
@@ -124,7 +124,7 @@ class Serving:
     def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
         self.config = config or pipeline_config()
         self.model = model
-        self.partitions = Partitions(KeepConfig(self.config.shape(0 if model is None else model.state_size)))
+        self.partitions = Partitions(StateConfig(self.config.shape(0 if model is None else model.state_size)))
         self.partitions.open(Partition(0, self.partitions.config))
 
     def dropped(self, batch: Readings) -> Outputs:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
 from kafka.structs import MemberState
 
-from forecaster.broker.consumer import Polled
+from forecaster.broker.consumer import PollResult
 from forecaster.broker.producer import Transaction
 from forecaster.core.network.model import Model
 from forecaster.errors import TransientBrokerError
@@ -20,11 +20,11 @@ from forecaster.records import InputRecord
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.history_sampling import HistoryChoice
 from forecaster.serving.publisher import OutputTopics, PublishConfig
-from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.recovery import OnLostInput
 from forecaster.serving.state.restore import RestoreConfig, Restorer
-from forecaster.serving.state.store import StateKeeper
+from forecaster.serving.state.store import StateStore
 from forecaster.serving.worker import Worker, WorkerConfig
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
@@ -118,7 +118,7 @@ class FakeClient:
         self.opened = [number for number in self.opened if number not in partitions]
         self.assigned -= set(partitions)
 
-    def poll(self, *, wait: bool) -> Polled:  # noqa: ARG002 - here nothing ever takes time
+    def poll(self, *, wait: bool) -> PollResult:  # noqa: ARG002 - here nothing ever takes time
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
         records: list[InputRecord] = []
         begin, end = dict[int, int](), dict[int, int]()
@@ -131,7 +131,7 @@ class FakeClient:
                 self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
-        return Polled(records, begin, end, Member(), closed, opened)  # type: ignore[arg-type]
+        return PollResult(records, begin, end, Member(), closed, opened)  # type: ignore[arg-type]
 
     def resume(self, partitions: Collection[int]) -> None:
         self.held -= set(partitions)
@@ -218,11 +218,11 @@ class Setup:
     publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
     keep: Mapping[str, object] = field(default_factory=dict)
 
-    def keep_config(self) -> KeepConfig:
+    def state_config(self) -> StateConfig:
         """Rows of a group named `group`; a small replay limit, so that blocks are written all the time."""
         values = {"identity": OURS, "key_prefix": "group", "replay_limit": 40} | self.keep
         hidden = max([model.state_size for model in self.checkpoints().models.values()], default=0)
-        return KeepConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
+        return StateConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
 
     def checkpoints(self) -> Lineup:
         """The only model, or a lineup that several workers share."""
@@ -231,12 +231,12 @@ class Setup:
         return Lineup() if self.model is None else Lineup(self.model)
 
     def restorer(self, client: FakeClient) -> Restorer:
-        config = RestoreConfig(INPUT, STATE, self.pipeline, self.keep_config(), self.policy)
+        config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), self.policy)
         return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
 
     def worker(self, client: FakeClient) -> Worker:
         """A worker of the real parts, but for Kafka."""
-        keeper = StateKeeper(Partitions(self.keep_config()), self.restorer(client), self.checkpoints())
+        store = StateStore(Partitions(self.state_config()), self.restorer(client), self.checkpoints())
         topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
         config = WorkerConfig(
             pipeline=self.pipeline,
@@ -247,7 +247,7 @@ class Setup:
             stop_on_limit=self.stop_on_limit,
             outage_deadline_seconds=self.deadline,
         )
-        return Worker(config, Decoder(self.schema), client, client, keeper)  # type: ignore[arg-type]
+        return Worker(config, Decoder(self.schema), client, client, store)  # type: ignore[arg-type]
 
 
 def setup(**options: Any) -> Setup:

@@ -21,10 +21,10 @@ from builders import HOUR_MS, LEVELS, START_MS, pipeline_config, readings
 from forecaster.app.configs import pipeline_identity
 from forecaster.core.arrays import arrays, convert
 from forecaster.core.network.features import FeatureConfig
-from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
-from forecaster.formats.checkpoints import Description, OwnDescription, pack
+from forecaster.formats.checkpoints import Description, LocalDescription, pack
 from forecaster.formats.dead_letters import encode_dead_letter
 from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.history import encode_history
@@ -122,7 +122,7 @@ def _models() -> list[Message]:
 
 def _state() -> list[Message]:
     floor = Floor(
-        IDENTITY, 7, events=[Event(9, closed=True, freed=["pump-1"])], swaps=[Swap(7, "none"), Swap(8, "new", 4, 256)]
+        IDENTITY, 7, events=[Event(9, full=True, freed=["pump-1"])], swaps=[Swap(7, "none"), Swap(8, "new", 4, 256)]
     )
     shape = pipeline_config(horizon=1, context=2).shape(2)
     rows = convert(shape.empty(2), lambda array: np.arange(array.size).reshape(array.shape).astype(array.dtype))
@@ -137,7 +137,7 @@ def checkpoint() -> Checkpoint:
     config = NetworkConfig((1, 2), LEVELS, hidden_size=16, features=FeatureConfig(2))
     weights = {name: torch.zeros_like(weight) for name, weight in Network(config).state_dict().items()}
     readout = torch.ones(config.readout_size, 2)
-    local = OwnReadouts(("a", "b"), np.array([0, 0], np.int64), 1, torch.ones(2, 4, config.readout_size))
+    local = LocalReadouts(("a", "b"), np.array([0, 0], np.int64), 1, torch.ones(2, 4, config.readout_size))
     return Checkpoint("golden", config, weights, readout, {"ticks": 5}, local)
 
 
@@ -165,7 +165,7 @@ def _checkpoint_fields() -> dict[str, Any]:
     """Return the names in checkpoint.json and in the weights."""
     return {
         "checkpoint.json": [field.encode_name for field in msgspec.structs.fields(Description)],
-        "own": [field.encode_name for field in msgspec.structs.fields(OwnDescription)],
+        "own": [field.encode_name for field in msgspec.structs.fields(LocalDescription)],
         "network": [field.name for field in fields(NetworkConfig)],
         "features": [field.name for field in fields(FeatureConfig)],
         "weights": sorted(_tensor_names(pack(checkpoint()).weights)),

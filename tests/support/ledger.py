@@ -24,9 +24,9 @@ from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Floor, Swap, decode_floor
 from forecaster.pipeline import Batch, advance
 from forecaster.records import InputRecord, Message, SourceRecord
-from forecaster.serving.state.keeping import KeepConfig
+from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.swaps import cast
+from forecaster.serving.state.swaps import assign_models
 
 SERIES = 10
 CONFIG = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
@@ -109,8 +109,8 @@ class Ledger:
         readings = self._decoder.decode(records).readings
         numbers = np.full(len(readings), partition)
         offsets = np.array([record.offset for record in records])[readings.records]
-        serving = cast(lineup, {partition: swaps}, numbers, offsets, readings)
-        rows = Partition(0, KeepConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
+        serving = assign_models(lineup, {partition: swaps}, numbers, offsets, readings)
+        rows = Partition(0, StateConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
         row, part = rows.checkout(readings.series_ids, None, readings.records)
         state = rows.table.copy(part.rows, part.fresh)
         outputs = advance(CONFIG, serving.models, state, Batch(readings, row, serving.which))

@@ -54,7 +54,7 @@ def exported() -> dict[str, set[str]]:
     worker: Worker = setup().worker(FakeClient(kafka))
     service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
     service.monitor, trainer = worker.monitor, Trainer()
-    service.learner = trainer  # type: ignore[assignment]
+    service.coordinator = trainer  # type: ignore[assignment]
     for _ in range(4):
         worker.iterate(Pulse(), lambda: None)
     found: dict[str, set[str]] = {"up": set()}  # Prometheus' own

@@ -15,7 +15,7 @@ from builders import (
     random_checkpoint,
     random_model,
     readings,
-    with_own,
+    with_local_readouts,
 )
 
 from forecaster.core.arrays import arrays, convert
@@ -50,7 +50,7 @@ GROUPS = [["a/x", "a/y"], ["b/x", "b/y"], ["pump"], *([f"pump-{number}"] for num
 def serving(request: pytest.FixtureRequest) -> Serving:
     config = pipeline_config()
     if request.param == "own":
-        return Serving(replace(config, heads=3), Model(with_own(random_checkpoint(config), GROUPS)))
+        return Serving(replace(config, heads=3), Model(with_local_readouts(random_checkpoint(config), GROUPS)))
     return Serving(config, None if request.param == "none" else random_model(config, cell=request.param))
 
 
@@ -79,7 +79,7 @@ def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> 
     assert outputs.outcomes.tolist() == [Outcome.WARMING] * 3 + [Outcome.FORECAST] * 2
     assert outputs.forecasts.target_ms[0].tolist() == [START_MS + hour * HOUR_MS for hour in range(4, 8)]
     inputs = serving.partitions[0].table.state.inputs
-    np.testing.assert_array_equal(inputs.context[0, :5] + inputs.origin[0], [5, 4, 3, 2, 1])
+    np.testing.assert_array_equal(inputs.context[0, :5] + inputs.reference[0], [5, 4, 3, 2, 1])
 
 
 def test_after_a_burst_at_boot_forecasts_are_scored_again_within_a_dozen_readings() -> None:
@@ -274,7 +274,7 @@ def test_a_table_grows_with_its_series() -> None:
     state = serving.partitions[0].table.state
     assert len(state) == 1000
     assert serving.partitions[0].table.names == ids
-    np.testing.assert_array_equal(state.inputs.origin, np.arange(1000))
+    np.testing.assert_array_equal(state.inputs.reference, np.arange(1000))
     assert convert(state, np.copy).timeline.tick.tolist() == [1] * 1000
 
 

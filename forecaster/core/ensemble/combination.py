@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.records import Integers
+from forecaster.records import I64
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 Counts = NDArray[np.int16]
 FAST, SLOW, GATE = 0.98, 0.995, 0.9995
 LONGER = 0.1
@@ -65,11 +65,11 @@ class CombinationState:
         moved: how far the mix itself went; (N, J).
     """
 
-    fast: Singles
-    slow: Singles
+    fast: F32
+    slow: F32
     met: Counts
-    along: Singles
-    moved: Singles
+    along: F32
+    moved: F32
 
     @classmethod
     def empty(cls, n: int, experts: int, horizons: int) -> CombinationState:
@@ -90,14 +90,14 @@ class Combined:
         gate: 0 = the last value, 1 = the mix; (B, J).
     """
 
-    mix: Singles
-    point: Singles
-    weights: Singles
-    gate: Singles
+    mix: F32
+    point: F32
+    weights: F32
+    gate: F32
 
 
 @dataclass(frozen=True, slots=True)
-class CameTrue:
+class MaturedPairs:
     """What came true, and what had been forecast of it, as (value - last) / scale of then; NaN where there is nothing.
 
     Attributes:
@@ -107,13 +107,13 @@ class CameTrue:
         size: the scale of then in deviations of the series: an error in wild times counts for more; (B, J).
     """
 
-    truth: Singles
-    experts: Singles
-    mix: Singles
-    size: Singles
+    truth: F32
+    experts: F32
+    mix: F32
+    size: F32
 
 
-def learn(state: CombinationState, horizons: Integers, came: CameTrue) -> None:
+def learn(state: CombinationState, horizons: I64, came: MaturedPairs) -> None:
     """Losses and gate include what came true. In place.
 
     Args:
@@ -128,7 +128,7 @@ def learn(state: CombinationState, horizons: Integers, came: CameTrue) -> None:
         np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))
 
 
-def _learn_losses(state: CombinationState, horizons: Integers, came: CameTrue) -> None:
+def _learn_losses(state: CombinationState, horizons: I64, came: MaturedPairs) -> None:
     """(1) and (2)."""
     speaking = _speaking(came.experts)
     error = came.experts[:, speaking] - came.truth[:, None]
@@ -152,13 +152,13 @@ def _learn_losses(state: CombinationState, horizons: Integers, came: CameTrue) -
         losses += change
 
 
-def _first_rate(met: Counts, horizons: Integers) -> Singles:
+def _first_rate(met: Counts, horizons: I64) -> F32:
     """Returns 1 / n, n the truths that each horizon has met, of those that the first has met; (B, E, J)."""
     later = (horizons - horizons[0]).astype(np.float32)
     return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)
 
 
-def combine(state: CombinationState, experts: Singles, record: Integers) -> Combined:
+def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
     """Returns the forecasts of all experts together.
 
     Args:
@@ -176,20 +176,20 @@ def combine(state: CombinationState, experts: Singles, record: Integers) -> Comb
     return Combined(mix, gate * mix, weights, gate)
 
 
-def _weights(loss: Singles, said: Singles) -> Singles:
+def _weights(loss: F32, said: F32) -> F32:
     """Returns (3) of the products of both losses; 0 where an expert has nothing to say or was never scored."""
     loss = np.maximum(loss, np.float32(LEAST_LOSS))
     np.copyto(loss, np.float32(np.inf), where=np.isnan(said) | np.isnan(loss))
     best = loss.min(axis=1, keepdims=True)
     unknown = np.isinf(best)
-    weights: Singles = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
+    weights: F32 = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
     weights *= weights
     weights[:, LAST] += unknown[:, 0]
     weights /= _sum(weights)[:, None]
     return weights
 
 
-def _speaking(experts: Singles) -> slice:
+def _speaking(experts: F32) -> slice:
     """Returns the first experts, up to the last one with something to say in any row; (B, E, J)."""
     count = experts.shape[1]
     while count > 1 and np.isnan(experts[:, count - 1]).all():
@@ -197,7 +197,7 @@ def _speaking(experts: Singles) -> slice:
     return slice(count)
 
 
-def smoothed(values: Singles, horizons: Integers) -> Singles:
+def smoothed(values: F32, horizons: I64) -> F32:
     """Returns the mean over the neighbouring horizons that are known; NaN where none is; (B, E, J).
 
     A horizon's neighbours are at most half of it away, since short horizons are unlike each other.
@@ -219,7 +219,7 @@ def smoothed(values: Singles, horizons: Integers) -> Singles:
     return mean
 
 
-def _sums(values: Singles) -> Singles:
+def _sums(values: F32) -> F32:
     """Returns the sums over each horizon's neighbours, itself among them; horizons are 1, 2, 3 and so on; (B, E, J).
 
     All rows lie in one line, zeros between them, so that each addition is one of long lines and not of many short ones.
@@ -239,7 +239,7 @@ def _sums(values: Singles) -> Singles:
     return total[:, :, :horizons]
 
 
-def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:
+def _gate(state: CombinationState, loss: F32, record: I64) -> F32:
     """Returns (7); a series of a group listens to the others as well, each in units of its own loss."""
     unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), np.maximum(loss, np.float32(LEAST_UNIT)))
     along, moved = state.along / unit, state.moved / unit
@@ -255,7 +255,7 @@ def _gate(state: CombinationState, loss: Singles, record: Integers) -> Singles:
     return np.asarray(np.clip((slope - CLOSED) / (OPEN - CLOSED), 0.0, 1.0), np.float32)
 
 
-def _sum(values: Singles) -> Singles:
+def _sum(values: F32) -> F32:
     """Returns the sum over the experts, one after the other: the order of a reduction may depend on the batch."""
     total = values[:, 0].copy()
     for expert in range(1, values.shape[1]):

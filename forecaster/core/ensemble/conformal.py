@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 STEP = 0.03
 """A shift moves by so many usual errors."""
 LEAST_NORMAL = 0.5
@@ -32,7 +32,7 @@ SHIFT_CLIP = 32.0
 class CalibrationState:
     """One row a series; `shift` of each level and horizon, in scales; (N, Q, J)."""
 
-    shift: Singles
+    shift: F32
 
     @classmethod
     def empty(cls, n: int, levels: int, horizons: int) -> CalibrationState:
@@ -41,12 +41,12 @@ class CalibrationState:
 
 
 @cache
-def normal_quantiles(levels: tuple[float, ...]) -> Singles:
+def normal_quantiles(levels: tuple[float, ...]) -> F32:
     """Returns the quantiles of the normal distribution of deviation 1; (Q,)."""
     return np.array([NormalDist().inv_cdf(level) for level in levels], np.float32)
 
 
-def believable(offsets: Singles, levels: tuple[float, ...], usual: Singles) -> Singles:
+def believable(offsets: F32, levels: tuple[float, ...], usual: F32) -> F32:
     """Returns (3).
 
     Args:
@@ -58,7 +58,7 @@ def believable(offsets: Singles, levels: tuple[float, ...], usual: Singles) -> S
     return np.asarray(np.fmax(np.fmin(offsets, reach), -reach), np.float32)
 
 
-def learn(state: CalibrationState, levels: Singles, truth: Singles, quantiles: Singles, usual: Singles) -> None:
+def learn(state: CalibrationState, levels: F32, truth: F32, quantiles: F32, usual: F32) -> None:
     """The shifts include what came true. In place.
 
     Args:

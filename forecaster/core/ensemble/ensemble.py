@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.ensemble import combination, conformal
-from forecaster.core.ensemble.combination import CameTrue, CombinationState, Combined
+from forecaster.core.ensemble.combination import CombinationState, Combined, MaturedPairs
 from forecaster.core.ensemble.conformal import CalibrationState
-from forecaster.core.ensemble.experts import Now, SimpleExperts, expert_names
+from forecaster.core.ensemble.experts import SimpleExperts, TickContext, expert_names
 from forecaster.core.ensemble.pending import Matured, PendingState
 from forecaster.core.ensemble.seasonal import ProfileState, Seasons
-from forecaster.records import Floats, Integers
+from forecaster.records import F64, I64
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 LARGEST_USUAL = 4.0
 """Intervals move, and small changes are left out, as if usual errors were no larger than so many scales: the first
 scales say little. How far out an offset is believed knows no such limit.
@@ -34,7 +34,7 @@ STAYS, STAYS_OFTEN = 0.2, 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class OutlookConfig:
+class EnsembleConfig:
     """What is forecast, by whom.
 
     Attributes:
@@ -83,7 +83,7 @@ class ExpertState:
     calibration: CalibrationState
 
     @classmethod
-    def empty(cls, n: int, config: OutlookConfig) -> ExpertState:
+    def empty(cls, n: int, config: EnsembleConfig) -> ExpertState:
         """Returns n series that nothing was forecast of."""
         horizons = len(config.horizons)
         return cls(
@@ -94,13 +94,13 @@ class ExpertState:
 
 
 @dataclass(frozen=True, slots=True)
-class Opinions:
+class NetworkForecast:
     """What the network says, as (forecast - last) / scale: `heads` (B, H, J), NaN where it has nothing to say, and
     `offsets` of the quantiles from the point (B, Q, J).
     """
 
-    heads: Singles
-    offsets: Singles
+    heads: F32
+    offsets: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +113,12 @@ class Forecast:
         usual: value of the phase that each season is in; (B, S).
     """
 
-    values: Singles
+    values: F32
     combined: Combined
-    usual: Singles
+    usual: F32
 
 
-class Outlook:
+class Ensemble:
     """B series at one tick: first they learn from what came true, then they forecast.
 
     Args:
@@ -128,13 +128,13 @@ class Outlook:
         unit: a deviation of each series that does not change; positive; (B,).
     """
 
-    def __init__(self, config: OutlookConfig, state: ExpertState, now: Now, unit: Singles) -> None:
-        self._config, self._state, self._now, self._unit = config, state, now, unit[:, None]
+    def __init__(self, config: EnsembleConfig, state: ExpertState, now: TickContext, unit: F32) -> None:
+        self._config, self._state, self._tick_context, self._unit = config, state, now, unit[:, None]
         self._levels = np.array(config.levels, np.float32)
         self._horizons = np.array(config.horizons, np.int64)
         self._simple = SimpleExperts(config.seasons, self._horizons, now, state.profile)
 
-    def learn(self, truth: Singles, matured: Matured) -> Singles:
+    def learn(self, truth: F32, matured: Matured) -> F32:
         """Losses, gate and intervals include what came true; a truth that the filters mask moves the intervals alone.
 
         Args:
@@ -152,55 +152,60 @@ class Outlook:
             size = self._size(matured.scale)
             usual = np.minimum(self._usual_error(size), np.float32(LARGEST_USUAL))
             conformal.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
-            trusted = np.where(np.isnan(self._now.value)[:, None], np.float32(np.nan), truth)
-            combination.learn(state.combination, self._horizons, CameTrue(trusted, experts, mix, size))
+            trusted = np.where(np.isnan(self._tick_context.value)[:, None], np.float32(np.nan), truth)
+            combination.learn(state.combination, self._horizons, MaturedPairs(trusted, experts, mix, size))
         return experts
 
-    def forecast(self, opinions: Opinions, record: Integers) -> Forecast:
+    def forecast(self, network_forecast: NetworkForecast, record: I64) -> Forecast:
         """Returns what is forecast; the profile includes this tick.
 
         Args:
             opinions: of the network.
             record: ascending; series of one record are of one group; (B,).
         """
-        heads = [opinions.heads[:, head] for head in range(self._config.heads)]
+        heads = [network_forecast.heads[:, head] for head in range(self._config.heads)]
         experts = np.stack([*self._simple.forecasts(), *heads], axis=1)
         combined = combination.combine(self._state.combination, experts, record)
-        usual = self._usual_error(self._size(self._now.scale[:, None]))
+        usual = self._usual_error(self._size(self._tick_context.scale[:, None]))
         zone = self._dead_zone(np.minimum(usual, np.float32(LARGEST_USUAL)))
         if zone is not None:
             settled = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
             combined = replace(combined, point=settled)
-        offsets = conformal.believable(opinions.offsets, self._config.levels, self._of_many(usual))
+        offsets = conformal.believable(network_forecast.offsets, self._config.levels, self._of_many(usual))
         quantiles = combined.point[:, None] + offsets + self._state.calibration.shift
         values = np.concatenate(
-            [combined.point[:, None], quantiles, combined.mix[:, None], opinions.heads], axis=1, dtype=np.float32
+            [combined.point[:, None], quantiles, combined.mix[:, None], network_forecast.heads],
+            axis=1,
+            dtype=np.float32,
         )
         return Forecast(values, combined, self._simple.usual())
 
-    def _size(self, scale: Singles) -> Singles:
+    def _size(self, scale: F32) -> F32:
         """Returns scales in deviations of the series; the shape of the scales, (B, ...)."""
         return np.asarray(np.clip(scale / self._unit, 1.0 / LARGEST_SIZE, LARGEST_SIZE), np.float32)
 
-    def _usual_error(self, size: Singles) -> Singles:
+    def _usual_error(self, size: F32) -> F32:
         """Returns what the best expert is usually wrong by, in scales of these sizes; NaN = not known; (B, J)."""
         best = np.fmin.reduce(self._state.combination.slow, axis=1)
         return np.asarray(np.sqrt(best) / size, np.float32)
 
-    def _of_many(self, usual: Singles) -> Singles:
+    def _of_many(self, usual: F32) -> F32:
         """Returns the usual errors where they are of many truths, else NaN; (B, J)."""
         met = self._state.combination.met[:, combination.LAST, None] - (self._horizons - self._horizons[0])
         return np.where(met < MANY, np.float32(np.nan), usual)
 
-    def _dead_zone(self, usual: Singles) -> Singles | None:
+    def _dead_zone(self, usual: F32) -> F32 | None:
         """Returns the smallest change that is forecast, in scales; None where no series often stays; (B, J).
 
         Most small changes that are forecast of such a series never come: its median change is none at all.
         """
-        rows = np.flatnonzero(_share_of_stays(self._now.context, 1) > STAYS)
+        rows = np.flatnonzero(_share_of_stays(self._tick_context.context, 1) > STAYS)
         if not len(rows):
             return None
-        often, some = np.zeros((len(self._now.last), len(self._horizons)), np.float32), self._now.context[rows]
+        often, some = (
+            np.zeros((len(self._tick_context.last), len(self._horizons)), np.float32),
+            self._tick_context.context[rows],
+        )
         spans = 2 ** np.log2(self._horizons).astype(np.int64)  # looked at are powers of two: shares change slowly
         for span in np.unique(spans).tolist():
             often[np.ix_(rows, spans == span)] = _share_of_stays(some, span)[:, None]
@@ -208,7 +213,7 @@ class Outlook:
         return np.asarray(DEAD_ZONE * often * np.nan_to_num(usual), np.float32)
 
 
-def _share_of_stays(context: Singles, ticks: int) -> Floats:
+def _share_of_stays(context: F32, ticks: int) -> F64:
     """Returns what share of the values equal those so many ticks before, by row; 0 where none can be compared."""
     newer, older = context[:, :-ticks], context[:, ticks:]
     known = np.count_nonzero(~np.isnan(newer) & ~np.isnan(older), axis=1)

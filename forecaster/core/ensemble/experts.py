@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from forecaster.core.ensemble.pending import Matured
 from forecaster.core.ensemble.seasonal import ProfileState, Season, Seasons, rebase
-from forecaster.records import Floats, Integers
+from forecaster.records import F64, I64
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 LAST_VALUE = "last value"
 HEADS = ("network", "network, pooled", "network, cross")
 _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))
@@ -42,7 +42,7 @@ def _name(length_ms: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class TickContext:
     """B series at this tick; values are minus the origin.
 
     Attributes:
@@ -56,14 +56,14 @@ class Now:
         value: the denoised input of this tick; NaN where there is none; (B,).
     """
 
-    time_ms: Integers
-    interval_ms: Integers
-    context: Singles
-    last: Singles
-    scale: Singles
-    level: Singles
-    origin: Floats
-    value: Floats
+    time_ms: I64
+    interval_ms: I64
+    context: F32
+    last: F32
+    scale: F32
+    level: F32
+    reference: F64
+    value: F64
 
 
 class SimpleExperts:
@@ -76,20 +76,20 @@ class SimpleExperts:
         profile: B rows; `forecasts` changes it.
     """
 
-    def __init__(self, seasons: Seasons, horizons: Integers, now: Now, profile: ProfileState) -> None:
-        self._horizons, self._now, self._profile = horizons, now, profile
+    def __init__(self, seasons: Seasons, horizons: I64, now: TickContext, profile: ProfileState) -> None:
+        self._horizons, self._tick_context, self._profile = horizons, now, profile
         self._seasons = [Season(seasons, number, now.interval_ms) for number in range(len(seasons.lengths_ms))]
         self._known = [season.known(horizons) for season in self._seasons]
         self._usual = np.empty((len(now.last), len(self._seasons)), np.float32)
-        rebase(profile, now.origin)
+        rebase(profile, now.reference)
 
-    def matured(self, matured: Matured) -> list[Singles]:
+    def matured(self, matured: Matured) -> list[F32]:
         """Returns what each had forecast for now; NaN where one had nothing to say; each (B, J)."""
         unit = _unit(matured.scale)
         found = [_zeros_like(matured.last)]
         for number, season in enumerate(self._seasons):
-            mean = season.mean_at(self._profile, self._now.time_ms)
-            means = season.mean_before(mean, self._now.context, self._horizons)
+            mean = season.mean_at(self._profile, self._tick_context.time_ms)
+            means = season.mean_before(mean, self._tick_context.context, self._horizons)
             if season.in_context:
                 found.append((self._naive(season, ahead=False) - matured.last) / unit)
             means = np.where(self._known[number], means, np.float32(np.nan))
@@ -97,9 +97,9 @@ class SimpleExperts:
         found.append((matured.level - matured.last) / unit)
         return found
 
-    def forecasts(self) -> list[Singles]:
+    def forecasts(self) -> list[F32]:
         """Returns what each forecasts from now on, this tick included; each (B, J)."""
-        now = self._now
+        now = self._tick_context
         last, unit = now.last[:, None], _unit(now.scale)[:, None]
         target_ms = now.time_ms[:, None] + self._horizons * now.interval_ms[:, None]
         shape = (len(now.last), len(self._horizons))
@@ -115,13 +115,13 @@ class SimpleExperts:
         found.append(np.broadcast_to((now.level[:, None] - last) / unit, shape))
         return found
 
-    def usual(self) -> Singles:
+    def usual(self) -> F32:
         """Returns the usual value of the phase that each season is in, as `forecasts` took it; NaN = none; (B, S)."""
         return self._usual
 
-    def _naive(self, season: Season, *, ahead: bool) -> Singles:
+    def _naive(self, season: Season, *, ahead: bool) -> F32:
         """Returns the value a whole number of seasons before the target, which is now, or the horizon `ahead`."""
-        context = self._now.context
+        context = self._tick_context.context
         ticks = season.ticks[:, None]
         back = ticks * -(-self._horizons // np.maximum(ticks, 1))
         usable = (back < context.shape[1]) & (ticks > 1)
@@ -131,10 +131,10 @@ class SimpleExperts:
         return np.where(usable, np.take_along_axis(context, place, axis=1), np.float32(np.nan))
 
 
-def _unit(scale: Singles) -> Singles:
+def _unit(scale: F32) -> F32:
     return np.where(scale > 0, scale, np.float32(np.inf))
 
 
-def _zeros_like(last: Singles) -> Singles:
+def _zeros_like(last: F32) -> F32:
     """Returns zeros where there was a forecast, NaN elsewhere."""
     return np.where(np.isnan(last), last, np.float32(0.0))

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import shift
-from forecaster.records import Booleans, Floats, Integers
+from forecaster.records import F64, I64, Bools
 
 Halves = NDArray[np.float16]
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 HALF_LIMIT = 65_000.0
 LAST, SCALE, LEVEL, USUAL = range(4)
 """Which anchor is what; from the last one on there is one for each season."""
@@ -36,8 +36,8 @@ class PendingState:
     """
 
     values: Halves
-    anchors: Singles
-    drift: Singles
+    anchors: F32
+    drift: F32
 
     @classmethod
     def empty(cls, n: int, horizons: Sequence[int], kinds: int, seasons: int) -> PendingState:
@@ -61,17 +61,17 @@ class Matured:
         usual: value of the phase of then, of each season, minus the origin; NaN = not known; (B, S, J).
     """
 
-    values: Singles
-    last: Singles
-    scale: Singles
-    level: Singles
-    usual: Singles
+    values: F32
+    last: F32
+    scale: F32
+    level: F32
+    usual: F32
 
-    def absolute(self, kinds: slice) -> Floats:
+    def absolute(self, kinds: slice) -> F64:
         """Returns some kinds of forecasts in the units of the series, minus the origin; (B, kinds, J)."""
         return self.values[:, kinds] * self.scale.astype(np.float64)[:, None] + self.last[:, None]
 
-    def relative(self, values: Floats) -> Singles:
+    def relative(self, values: F64) -> F32:
         """Returns (values - last) / scale, as the forecasts are; 0 where nothing had varied yet; (B, J).
 
         Args:
@@ -82,16 +82,16 @@ class Matured:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Anchors:
     """The anchors of forecasts: last valid value, scale and level (B,), and the usual values (B, S)."""
 
-    last: Singles
-    scale: Singles
-    level: Singles
-    usual: Singles
+    last: F32
+    scale: F32
+    level: F32
+    usual: F32
 
 
-class Ring:
+class PendingRing:
     """Where the forecasts of each horizon lie in the ring: plain numbers, made once."""
 
     def __init__(self, horizons: Sequence[int], kinds: int) -> None:
@@ -100,17 +100,17 @@ class Ring:
         self._kinds = kinds
         self._slots = int(self._horizons.sum())
 
-    def places(self, tick: Integers) -> Integers:
+    def places(self, tick: I64) -> I64:
         """Returns the flat positions of each tick's slots: what is made there is what matured before; (B, K, J)."""
         slots = self._offsets + tick[:, None] % self._horizons
         rows = np.arange(len(tick) * self._kinds).reshape(-1, self._kinds, 1)
         return np.asarray(rows * self._slots + slots[:, None, :])
 
-    def clear(self, state: PendingState, rows: Booleans) -> None:
+    def clear(self, state: PendingState, rows: Bools) -> None:
         """Nothing is pending in these rows any more; what was learned of their drift stays."""
         state.anchors[rows] = np.nan
 
-    def mature(self, state: PendingState, places: Integers, gap: Integers) -> Matured:
+    def mature(self, state: PendingState, places: I64, gap: I64) -> Matured:
         """Returns what was forecast for the current tick, and column 0 of the ring is that tick's, still empty.
 
         Args:
@@ -126,7 +126,7 @@ class Ring:
         np.copyto(values, np.float32(np.nan), where=np.isnan(last)[:, None])
         return Matured(values, last, anchors[:, SCALE], anchors[:, LEVEL], anchors[:, USUAL:])
 
-    def store(self, state: PendingState, places: Integers, made: Made, values: Singles) -> None:
+    def store(self, state: PendingState, places: I64, made: Anchors, values: F32) -> None:
         """The forecasts made at the current tick wait for their truth.
 
         Args:
@@ -142,7 +142,7 @@ class Ring:
         clipped = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16)
         state.values.reshape(-1)[places] = clipped
 
-    def newest(self, state: PendingState, places: Integers) -> Floats:
+    def newest(self, state: PendingState, places: I64) -> F64:
         """Returns what was forecast at the current tick, minus the origin; NaN where nothing was; (B, K, J).
 
         Args:
@@ -152,7 +152,7 @@ class Ring:
         last, scale = (state.anchors[:, kind, :1, None].astype(np.float64) for kind in (LAST, SCALE))
         return np.asarray(state.values.reshape(-1).take(places) * scale + last)
 
-    def learn_drift(self, state: PendingState, truth: Floats, matured: Matured, count: Integers) -> None:
+    def learn_drift(self, state: PendingState, truth: F64, matured: Matured, count: I64) -> None:
         """The drift of each horizon includes the error of the last-value forecast that matured now.
 
         Args:
@@ -167,7 +167,7 @@ class Ring:
         square = np.where(np.isnan(before), error * error, before * before * (1.0 - rate) + rate * error * error)
         np.copyto(state.drift, np.sqrt(square).astype(np.float32), where=~np.isnan(error))
 
-    def drift(self, state: PendingState, scale: Singles) -> Floats:
+    def drift(self, state: PendingState, scale: F32) -> F64:
         """Returns a deviation of the last value's error for every horizon; (B, J).
 
         A horizon that has not matured yet grows with the root of time from the longest one that has (a random walk);
@@ -183,7 +183,7 @@ class Ring:
         return np.where(known, state.drift, np.where(newest >= 0, filled, scale[:, None]) * root)
 
 
-def rebase(state: PendingState, before: Floats, origin: Floats) -> None:
+def rebase(state: PendingState, before: F64, reference: F64) -> None:
     """What the forecasts rest on is counted from these origins, not from those before. In place.
 
     Args:
@@ -191,9 +191,9 @@ def rebase(state: PendingState, before: Floats, origin: Floats) -> None:
         before: NaN where nothing waits; (B,).
         origin: (B,).
     """
-    moved = np.flatnonzero(before != origin)  # a NaN differs from everything
+    moved = np.flatnonzero(before != reference)  # a NaN differs from everything
     if len(moved):
-        change = np.nan_to_num(before[moved] - origin[moved])[:, None, None]
+        change = np.nan_to_num(before[moved] - reference[moved])[:, None, None]
         anchors = state.anchors[moved]
         anchors[:, [LAST]] = anchors[:, [LAST]] + change
         anchors[:, LEVEL:] = anchors[:, LEVEL:] + change

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.records import Booleans, Floats, Integers
+from forecaster.records import F64, I64, Bools
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 MAX_BINS = 168
 MEAN_RATE = 0.2
 """A phase's mean moves so far towards what was seen in its last season: about as much as a mean of the last nine."""
@@ -61,18 +61,18 @@ class ProfileState:
         means: of every phase of each season, one season after the other; NaN = never seen; (N, sum of bins).
     """
 
-    origin: Floats
+    reference: F64
     bin: NDArray[np.int16]
-    total: Singles
-    count: Singles
-    means: Singles
+    total: F32
+    count: F32
+    means: F32
 
     @classmethod
     def empty(cls, n: int, seasons: Seasons) -> ProfileState:
         """Returns n series that were never seen."""
         kept = len(seasons.lengths_ms)
         return cls(
-            origin=np.full(n, np.nan),
+            reference=np.full(n, np.nan),
             bin=np.full((n, kept), -1, np.int16),
             total=np.zeros((n, kept), np.float32),
             count=np.zeros((n, kept), np.float32),
@@ -89,7 +89,7 @@ class Season:
         interval_ms: spacing of the grids; (B,).
     """
 
-    def __init__(self, seasons: Seasons, number: int, interval_ms: Integers) -> None:
+    def __init__(self, seasons: Seasons, number: int, interval_ms: I64) -> None:
         self._length = seasons.lengths_ms[number]
         self._interval = interval_ms
         self._number = number
@@ -100,7 +100,7 @@ class Season:
         self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[number])
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
-    def known(self, horizons: Integers) -> Booleans:
+    def known(self, horizons: I64) -> Bools:
         """Returns which horizons the means may speak of, if it is a season at all; (B, J).
 
         What they said of the next season once is known later where all values since then are in the context (see
@@ -111,7 +111,7 @@ class Season:
         in_context = (self.ticks == self._bins)[:, None] & ((rounds - 1) * ticks < self._context)
         return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= LEAST_TICKS))
 
-    def mean_before(self, mean: Singles, context: Singles, horizons: Integers) -> Singles:
+    def mean_before(self, mean: F32, context: F32, horizons: I64) -> F32:
         """Returns what the means had said of this tick as many ticks ago as the horizons: (2) undone; (B, J).
 
         Args:
@@ -129,7 +129,7 @@ class Season:
             np.copyto(found, mean[:, None], where=horizons > back[:, None])
         return found
 
-    def mean_at(self, state: ProfileState, time_ms: Integers) -> Singles:
+    def mean_at(self, state: ProfileState, time_ms: I64) -> F32:
         """Returns the mean of the phase of each time; NaN = never seen; (B,) or (B, J), as the times are."""
         bins = self._bins if time_ms.ndim == 1 else self._bins[:, None]
         place = self._first + time_ms % self._length * bins // self._length
@@ -137,7 +137,7 @@ class Season:
             return np.take_along_axis(state.means, place[:, None], axis=1)[:, 0]
         return np.take_along_axis(state.means, place, axis=1)
 
-    def add(self, state: ProfileState, time_ms: Integers, values: Floats) -> None:
+    def add(self, state: ProfileState, time_ms: I64, values: F64) -> None:
         """The phases that the series have left include what was seen in them, and those they are in the values.
 
         Args:
@@ -159,11 +159,11 @@ class Season:
         state.count[:, column] += known
 
 
-def rebase(state: ProfileState, origin: Floats) -> None:
+def rebase(state: ProfileState, reference: F64) -> None:
     """The means are counted from these origins. In place; (B,)."""
-    moved = np.flatnonzero(state.origin != origin)  # a NaN differs from everything
+    moved = np.flatnonzero(state.reference != reference)  # a NaN differs from everything
     if len(moved):
-        change = np.nan_to_num(state.origin[moved] - origin[moved])[:, None]
+        change = np.nan_to_num(state.reference[moved] - reference[moved])[:, None]
         state.means[moved] = state.means[moved] + change
         state.total[moved] = state.total[moved] + change * state.count[moved]
-        state.origin[moved] = origin[moved]
+        state.reference[moved] = reference[moved]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from forecaster.core.series.scaling import LEVEL_HALF_LIVES
-from forecaster.records import Integers
+from forecaster.records import I64
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 
 STEP_LAGS = 23
 STEP_LAG_CLIP, STEP_LEVEL_CLIP = 4.0, 3.0
@@ -37,7 +37,7 @@ _MONDAY_MINUTES = 4 * _DAY_MINUTES
 """The epoch began on a Thursday."""
 
 
-def _calendar_table() -> Singles:
+def _calendar_table() -> F32:
     minute = np.arange(_WEEK_MINUTES)[:, None] * 2.0 * np.pi
     day = minute / _DAY_MINUTES * np.array([1.0, 2.0])
     week = minute / _WEEK_MINUTES * np.array([1.0, 2.0])
@@ -98,12 +98,12 @@ class StepInputs:
         return StepInputs(*(torch.from_numpy(getattr(self, field.name)) for field in fields(self)))
 
 
-def calendar(time_ms: Integers) -> Singles:
+def calendar(time_ms: I64) -> F32:
     """Returns sines and cosines of the time of day and of week, each with its first two harmonics; (..., 8)."""
     return _CALENDAR[(time_ms // _MINUTE_MS - _MONDAY_MINUTES) % _WEEK_MINUTES]
 
 
-def group_inputs(inputs: StepInputs, record: Integers) -> Singles:
+def group_inputs(inputs: StepInputs, record: I64) -> F32:
     """Returns the mean over the other series of the same record of their last moves and levels; (B, 5).
 
     Args:
@@ -122,11 +122,11 @@ def group_inputs(inputs: StepInputs, record: Integers) -> Singles:
     group = np.concatenate([[0], np.cumsum(record[1:] != record[:-1])])
     others = np.bincount(group)[group] - 1
     total = np.column_stack([np.bincount(group, weights=column)[group] for column in own.T])
-    mean: Singles = ((total - own) / np.maximum(others, 1)[:, None]).astype(np.float32)
+    mean: F32 = ((total - own) / np.maximum(others, 1)[:, None]).astype(np.float32)
     return mean
 
 
-def cross_inputs(inputs: StepInputs, record: Integers, member: Integers, size: int) -> Singles:
+def cross_inputs(inputs: StepInputs, record: I64, member: I64, size: int) -> F32:
     """Returns the last moves and the level of every other series of the same record; (B, size x MEMBER), or (B, 0).
 
     Args:

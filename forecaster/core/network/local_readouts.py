@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forecaster.records import Integers
+from forecaster.records import I64
 
 BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
 """Horizons up to each of these have their normal equations in common: a row counts where all of them came true."""
@@ -26,7 +26,7 @@ MOST_BYTES = 512 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnReadouts:
+class LocalReadouts:
     """The readouts of C series.
 
     Attributes:
@@ -37,19 +37,19 @@ class OwnReadouts:
     """
 
     series_ids: tuple[str, ...]
-    member: Integers
+    member: I64
     members: int
     weights: Tensor
 
-    def forecast(self, x: Tensor, own: Integers) -> NDArray[np.float32]:
+    def forecast(self, x: Tensor, local: I64) -> NDArray[np.float32]:
         """Returns both readouts' forecasts, row by row: no row can depend on another; NaN without one; (B, 2 J).
 
         Args:
             x: features of readout, body and group; (B, P + Z + X).
-            own: which series each row is, -1 = none of these; (B,).
+            local: which series each row is, -1 = none of these; (B,).
         """
         found = x.new_full((len(x), self.weights.shape[1]), torch.nan)
-        for row, series in enumerate(own.tolist()):
+        for row, series in enumerate(local.tolist()):
             if series >= 0:
                 torch.mv(self.weights[series], x[row], out=found[row])
         values: NDArray[np.float32] = found.numpy()
@@ -63,7 +63,7 @@ def bands(horizons: Sequence[int]) -> list[slice]:
     return [slice(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
 
 
-class OwnEquations:
+class LocalNormalEquations:
     """Normal equations of C series; K features.
 
     Args:
@@ -101,9 +101,9 @@ class OwnEquations:
                 self.a[one, number] += weighted.T @ features
                 self.b[one, :, band] += weighted.T @ y[rows, band].double()
 
-    def plus(self, other: OwnEquations) -> OwnEquations:
+    def plus(self, other: LocalNormalEquations) -> LocalNormalEquations:
         """Returns the sums over the rows of both."""
-        total = object.__new__(OwnEquations)
+        total = object.__new__(LocalNormalEquations)
         total._bands, total.a, total.b = self._bands, self.a + other.a, self.b + other.b
         return total
 

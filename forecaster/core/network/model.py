@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from forecaster.core.network.features import StepInputs, assemble, assemble_step, cross_inputs
-from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
-from forecaster.records import Integers
+from forecaster.records import I64
 
 TILE = 64
 """A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
@@ -24,9 +24,9 @@ COLUMNS = 16
 """In a narrow product the rounding of a row may depend on its place in the tile: the readout is padded, too."""
 
 
-GENESIS = "none"
+NO_CHECKPOINT = "none"
 """The id of the checkpoint before any training: the point is the last value."""
-NO_BODY, UNKNOWN_BODY = 0, -1
+NO_NETWORK, UNKNOWN_BODY = 0, -1
 """Body codes of rows without a hidden state, and of rows whose hidden state fits no body of ours."""
 
 
@@ -38,8 +38,8 @@ def body_of(checkpoint_id: str) -> str:
 def body_code(checkpoint_id: str) -> int:
     """Returns the number by which rows name the body of a checkpoint; NO_BODY for genesis."""
     body = body_of(checkpoint_id)
-    if body == GENESIS:
-        return NO_BODY
+    if body == NO_CHECKPOINT:
+        return NO_NETWORK
     return int.from_bytes(hashlib.blake2b(body.encode(), digest_size=8).digest(), "little", signed=True)
 
 
@@ -53,7 +53,7 @@ class Checkpoint:
         weights: the body's.
         readout: (P + Z, J).
         facts: about its training, for people.
-        own: readouts of single series; None = there are none.
+        local: readouts of single series; None = there are none.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     readout: Tensor
     facts: Mapping[str, Any]
-    own: OwnReadouts | None = None
+    local: LocalReadouts | None = None
 
     @property
     def body(self) -> str:
@@ -85,11 +85,11 @@ class StepForecast:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What single series' readouts need: `own` (B,), which series each row is, -1 = not known; `record` (B,)."""
+class ReadoutIndex:
+    """What single series' readouts need: `local` (B,), which series each row is, -1 = not known; `record` (B,)."""
 
-    own: Integers
-    record: Integers
+    local: I64
+    record: I64
 
 
 class Model:
@@ -103,29 +103,29 @@ class Model:
         self._network.load_state_dict(dict(checkpoint.weights))
         self._network.requires_grad_(requires_grad=False)
         self._readout = _widened(checkpoint.readout)
-        self._own = checkpoint.own
+        self._local = checkpoint.local
         self._series: dict[str, int] = {}
         self._member = np.array([-1])
-        if self._own is not None:
-            self._series = {name: number for number, name in enumerate(self._own.series_ids)}
-            self._member = np.append(self._own.member, -1)  # the last one is that of -1, who is not known
+        if self._local is not None:
+            self._series = {name: number for number, name in enumerate(self._local.series_ids)}
+            self._member = np.append(self._local.member, -1)  # the last one is that of -1, who is not known
 
     @property
-    def has_own(self) -> bool:
+    def has_local(self) -> bool:
         """Some series have readouts of their own."""
-        return self._own is not None
+        return self._local is not None
 
     @property
     def state_size(self) -> int:
         """S, the columns of a series' hidden state."""
         return self._network.state_size
 
-    def own(self, series_ids: Sequence[str]) -> Integers:
+    def readout_index(self, series_ids: Sequence[str]) -> I64:
         """Returns which of the checkpoint's series each is, -1 = none of them; (N,)."""
         return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
 
     def forecast(
-        self, inputs: StepInputs, state: NDArray[np.float32], neighbours: Neighbours | None = None
+        self, inputs: StepInputs, state: NDArray[np.float32], neighbours: ReadoutIndex | None = None
     ) -> StepForecast:
         """Advances B series by one reading and forecasts from there.
 
@@ -142,10 +142,10 @@ class Model:
             parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
             end, z, base, middle, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
             heads = [middle[:, None, :horizons].numpy()]
-            if neighbours is not None and self._own is not None:
-                cross = cross_inputs(inputs, neighbours.record, self._member[neighbours.own], self._own.members)
+            if neighbours is not None and self._local is not None:
+                cross = cross_inputs(inputs, neighbours.record, self._member[neighbours.local], self._local.members)
                 x = torch.cat([q, z, torch.from_numpy(cross)], dim=1)
-                mine = self._own.forecast(x, neighbours.own).reshape(batch, 2, horizons)
+                mine = self._local.forecast(x, neighbours.local).reshape(batch, 2, horizons)
                 heads.append(np.clip(base[:, None, :horizons].numpy() + mine, -FORECAST_CLIP, FORECAST_CLIP))
         return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
 

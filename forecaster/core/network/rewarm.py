@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from forecaster.core.arrays import take
 from forecaster.core.network.features import GROUP, LEVELS, STEP_LAGS, StepInputs, calendar
-from forecaster.core.network.model import NO_BODY, TILE, Model
+from forecaster.core.network.model import NO_NETWORK, TILE, Model
 from forecaster.core.state import SeriesState
-from forecaster.records import Integers
+from forecaster.records import I64
 
 
-def switch(model: Model | None, state: SeriesState, rows: Integers) -> None:
+def switch(model: Model | None, state: SeriesState, rows: I64) -> None:
     """The hidden states of the rows are what the body makes of their contexts, and the rows name that body. In place.
 
     What intervals were moved by before any training says nothing of a network's: there they begin as it has made them.
@@ -27,10 +27,10 @@ def switch(model: Model | None, state: SeriesState, rows: Integers) -> None:
         state: N rows.
         rows: which of them.
     """
-    other_spread = rows[(state.body[rows] == NO_BODY) != (model is None)]
+    other_spread = rows[(state.body[rows] == NO_NETWORK) != (model is None)]
     state.experts.calibration.shift[other_spread] = 0.0
     state.hidden[rows] = 0.0
-    state.body[rows] = NO_BODY if model is None else model.body_code
+    state.body[rows] = NO_NETWORK if model is None else model.body_code
     if model is None:
         return
     rows = rows[state.timeline.tick[rows] >= 0]
@@ -48,7 +48,7 @@ def _steps(state: SeriesState) -> tuple[StepInputs, NDArray[np.bool_]]:
     before = np.vstack([np.full((1, len(context)), -1), np.maximum.accumulate(place, axis=0)[:-1]])
     gap = np.where(before >= 0, np.arange(width)[:, None] - before, 1)
     scaler, times = state.inputs.scaler, state.timeline
-    levels = (scaler.levels - state.inputs.origin[:, None]).astype(np.float32).reshape(-1, LEVELS)
+    levels = (scaler.levels - state.inputs.reference[:, None]).astype(np.float32).reshape(-1, LEVELS)
     scale = scaler.scale().astype(np.float32)
     back = np.arange(width - 1, -1, -1)
     padded = np.concatenate([context, np.full((len(context), STEP_LAGS), np.nan, np.float32)], axis=1)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.series import smoothing
-from forecaster.records import Floats, Integers
+from forecaster.records import F64, I64
 
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
@@ -89,18 +89,18 @@ class DenoiseState:
         kalman: of `kalman`, width 0 without it; (N, COLUMNS).
     """
 
-    recent: Floats
+    recent: F64
     spikes: NDArray[np.int8]
-    repeated: Floats
-    repeats: Integers
-    usual: Floats
-    accepted: Floats
-    change: Floats
-    judged: Integers
-    proved: Floats
-    suspected: Floats
-    average: Floats
-    kalman: Floats
+    repeated: F64
+    repeats: I64
+    usual: F64
+    accepted: F64
+    change: F64
+    judged: I64
+    proved: F64
+    suspected: F64
+    average: F64
+    kalman: F64
 
     @classmethod
     def empty(cls, n: int, config: DenoiseConfig) -> DenoiseState:
@@ -126,11 +126,11 @@ class DenoiseState:
 class Signal:
     """What is left of the values of B series: `inputs` for the network, `truth` to score by; NaN = none."""
 
-    inputs: Floats
-    truth: Floats
+    inputs: F64
+    truth: F64
 
 
-def denoise(config: DenoiseConfig, state: DenoiseState, values: Floats) -> tuple[DenoiseState, Floats, Floats]:
+def denoise(config: DenoiseConfig, state: DenoiseState, values: F64) -> tuple[DenoiseState, F64, F64]:
     """Every filter of the chain has seen the values.
 
     Args:
@@ -198,7 +198,7 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     return new, Signal(np.where(masked, np.nan, values), signal.truth) if masked.any() else signal
 
 
-def _record(state: DenoiseState, values: Floats, centre: Floats) -> tuple[Floats, Floats]:
+def _record(state: DenoiseState, values: F64, centre: F64) -> tuple[F64, F64]:
     """Returns what suspicions were worth, by now: `proved` and `suspected`, both (B,).
 
     The reading after a suspected one says whether that was a spike: 1 where it is back at the median, 0 where it has
@@ -216,7 +216,7 @@ def _record(state: DenoiseState, values: Floats, centre: Floats) -> tuple[Floats
     return proved, np.where(told, RECORD_MEMORY * state.suspected + 1.0, state.suspected)
 
 
-def _deviation(recent: Floats, known: Integers, centre: Floats) -> Floats:
+def _deviation(recent: F64, known: I64, centre: F64) -> F64:
     """Returns a robust deviation of each window; infinite where all of its values are equal."""
     distance = np.abs(recent - centre[:, None])
     deviation = MAD_TO_DEVIATION * _median(distance, known)
@@ -226,7 +226,7 @@ def _deviation(recent: Floats, known: Integers, centre: Floats) -> Floats:
     return np.where(deviation > 0, deviation, np.inf)
 
 
-def _usual(usual: Floats, judged: Integers, far: Floats, known: Integers) -> Floats:
+def _usual(usual: F64, judged: I64, far: F64, known: I64) -> F64:
     """Returns a usual deviation, of so many judged ones, with this one in it, winsorised; (B,)."""
     square = usual * usual
     seen = far * far
@@ -236,7 +236,7 @@ def _usual(usual: Floats, judged: Integers, far: Floats, known: Integers) -> Flo
     return np.asarray(np.sqrt(np.where(np.isnan(far) | (known == 0), square, moved)))
 
 
-def _median(values: Floats, known: Integers) -> Floats:
+def _median(values: F64, known: I64) -> F64:
     """Returns the median of the first `known` values in the order of size (NaN sorts last); NaN where none is."""
     ordered = np.sort(values, axis=1)
     rows = np.arange(len(values))

@@ -15,11 +15,11 @@ from forecaster.core.arrays import put, shift, take
 from forecaster.core.network.features import StepInputs, calendar, group_inputs
 from forecaster.core.series import scaling, timeline
 from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
-from forecaster.core.series.outliers import begin_anew
+from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FIRST_READINGS, follow
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.timeline import Placement, TimelineState
-from forecaster.records import Booleans, Floats, Integers, Outcome
+from forecaster.records import F64, I64, Bools, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Wave:
     `timestamp_ms` epoch ms; `values` NaN where missing; `records`: readings of one record are of one group.
     """
 
-    timestamp_ms: Integers
-    values: Floats
-    records: Integers
+    timestamp_ms: I64
+    values: F64
+    records: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +62,24 @@ class Observed:
     """
 
     outcome: NDArray[np.int8]
-    masked: Booleans
-    expired: Booleans
-    renewed: Booleans
-    position: Integers
-    tick: Integers
-    gap: Integers
-    restarted: Booleans
-    moved: Booleans
-    time_ms: Integers
-    interval_ms: Integers
-    records: Integers
-    origin: Floats
-    raw: Floats
-    denoised: Floats
-    last: Floats
-    truth: Floats
-    values: Floats
-    count: Integers
+    masked: Bools
+    expired: Bools
+    renewed: Bools
+    position: I64
+    tick: I64
+    gap: I64
+    restarted: Bools
+    moved: Bools
+    time_ms: I64
+    interval_ms: I64
+    records: I64
+    reference: F64
+    raw: F64
+    denoised: F64
+    last: F64
+    truth: F64
+    values: F64
+    count: I64
     inputs: StepInputs
 
 
@@ -105,7 +105,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     _restart(part, inputs, placement.restarted[used])
     moved = follow(part, inputs)
     _enter(part, inputs, placement.gap[used])
-    renewed = begin_anew(config.denoise, part, inputs)
+    renewed = relearn_without_initial_outliers(config.denoise, part, inputs)
     if placement.settled.any():
         _fill_settled(part, times, used, placement)
     if not whole:
@@ -116,7 +116,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
 
 
-def waves(row: Integers, records: Integers) -> list[Integers]:
+def waves(row: I64, records: I64) -> list[I64]:
     """Returns the positions of the readings of each wave, ascending.
 
     A wave has one reading of a series at most, in their order, and all readings of a record: a group steps together.
@@ -137,7 +137,7 @@ def waves(row: Integers, records: Integers) -> list[Integers]:
     return np.split(order, np.cumsum(np.bincount(turn))[:-1])
 
 
-def _turns(row: Integers) -> Integers:
+def _turns(row: I64) -> I64:
     """Returns how many readings of the same series come before each."""
     order = np.argsort(row, kind="stable")
     ordered = row[order]
@@ -148,7 +148,7 @@ def _turns(row: Integers) -> Integers:
     return turn
 
 
-def _turns_of_groups(row: Integers, begins: Integers) -> Integers:
+def _turns_of_groups(row: I64, begins: I64) -> I64:
     """Returns the turn of each reading where records of a group do not all name the same series."""
     turn = np.empty(len(row), np.int64)
     next_turn: dict[int, int] = {}
@@ -159,35 +159,35 @@ def _turns_of_groups(row: Integers, begins: Integers) -> Integers:
     return turn
 
 
-def _clean(config: DenoiseConfig, part: InputState, values: Floats) -> tuple[Floats, Floats]:
+def _clean(config: DenoiseConfig, part: InputState, values: F64) -> tuple[F64, F64]:
     """Filters and scaler include the values; returns the denoised inputs and the truths, both (U,)."""
     part.denoise, inputs, truth = denoise(config, part.denoise, values)
     scaling.update(part.scaler, inputs)
     return inputs, truth
 
 
-def _remember_warming(part: InputState, inputs: Floats, begins: Booleans) -> None:
+def _remember_warming(part: InputState, inputs: F64, begins: Bools) -> None:
     part.warming[begins] = np.nan
     part.warming[:, 1:] = part.warming[:, :-1]
     part.warming[:, 0] = inputs
 
 
-def _restart(part: InputState, inputs: Floats, restarted: Booleans) -> None:
+def _restart(part: InputState, inputs: F64, restarted: Bools) -> None:
     """Where a grid begins anew, the context is empty and counted from the value that begins it."""
     part.context[restarted] = np.nan
-    anew = (restarted | np.isnan(part.origin)) & ~np.isnan(inputs)
-    part.origin[anew] = inputs[anew]
+    anew = (restarted | np.isnan(part.reference)) & ~np.isnan(inputs)
+    part.reference[anew] = inputs[anew]
 
 
-def _enter(part: InputState, inputs: Floats, gap: Integers) -> None:
+def _enter(part: InputState, inputs: F64, gap: I64) -> None:
     """The context's newest column is this tick's, and `last` is the last valid value."""
     shift(part.context, gap)
-    relative = inputs - part.origin
+    relative = inputs - part.reference
     part.context[:, 0] = relative
     np.copyto(part.last, relative.astype(np.float32), where=~np.isnan(relative))
 
 
-def _fill_settled(part: InputState, times: TimelineState, used: Integers, placement: Placement) -> None:
+def _fill_settled(part: InputState, times: TimelineState, used: I64, placement: Placement) -> None:
     """The readings from before the interval was known stand in the context where it puts them."""
     rows = np.flatnonzero(placement.settled[used])
     stamps = times.recent_ms[used[rows]]
@@ -196,7 +196,7 @@ def _fill_settled(part: InputState, times: TimelineState, used: Integers, placem
     for column in range(stamps.shape[1] - 1, 0, -1):
         inside = back[:, column] < part.context.shape[1]
         at, value = rows[inside], part.warming[rows[inside], column]
-        part.context[at, back[inside, column]] = value - part.origin[at]
+        part.context[at, back[inside, column]] = value - part.reference[at]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,12 +206,12 @@ class _Used:
     And of each, whether the origin moved and whether its series begins anew.
     """
 
-    position: Integers
+    position: I64
     series: InputState
-    inputs: Floats
-    truth: Floats
-    moved: Booleans
-    renewed: Booleans
+    inputs: F64
+    truth: F64
+    moved: Bools
+    renewed: Bools
 
 
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
@@ -239,19 +239,19 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         time_ms=time_ms,
         interval_ms=interval,
         records=wave.records[position],
-        origin=series.origin,
+        reference=series.reference,
         raw=raw,
         denoised=denoised,
-        last=np.where(np.isnan(denoised), series.origin + series.last, denoised),
-        truth=np.clip(raw, -LARGEST, LARGEST) - series.origin,
-        values=denoised - series.origin,
+        last=np.where(np.isnan(denoised), series.reference + series.last, denoised),
+        truth=np.clip(raw, -LARGEST, LARGEST) - series.reference,
+        values=denoised - series.reference,
         count=series.scaler.count,
         inputs=_step_inputs(series, time_ms, placement.gap[position], wave.records[position]),
     )
 
 
-def _step_inputs(series: InputState, time_ms: Integers, gap: Integers, record: Integers) -> StepInputs:
-    levels = (series.scaler.levels - series.origin[:, None]).astype(np.float32)
+def _step_inputs(series: InputState, time_ms: I64, gap: I64, record: I64) -> StepInputs:
+    levels = (series.scaler.levels - series.reference[:, None]).astype(np.float32)
     scale = series.scaler.scale().astype(np.float32)
     masked = np.isnan(series.context[:, 0]).astype(np.float32)
     inputs = StepInputs(

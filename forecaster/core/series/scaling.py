@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.records import Booleans, Floats, Integers
+from forecaster.records import F64, I64, Bools
 
 LEVEL_HALF_LIVES = (24.0, 72.0, 336.0)
 """In readings; the first is also the mean that deviations are taken from."""
@@ -39,21 +39,21 @@ class ScalerState:
         floor: the variance over the first FLOOR_READINGS readings.
     """
 
-    count: Integers
-    levels: Floats
-    variance: Floats
-    floor: Floats
+    count: I64
+    levels: F64
+    variance: F64
+    floor: F64
 
     @classmethod
     def empty(cls, n: int) -> ScalerState:
         """Returns n series that had no valid reading yet."""
         return cls(np.zeros(n, np.int64), np.zeros((n, len(LEVEL_HALF_LIVES))), np.zeros(n), np.zeros(n))
 
-    def scale(self) -> Floats:
+    def scale(self) -> F64:
         """Returns one deviation in the units of the series; 0 where nothing has varied yet; (N,)."""
         return np.asarray(np.sqrt(self.variance) + FLOOR_SHARE * np.sqrt(self.floor))
 
-    def first_deviation(self) -> Floats:
+    def first_deviation(self) -> F64:
         """Returns the deviation over the first readings, which does not change any more; 1 where there was none; (N,).
 
         It is in the units of the series; of 64 bits, and never so small that it is nothing in 32.
@@ -62,7 +62,7 @@ class ScalerState:
         return np.where(deviation > TINY, deviation, 1.0)
 
 
-def update(state: ScalerState, values: Floats) -> None:
+def update(state: ScalerState, values: F64) -> None:
     """The valid values are part of levels and variance; rows whose value is NaN stay as they are. In place.
 
     Equations (ACCURACY recipe): m += a(x-m); d = x-m before the update; v += b(min(d², 9v) - v).
@@ -82,11 +82,11 @@ def update(state: ScalerState, values: Floats) -> None:
     _update_valid(state, values)
 
 
-def _update_valid(state: ScalerState, values: Floats) -> None:
+def _update_valid(state: ScalerState, values: F64) -> None:
     count = state.count
     deviation = values - state.levels[:, 0]
     squared = np.where(count == 0, 0.0, deviation * deviation)
-    unclipped: Booleans = (count < UNWINSORISED) | (state.variance == 0)
+    unclipped: Bools = (count < UNWINSORISED) | (state.variance == 0)
     squared = np.where(unclipped, squared, np.minimum(squared, WINSOR * state.variance))
     state.variance += np.maximum(_SCALE_RATE, 1.0 / np.maximum(count, 1)) * (squared - state.variance)
     rates = np.maximum(_LEVEL_RATES, 1.0 / (count + 1.0)[:, None])

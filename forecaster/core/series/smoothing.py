@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.records import Floats
+from forecaster.records import F64
 
 LEVEL, PREVIOUS, DIFFERENCE, VARIANCE, COVARIANCE, COUNT, JUMPS = range(7)
 """Columns of a kalman filter's state; jumps: readings in a row that were far off, negative = below."""
@@ -38,11 +38,11 @@ FAR = 4.0
 class Smoothed:
     """The state after the values, and the smoothed values; NaN where there is none."""
 
-    state: Floats
-    values: Floats
+    state: F64
+    values: F64
 
 
-def ewma(state: Floats, values: Floats, half_life: float) -> Smoothed:
+def ewma(state: F64, values: F64, half_life: float) -> Smoothed:
     """Returns (1).
 
     Args:
@@ -56,7 +56,7 @@ def ewma(state: Floats, values: Floats, half_life: float) -> Smoothed:
     return Smoothed(level[:, None], np.where(known, level, np.nan))
 
 
-def kalman(state: Floats, values: Floats) -> Smoothed:
+def kalman(state: F64, values: F64) -> Smoothed:
     """Returns (4), its variances learned on the way.
 
     Args:
@@ -82,14 +82,14 @@ def kalman(state: Floats, values: Floats) -> Smoothed:
     return Smoothed(after, np.where(known, after[:, LEVEL], np.nan))
 
 
-def empty_kalman(n: int) -> Floats:
+def empty_kalman(n: int) -> F64:
     """Returns the states of n series without a reading."""
     state = np.zeros((n, COLUMNS))
     state[:, [LEVEL, PREVIOUS, DIFFERENCE]] = np.nan
     return state
 
 
-def _with_moments(state: Floats, values: Floats) -> Floats:
+def _with_moments(state: F64, values: F64) -> F64:
     """Returns a copy whose moments (3) include the values."""
     after = state.copy()
     known = ~np.isnan(values)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from forecaster.core.series.denoising import DenoiseConfig, DenoiseState
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.timeline import AGREEING, GridConfig
-from forecaster.records import Floats
+from forecaster.records import F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class InputState:
         denoise: the filters' states.
     """
 
-    origin: Floats
+    reference: F64
     last: NDArray[np.float32]
     context: NDArray[np.float32]
-    warming: Floats
+    warming: F64
     scaler: ScalerState
     denoise: DenoiseState
 
@@ -62,7 +62,7 @@ class InputState:
     def empty(cls, n: int, config: ObservationConfig) -> InputState:
         """Returns n series without a reading."""
         return cls(
-            origin=np.full(n, np.nan),
+            reference=np.full(n, np.nan),
             last=np.full(n, np.nan, np.float32),
             context=np.full((n, config.context), np.nan, np.float32),
             warming=np.full((n, AGREEING), np.nan),

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.records import Booleans, Integers, Outcome
+from forecaster.records import I64, Bools, Outcome
 
 AGREEING = 4
 BEHIND_RUN = 4
@@ -66,14 +66,14 @@ class TimelineState:
         rival_since_ms: the stamp at which they first did.
     """
 
-    interval_ms: Integers
-    start_ms: Integers
-    tick: Integers
-    recent_ms: Integers
-    held_ms: Integers
+    interval_ms: I64
+    start_ms: I64
+    tick: I64
+    recent_ms: I64
+    held_ms: I64
     held_run: NDArray[np.int8]
-    rival_ms: Integers
-    rival_since_ms: Integers
+    rival_ms: I64
+    rival_since_ms: I64
 
     @classmethod
     def empty(cls, n: int, interval_ms: int) -> TimelineState:
@@ -103,10 +103,10 @@ class Placement:
     """
 
     outcome: NDArray[np.int8]
-    gap: Integers
-    restarted: Booleans
-    settled: Booleans
-    expired: Booleans
+    gap: I64
+    restarted: Bools
+    settled: Bools
+    expired: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class GridConfig:
     ttl_ms: int = 30 * 86_400_000
 
 
-def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> Placement:
+def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placement:
     """Every reading has an outcome, and `state` holds what the next reading needs; changed in place.
 
     Args:
@@ -186,17 +186,17 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: Integers) -> P
     return Placement(outcome, gap, restarted, settled, expired)
 
 
-def largest_gap(config: GridConfig, interval_ms: Integers) -> Integers:
+def largest_gap(config: GridConfig, interval_ms: I64) -> I64:
     """Returns how many ticks a gap may have that does not begin the grid anew; (B,)."""
     return np.maximum(config.max_gap_ms // interval_ms, MIN_GAP_TICKS)
 
 
-def last_stamp(state: TimelineState) -> Integers:
+def last_stamp(state: TimelineState) -> I64:
     """Returns the event time of the last tick, or of the last reading while the interval is unknown; (B,)."""
     return np.where(state.interval_ms > 0, state.start_ms + state.tick * state.interval_ms, state.recent_ms[:, 0])
 
 
-def patience_ms(config: GridConfig, state: TimelineState) -> Integers:
+def patience_ms(config: GridConfig, state: TimelineState) -> I64:
     """Returns how long after its last stamp a series is not idle: its next reading may be an ordinary one; (B,).
 
     That is its time to live, or a gap that does not begin its grid anew, whichever is longer.
@@ -206,9 +206,7 @@ def patience_ms(config: GridConfig, state: TimelineState) -> Integers:
     return np.maximum(config.ttl_ms, np.where(known, ordinary, max(WARMING_GAP_MS, config.max_gap_ms)))
 
 
-def _confirm(
-    state: TimelineState, timestamp_ms: Integers, limit_ms: Integers, ahead: Integers, wild: Booleans
-) -> Booleans:
+def _confirm(state: TimelineState, timestamp_ms: I64, limit_ms: I64, ahead: I64, wild: Bools) -> Bools:
     """Holds the wild stamps; true where those held before say that this one is right."""
     spacing = timestamp_ms - state.held_ms
     ordered = (state.held_ms != UNKNOWN) & (spacing > 0)
@@ -216,7 +214,7 @@ def _confirm(
     in_a_year = ordered & (spacing <= WARMING_GAP_MS)
     was_behind, was_ahead = state.held_run > 0, state.held_run < 0
     forward = wild & (ahead > 0)
-    confirmed: Booleans = forward & near & ~was_behind
+    confirmed: Bools = forward & near & ~was_behind
     behind_run = np.where(near & was_behind, state.held_run + 1, 1)
     ahead_run = np.where(in_a_year & was_ahead, np.maximum(state.held_run - 1, -AHEAD_RUN), -1)
     run = np.where(forward, ahead_run, behind_run).astype(np.int8)
@@ -226,9 +224,7 @@ def _confirm(
     return confirmed
 
 
-def _learn(
-    state: TimelineState, timestamp_ms: Integers, ahead: Integers, on_time: Booleans, begins: Booleans, known: Booleans
-) -> Booleans:
+def _learn(state: TimelineState, timestamp_ms: I64, ahead: I64, on_time: Bools, begins: Bools, known: Bools) -> Bools:
     """The recent stamps include these; true where the interval is known from here on, or another one."""
     state.recent_ms[begins] = UNKNOWN
     state.rival_ms[begins] = 0
@@ -240,7 +236,7 @@ def _learn(
     return _settle(state, on_time & ~known, doubtful, crowded)
 
 
-def _settle(state: TimelineState, warming: Booleans, doubtful: Booleans, crowded: Booleans) -> Booleans:
+def _settle(state: TimelineState, warming: Bools, doubtful: Bools, crowded: Bools) -> Bools:
     """The interval is known where the recent stamps agree on one, and another one where they doubt it for long."""
     settled = np.zeros(len(warming), np.bool_)
     rows = np.flatnonzero((warming | doubtful) & (state.recent_ms[:, -1] != UNKNOWN))
@@ -257,7 +253,7 @@ def _settle(state: TimelineState, warming: Booleans, doubtful: Booleans, crowded
     return settled
 
 
-def _outlasted(state: TimelineState, rows: Integers, interval: Integers, crowded: Booleans) -> Booleans:
+def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -> Bools:
     """The rows' rivals follow from their recent stamps; true where the rival has held for long enough.
 
     A finer one is seen where several stamps are of one tick, and refuted by a pause of nearly a tick; a coarser one is
@@ -282,11 +278,11 @@ def _outlasted(state: TimelineState, rows: Integers, interval: Integers, crowded
     replaced = seen & ~same & ((rival == 0) | (interval < rival) | lasted)
     state.rival_ms[rows] = np.where(replaced, interval, rival)
     state.rival_since_ms[rows] = np.where(replaced, newest, since)
-    outlasted: Booleans = same & lasted
+    outlasted: Bools = same & lasted
     return outlasted
 
 
-def agreed_interval(recent_ms: Integers) -> tuple[Integers, Integers]:
+def agreed_interval(recent_ms: I64) -> tuple[I64, I64]:
     """Returns the interval that all stamps agree on (0 = none) and the ticks from the oldest to the newest.
 
     They agree where each difference is a multiple of the smallest one, but for a jitter of a tenth of it, and most of

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.formats.files import History
-from forecaster.records import Integers
+from forecaster.formats.files import SeriesHistory
+from forecaster.records import I64
 
 MOST_SERIES = 300
 """Series of a larger fleet have no readouts of their own."""
@@ -16,7 +16,7 @@ MOST_MEMBERS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
+class SeriesGroups:
     """The series of a fleet and their places in their groups.
 
     Attributes:
@@ -26,11 +26,11 @@ class Members:
     """
 
     series_ids: tuple[str, ...]
-    member: Integers
+    member: I64
     size: int
 
 
-def members_of(history: History) -> Members | None:
+def series_groups_of(history: SeriesHistory) -> SeriesGroups | None:
     """Returns who is whose neighbour, by the records that they came in; None of a large fleet."""
     count = len(history.series_ids)
     if not 0 < count <= MOST_SERIES:
@@ -48,4 +48,4 @@ def members_of(history: History) -> Members | None:
         mine = np.flatnonzero(np.array(group) == one)
         member[mine[np.argsort(names[mine], kind="stable")]] = np.arange(len(mine))
     size = int(member.max()) + 1
-    return Members(tuple(history.series_ids), member, size if size <= MOST_MEMBERS else 1)
+    return SeriesGroups(tuple(history.series_ids), member, size if size <= MOST_MEMBERS else 1)

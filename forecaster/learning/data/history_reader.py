@@ -8,9 +8,9 @@ from typing import Protocol
 import structlog
 
 from forecaster.errors import TransientBrokerError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.formats.history import DamagedHistory, HistoryPart, count_of, decode_history
-from forecaster.learning.data.recent_readings import NewestReadings
+from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import SourceRecord
 
 READS_PER_LOOK = 4
@@ -69,7 +69,7 @@ class HistorySource:
         self._reader = reader
         self.damaged = 0
 
-    def read(self, now_ms: int) -> History:
+    def read(self, now_ms: int) -> SeriesHistory:
         """Returns the readings of the window up to now, in the order of time; damaged records are counted and left out.
 
         It waits for open transactions and for a broker that is away; how long at most, the caller decides.
@@ -82,7 +82,7 @@ class HistorySource:
             StateError: a newer version wrote some of it.
         """
         config = self._config
-        newest = NewestReadings(config.max_readings, config.max_series)
+        newest = RecentReadings(config.max_readings, config.max_series)
         ends = [self._reader.bounds(config.topic, number)[1] for number in range(config.partitions)]
         self.damaged = 0
         for number, end in enumerate(ends):
@@ -91,7 +91,7 @@ class HistorySource:
         _log.info("history read", readings=len(history), series=len(history.series_ids), damaged_records=self.damaged)
         return history
 
-    def _read_partition(self, number: int, end: int, now_ms: int, newest: NewestReadings) -> None:
+    def _read_partition(self, number: int, end: int, now_ms: int, newest: RecentReadings) -> None:
         topic, reader = self._config.topic, self._reader
         position = reader.offset_at(topic, number, now_ms - self._config.window_ms)
         if position < end:

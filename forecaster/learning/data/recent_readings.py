@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.formats.history import HASHES, HistoryPart, group_hash
-from forecaster.records import Booleans, Floats, Integers
+from forecaster.records import F64, I64, Bools
 
 _EVER = np.iinfo(np.int64).min
 
 
-class NewestReadings:
+class RecentReadings:
     """Holds at most half more than `max_readings`, and gives back at most `max_readings` of at most `max_series`.
 
     What is too much is dropped now and then: the groups with the highest hashes, which are those that a worker leaves
@@ -27,10 +27,10 @@ class NewestReadings:
         self._max_readings, self._max_series = max_readings, max_series
         self._slack = max_readings // 2 + 1
         capacity = max_readings + self._slack
-        self._row: Integers = np.empty(capacity, np.int64)
-        self._timestamp_ms: Integers = np.empty(capacity, np.int64)
-        self._values: Floats = np.empty(capacity, np.float64)
-        self._records: Integers = np.empty(capacity, np.int64)
+        self._row: I64 = np.empty(capacity, np.int64)
+        self._timestamp_ms: I64 = np.empty(capacity, np.int64)
+        self._values: F64 = np.empty(capacity, np.float64)
+        self._records: I64 = np.empty(capacity, np.int64)
         self._held = self._record = 0
         self._numbers: dict[str, int] = {}
         self._hashes: list[int] = []
@@ -59,11 +59,11 @@ class NewestReadings:
         if len(self._numbers) > self._series_bound:
             self._settle()
 
-    def history(self) -> History:
+    def history(self) -> SeriesHistory:
         """Returns what is held, in the order of time; within a time, in the order in which it came."""
         self._settle()
         held = slice(0, self._held)
-        return History(
+        return SeriesHistory(
             series_ids=list(self._numbers),
             row=self._row[held].copy(),
             timestamp_ms=self._timestamp_ms[held].copy(),
@@ -82,7 +82,7 @@ class NewestReadings:
         self._records[place] = part.records[span][kept] + self._record
         self._held = place.stop
 
-    def _numbered(self, part: HistoryPart) -> Integers:
+    def _numbered(self, part: HistoryPart) -> I64:
         """Returns the number of each series of the part, new ones included; -1 where its group is left out."""
         numbers = np.full(len(part.series_ids), -1, np.int64)
         for at, (name, group) in enumerate(zip(part.series_ids, part.groups or part.series_ids, strict=True)):
@@ -108,7 +108,7 @@ class NewestReadings:
         self._hashes = [hashes[number] for number in before.tolist()]
         self._series_bound = self._loose(max(self._max_series, len(self._numbers)))
 
-    def _chosen(self) -> Booleans:
+    def _chosen(self) -> Bools:
         """Returns which series stay, by number; the limit of hashes falls where they are too many."""
         hashes = np.array(self._hashes, np.int64)
         if len(hashes) > self._max_series:
@@ -116,7 +116,7 @@ class NewestReadings:
             self._hash_limit = max(int(ordered[self._max_series]), int(ordered[0]) + 1)
         return np.asarray(hashes < self._hash_limit)
 
-    def _surplus(self, order: Integers) -> int:
+    def _surplus(self, order: I64) -> int:
         """Returns how many of the oldest readings are too many, whole records; from now on none so old is taken."""
         begin = len(order) - self._max_readings
         if begin <= 0:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from forecaster.core.network.features import StepInputs, calendar, cross_inputs
 from forecaster.core.series.observe import Observed
-from forecaster.learning.data.groups import Members
-from forecaster.records import Integers
+from forecaster.learning.data.groups import SeriesGroups
+from forecaster.records import I64
 
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 
 SHORTEST = 2
 """A sequence of one step has no target."""
@@ -25,21 +25,21 @@ LONGEST_GAP = 2
 class _Steps:
     """Columns of the steps of one wave, or of all; `context` only of those that begin a sequence."""
 
-    row: Integers
-    tick: Integers
+    row: I64
+    tick: I64
     restarted: NDArray[np.bool_]
-    origin: NDArray[np.float64]
-    time_ms: Integers
-    interval_ms: Integers
-    gap: Singles
-    last: Singles
-    scale: Singles
-    levels: Singles
-    masked: Singles
-    group: Singles
-    cross: Singles
-    values: Singles
-    truth: Singles
+    reference: NDArray[np.float64]
+    time_ms: I64
+    interval_ms: I64
+    gap: F32
+    last: F32
+    scale: F32
+    levels: F32
+    masked: F32
+    group: F32
+    cross: F32
+    values: F32
+    truth: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ class TrainingSequence:
 
     row: int
     inputs: StepInputs
-    place: Integers
-    time_ms: Integers
+    place: I64
+    time_ms: I64
     interval_ms: int
-    grid: Singles
-    truth: Singles
-    cross: Singles
+    grid: F32
+    truth: F32
+    cross: F32
 
     def __len__(self) -> int:
         return len(self.place)
@@ -105,14 +105,14 @@ class SequencesBuilder:
         members: who is whose neighbour; None = no series sees another.
     """
 
-    def __init__(self, context: int, members: Members | None = None) -> None:
+    def __init__(self, context: int, members: SeriesGroups | None = None) -> None:
         self._context = context
         self._members = members
         self._waves: list[_Steps] = []
-        self._begins: list[Singles] = []
+        self._begins: list[F32] = []
         self._seen: set[int] = set()
 
-    def add(self, row: Integers, observed: Observed) -> None:
+    def add(self, row: I64, observed: Observed) -> None:
         """The steps of the wave will be in the sequences.
 
         Args:
@@ -130,7 +130,7 @@ class SequencesBuilder:
                 row.copy(),
                 observed.tick,
                 begins,
-                observed.origin.copy(),
+                observed.reference.copy(),
                 observed.time_ms,
                 observed.interval_ms,
                 gap=inputs.gap.copy(),
@@ -145,7 +145,7 @@ class SequencesBuilder:
             )
         )
 
-    def _cross(self, row: Integers, observed: Observed) -> Singles:
+    def _cross(self, row: I64, observed: Observed) -> F32:
         members = self._members
         if members is None:
             return np.zeros((len(row), 0), np.float32)
@@ -167,9 +167,9 @@ class SequencesBuilder:
             [self._sequence(steps, part, begins[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
         )
 
-    def _sequence(self, steps: _Steps, part: Integers, context: Singles) -> TrainingSequence:
+    def _sequence(self, steps: _Steps, part: I64, context: F32) -> TrainingSequence:
         lead = self._context - 1
-        shift = steps.origin[part] - steps.origin[part[-1]]  # the origin of first readings may move
+        shift = steps.reference[part] - steps.reference[part[-1]]  # the origin of first readings may move
         place = steps.tick[part] - steps.tick[part[0]] + lead
         grid = np.full(place[-1] + 1, np.nan, np.float32)
         truth = grid.copy()

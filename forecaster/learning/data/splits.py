@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from forecaster.errors import UsageError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 
 FEW = 0.05
 """No more than this share of the readings, at either end, is ever left out."""
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
+class TimeSplits:
     """Where the stretches begin, in epoch ms; each ends where the next one begins, the last after `end_ms`.
 
     Attributes:
@@ -42,7 +42,7 @@ class Stretches:
     end_ms: int
 
 
-def credible(history: History) -> History:
+def drop_misdated(history: SeriesHistory) -> SeriesHistory:
     """Returns the history without what few readings of it are stamped far before or far after all others.
 
     Far: between them and the others there is no reading for longer than the others take, and for longer than any fleet
@@ -73,7 +73,7 @@ def credible(history: History) -> History:
     return kept
 
 
-def stretches(history: History, held_out: float, promotion: float) -> Stretches:
+def split_by_time(history: SeriesHistory, held_out: float, promotion: float) -> TimeSplits:
     """Returns the cuts of a history.
 
     Args:
@@ -91,10 +91,10 @@ def stretches(history: History, held_out: float, promotion: float) -> Stretches:
     if promotion > 0.0:
         promotion_ms = _stamp_from(history, end_ms - int(promotion * (end_ms - begin_ms)))
     early_stopping_ms = _stamp_from(history, promotion_ms - int(held_out * (promotion_ms - begin_ms)))
-    return Stretches(begin_ms, early_stopping_ms, promotion_ms, end_ms)
+    return TimeSplits(begin_ms, early_stopping_ms, promotion_ms, end_ms)
 
 
-def _stamp_from(history: History, time_ms: int) -> int:
+def _stamp_from(history: SeriesHistory, time_ms: int) -> int:
     """Returns the first stamp from `time_ms` on: at a reading, so that no neighbour is cut in half."""
     position = int(np.searchsorted(history.timestamp_ms, time_ms, side="left"))
     return int(history.timestamp_ms[position]) if position < len(history) else time_ms

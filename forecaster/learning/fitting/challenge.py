@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
-from forecaster.learning.data.splits import stretches
+from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.readout_refit import resolved
-from forecaster.learning.fitting.train import SEEN_UNTIL, Lessons, train
-from forecaster.learning.promotion import Verdict, judge
+from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData, train
+from forecaster.learning.promotion import PromotionDecision, evaluate_challenger
 from forecaster.pipeline import PipelineConfig
 
 
@@ -20,11 +20,11 @@ class Challenge:
     """A challenger and the verdict on it."""
 
     challenger: Checkpoint
-    verdict: Verdict
+    verdict: PromotionDecision
 
 
 def challenge(
-    lessons: Lessons,
+    data: TrainingData,
     pipeline: PipelineConfig,
     network: NetworkConfig,
     config: TrainingConfig,
@@ -44,14 +44,14 @@ def challenge(
     Raises:
         UsageError: there is nothing to learn from.
     """
-    cuts = stretches(lessons.history, config.held_out, config.promotion)
-    known = lessons.before(cuts.promotion_ms)
+    cuts = split_by_time(data.history, config.held_out, config.promotion)
+    known = data.before(cuts.promotion_ms)
     challenger = train(known, network, config, progress, champion)
     defender = _defender(known, pipeline, champion)
-    return Challenge(challenger, judge(pipeline, defender, challenger, lessons.history, cuts.promotion_ms))
+    return Challenge(challenger, evaluate_challenger(pipeline, defender, challenger, data.history, cuts.promotion_ms))
 
 
-def _defender(known: Lessons, pipeline: PipelineConfig, champion: Checkpoint | None) -> Checkpoint | None:
+def _defender(known: TrainingData, pipeline: PipelineConfig, champion: Checkpoint | None) -> Checkpoint | None:
     """Returns the champion as it is judged: with a readout that has not seen the promotion stretch.
 
     A readout is solved again more often than a body is trained; solved from the very stretch that decides, it would be

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from forecaster.core.network.features import MEMBER
-from forecaster.core.network.local_readouts import MOST_BYTES, OwnEquations, OwnReadouts
+from forecaster.core.network.local_readouts import MOST_BYTES, LocalNormalEquations, LocalReadouts
 from forecaster.core.network.network import Network
 from forecaster.core.network.tbptt import TARGET_CLIP
 from forecaster.learning.data.batches import PaddedBatch
-from forecaster.learning.data.groups import Members
+from forecaster.learning.data.groups import SeriesGroups
 from forecaster.learning.fitting.readout_fit import CHUNK, rows
 
 POOLED_RIDGES, CROSS_RIDGES = (5.0, 20.0, 80.0, 320.0), (20.0, 80.0, 320.0, 1_280.0)
@@ -22,9 +22,9 @@ BODY_RIDGE = 4.0
 
 
 @torch.no_grad()
-def solve_own(
-    network: Network, batches: Sequence[PaddedBatch], members: Members | None, chosen_ms: int, steps: int = CHUNK
-) -> OwnReadouts | None:
+def solve_local_readouts(
+    network: Network, batches: Sequence[PaddedBatch], members: SeriesGroups | None, chosen_ms: int, steps: int = CHUNK
+) -> LocalReadouts | None:
     """Returns the readouts of all series; None where there are none, or too many.
 
     Args:
@@ -38,9 +38,9 @@ def solve_own(
         return None
     shared, horizons = network.config.readout_size, network.config.horizons
     size = len(members.series_ids), shared + _width(members), horizons
-    if 2 * OwnEquations.bytes_needed(*size) > MOST_BYTES:
+    if 2 * LocalNormalEquations.bytes_needed(*size) > MOST_BYTES:
         return None
-    early, late = OwnEquations(*size), OwnEquations(*size)
+    early, late = LocalNormalEquations(*size), LocalNormalEquations(*size)
     for some in rows(network, batches, steps):
         x = torch.cat([some.q, some.z, some.cross], dim=-1)
         target = some.target.clamp(-TARGET_CLIP, TARGET_CLIP) - network.base(some.z)
@@ -55,15 +55,18 @@ def solve_own(
     cross = _best(early.cross, late, whole.cross, [ridge * wide for ridge in CROSS_RIDGES])
     both = torch.cat([functional.pad(pooled, (0, 0, 0, _width(members))), cross], dim=2)
     weights = both.transpose(1, 2).float().contiguous()
-    return OwnReadouts(members.series_ids, members.member, members.size, weights)
+    return LocalReadouts(members.series_ids, members.member, members.size, weights)
 
 
 def _best(
-    early: Callable[[Tensor], Tensor], late: OwnEquations, whole: Callable[[Tensor], Tensor], ridges: Sequence[Tensor]
+    early: Callable[[Tensor], Tensor],
+    late: LocalNormalEquations,
+    whole: Callable[[Tensor], Tensor],
+    ridges: Sequence[Tensor],
 ) -> Tensor:
     """Returns the readouts of all rows with the ridge whose readouts of the early ones do best on the late ones."""
     return whole(min(ridges, key=lambda ridge: late.error(early(ridge))))
 
 
-def _width(members: Members) -> int:
+def _width(members: SeriesGroups) -> int:
     return members.size * MEMBER if members.size > 1 else 0

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from forecaster.core.network.local_readouts import OwnReadouts
+from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Dropout, Network, NetworkConfig
 from forecaster.core.network.tbptt import losses, unroll
 from forecaster.errors import UsageError
 from forecaster.learning.data.augmentation import AugmentationConfig, augmented
 from forecaster.learning.data.batches import PaddedBatch, padded
-from forecaster.learning.data.groups import Members
+from forecaster.learning.data.groups import SeriesGroups
 from forecaster.learning.data.sequences import TrainingSequence
-from forecaster.learning.fitting.local_readout_fit import solve_own
+from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import best_ridge, calibrate, normal_equations
 
 WARM_PASSES = 4
@@ -47,7 +47,7 @@ class TrainingConfig:
         batch: sequences side by side, at most.
         seed: of weights, dropout and augmentation.
         augmentation: how the inputs are disturbed while fitting.
-        own: series get readouts of their own, where they are not too many.
+        local: series get readouts of their own, where they are not too many.
     """
 
     tbptt_steps: int = 48
@@ -66,7 +66,7 @@ class TrainingConfig:
     batch: int = 256
     seed: int = 0
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    own: bool = True
+    local: bool = True
 
     def warm(self) -> TrainingConfig:
         """Returns how a body is trained that was trained before: briefly, and gently."""
@@ -88,13 +88,13 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class FittedNetwork:
     """What training made.
 
     Attributes:
         weights: of the body.
         readout: (P + Z, J).
-        own: readouts of single series; None = there are none.
+        local: readouts of single series; None = there are none.
         losses: on the early-stopping stretch, by pass.
         best_pass: the pass whose weights these are.
         warm: it began with the weights of the champion.
@@ -102,7 +102,7 @@ class Trained:
 
     weights: dict[str, Tensor]
     readout: Tensor
-    own: OwnReadouts | None
+    local: LocalReadouts | None
     losses: list[float]
     best_pass: int
     warm: bool
@@ -114,7 +114,7 @@ WARM_UP_CHUNKS = 4
 """Hidden states are carried into the held-out stretch from so many chunks before it."""
 
 
-class Trainer:
+class NetworkFit:
     """Trains one network on one set of sequences.
 
     Args:
@@ -136,7 +136,7 @@ class Trainer:
         sequences: Sequence[TrainingSequence],
         early_stopping_ms: int,
         start: Checkpoint | None = None,
-        members: Members | None = None,
+        members: SeriesGroups | None = None,
     ) -> None:
         self._members = members
         if not sequences:
@@ -158,7 +158,7 @@ class Trainer:
             raise UsageError("nothing to train on: no reading comes true within the horizons")
         self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
-    def train(self, progress: Callable[[Progress], None] = lambda _: None) -> Trained:
+    def train(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
         """Returns the weights that did best on the held-out stretch, with a solved readout and calibrated quantiles."""
         config = self._config
         both = _Both(self._network, self._readout)
@@ -179,8 +179,8 @@ class Trainer:
                 break
         self._network.load_state_dict(best)
         readout = self._solve()
-        own = solve_own(self._network, self._batches, self._members, self._split_ms, config.tbptt_steps)
-        return Trained(_copy(self._network), readout, own, history, best_pass, self.warm)
+        local = solve_local_readouts(self._network, self._batches, self._members, self._split_ms, config.tbptt_steps)
+        return FittedNetwork(_copy(self._network), readout, local, history, best_pass, self.warm)
 
     def updates(self) -> Iterator[int]:
         """Yields after every update of the weights how many chunks are done, pass after pass."""

@@ -17,12 +17,12 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.core.network.normal_equations import NormalEquations
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.batches import PaddedBatch, padded
 from forecaster.learning.data.splits import LONGEST_SILENCE_MS
-from forecaster.learning.fitting.local_readout_fit import solve_own
+from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import best_ridge, calibrate, normal_equations
-from forecaster.learning.fitting.train import SEEN_UNTIL, Lessons, observed
+from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData, build_training_data
 
 HELD_OUT = 0.15
 """Share of the time, at its end, that ridge and judgement rest on, and that the intervals are calibrated on."""
@@ -47,7 +47,7 @@ class Refreshed:
     champion_error: float
 
 
-def refresh_readout(history: History, observation: ObservationConfig, champion: Checkpoint) -> Refreshed | None:
+def refresh_readout(history: SeriesHistory, observation: ObservationConfig, champion: Checkpoint) -> Refreshed | None:
     """Returns the champion with a readout solved from the history; None where that is worse, or too little is new.
 
     Args:
@@ -58,18 +58,18 @@ def refresh_readout(history: History, observation: ObservationConfig, champion: 
     Raises:
         UsageError: the history holds no finite features.
     """
-    return refresh(observed(history, observation, own=champion.own is not None), champion)
+    return refresh(build_training_data(history, observation, local=champion.local is not None), champion)
 
 
-def refresh(lessons: Lessons, champion: Checkpoint) -> Refreshed | None:
+def refresh(data: TrainingData, champion: Checkpoint) -> Refreshed | None:
     """Returns the champion with a readout solved from the lessons, or None; see `refresh_readout`."""
-    if not lessons.sequences:
+    if not data.sequences:
         return None
-    begin_ms, end_ms = int(lessons.history.timestamp_ms[0]), int(lessons.history.timestamp_ms[-1])
+    begin_ms, end_ms = int(data.history.timestamp_ms[0]), int(data.history.timestamp_ms[-1])
     judged_ms = max(end_ms + 1 - int(JUDGED * (end_ms - begin_ms)), _seen_ms(champion, end_ms) + 1)
     if judged_ms > end_ms:
         return None
-    body = _Body(champion, lessons)
+    body = _Body(champion, data)
     early, chosen, judged = normal_equations(body.network, body.batches, [body.chosen_ms, judged_ms])
     ridge = best_ridge(champion.network, early, chosen)
     error = judged.squared_error(early.plus(chosen).solve(ridge))
@@ -87,11 +87,11 @@ def _seen_ms(champion: Checkpoint, end_ms: int) -> int:
     return seen_ms if seen_ms <= end_ms + LONGEST_SILENCE_MS else 0
 
 
-def resolved(lessons: Lessons, champion: Checkpoint) -> Checkpoint:
+def resolved(data: TrainingData, champion: Checkpoint) -> Checkpoint:
     """Returns the champion as it would be had its readout been solved from these lessons and nothing else."""
-    if not lessons.sequences:
+    if not data.sequences:
         return champion
-    body = _Body(champion, lessons)
+    body = _Body(champion, data)
     early, chosen = normal_equations(body.network, body.batches, [body.chosen_ms])
     return body.solved([early, chosen], best_ridge(champion.network, early, chosen), {})
 
@@ -108,14 +108,14 @@ def next_readout_id(checkpoint_id: str) -> str:
 class _Body:
     """The champion's network, and the lessons in batches of it."""
 
-    def __init__(self, champion: Checkpoint, lessons: Lessons) -> None:
+    def __init__(self, champion: Checkpoint, data: TrainingData) -> None:
         self.network = Network(champion.network)
         self.network.load_state_dict(dict(champion.weights))
         self.network.requires_grad_(requires_grad=False)
-        self.batches: list[PaddedBatch] = padded(lessons.sequences, champion.network, BATCH)
-        begin_ms, self._end_ms = int(lessons.history.timestamp_ms[0]), int(lessons.history.timestamp_ms[-1])
+        self.batches: list[PaddedBatch] = padded(data.sequences, champion.network, BATCH)
+        begin_ms, self._end_ms = int(data.history.timestamp_ms[0]), int(data.history.timestamp_ms[-1])
         self.chosen_ms = self._end_ms + 1 - int(HELD_OUT * (self._end_ms - begin_ms))
-        self._champion, self._members = champion, lessons.members
+        self._champion, self._members = champion, data.members
 
     def solved(self, parts: Sequence[NormalEquations], ridge: Tensor, facts: dict[str, object]) -> Checkpoint:
         """Returns the champion with the readout of all parts, calibrated on what the first one does not hold."""
@@ -124,6 +124,6 @@ class _Body:
         for part in parts[1:]:
             whole = whole.plus(part)
         weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
-        own = solve_own(self.network, self.batches, self._members, self.chosen_ms)
+        local = solve_local_readouts(self.network, self.batches, self._members, self.chosen_ms)
         known = {**self._champion.facts, SEEN_UNTIL: self._end_ms, "readout": facts}
-        return replace(self._champion, weights=weights, readout=whole.solve(ridge), facts=known, own=own)
+        return replace(self._champion, weights=weights, readout=whole.solve(ridge), facts=known, local=local)

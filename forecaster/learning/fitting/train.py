@@ -17,11 +17,11 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.observe import Wave, observe, waves
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.timeline import TimelineState
-from forecaster.formats.files import History
-from forecaster.learning.data.groups import Members, members_of
+from forecaster.formats.files import SeriesHistory
+from forecaster.learning.data.groups import SeriesGroups, series_groups_of
 from forecaster.learning.data.sequences import SequencesBuilder, TrainingSequence, before
-from forecaster.learning.data.splits import credible, stretches
-from forecaster.learning.fitting.network_fit import Progress, Trainer, TrainingConfig
+from forecaster.learning.data.splits import drop_misdated, split_by_time
+from forecaster.learning.fitting.network_fit import NetworkFit, Progress, TrainingConfig
 
 SLICE = 20_000
 """Readings that are observed at a time."""
@@ -36,7 +36,7 @@ def new_checkpoint_id(now: datetime | None = None) -> str:
 
 
 def train_checkpoint(
-    history: History,
+    history: SeriesHistory,
     observation: ObservationConfig,
     network: NetworkConfig,
     config: TrainingConfig,
@@ -56,50 +56,50 @@ def train_checkpoint(
     Raises:
         UsageError: the history holds nothing to learn from.
     """
-    return train(observed(history, observation, own=config.own), network, config, progress, start)
+    return train(build_training_data(history, observation, local=config.local), network, config, progress, start)
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class TrainingData:
     """A history, what shapes its inputs, and the steps that serving would have made of it.
 
     `members`: whose readouts are solved beside the shared one; None = nobody's.
     """
 
-    history: History
+    history: SeriesHistory
     observation: ObservationConfig
     sequences: list[TrainingSequence]
-    members: Members | None = None
+    members: SeriesGroups | None = None
 
-    def before(self, time_ms: int) -> Lessons:
+    def before(self, time_ms: int) -> TrainingData:
         """Returns what was known at `time_ms`: readings from then on do not exist."""
         return replace(self, history=self.history.before(time_ms), sequences=before(self.sequences, time_ms))
 
 
-def observed(history: History, observation: ObservationConfig, *, own: bool) -> Lessons:
+def build_training_data(history: SeriesHistory, observation: ObservationConfig, *, local: bool) -> TrainingData:
     """Returns the history's lessons; readings whose stamps are not credible are in none of them.
 
     Args:
         history: all of it.
         observation: what shapes the inputs.
-        own: series get readouts of their own, where they are not too many.
+        local: series get readouts of their own, where they are not too many.
     """
-    history = credible(history)
-    members = members_of(history) if own else None
-    return Lessons(history, observation, training_sequences(history, observation, members), members)
+    history = drop_misdated(history)
+    members = series_groups_of(history) if local else None
+    return TrainingData(history, observation, training_sequences(history, observation, members), members)
 
 
 def train(
-    lessons: Lessons,
+    data: TrainingData,
     network: NetworkConfig,
     config: TrainingConfig,
     progress: Callable[[Progress], None] = lambda _: None,
     start: Checkpoint | None = None,
 ) -> Checkpoint:
     """Returns a checkpoint trained on all of the lessons; see `train_checkpoint`."""
-    history = lessons.history
-    cuts = stretches(history, config.held_out, 0.0)
-    trainer = Trainer(network, config, lessons.sequences, cuts.early_stopping_ms, start, lessons.members)
+    history = data.history
+    cuts = split_by_time(history, config.held_out, 0.0)
+    trainer = NetworkFit(network, config, data.sequences, cuts.early_stopping_ms, start, data.members)
     trained = trainer.train(progress)
     facts = {
         "software": forecaster.__version__,
@@ -112,11 +112,11 @@ def train(
         "held_out_losses": [round(loss, 5) for loss in trained.losses],
         "training": asdict(config.warm() if trained.warm else config),
         "observation": {
-            "interval_ms": lessons.observation.interval_ms,
-            "denoise": list(lessons.observation.denoise.chain),
+            "interval_ms": data.observation.interval_ms,
+            "denoise": list(data.observation.denoise.chain),
         },
     }
-    return Checkpoint(new_checkpoint_id(), network, trained.weights, trained.readout, facts, trained.own)
+    return Checkpoint(new_checkpoint_id(), network, trained.weights, trained.readout, facts, trained.local)
 
 
 def _start(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _start(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
 
 
 def training_sequences(
-    history: History, observation: ObservationConfig, members: Members | None = None
+    history: SeriesHistory, observation: ObservationConfig, members: SeriesGroups | None = None
 ) -> list[TrainingSequence]:
     """Returns the steps that serving would have made of the history, by series and between restarts."""
     series = len(history.series_ids)

@@ -9,8 +9,8 @@ import numpy as np
 
 from forecaster.core.arrays import take
 from forecaster.core.ensemble.ensemble import standing
-from forecaster.core.ensemble.pending import Ring
-from forecaster.core.network.model import GENESIS, body_code
+from forecaster.core.ensemble.pending import PendingRing
+from forecaster.core.network.model import NO_CHECKPOINT, body_code
 from forecaster.core.series.scaling import LEVEL_HALF_LIVES
 from forecaster.core.series.timeline import UNKNOWN, last_stamp
 from forecaster.core.state import SeriesState
@@ -18,7 +18,7 @@ from forecaster.formats.forecasts import level_name
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.restore import Restored
-from forecaster.serving.state.swaps import in_force
+from forecaster.serving.state.swaps import active_swap
 
 SHOWN_READINGS = 12
 SHOWN_HORIZONS = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336)
@@ -171,7 +171,7 @@ def explain_series(
 def _place(restored: Restored, row: int, series_id: str) -> Place:
     partition = restored.partition
     number = int(partition.blocks.of(np.array([row]))[0])
-    written = partition.blocks[number].written
+    written = partition.blocks[number].flushed_to
     return Place(
         group=partition.blocks.group(row, series_id),
         partition=partition.number,
@@ -193,7 +193,7 @@ def _inputs(state: SeriesState) -> Inputs:
         tick=int(times.tick[0]) if settled else None,
         last_ms=int(last_stamp(times)[0]),
         held_ms=None if held == UNKNOWN else held,
-        last_value=_known(float(inputs.origin[0] + inputs.last[0])),
+        last_value=_known(float(inputs.reference[0] + inputs.last[0])),
         count=int(inputs.scaler.count[0]),
         scale=float(inputs.scaler.scale()[0]),
         levels={f"{life:g}": level for life, level in zip(LEVEL_HALF_LIVES, levels, strict=True)},
@@ -206,7 +206,7 @@ def _on_grid(state: SeriesState) -> list[Input]:
     """Returns the last ticks of the grid, oldest first, gaps among them, none before the grid began."""
     times = state.timeline
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
-    values = (state.inputs.context[0, :SHOWN_READINGS].astype(np.float64) + state.inputs.origin[0]).tolist()
+    values = (state.inputs.context[0, :SHOWN_READINGS].astype(np.float64) + state.inputs.reference[0]).tolist()
     shown = list(enumerate(values[: tick + 1]))
     return [Input(tick - back, begin + (tick - back) * interval, _known(value)) for back, value in reversed(shown)]
 
@@ -220,7 +220,7 @@ def _warming(state: SeriesState) -> list[Input]:
 
 def _network(partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]) -> Network:
     swaps = partition.floor.swaps
-    serving = swaps[int(in_force(swaps, np.array([partition.position], np.int64), [group])[0])].checkpoint
+    serving = swaps[int(active_swap(swaps, np.array([partition.position], np.int64), [group])[0])].checkpoint
     body = int(state.body[0])
     return Network(
         checkpoint=serving,
@@ -233,18 +233,18 @@ def _network(partition: Partition, state: SeriesState, group: str, champion: str
 
 def _body_name(code: int, checkpoints: Sequence[str]) -> str | None:
     """Returns the first of the checkpoints whose body it is."""
-    return next((name for name in (GENESIS, *checkpoints) if body_code(name) == code), None)
+    return next((name for name in (NO_CHECKPOINT, *checkpoints) if body_code(name) == code), None)
 
 
 def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     """Returns what waits for the next tick, of each shown horizon."""
     times, levels = state.timeline, config.quantile_levels
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
-    ring = Ring(config.horizons, config.outlook.kinds)
+    ring = PendingRing(config.horizons, config.ensemble.kinds)
     ahead = take(state.pending, np.array([0]))
     due = ring.mature(ahead, ring.places(times.tick + 1), np.ones(1, np.int64))
-    experts, worth = config.outlook.experts, standing(state.experts)
-    absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.origin[0]
+    experts, worth = config.ensemble.experts, standing(state.experts)
+    absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.reference[0]
     found: list[Pending] = []
     for column, horizon in enumerate(config.horizons):
         if horizon in SHOWN_HORIZONS or horizon == config.horizons[-1]:

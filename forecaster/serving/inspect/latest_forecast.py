@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.core.arrays import take
-from forecaster.core.ensemble.pending import Ring
+from forecaster.core.ensemble.pending import PendingRing
 from forecaster.core.state import SeriesState
 from forecaster.formats.forecasts import level_name
 from forecaster.pipeline import PipelineConfig
@@ -48,8 +48,8 @@ def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str
         return LatestForecast(series_id, None, None, [], [], [], [], {})
     tick, begin = int(times.tick[0]), int(times.start_ms[0])
     levels = config.quantile_levels
-    ring = Ring(config.horizons, config.outlook.kinds)
-    values = ring.newest(state.pending, ring.places(times.tick))[0] + state.inputs.origin[0]
+    ring = PendingRing(config.horizons, config.ensemble.kinds)
+    values = ring.newest(state.pending, ring.places(times.tick))[0] + state.inputs.reference[0]
     return LatestForecast(
         series_id=series_id,
         interval_ms=interval,
@@ -64,7 +64,7 @@ def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str
 
 def _past(state: SeriesState, tick: int) -> list[float | None]:
     """Returns the values of the context, oldest first, none before the grid began."""
-    return _known(state.inputs.context[0, : tick + 1][::-1].astype(np.float64) + state.inputs.origin[0])
+    return _known(state.inputs.context[0, : tick + 1][::-1].astype(np.float64) + state.inputs.reference[0])
 
 
 def _known(values: np.ndarray) -> list[float | None]:

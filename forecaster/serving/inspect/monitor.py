@@ -16,7 +16,7 @@ from forecaster.errors import ForecasterError
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.counters import Counters
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.store import StateKeeper
+from forecaster.serving.state.store import StateStore
 
 STATUS_SECONDS = 1.0
 """A copy is not made more often."""
@@ -26,7 +26,7 @@ MOST_WAITING, MOST_AT_ONCE = 32, 4
 Answer = TypeVar("Answer")
 
 
-class Unanswered(ForecasterError):
+class WorkerBusy(ForecasterError):
     """The worker has no time for the question: asking again can help."""
 
 
@@ -118,7 +118,7 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class WorkerView:
     """What the worker shows of itself; its own thread alone may look.
 
     Attributes:
@@ -133,7 +133,7 @@ class Inside:
     """
 
     pipeline: PipelineConfig
-    keeper: StateKeeper
+    store: StateStore
     counters: Counters
     member: Member
     is_member: bool
@@ -143,18 +143,18 @@ class Inside:
 
     def status(self) -> WorkerStatus:
         """Returns a copy."""
-        keeper = self.keeper
-        serving = [self._of(partition) for partition in keeper.partitions]
-        waiting = [PartitionStatus(number, PartitionState.RESTORING) for number in keeper.waiting]
+        store = self.store
+        serving = [self._of(partition) for partition in store.partitions]
+        waiting = [PartitionStatus(number, PartitionState.RESTORING) for number in store.waiting]
         return WorkerStatus(
             at_ms=time.time_ns() // 1_000_000,
             member=str(self.member.member_id),
             generation=self.member.generation_id,
             is_member=self.is_member,
             answered=self.answered,
-            champion=keeper.champion,
+            champion=store.champion,
             partitions=tuple(sorted([*serving, *waiting], key=lambda one: one.partition)),
-            row_bytes=keeper.partitions.config.row_bytes,
+            row_bytes=store.partitions.config.row_bytes,
             levels=self.pipeline.quantile_levels,
             horizons=self.pipeline.horizons,
             counters=self.counters.copy(),
@@ -180,9 +180,9 @@ class Monitor:
     def __init__(self) -> None:
         self.status: WorkerStatus | None = None
         self._due, self._made = 0.0, time.monotonic()
-        self._waiting: queue.Queue[tuple[Callable[[Inside], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[tuple[Callable[[WorkerView], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
 
-    def ask(self, question: Callable[[Inside], Answer]) -> Answer:
+    def ask(self, question: Callable[[WorkerView], Answer]) -> Answer:
         """Returns the worker's answer; raises what the question raises; for other threads.
 
         Raises:
@@ -192,12 +192,12 @@ class Monitor:
         try:
             self._waiting.put_nowait((question, answer))
         except queue.Full:
-            raise Unanswered("too many questions wait for the worker") from None
+            raise WorkerBusy("too many questions wait for the worker") from None
         try:
             return answer.result(ANSWER_SECONDS)
         except NoAnswer:
             answer.cancel()
-            raise Unanswered(f"the worker had no time for {ANSWER_SECONDS:.0f} s: is the broker away?") from None
+            raise WorkerBusy(f"the worker had no time for {ANSWER_SECONDS:.0f} s: is the broker away?") from None
 
     @property
     def age_seconds(self) -> float:
@@ -209,10 +209,10 @@ class Monitor:
         """The copy is old, or a question waits."""
         return time.monotonic() >= self._due or not self._waiting.empty()
 
-    def turn(self, inside: Inside) -> None:
+    def refresh(self, view: WorkerView) -> None:
         """The copy is new where it was old, and questions are answered; for the worker's thread."""
         if time.monotonic() >= self._due:
-            self.status = inside.status()
+            self.status = view.status()
             self._made = time.monotonic()
             self._due = self._made + STATUS_SECONDS
         for _ in range(MOST_AT_ONCE):
@@ -221,12 +221,12 @@ class Monitor:
             except queue.Empty:
                 return
             if answer.set_running_or_notify_cancel():
-                _answer(question, answer, inside)
+                _answer(question, answer, view)
 
 
-def _answer(question: Callable[[Inside], Any], answer: Future[Any], inside: Inside) -> None:
+def _answer(question: Callable[[WorkerView], Any], answer: Future[Any], view: WorkerView) -> None:
     """The answer is there, or the error is: nothing that others ask ends the worker."""
     try:
-        answer.set_result(question(inside))
+        answer.set_result(question(view))
     except Exception as error:
         answer.set_exception(error)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from forecaster.records import Integers
+from forecaster.records import I64
 
 NEVER = -1
 """Written never, or not changed."""
@@ -55,17 +55,17 @@ class Block:
         rows: of the table.
         groups: how many groups they are.
         name_bytes: what the names of these groups take at most.
-        written: the topic's copy holds all readings before this offset; NEVER = there is no copy.
-        changed: offset from which on readings are missing in the copy; NEVER = none is.
-        changed_at: seconds of the clock then.
+        flushed_to: the topic's copy holds all readings before this offset; NEVER = there is no copy.
+        dirty_since: offset from which on readings are missing in the copy; NEVER = none is.
+        dirty_at: seconds of the clock then.
     """
 
     rows: list[int] = field(default_factory=list)
     groups: int = 0
     name_bytes: int = 0
-    written: int = NEVER
-    changed: int = NEVER
-    changed_at: float = 0.0
+    flushed_to: int = NEVER
+    dirty_since: int = NEVER
+    dirty_at: float = 0.0
 
 
 class Blocks:
@@ -96,7 +96,7 @@ class Blocks:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def of(self, rows: Integers) -> Integers:
+    def of(self, rows: I64) -> I64:
         """Returns the block of each row; NO_BLOCK where it has none."""
         return self._of_row[rows]
 
@@ -104,14 +104,14 @@ class Blocks:
         """Returns the group of the row's series."""
         return self._group_of_row.get(row, series_id)
 
-    def load(self, number: int, written: int, groups: Iterable[str]) -> dict[str, int]:
+    def load(self, number: int, flushed_to: int, groups: Iterable[str]) -> dict[str, int]:
         """There are blocks for these groups, without rows, of which the topic has a copy; returns the one of each.
 
         All are in block `number`, but where one record does not hold them any more: then they are in new ones.
 
         Args:
             number: of the copy.
-            written: it holds all readings before this offset.
+            flushed_to: it holds all readings before this offset.
             groups: of its rows.
         """
         distinct, found = list(dict.fromkeys(groups)), dict[str, int]()
@@ -119,7 +119,7 @@ class Blocks:
         for group in distinct:
             if not found or not (whole or self._fits(self._blocks[number], group)):
                 number = number if whole else self._next
-                self._open(number, written)
+                self._open(number, flushed_to)
             self._count(self._blocks[number], group, 1)
             found[group] = number
         return found
@@ -156,7 +156,7 @@ class Blocks:
             elif group not in {self._group_of_row.get(other) for other in block.rows}:
                 self._count(block, group, -1)
                 del self._of_group[group]
-            self._change(block, offset)
+            self._mark_dirty(block, offset)
             if not block.rows:
                 gone.append(number)
                 del self._blocks[number]
@@ -164,34 +164,34 @@ class Blocks:
                 self._with_room.append(number)
         return gone
 
-    def touch(self, rows: Integers, offset: int) -> None:
+    def touch(self, rows: I64, offset: int) -> None:
         """The rows hold readings from `offset` on that no copy has."""
         for number in np.unique(self._of_row[rows]).tolist():
-            self._change(self._blocks[number], offset)
+            self._mark_dirty(self._blocks[number], offset)
 
     def write(self, number: int, offset: int) -> None:
         """The topic's copy holds all readings before `offset`."""
         block = self._blocks[number]
-        block.written, block.changed = offset, NEVER
+        block.flushed_to, block.dirty_since = offset, NEVER
 
-    def outdate(self, number: int, offset: int) -> None:
+    def mark_dirty(self, number: int, offset: int) -> None:
         """The topic's copy is not what the block is from `offset` on."""
-        self._change(self._blocks[number], offset)
+        self._mark_dirty(self._blocks[number], offset)
 
-    def distrust(self, offset: int) -> None:
+    def mark_all_dirty(self, offset: int) -> None:
         """No copy counts, whatever it was written at: every block has changed at `offset`."""
         for block in self._blocks.values():
-            block.written = block.changed = NEVER
-            self._change(block, offset)
+            block.flushed_to = block.dirty_since = NEVER
+            self._mark_dirty(block, offset)
 
-    def changed(self) -> list[int]:
+    def dirty(self) -> list[int]:
         """Returns the blocks whose copy is not true any more, those that changed longest ago first."""
-        numbers = [number for number, block in self._blocks.items() if block.changed != NEVER]
-        return sorted(numbers, key=lambda number: self._blocks[number].changed)
+        numbers = [number for number, block in self._blocks.items() if block.dirty_since != NEVER]
+        return sorted(numbers, key=lambda number: self._blocks[number].dirty_since)
 
-    def _change(self, block: Block, offset: int) -> None:
-        if block.changed == NEVER:
-            block.changed, block.changed_at = offset, time.monotonic()
+    def _mark_dirty(self, block: Block, offset: int) -> None:
+        if block.dirty_since == NEVER:
+            block.dirty_since, block.dirty_at = offset, time.monotonic()
 
     def _count(self, block: Block, group: str, sign: int) -> None:
         block.groups += sign
@@ -210,8 +210,8 @@ class Blocks:
         self._count(self._blocks[number], group, 1)
         return number
 
-    def _open(self, number: int, written: int) -> None:
-        self._blocks[number] = Block(written=written)
+    def _open(self, number: int, flushed_to: int) -> None:
+        self._blocks[number] = Block(flushed_to=flushed_to)
         self._next = max(self._next, number + 1)
         self._with_room.append(number)
 

@@ -10,7 +10,7 @@ from forecaster.core.state import StateShape
 from forecaster.errors import UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES
 from forecaster.formats.state import Floor, Identity
-from forecaster.records import Integers, Message
+from forecaster.records import I64, Message
 from forecaster.serving.state.blocks import RECORD_BYTES, Room
 
 BLOCK_BYTES = 512 * 1024
@@ -18,12 +18,12 @@ LARGEST_BLOCK_BYTES = 900 * 1024
 """A single group may take so much, with names of usual length."""
 NAME_BYTES = 64
 """What the name of a series takes in a block, about."""
-NOBODY = Identity("", "", 1, "", 0)
+UNSTORED = Identity("", "", 1, "", 0)
 """Of rows that are never stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeepConfig:
+class StateConfig:
     """How the rows of a partition are kept.
 
     Attributes:
@@ -38,7 +38,7 @@ class KeepConfig:
     """
 
     shape: StateShape
-    identity: Identity = NOBODY
+    identity: Identity = UNSTORED
     key_prefix: str = ""
     max_series: int = sys.maxsize
     group_size: int = 1
@@ -76,7 +76,7 @@ class KeepConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class StateWrites:
     """What a transaction writes of a partition's state, and what the partition is once it has committed.
 
     Attributes:
@@ -102,7 +102,7 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartitionCheckout:
     """What a checkout took from one partition.
 
     Attributes:
@@ -113,14 +113,14 @@ class Part:
     """
 
     partition: int
-    rows: Integers
+    rows: I64
     fresh: dict[str, int]
     groups: dict[str, str]
     refused: int
 
 
 @dataclass(frozen=True, slots=True)
-class BatchOfPartition:
+class PartitionBatch:
     """What a batch does to a partition.
 
     Attributes:
@@ -132,5 +132,5 @@ class BatchOfPartition:
 
     readings: int
     end: int
-    part: Part | None
+    part: PartitionCheckout | None
     refused_offset: int

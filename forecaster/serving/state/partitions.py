@@ -9,8 +9,8 @@ import numpy as np
 
 from forecaster.core.arrays import concatenate, convert
 from forecaster.core.state import SeriesState
-from forecaster.records import Integers, Readings
-from forecaster.serving.state.keeping import KeepConfig, Part
+from forecaster.records import I64, Readings
+from forecaster.serving.state.keeping import PartitionCheckout, StateConfig
 from forecaster.serving.state.partition import Partition
 
 
@@ -25,14 +25,14 @@ class Checkout:
     """
 
     state: SeriesState
-    row: Integers
-    parts: dict[int, Part]
+    row: I64
+    parts: dict[int, PartitionCheckout]
 
 
 class Partitions:
     """The partitions that are open: their rows are whole, and they serve."""
 
-    def __init__(self, config: KeepConfig) -> None:
+    def __init__(self, config: StateConfig) -> None:
         self.config = config
         self._open: dict[int, Partition] = {}
 
@@ -61,7 +61,7 @@ class Partitions:
         """How many series have a row."""
         return sum(len(partition.table) for partition in self._open.values())
 
-    def checkout(self, readings: Readings, numbers: Integers) -> Checkout:
+    def checkout(self, readings: Readings, numbers: I64) -> Checkout:
         """Returns a copy of the rows of the readings' series; the partitions stay as they are.
 
         Args:
@@ -70,7 +70,7 @@ class Partitions:
         """
         row = np.empty(len(readings), np.int64)
         states: list[SeriesState] = []
-        parts: dict[int, Part] = {}
+        parts: dict[int, PartitionCheckout] = {}
         before = 0
         for number in sorted(set(numbers.tolist())):
             where = np.flatnonzero(numbers == number)

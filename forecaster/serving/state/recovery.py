@@ -99,7 +99,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecoveryPlan:
     """What is done with a partition.
 
     Attributes:
@@ -115,7 +115,7 @@ class Plan:
     reason: str = ""
 
 
-def judge(ours: Identity, stored: Stored, bounds: Bounds, policy: OnLostInput, where: str) -> Plan:
+def plan_recovery(ours: Identity, stored: Stored, bounds: Bounds, policy: OnLostInput, where: str) -> RecoveryPlan:
     """Returns what is done with a partition.
 
     Args:
@@ -130,25 +130,25 @@ def judge(ours: Identity, stored: Stored, bounds: Bounds, policy: OnLostInput, w
         TopicError: the same, for want of the partitions that the state was made with.
     """
     if bounds.committed is None:
-        return Plan(Recovery.NEW, bounds.log_start, bounds.log_start)
+        return RecoveryPlan(Recovery.NEW, bounds.log_start, bounds.log_start)
     lost = _lost(ours, stored, bounds, bounds.committed)
     if lost is not None:
         return _by_policy(lost, stored, bounds, policy, where)
     committed = bounds.committed
     if stored.floor is None or stored.corrupt:
         reason = "; ".join(f"{name}: {why}" for name, why in stored.corrupt.items()) or "there is no stored state"
-        return Plan(Recovery.REBUILT, 0, committed, reason)
+        return RecoveryPlan(Recovery.REBUILT, 0, committed, reason)
     newest = max([stored.floor.offset, *(block.offset for block in stored.blocks.values())])
     if newest > committed:
         reason = f"the state is of offset {newest}, the group's offset is {committed}"
-        return Plan(Recovery.REWOUND, committed, committed, reason)
+        return RecoveryPlan(Recovery.REWOUND, committed, committed, reason)
     pipelines = {stored.floor.identity.pipeline, *(block.identity.pipeline for block in stored.blocks.values())}
     if pipelines - {ours.pipeline}:
-        return Plan(Recovery.REWARMED, stored.floor.offset, committed, "the state is of other settings")
+        return RecoveryPlan(Recovery.REWARMED, stored.floor.offset, committed, "the state is of other settings")
     if stored.missing:
         reason = f"the state is of checkpoints that are gone or do not fit: {', '.join(stored.missing)}"
-        return Plan(Recovery.REWARMED, stored.floor.offset, committed, reason)
-    return Plan(Recovery.RESTORED, stored.floor.offset, committed)
+        return RecoveryPlan(Recovery.REWARMED, stored.floor.offset, committed, reason)
+    return RecoveryPlan(Recovery.RESTORED, stored.floor.offset, committed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def _lost(ours: Identity, stored: Stored, bounds: Bounds, committed: int) -> _Lo
     return None
 
 
-def _by_policy(lost: _Lost, stored: Stored, bounds: Bounds, policy: OnLostInput, where: str) -> Plan:
+def _by_policy(lost: _Lost, stored: Stored, bounds: Bounds, policy: OnLostInput, where: str) -> RecoveryPlan:
     if policy == "fail":
         raise lost.error(
             f"{where}: {lost.reason}; set FORECASTER_STATE__ON_LOST_INPUT=resume-cold to begin without the state, or "
@@ -198,7 +198,7 @@ def _by_policy(lost: _Lost, stored: Stored, bounds: Bounds, policy: OnLostInput,
     committed = bounds.committed or 0
     begin = bounds.log_start if committed < bounds.log_start else min(committed, bounds.log_end)
     if policy == "resume-cold" or not (stored.blocks or lost.replayable):
-        return Plan(Recovery.COLD, begin, begin, lost.reason)
+        return RecoveryPlan(Recovery.COLD, begin, begin, lost.reason)
     floor = stored.floor.offset if stored.floor is not None else begin
     replay_from = max(floor, bounds.log_start) if lost.replayable else begin
-    return Plan(Recovery.STALE, min(replay_from, begin), begin, lost.reason)
+    return RecoveryPlan(Recovery.STALE, min(replay_from, begin), begin, lost.reason)

@@ -23,17 +23,17 @@ import structlog
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import CorruptSnapshot, Floor, StoredBlock, Swap, adapted_state, loaded_state
 from forecaster.pipeline import Batch, PipelineConfig, advance
-from forecaster.records import Decoded, Integers, Readings, SourceRecord
-from forecaster.serving.state.keeping import KeepConfig
+from forecaster.records import I64, Decoded, Readings, SourceRecord
+from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.partitions import Partitions
-from forecaster.serving.state.recovery import Bounds, OnLostInput, Plan, Recovery, Stored, judge
-from forecaster.serving.state.swaps import Checkpoints, cast, servable
+from forecaster.serving.state.recovery import Bounds, OnLostInput, Recovery, RecoveryPlan, Stored, plan_recovery
+from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
 
 CHUNK_READINGS = 400
 """So many readings are replayed in a slice: about 20 ms."""
@@ -68,14 +68,14 @@ class RestoreConfig:
         source: the input topic.
         state: the topic of blocks and floors.
         pipeline: what replays the input.
-        keep: how rows are kept.
+        state_config: how rows are kept.
         on_lost_input: what is done where the state cannot be made whole.
     """
 
     source: str
     state: str
     pipeline: PipelineConfig
-    keep: KeepConfig
+    state_config: StateConfig
     on_lost_input: OnLostInput = "fail"
 
 
@@ -91,7 +91,7 @@ class Restored:
     """
 
     partition: Partition
-    plan: Plan
+    plan: RecoveryPlan
     replayed: int
     seconds: float
 
@@ -102,7 +102,7 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class ReplayResult:
     """What became of readings: of `Outcome`, (N,); and the first whose series could have no row, -1 = none."""
 
     outcomes: NDArray[np.int8]
@@ -199,7 +199,7 @@ class Restorer:
                 return record.timestamp if record.timestamp > 0 else None
         return None
 
-    def plan(self, number: int) -> Plan:
+    def plan(self, number: int) -> RecoveryPlan:
         """Returns what a restore of the partition would do; for `forecaster check`."""
         return _result(self._examine(number))[1]
 
@@ -213,7 +213,7 @@ class Restorer:
         """
         return _result(self._restore(number))
 
-    def feed(self, partition: Partition, readings: Readings, offsets: Integers) -> Fed:
+    def replay_batch(self, partition: Partition, readings: Readings, offsets: I64) -> ReplayResult:
         """The readings are in the rows as service would have put them there, and nothing is published.
 
         Args:
@@ -221,32 +221,34 @@ class Restorer:
             readings: N of them.
             offsets: of their records; (N,).
         """
-        alone = Partitions(self.config.keep)
+        alone = Partitions(self.config.state_config)
         alone.open(partition)
         numbers = np.full(len(readings), partition.number, np.int64)
         taken = alone.checkout(readings, numbers)
-        serving = cast(self._checkpoints, {partition.number: partition.floor.swaps}, numbers, offsets, readings)
+        serving = assign_models(
+            self._checkpoints, {partition.number: partition.floor.swaps}, numbers, offsets, readings
+        )
         batch = Batch(readings, taken.row, serving.which)
         outputs = advance(self.config.pipeline, serving.models, taken.state, batch)
         alone.adopt(taken, {}, [partition.number])
-        return Fed(outputs.outcomes, taken.parts[partition.number].refused)
+        return ReplayResult(outputs.outcomes, taken.parts[partition.number].refused)
 
     def _restore(self, number: int) -> Slices:
         begin = time.monotonic()
         stored, plan = yield from self._examine(number)
-        partition = Partition(number, self.config.keep, plan.begin)
+        partition = Partition(number, self.config.state_config, plan.begin)
         partition.replay(plan.replay_from, self._floor(stored, plan))
         if plan.recovery != Recovery.NEW:  # until our floor is written, the topic's one needs what it names
             partition.blocks.reserve(stored.numbers)
         if plan.recovery.uses_blocks:
             yield from self._load(partition, stored, plan)
-        partition.obsolete |= stored.numbers - set(partition.blocks)
+        partition.pending_tombstones |= stored.numbers - set(partition.blocks)
         if plan.recovery == Recovery.REBUILT:
             partition.serving(stored=False)
         replayed = yield from self._replay(partition, plan)
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
-            partition.blocks.distrust(plan.begin)
+            partition.blocks.mark_all_dirty(plan.begin)
         partition.serving(stored=plan.recovery == Recovery.RESTORED and not partition.is_split)
         say = _log.info if plan.recovery in (Recovery.NEW, Recovery.RESTORED) else _log.warning
         say(
@@ -261,19 +263,19 @@ class Restorer:
         )
         return Restored(partition, plan, replayed, time.monotonic() - begin)
 
-    def _floor(self, stored: Stored, plan: Plan) -> Floor:
+    def _floor(self, stored: Stored, plan: RecoveryPlan) -> Floor:
         """Returns the stored floor where the replay obeys it, else one without events, served by the champion."""
         if stored.floor is not None and plan.recovery == Recovery.RESTORED:
             return stored.floor
         champion = self._checkpoints.champion
-        if not servable(self._checkpoints, champion, self.config.keep.shape.hidden):
-            champion = GENESIS
-        anew = Floor(self.config.keep.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
+        if not can_serve(self._checkpoints, champion, self.config.state_config.shape.hidden):
+            champion = NO_CHECKPOINT
+        anew = Floor(self.config.state_config.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
         if stored.floor is not None and plan.recovery == Recovery.REWARMED:
-            return replace(anew, closed=stored.floor.closed, events=stored.floor.events)
+            return replace(anew, full=stored.floor.full, events=stored.floor.events)
         return anew
 
-    def _examine(self, number: int) -> Generator[None, None, tuple[Stored, Plan]]:
+    def _examine(self, number: int) -> Generator[None, None, tuple[Stored, RecoveryPlan]]:
         """Steps 1 to 3."""
         config, reader = self.config, self._reader
         committed = reader.committed(config.source, number)
@@ -295,12 +297,14 @@ class Restorer:
             self._checkpoints.catch_up()
             stored.missing = self._missing(stored)
         where = f"{config.source} partition {number}"
-        return stored, judge(config.keep.identity, stored, Bounds(committed, first, after), config.on_lost_input, where)
+        return stored, plan_recovery(
+            config.state_config.identity, stored, Bounds(committed, first, after), config.on_lost_input, where
+        )
 
     def _missing(self, stored: Stored) -> list[str]:
         """Returns the checkpoints that the floor names and that cannot serve here."""
-        hidden, swaps = self.config.keep.shape.hidden, stored.floor.swaps if stored.floor is not None else []
-        return [one.checkpoint for one in swaps if not servable(self._checkpoints, one.checkpoint, hidden)]
+        hidden, swaps = self.config.state_config.shape.hidden, stored.floor.swaps if stored.floor is not None else []
+        return [one.checkpoint for one in swaps if not can_serve(self._checkpoints, one.checkpoint, hidden)]
 
     def _confirmed_end(self, number: int, after: int, committed: int) -> int:
         """Returns the committed offset where the record before it can be read, since a broker may tell its end late."""
@@ -317,10 +321,10 @@ class Restorer:
         """Of each key the newest record is kept; other groups' keys are none of ours."""
         for record in records:
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
-            if prefix == f"{self.config.keep.key_prefix}/{record.partition}":
+            if prefix == f"{self.config.state_config.key_prefix}/{record.partition}":
                 stored.add(name, record.value)
 
-    def _load(self, partition: Partition, stored: Stored, plan: Plan) -> Generator[None, None, None]:
+    def _load(self, partition: Partition, stored: Stored, plan: RecoveryPlan) -> Generator[None, None, None]:
         """The rows of the blocks are the partition's; the later a block, the earlier it comes."""
         numbers = sorted(stored.blocks, key=lambda number: stored.blocks[number].offset, reverse=True)
         for number in numbers:
@@ -329,12 +333,16 @@ class Restorer:
             if state is not None:
                 partition.load(number, block, state)
                 if plan.recovery == Recovery.REWARMED and number in partition.blocks:
-                    partition.outdate(number)
+                    partition.mark_dirty(number)
             yield
 
     def _state(self, block: StoredBlock) -> SeriesState | None:
         """Returns the rows of a block; None where they mean nothing to this version and its settings."""
-        ours, shape, why = self.config.keep.identity, self.config.keep.shape, "the interval is another one"
+        ours, shape, why = (
+            self.config.state_config.identity,
+            self.config.state_config.shape,
+            "the interval is another one",
+        )
         if block.identity.pipeline == ours.pipeline:
             return loaded_state(block, shape)
         if block.identity.interval_ms == ours.interval_ms:
@@ -345,7 +353,7 @@ class Restorer:
         _log.warning("rows begin cold", series=len(block.series_ids), why=why)
         return None
 
-    def _replay(self, partition: Partition, plan: Plan) -> Generator[None, None, int]:
+    def _replay(self, partition: Partition, plan: RecoveryPlan) -> Generator[None, None, int]:
         """The input up to where serving begins is in the rows; returns how many readings went in."""
         replayed = 0
         if plan.replay_from >= plan.begin:
@@ -375,9 +383,9 @@ class Restorer:
         unseen = partition.unseen(readings.series_ids, offsets)
         readings, offsets = readings.among(unseen), offsets[unseen]
         if len(readings):
-            refused = self.feed(partition, readings, offsets).refused
+            refused = self.replay_batch(partition, readings, offsets).refused
             if refused >= 0:
-                partition.refuse(records[int(readings.records[refused])].offset)
+                partition.mark_full(records[int(readings.records[refused])].offset)
         partition.move_to(records[-1].offset + 1)
         return len(readings)
 

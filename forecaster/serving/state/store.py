@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from forecaster.broker.consumer import Polled
-from forecaster.core.network.model import GENESIS, NO_BODY
+from forecaster.broker.consumer import PollResult
+from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.network.rewarm import switch
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import partitions_of
 from forecaster.formats.state import Swap
 from forecaster.pipeline import Batch, Models
-from forecaster.records import Decoded, Integers
-from forecaster.serving.state.keeping import BatchOfPartition, Changes
+from forecaster.records import I64, Decoded
+from forecaster.serving.state.keeping import PartitionBatch, StateWrites
 from forecaster.serving.state.partitions import Checkout, Partitions
 from forecaster.serving.state.restore import Restored, Restorer
-from forecaster.serving.state.swaps import Checkpoints, cast, servable
+from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
 
 BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PreparedBatch:
     """What a batch works on, and what its transaction writes of the state.
 
     Attributes:
@@ -47,8 +47,8 @@ class Turn:
     checkout: Checkout
     models: Models
     batch: Batch
-    numbers: Integers
-    changes: dict[int, Changes]
+    numbers: I64
+    writes: dict[int, StateWrites]
 
     @property
     def state(self) -> SeriesState:
@@ -56,7 +56,7 @@ class Turn:
         return self.checkout.state
 
 
-class StateKeeper:
+class StateStore:
     """Partitions are restored, served, written and forgotten here.
 
     Args:
@@ -69,7 +69,7 @@ class StateKeeper:
         self.partitions = partitions
         self._restorer = restorer
         self._checkpoints = checkpoints
-        self._turn = 0
+        self._rotation = 0
         self._refused = ""
         self._restored: dict[int, Restored] = {}
 
@@ -112,7 +112,7 @@ class StateKeeper:
         if not self.restoring:
             self._checkpoints.keep({*needed, self._checkpoints.champion})
 
-    def warm(self) -> None:
+    def rewarm_next_slot(self) -> None:
         """Rows that switch to another body hold its hidden states before their next readings come: a slot at a time.
 
         Nothing of it is written: a restore does it again.
@@ -123,8 +123,8 @@ class StateKeeper:
                 continue
             checkpoint, state = partition.floor.swaps[-1].checkpoint, partition.table.state
             model = self._checkpoints.model(checkpoint)
-            code = NO_BODY if model is None else model.body_code
-            if model is not None or checkpoint == GENESIS:
+            code = NO_NETWORK if model is None else model.body_code
+            if model is not None or checkpoint == NO_CHECKPOINT:
                 switch(model, state, rows[state.body[rows] != code])
             return
 
@@ -136,7 +136,7 @@ class StateKeeper:
         """Returns the first offset of a partition's input."""
         return self._restorer.log_start(number)
 
-    def take(self, polled: Polled, decoded: Decoded) -> Turn:
+    def prepare(self, polled: PollResult, decoded: Decoded) -> PreparedBatch:
         """Returns what a batch works on; the partitions stay as they are.
 
         Args:
@@ -153,15 +153,17 @@ class StateKeeper:
             for number in polled.end
         }
         offsets = np.array([record.offset for record in polled.records], np.int64)[readings.records]
-        serving = cast(self._checkpoints, swaps, numbers, offsets, readings)
+        serving = assign_models(self._checkpoints, swaps, numbers, offsets, readings)
         batch = Batch(readings, checkout.row, serving.which)
-        return Turn(checkout, serving.models, batch, numbers, self._changes(polled, checkout, numbers, offsets, swaps))
+        return PreparedBatch(
+            checkout, serving.models, batch, numbers, self._writes(polled, checkout, numbers, offsets, swaps)
+        )
 
     def _can_serve(self, champion: str) -> bool:
         """Returns whether swaps to the champion may begin; says once why not."""
         why = "it cannot be read, or its hidden state is larger than the rows have room for until a restart"
         try:
-            can = servable(self._checkpoints, champion, self.partitions.config.shape.hidden)
+            can = can_serve(self._checkpoints, champion, self.partitions.config.shape.hidden)
         except TransientBrokerError as error:
             can, why = False, str(error)
         if not can and self._refused != champion:
@@ -169,67 +171,67 @@ class StateKeeper:
         self._refused = "" if can else champion
         return can
 
-    def _changes(
+    def _writes(
         self,
-        polled: Polled,
+        polled: PollResult,
         checkout: Checkout,
-        numbers: Integers,
-        offsets: Integers,
+        numbers: I64,
+        offsets: I64,
         swaps: Mapping[int, list[Swap]],
-    ) -> dict[int, Changes]:
+    ) -> dict[int, StateWrites]:
         budget = BLOCK_BYTES_PER_TRANSACTION
-        found: dict[int, Changes] = {}
-        for number in self._in_turn(polled.end):
+        found: dict[int, StateWrites] = {}
+        for number in self._in_rotation(polled.end):
             part = checkout.parts.get(number)
             refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
-            batch = BatchOfPartition(int((numbers == number).sum()), polled.end[number], part, refused)
-            changes = self.partitions[number].changes(batch, swaps[number], budget)
-            budget -= changes.size
-            found[number] = changes
+            batch = PartitionBatch(int((numbers == number).sum()), polled.end[number], part, refused)
+            writes = self.partitions[number].writes(batch, swaps[number], budget)
+            budget -= writes.size
+            found[number] = writes
         return found
 
-    def overdue(self, but: Container[int]) -> dict[int, Changes]:
+    def overdue(self, but: Container[int]) -> dict[int, StateWrites]:
         """Returns changes of partitions that have had nothing to do for long, and were not written since.
 
         Args:
             but: partitions that have a batch, whose transaction writes what is due of them.
         """
         budget = BLOCK_BYTES_PER_TRANSACTION
-        found: dict[int, Changes] = {}
+        found: dict[int, StateWrites] = {}
         for partition in self.partitions:
             if budget > 0 and partition.number not in but and partition.overdue():
-                changes = partition.flush(budget)
-                if changes is not None:
-                    budget -= changes.size
-                    found[partition.number] = changes
+                writes = partition.flush(budget)
+                if writes is not None:
+                    budget -= writes.size
+                    found[partition.number] = writes
         return found
 
-    def dirty(self) -> dict[int, Changes]:
+    def dirty(self) -> dict[int, StateWrites]:
         """Returns changes of one partition that has something to write; empty = none has."""
         for partition in self.partitions:
-            changes = partition.flush(BLOCK_BYTES_PER_TRANSACTION)
-            if changes is not None:
-                return {partition.number: changes}
+            writes = partition.flush(BLOCK_BYTES_PER_TRANSACTION)
+            if writes is not None:
+                return {partition.number: writes}
         return {}
 
-    def committed(self, turn: Turn, ends: Mapping[int, int]) -> None:
+    def committed(self, prepared: PreparedBatch, ends: Mapping[int, int]) -> None:
         """The topic holds the changes, and the rows of the partitions in `ends` hold the batch."""
-        self.written({number: one for number, one in turn.changes.items() if number in ends})
-        self.partitions.adopt(turn.checkout, ends, ends)
+        self.written({number: one for number, one in prepared.writes.items() if number in ends})
+        self.partitions.adopt(prepared.checkout, ends, ends)
         for number in ends:
-            self.partitions[number].free(turn.changes[number].freed, ends[number])
+            self.partitions[number].free(prepared.writes[number].freed, ends[number])
 
-    def written(self, changes: Mapping[int, Changes]) -> None:
+    def written(self, writes: Mapping[int, StateWrites]) -> None:
         """The topic holds the changes."""
-        for number, one in changes.items():
+        for number, one in writes.items():
             before = self.partitions[number].floor.swaps[-1]
             self.partitions[number].committed(one)
             swap = self.partitions[number].floor.swaps[-1]
             if swap != before:
                 _log.info("swap", partition=number, to=swap.checkpoint, offset=swap.offset, whole_from=swap.end)
 
-    def _in_turn(self, numbers: Collection[int]) -> list[int]:
+    def _in_rotation(self, numbers: Collection[int]) -> list[int]:
         """Returns the partitions, each time beginning with another: the budget reaches all of them in turn."""
         ordered = sorted(numbers)
-        self._turn = (self._turn + 1) % len(ordered)
-        return ordered[self._turn :] + ordered[: self._turn]
+        self._rotation = (self._rotation + 1) % len(ordered)
+        return ordered[self._rotation :] + ordered[: self._rotation]

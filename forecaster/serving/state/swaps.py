@@ -15,10 +15,10 @@ from typing import Protocol
 
 import numpy as np
 
-from forecaster.core.network.model import GENESIS, TILE, Model, body_of
+from forecaster.core.network.model import NO_CHECKPOINT, TILE, Model, body_of
 from forecaster.formats.history import group_hash
 from forecaster.formats.state import Swap
-from forecaster.records import Integers, Readings
+from forecaster.records import I64, Readings
 
 STRIDE = 256
 """A tile of rows is re-warmed every so many readings, with a context of so many ticks; more ticks, less often."""
@@ -31,7 +31,7 @@ MOST_ROWS = 4 * TILE
 
 
 @dataclass(slots=True)
-class Switching:
+class RewarmProgress:
     """How far the rows of a partition have been re-warmed for a swap: slots before `slot` have.
 
     Attributes:
@@ -41,10 +41,10 @@ class Switching:
     """
 
     swap: Swap
-    slots: Integers
+    slots: I64
     slot: int = 0
 
-    def next_rows(self, position: int) -> Integers:
+    def next_rows(self, position: int) -> I64:
         """Returns rows of the next slot, which are done then, once the position is there; else none."""
         if self.slot >= self.swap.slots or position < self.swap.offset + self.slot * self.swap.stride:
             return np.empty(0, np.int64)
@@ -62,7 +62,7 @@ class Switching:
 
 
 class Checkpoints(Protocol):
-    """What serving asks of `ModelWatch`; tests have their own."""
+    """What serving asks of `RegistryFollower`; tests have their own."""
 
     @property
     def champion(self) -> str: ...
@@ -73,16 +73,16 @@ class Checkpoints(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class ModelAssignment:
     """The models that serve in a batch, None = before any training, and which of them at each reading; (N,)."""
 
     models: list[Model | None]
-    which: Integers
+    which: I64
 
 
-def servable(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool:
+def can_serve(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool:
     """Returns whether a checkpoint is there, and rows with hidden states of so many columns can hold its."""
-    if checkpoint_id == GENESIS:
+    if checkpoint_id == NO_CHECKPOINT:
         return True
     model = checkpoints.model(checkpoint_id)
     return model is not None and model.state_size <= hidden
@@ -98,7 +98,7 @@ def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: i
         series: of the partition.
         context: ticks that a row is re-warmed from.
     """
-    if body_of(before.checkpoint) == body_of(checkpoint) or checkpoint == GENESIS:
+    if body_of(before.checkpoint) == body_of(checkpoint) or checkpoint == NO_CHECKPOINT:
         return Swap(offset, checkpoint)
     slots = max(1, -(-series // TILE))
     return Swap(offset, checkpoint, slots, max(1, round(STRIDE * context / CONTEXT_OF_THAT)) if slots > 1 else 0)
@@ -110,7 +110,7 @@ def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
     return list(swaps[ended[-1] :]) if ended else list(swaps)
 
 
-def in_force(swaps: Sequence[Swap], offsets: Integers, groups: Sequence[str]) -> Integers:
+def active_swap(swaps: Sequence[Swap], offsets: I64, groups: Sequence[str]) -> I64:
     """Returns which of the swaps each reading falls under; (N,).
 
     Args:
@@ -132,18 +132,18 @@ def in_force(swaps: Sequence[Swap], offsets: Integers, groups: Sequence[str]) ->
     return found
 
 
-def hashes(groups: Sequence[str]) -> Integers:
+def hashes(groups: Sequence[str]) -> I64:
     """Returns the hash of each group, which decides about its slot."""
     return np.array([group_hash(group) for group in groups], np.int64)
 
 
-def cast(
+def assign_models(
     checkpoints: Checkpoints,
     swaps: Mapping[int, Sequence[Swap]],
-    numbers: Integers,
-    offsets: Integers,
+    numbers: I64,
+    offsets: I64,
     readings: Readings,
-) -> Cast:
+) -> ModelAssignment:
     """Returns who forecasts at each reading.
 
     Args:
@@ -160,7 +160,7 @@ def cast(
         rows = np.flatnonzero(numbers == number)
         own = swaps[number]
         named = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in own], np.int64)
-        which[rows] = named[in_force(own, offsets[rows], [groups[row] for row in rows.tolist()])]
+        which[rows] = named[active_swap(own, offsets[rows], [groups[row] for row in rows.tolist()])]
     names, (used, which) = list(ids), np.unique(which, return_inverse=True)
     serving = [names[number] for number in used.tolist()]
-    return Cast([None if name == GENESIS else checkpoints.model(name) for name in serving], which)
+    return ModelAssignment([None if name == NO_CHECKPOINT else checkpoints.model(name) for name in serving], which)

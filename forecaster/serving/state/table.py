@@ -8,7 +8,7 @@ import numpy as np
 
 from forecaster.core.arrays import concatenate, first, put, take
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import Booleans, Integers
+from forecaster.records import I64, Bools
 
 INITIAL_CAPACITY = 64
 FREE = ""
@@ -23,7 +23,7 @@ class Table:
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._free: list[int] = []
-        self._heard = np.zeros(INITIAL_CAPACITY, np.bool_)
+        self._active = np.zeros(INITIAL_CAPACITY, np.bool_)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -42,7 +42,7 @@ class Table:
         """Returns the row of a series; -1 = it has none."""
         return self._index.get(series_id, -1)
 
-    def find(self, series_ids: Sequence[str], room: int) -> tuple[Integers, dict[str, int]]:
+    def find(self, series_ids: Sequence[str], room: int) -> tuple[I64, dict[str, int]]:
         """Returns the row of each series, and of those that have none yet the rows that they would get.
 
         Args:
@@ -61,7 +61,7 @@ class Table:
                     rows[position] = fresh.get(name, -1)
         return np.array(rows, np.int64), fresh
 
-    def copy(self, rows: Integers, fresh: Mapping[str, int]) -> SeriesState:
+    def copy(self, rows: I64, fresh: Mapping[str, int]) -> SeriesState:
         """Returns a copy of the rows; those of fresh series are without a reading."""
         copied = take(self._state, np.minimum(rows, len(self._state) - 1))
         if fresh:
@@ -69,7 +69,7 @@ class Table:
             put(copied, new, self._shape.empty(len(new)))
         return copied
 
-    def put(self, rows: Integers, state: SeriesState, fresh: Mapping[str, int]) -> None:
+    def put(self, rows: I64, state: SeriesState, fresh: Mapping[str, int]) -> None:
         """The rows are those of `state`, and the fresh series have the rows that `find` named."""
         reused = [name for name, row in fresh.items() if row < len(self._names)]
         del self._free[len(self._free) - len(reused) :]
@@ -83,19 +83,19 @@ class Table:
             self._state = concatenate([self._state, grown])
         put(self._state, rows, state)
 
-    def hear(self, rows: Integers) -> None:
+    def mark_active(self, rows: I64) -> None:
         """The rows have had readings."""
-        self._grow_heard()
-        self._heard[rows] = True
+        self._grow_active()
+        self._active[rows] = True
 
-    def heard(self) -> Booleans:
+    def active(self) -> Bools:
         """Returns which rows have had readings since this was last forgotten; a view."""
-        self._grow_heard()
-        return self._heard[: len(self._names)]
+        self._grow_active()
+        return self._active[: len(self._names)]
 
-    def forget_heard(self) -> None:
+    def clear_active(self) -> None:
         """No row has had readings."""
-        self._heard[:] = False
+        self._active[:] = False
 
     def free(self, series_ids: Sequence[str]) -> None:
         """The series have no rows any more."""
@@ -104,10 +104,10 @@ class Table:
             self._names[row] = FREE
             self._free.append(row)
 
-    def _grow_heard(self) -> None:
-        missing = len(self._names) - len(self._heard)
+    def _grow_active(self) -> None:
+        missing = len(self._names) - len(self._active)
         if missing > 0:
-            self._heard = np.concatenate([self._heard, np.zeros(max(missing, len(self._heard)), np.bool_)])
+            self._active = np.concatenate([self._active, np.zeros(max(missing, len(self._active)), np.bool_)])
 
     def _spare(self, number: int) -> int:
         """Returns the row that the `number`-th new series would get."""

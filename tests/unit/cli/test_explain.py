@@ -13,7 +13,7 @@ from fake_kafka import FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.explain import explain_from, explanation_json, likely_partitions, print_explanation
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import UsageError
 from forecaster.formats.readings import InputSchema
 from forecaster.serving.inspect.explanation import Explanation
@@ -61,7 +61,7 @@ def test_an_explanation_is_of_the_rows_of_the_live_worker() -> None:
         send(kafka, range(hour, hour + 1))
         send(kafka, range(hour, hour + 1), "other")
         turn(one)
-    partition = one._keeper.partitions[0]  # noqa: SLF001 - the law is about what it holds
+    partition = one._store.partitions[0]  # noqa: SLF001 - the law is about what it holds
     row, state = partition.table.row("pump"), partition.table.state
     found = explained(kafka, made_of)
     assert found.place.recovery == Recovery.RESTORED.value
@@ -158,7 +158,7 @@ def test_before_any_training_there_is_no_hidden_state() -> None:
     send(kafka, range(5))
     turn(one)
     network = explained(kafka, made_of).network
-    assert (network.checkpoint, network.hidden_of, network.hidden_norm) == (GENESIS, GENESIS, 0.0)
+    assert (network.checkpoint, network.hidden_of, network.hidden_norm) == (NO_CHECKPOINT, NO_CHECKPOINT, 0.0)
 
 
 def test_an_unknown_series_is_refused_with_the_ids_that_are_near() -> None:

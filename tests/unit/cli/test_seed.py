@@ -11,10 +11,10 @@ from builders import START_MS
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.seed import arrange
 from forecaster.errors import UsageError
-from forecaster.formats.files import History, read_files
+from forecaster.formats.files import SeriesHistory, read_files
 
 
-def wide(folder: Path, name: str = "boiler", columns: str = "timestamp,in,out", rows: str = "") -> History:
+def wide(folder: Path, name: str = "boiler", columns: str = "timestamp,in,out", rows: str = "") -> SeriesHistory:
     file = folder / f"{name}.csv"
     file.write_text(f"{columns}\n" + (rows or f"{START_MS},1,2\n{START_MS + 1000},3,4\n"))
     return read_files([file])

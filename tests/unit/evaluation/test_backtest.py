@@ -12,23 +12,23 @@ import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
 
 from forecaster.cli.commands import commands
-from forecaster.core.metrics import inside, mase, mase_scale, pinball_loss
+from forecaster.core.metrics import in_interval, mase, mase_scale, pinball_loss
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, UsageError
 from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
-from forecaster.evaluation.prequential import Evaluator, Report
-from forecaster.evaluation.retraining import Cadence
-from forecaster.formats.files import History
+from forecaster.evaluation.prequential import PrequentialEvaluator, Report
+from forecaster.evaluation.retraining import RetrainingIntervals
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.records import Outputs
 
 
-def history(values: list[list[float]]) -> History:
+def history(values: list[list[float]]) -> SeriesHistory:
     """Series by tick."""
     table = np.array(values, np.float64)
     series, ticks = table.shape
-    return History(
+    return SeriesHistory(
         series_ids=[f"s{number}" for number in range(series)],
         row=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,
@@ -84,13 +84,13 @@ def test_a_trained_network_beats_the_last_value_where_there_is_a_pattern() -> No
 def test_what_was_trained_on_the_first_part_does_not_forecast_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It knows that part by heart, and would be trusted too much after it."""
     makers: dict[bool, set[str]] = {False: set(), True: set()}
-    add = Evaluator.add
+    add = PrequentialEvaluator.add
 
-    def noted(self: Evaluator, first: int, outputs: Outputs) -> None:
+    def noted(self: PrequentialEvaluator, first: int, outputs: Outputs) -> None:
         makers[first >= 480].update(outputs.forecasts.checkpoint)
         add(self, first, outputs)
 
-    monkeypatch.setattr(Evaluator, "add", noted)
+    monkeypatch.setattr(PrequentialEvaluator, "add", noted)
     report = run([daily(20), daily(20, 1)], train_share=0.5)
     assert makers == {False: {"none"}, True: {report.checkpoint}}
 
@@ -110,7 +110,7 @@ def shifting(hours: int) -> list[float]:
     return (10 + 5 * np.sin(2 * np.pi * time / period) + noise).tolist()
 
 
-LEARNING = {"train_share": 0.3, "cadence": Cadence(retrain_every=96, resolve_every=48)}
+LEARNING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=96, resolve_every=48)}
 
 
 def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_not() -> None:
@@ -123,18 +123,18 @@ def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_no
     assert frozen.learned == {}
 
 
-def forecasts_of(one: History, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+def forecasts_of(one: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Points of all forecasts of a backtest that learns, in the order of the readings."""
     made: list[np.ndarray] = []
-    add = Evaluator.add
+    add = PrequentialEvaluator.add
 
-    def listening(self: Evaluator, first: int, outputs: Outputs) -> None:
+    def listening(self: PrequentialEvaluator, first: int, outputs: Outputs) -> None:
         made.append(outputs.forecasts.point)
         add(self, first, outputs)
 
-    monkeypatch.setattr(Evaluator, "add", listening)
+    monkeypatch.setattr(PrequentialEvaluator, "add", listening)
     report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None)).report
-    monkeypatch.setattr(Evaluator, "add", add)
+    monkeypatch.setattr(PrequentialEvaluator, "add", add)
     assert report.learned["challengers promoted"] >= 1
     return np.concatenate(made)
 
@@ -151,7 +151,7 @@ def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch
 def test_learning_begins_from_nothing() -> None:
     """Of waves of 17 hours, which no simple expert knows."""
     waves = 10 + 5 * np.sin(2 * np.pi * np.arange(480) / 17) + np.random.default_rng(0).normal(0, 0.2, 480)
-    report = run([waves.tolist()], cadence=Cadence(retrain_every=120))
+    report = run([waves.tolist()], intervals=RetrainingIntervals(retrain_every=120))
     assert report.checkpoint != "none"
     assert report.mae["forecast"].mean() < report.mae["last value"].mean()
 
@@ -181,7 +181,7 @@ def test_metrics_by_hand() -> None:
     levels = np.array([0.1, 0.9])
     quantiles, truth = np.array([[1.0], [4.0]]), np.array([3.0])
     np.testing.assert_allclose(pinball_loss(quantiles, truth, levels), [[0.2], [0.1]])
-    assert inside(np.array([1.0, 5.0]), np.array([1.0, 1.0]), np.array([4.0, 4.0])).tolist() == [True, False]
+    assert in_interval(np.array([1.0, 5.0]), np.array([1.0, 1.0]), np.array([4.0, 4.0])).tolist() == [True, False]
     assert mase_scale(np.array([1.0, 3.0, np.nan, 5.0, 4.0])) == 1.5
     assert np.isnan(mase_scale(np.array([2.0, 2.0])))
     assert mase(np.array([3.0, -3.0, np.nan]), np.array([0.0, 2.0])) == 1.5

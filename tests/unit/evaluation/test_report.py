@@ -15,7 +15,7 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.evaluation.backtest import Backtested, BacktestPlan, run_backtest
 from forecaster.evaluation.report import html_report
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 
 SERIES = ["boiler <1>", "pump", "valve", "fan", "well"]
@@ -27,7 +27,7 @@ def done() -> Backtested:
     time = np.arange(hours)[:, None] + np.arange(len(SERIES))
     values = 10.0 + 5.0 * np.sin(2 * np.pi * time / 24) + dice.normal(0, 0.3, time.shape)
     values[dice.random(values.shape) < 0.02] = np.nan
-    history = History(
+    history = SeriesHistory(
         series_ids=SERIES,
         row=np.tile(np.arange(len(SERIES)), hours),
         timestamp_ms=START_MS + np.repeat(np.arange(hours), len(SERIES)) * HOUR_MS,
@@ -71,7 +71,7 @@ def charts(text: str) -> list[list[dict[str, object]]]:
 
 
 def test_the_page_has_every_part_and_loads_nothing(done: Backtested) -> None:
-    text = html_report(done.report, done.chronicle, LEVELS)
+    text = html_report(done.report, done.trace, LEVELS)
     page = Page(text)
     assert page.headings == [
         "Backtest of 5 series",
@@ -88,7 +88,7 @@ def test_the_page_has_every_part_and_loads_nothing(done: Backtested) -> None:
 
 
 def test_the_charts_show_what_the_metrics_say(done: Backtested) -> None:
-    found = charts(html_report(done.report, done.chronicle, LEVELS))
+    found = charts(html_report(done.report, done.trace, LEVELS))
     assert len(found) == 4 + 3, "four series, then errors, intervals and weights"
     for fan in found[:4]:
         assert [trace["name"] for trace in fan][:3] == ["truth", "0.1 to 0.9", "forecast"]
@@ -107,7 +107,7 @@ def test_the_charts_show_what_the_metrics_say(done: Backtested) -> None:
 
 def test_the_weights_and_fans_are_of_the_evaluation_alone(done: Backtested) -> None:
     begin = START_MS + 0.3 * 24 * 30 * HOUR_MS
-    assert done.chronicle.weights().time_ms[0] > begin - HOUR_MS
-    for shown in done.chronicle.shown():
+    assert done.trace.weights().time_ms[0] > begin - HOUR_MS
+    for shown in done.trace.shown():
         assert all(fan.made_ms >= begin - HOUR_MS for fan in shown.fans)
         assert all(fan.target_ms[-1] <= shown.timestamp_ms[-1] for fan in shown.fans)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import pipeline_config, random_checkpoint, with_own
+from builders import pipeline_config, random_checkpoint, with_local_readouts
 
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
@@ -65,20 +65,20 @@ def test_an_unknown_field_is_refused(folder: Path) -> None:
 
 
 def test_readouts_of_single_series_are_read_as_they_were_written(tmp_path: Path) -> None:
-    original = with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]])
-    found = read_checkpoint(write_checkpoint(original, tmp_path)).own
-    assert original.own is not None
+    original = with_local_readouts(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]])
+    found = read_checkpoint(write_checkpoint(original, tmp_path)).local
+    assert original.local is not None
     assert found is not None
     assert found.series_ids == ("a", "b", "c")
     assert (found.member.tolist(), found.members) == ([0, 1, 0], 2)
-    assert torch.equal(found.weights, original.own.weights)
+    assert torch.equal(found.weights, original.local.weights)
 
 
 @pytest.mark.parametrize("change", [{"members": 3}, {"member": [0, 2, 0]}, {"series_ids": ["a", "b"]}, None])
 def test_readouts_of_single_series_that_do_not_fit_are_refused(
     tmp_path: Path, change: dict[str, object] | None
 ) -> None:
-    folder = write_checkpoint(with_own(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]]), tmp_path)
+    folder = write_checkpoint(with_local_readouts(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]]), tmp_path)
     body = json.loads((folder / "checkpoint.json").read_text())
     body["own"] = None if change is None else body["own"] | change
     (folder / "checkpoint.json").write_text(json.dumps(body))

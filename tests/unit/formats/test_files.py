@@ -10,14 +10,14 @@ import pytest
 from builders import HOUR_MS, START_MS
 
 from forecaster.errors import UsageError
-from forecaster.formats.files import History, read_files
+from forecaster.formats.files import SeriesHistory, read_files
 
 TIMES = pd.to_datetime([START_MS, START_MS + HOUR_MS], unit="ms")
 WIDE = pd.DataFrame({"date": TIMES, "flow": [1.0, 2.0], "heat": [np.nan, 4.0]})
 LONG = pd.DataFrame({"series_id": ["b", "a", "a"], "time": [*TIMES, TIMES[0]], "value": [1.0, 2.0, 3.0]})
 
 
-def table(history: History) -> list[tuple[str, int, float, int]]:
+def table(history: SeriesHistory) -> list[tuple[str, int, float, int]]:
     readings = history.readings(0, len(history))
     hours = ((readings.timestamp_ms - START_MS) // HOUR_MS).tolist()
     return list(zip(readings.series_ids, hours, np.nan_to_num(readings.values, nan=-1).tolist(), strict=False))

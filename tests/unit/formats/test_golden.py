@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import HOUR_MS, pipeline_config, random_checkpoint, with_own
+from builders import HOUR_MS, pipeline_config, random_checkpoint, with_local_readouts
 from fake_kafka import STATE, FakeClient, FakeKafka, setup
 from golden import FILE, golden
 
@@ -40,16 +40,16 @@ def test_nothing_is_left_unpinned() -> None:
 
 
 def test_a_checkpoint_written_before_the_renames_is_read() -> None:
-    expected = with_own(
+    expected = with_local_readouts(
         random_checkpoint(pipeline_config(chain=("range", "hampel")), cell="lstm"), [["pump-0", "pump-1"], ["pump-2"]]
     )
     checkpoint = read_checkpoint(BEFORE / expected.id)
     assert checkpoint.network == expected.network
     assert checkpoint.weights.keys() == expected.weights.keys()
     assert all(torch.equal(checkpoint.weights[name], weight) for name, weight in expected.weights.items())
-    assert checkpoint.own is not None
-    assert expected.own is not None
-    assert torch.equal(checkpoint.own.weights, expected.own.weights)
+    assert checkpoint.local is not None
+    assert expected.local is not None
+    assert torch.equal(checkpoint.local.weights, expected.local.weights)
 
 
 def test_state_written_before_the_renames_is_rewarmed() -> None:
@@ -62,13 +62,13 @@ def test_state_written_before_the_renames_is_rewarmed() -> None:
     kafka.offsets[0] = stored["offset"]
     config = pipeline_config(chain=("range", "hampel"))
     worker = setup(pipeline=config, model=Model(random_checkpoint(config))).worker(FakeClient(kafka))
-    while worker._keeper.restoring:  # noqa: SLF001 - the law is about how it is restored
+    while worker._store.restoring:  # noqa: SLF001 - the law is about how it is restored
         worker.iterate(threading.Event(), lambda: None)
     worker.iterate(threading.Event(), lambda: None)
-    restored = worker._keeper.restored(0)  # noqa: SLF001
+    restored = worker._store.restored(0)  # noqa: SLF001
     assert restored.plan.recovery == Recovery.REWARMED
     rows = restored.partition.table.state
-    newest = rows.inputs.origin + rows.inputs.last
+    newest = rows.inputs.reference + rows.inputs.last
     assert sorted(newest.tolist()) == [float((39 * 7 + 3 * pump) % 11 + 100 * pump) for pump in range(3)]
     assert rows.timeline.tick.tolist() == [39, 39, 39]
     assert rows.timeline.interval_ms.tolist() == [HOUR_MS] * 3

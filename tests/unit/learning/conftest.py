@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from learners import World
+from coordinators import World
 
-from forecaster.learning.coordinator import Learner
-from forecaster.learning.schedule import Work
+from forecaster.learning.coordinator import TrainingCoordinator
+from forecaster.learning.schedule import RunKind
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def leading(world: World) -> Learner:
+def leading(world: World) -> TrainingCoordinator:
     """A learner whose first training is under way."""
     world.opened, world.readings = [0], 100
-    learner = world.learner()
-    learner.iterate()
-    assert [child.work for child in world.children] == [Work.TRAINING]
-    return learner
+    coordinator = world.coordinator()
+    coordinator.iterate()
+    assert [child.work for child in world.children] == [RunKind.TRAINING]
+    return coordinator

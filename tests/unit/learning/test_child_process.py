@@ -11,7 +11,7 @@ import pytest
 from daemons import wait_until
 
 from forecaster.learning import child_process as process
-from forecaster.learning.child_process import ChildProcess, Ended
+from forecaster.learning.child_process import ChildProcess, ExitKind
 
 SLEEPER = """
 import sys, threading
@@ -25,19 +25,19 @@ threading.Event().wait()
 def test_a_child_that_fails_has_last_words(tmp_path: Path) -> None:
     child = ChildProcess(["no-such-command"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
-    assert child.poll() == Ended.FAILED
-    assert "no-such-command" in child.last_words
+    assert child.poll() == ExitKind.FAILED
+    assert "no-such-command" in child.output_tail
 
 
 def test_a_child_that_ends_well_has_done_so(tmp_path: Path) -> None:
     child = ChildProcess(["--help"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
-    assert child.poll() == Ended.WELL
+    assert child.poll() == ExitKind.WELL
 
 
 def test_a_child_past_its_deadline_is_killed(tmp_path: Path) -> None:
     child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 0.0)
-    assert child.poll() == Ended.KILLED
+    assert child.poll() == ExitKind.KILLED
     assert child._process.returncode is not None  # noqa: SLF001 - it does not run any more
 
 

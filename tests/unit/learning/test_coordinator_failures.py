@@ -7,36 +7,36 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from learners import PROMOTED, REJECTED, Clock, World
+from coordinators import PROMOTED, REJECTED, Clock, World
 
-from forecaster.broker.consumer import Polled
+from forecaster.broker.consumer import PollResult
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.learning import coordinator
-from forecaster.learning.child_process import Ended
-from forecaster.learning.coordinator import Learner
-from forecaster.learning.schedule import Work
-from forecaster.registry.registry import Catalogue
+from forecaster.learning.child_process import ExitKind
+from forecaster.learning.coordinator import TrainingCoordinator
+from forecaster.learning.schedule import RunKind
+from forecaster.registry.registry import ModelRegistry
 
 
 def test_a_transaction_that_is_refused_promotes_nothing_and_the_producer_begins_anew(
-    world: World, leading: Learner
+    world: World, leading: TrainingCoordinator
 ) -> None:
     world.children[0].finish(PROMOTED)
     world.fail = True
     leading.iterate()
     assert world.restarts == 1
     assert leading.counters["training_not_published"] == 1
-    assert world.catalogue.serve is None
+    assert world.registry.serve is None
 
 
-@pytest.mark.parametrize("ended", [Ended.KILLED, Ended.FAILED])
+@pytest.mark.parametrize("ended", [ExitKind.KILLED, ExitKind.FAILED])
 def test_a_child_that_hangs_or_dies_is_counted_and_the_next_one_is_begun_when_due(
-    world: World, leading: Learner, ended: Ended
+    world: World, leading: TrainingCoordinator, ended: ExitKind
 ) -> None:
     world.children[0].ended = ended
     leading.iterate()
     assert leading.counters[f"training_{ended}"] == 1
-    world.readings, world.due = 120, {Work.TRAINING}
+    world.readings, world.due = 120, {RunKind.TRAINING}
     leading.iterate()
     assert len(world.children) == 2
 
@@ -45,20 +45,20 @@ def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch:
     monkeypatch.setattr(coordinator, "RETRY_SECONDS", 0.0)
     stop, unready = threading.Event(), list[str]()
     world.opened, world.readings = [0], 100
-    learner = world.learner()
+    trainer = world.coordinator()
 
-    def poll(*, wait: bool) -> Polled:
-        unready.append(learner.unready)
+    def poll(*, wait: bool) -> PollResult:
+        unready.append(trainer.unready)
         if len(unready) < 3:
             raise TransientBrokerError("away")
         stop.set()
         return World.poll(world, wait=wait)
 
     monkeypatch.setattr(world, "poll", poll)
-    learner.run(stop)
+    trainer.run(stop)
     assert unready == ["not a member of the trainers' group yet", *["waiting for the broker"] * 2]
-    assert not learner.unready
-    assert [child.work for child in world.children] == [Work.TRAINING]
+    assert not trainer.unready
+    assert [child.work for child in world.children] == [RunKind.TRAINING]
     assert world.children[0].dropped, "told to end, it leaves no child behind"
 
 
@@ -67,23 +67,23 @@ def test_a_first_training_that_came_to_nothing_is_begun_again_after_a_rest_that_
 ) -> None:
     clock = Clock(monkeypatch)
     world.opened, world.readings = [0], 100
-    learner = world.learner()
+    trainer = world.coordinator()
     begun = []
     for second in range(1_000):
         clock.now += 1.0
-        learner.iterate()
+        trainer.iterate()
         if world.children[-1].ended is None:
             begun.append(second)
-            world.children[-1].ended = Ended.FAILED
+            world.children[-1].ended = ExitKind.FAILED
     assert len(begun) == 5
     assert [round((after - one) / 60) for one, after in pairwise(begun)] == [1, 2, 4, 8]
-    world.due = {Work.TRAINING}
-    learner.iterate()
+    world.due = {RunKind.TRAINING}
+    trainer.iterate()
     assert len(world.children) == 6, "what the schedule asks for does not wait"
 
 
 def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(
-    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+    world: World, leading: TrainingCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     world.children[0].finish(PROMOTED)
@@ -91,7 +91,7 @@ def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(
     world.drift()
     world.readings = 200
     leading.iterate()
-    world.children[1].ended = Ended.KILLED
+    world.children[1].ended = ExitKind.KILLED
     for _ in range(5):
         leading.iterate()
     assert len(world.children) == 2
@@ -100,25 +100,25 @@ def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(
     assert len(world.children) == 3
 
 
-def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, leading: Learner) -> None:
+def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
-    world.readings, world.due, world.away = 200, {Work.READOUT}, True
+    world.readings, world.due, world.away = 200, {RunKind.READOUT}, True
     with pytest.raises(TransientBrokerError):
         leading.iterate()
     world.away = False
     leading.iterate()
-    assert [child.work for child in world.children] == [Work.TRAINING, Work.READOUT]
+    assert [child.work for child in world.children] == [RunKind.TRAINING, RunKind.READOUT]
 
 
 def test_a_decision_that_never_comes_back_from_the_topic_is_not_waited_for_for_ever(
-    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+    world: World, leading: TrainingCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     world.children[0].finish(REJECTED)
     leading.iterate()
-    world.catalogue = Catalogue()
-    world.readings, world.due = 200, {Work.TRAINING}
+    world.registry = ModelRegistry()
+    world.readings, world.due = 200, {RunKind.TRAINING}
     leading.iterate()
     assert len(world.children) == 1
     clock.now += coordinator.OWN_WORD_SECONDS + 1.0
@@ -127,9 +127,9 @@ def test_a_decision_that_never_comes_back_from_the_topic_is_not_waited_for_for_e
 
 
 def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
-    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+    world: World, leading: TrainingCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.children[0].ended = Ended.WELL  # and has left nothing
+    world.children[0].ended = ExitKind.WELL  # and has left nothing
     leading.iterate()
     assert leading.counters["training_not_readable"] == 1
 
@@ -138,7 +138,7 @@ def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
 
     monkeypatch.setattr(Path, "mkdir", full)
     for _ in range(1_100):
-        world.due = {Work.TRAINING}
+        world.due = {RunKind.TRAINING}
         leading.iterate()
     assert leading.counters["training_not_begun"] == 1_100, "for weeks, if it must be"
     monkeypatch.undo()
@@ -146,18 +146,18 @@ def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
     def unwritable(*_: object) -> None:
         raise CheckpointError("the checkpoint cannot be written")
 
-    world.champion, world.due = "body", {Work.TRAINING}
+    world.champion, world.due = "body", {RunKind.TRAINING}
     monkeypatch.setattr(coordinator, "write_checkpoint", unwritable)
     leading.iterate()
     assert leading.counters["training_not_begun"] == 1_101
     monkeypatch.undo()
-    world.due = {Work.TRAINING}
+    world.due = {RunKind.TRAINING}
     leading.iterate()
     assert len(world.children) == 2
 
 
 def test_a_readout_that_comes_to_nothing_or_well_leaves_the_rest_of_trainings_as_it_is(
-    world: World, leading: Learner, monkeypatch: pytest.MonkeyPatch
+    world: World, leading: TrainingCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
     world.children[0].finish(PROMOTED)
@@ -165,18 +165,20 @@ def test_a_readout_that_comes_to_nothing_or_well_leaves_the_rest_of_trainings_as
     world.drift()
     world.readings = 200
     leading.iterate()
-    world.children[1].ended = Ended.FAILED
+    world.children[1].ended = ExitKind.FAILED
     leading.iterate()
-    for how in (Ended.FAILED, Ended.WELL):
-        world.readings, world.due = world.readings + 100, {Work.READOUT}
+    for how in (ExitKind.FAILED, ExitKind.WELL):
+        world.readings, world.due = world.readings + 100, {RunKind.READOUT}
         leading.iterate()
-        assert world.children[-1].work == Work.READOUT
-        if how == Ended.WELL:
+        assert world.children[-1].work == RunKind.READOUT
+        if how == ExitKind.WELL:
             world.children[-1].finish(REJECTED)
         world.children[-1].ended = how
         for _ in range(3):
             leading.iterate()
-        assert len(world.children) == (3 if how == Ended.FAILED else 4), "drift waits for the rest still"
+        assert len(world.children) == (3 if how == ExitKind.FAILED else 4), "drift waits for the rest still"
     clock.now += coordinator.FIRST_REST_SECONDS + 1.0
     leading.iterate()
-    assert world.children[-1].work == Work.TRAINING, "one failed training, one minute: the readouts count for nothing"
+    assert world.children[-1].work == RunKind.TRAINING, (
+        "one failed training, one minute: the readouts count for nothing"
+    )

@@ -8,20 +8,20 @@ import pytest
 from daemons import wait_until
 
 from forecaster.errors import UsageError
-from forecaster.learning.schedule import Schedule, Work
+from forecaster.learning.schedule import RunKind, Schedule
 from forecaster.settings.types import parse_schedule
 
 
 def test_what_fires_is_due_once_however_often_it_fired() -> None:
-    with Schedule({Work.TRAINING: "every 20ms", Work.READOUT: "off"}) as schedule:
+    with Schedule({RunKind.TRAINING: "every 20ms", RunKind.READOUT: "off"}) as schedule:
         for _ in range(3):
-            due: set[Work] = set()
+            due: set[RunKind] = set()
             wait_until(lambda due=due: due.update(schedule.take()) or due, "a job")  # type: ignore[misc]
-            assert due == {Work.TRAINING}
+            assert due == {RunKind.TRAINING}
 
 
 def test_a_job_that_is_late_runs_all_the_same_and_once() -> None:
-    with Schedule({Work.TRAINING: "every 1h", Work.READOUT: "cron 0 3 * * *"}) as schedule:
+    with Schedule({RunKind.TRAINING: "every 1h", RunKind.READOUT: "cron 0 3 * * *"}) as schedule:
         jobs = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
         assert {job.id for job in jobs} == {"training", "readout"}
         assert all(job.misfire_grace_time is None and job.coalesce and job.max_instances == 1 for job in jobs)
@@ -43,7 +43,7 @@ def test_a_job_that_is_late_runs_all_the_same_and_once() -> None:
     ],
 )
 def test_weekdays_are_those_of_cron(field: str, expected: str) -> None:
-    schedule = Schedule({Work.TRAINING: f"cron 0 3 * * {field}"})
+    schedule = Schedule({RunKind.TRAINING: f"cron 0 3 * * {field}"})
     (job,) = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
     monday = datetime(2026, 11, 23, tzinfo=UTC)
     days = [monday + timedelta(days=number) for number in range(7)]
@@ -67,4 +67,4 @@ def test_weekdays_are_those_of_cron(field: str, expected: str) -> None:
 )
 def test_a_schedule_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises((UsageError, ValueError), match=r"expected|SCHEDULE"):
-        Schedule({Work.TRAINING: parse_schedule(text)})
+        Schedule({RunKind.TRAINING: parse_schedule(text)})

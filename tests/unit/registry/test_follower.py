@@ -20,9 +20,9 @@ from forecaster.formats.checkpoints import WEIGHTS
 from forecaster.formats.models import Serve, publication, serve_message, tombstones
 from forecaster.records import Message, SourceRecord
 from forecaster.registry import follower as model_watch
-from forecaster.registry import registry as catalogues
+from forecaster.registry import registry as registries
 from forecaster.registry.cache import CheckpointCache
-from forecaster.registry.follower import ModelWatch
+from forecaster.registry.follower import RegistryFollower
 
 TOPIC = "models"
 CONFIG = pipeline_config()
@@ -59,11 +59,11 @@ class Fleet:
     def __init__(self, folder: Path | None, fixed: Checkpoint | None = None) -> None:
         self.kafka = FakeKafka()
         self.folder = folder
-        self.watch = self.started(fixed)
+        self.follower = self.started(fixed)
 
-    def started(self, fixed: Checkpoint | None = None) -> ModelWatch:
+    def started(self, fixed: Checkpoint | None = None) -> RegistryFollower:
         self.reader = FailingReader(FakeClient(self.kafka))
-        return ModelWatch(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed)
+        return RegistryFollower(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed)
 
     def write(self, messages: Iterable[Message]) -> None:
         for one in messages:
@@ -96,77 +96,77 @@ def damaged(content: bytes | None) -> bytes:
 
 
 def test_an_empty_topic_means_none() -> None:
-    watch = Fleet(None).watch
-    watch.catch_up()
-    watch.look()
-    assert watch.champion == "none"
-    assert watch.model("none") is None
+    follower = Fleet(None).follower
+    follower.catch_up()
+    follower.look()
+    assert follower.champion == "none"
+    assert follower.model("none") is None
 
 
 def test_what_the_newest_order_names_is_the_champion_at_the_start_and_while_it_serves(fleet: Fleet) -> None:
     first = fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
-    assert fleet.watch.champion == "a"
-    assert same(fleet.watch.checkpoint("a"), first)
+    fleet.follower.catch_up()
+    assert fleet.follower.champion == "a"
+    assert same(fleet.follower.checkpoint("a"), first)
     fleet.publish("bb")
-    fleet.watch.look()
-    assert fleet.watch.champion == "a"
+    fleet.follower.look()
+    assert fleet.follower.champion == "a"
     fleet.order("bb", "a")
-    fleet.watch.look()
-    assert fleet.watch.champion == "bb"
+    fleet.follower.look()
+    assert fleet.follower.champion == "bb"
     fleet.order("none", "bb")
-    fleet.watch.look()
-    assert fleet.watch.champion == "none"
+    fleet.follower.look()
+    assert fleet.follower.champion == "none"
 
 
 def test_a_model_forecasts_as_its_checkpoint_and_is_one_object_while_it_is_kept(fleet: Fleet) -> None:
     made = fleet.publish("a")
     fleet.publish("bb")
-    fleet.watch.catch_up()
-    model = fleet.watch.model("a")
+    fleet.follower.catch_up()
+    model = fleet.follower.model("a")
     assert model is not None
     assert model.id == "a"
     assert np.array_equal(model._readout[:, :4].numpy(), made.readout.numpy())  # noqa: SLF001 - what it forecasts with
-    assert fleet.watch.model("a") is model
-    fleet.watch.keep(["bb"])
-    assert fleet.watch.model("a") is not model
-    assert fleet.watch.model("nobody") is None
+    assert fleet.follower.model("a") is model
+    fleet.follower.keep(["bb"])
+    assert fleet.follower.model("a") is not model
+    assert fleet.follower.model("nobody") is None
 
 
 def test_a_promotion_of_what_is_not_whole_waits_with_the_previous_until_it_is(fleet: Fleet) -> None:
     fleet.publish("a")
     *chunks, description = publication(fleet.publish("bb"))
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     fleet.write(tombstones("bb", len(chunks)))
     fleet.order("bb", "a")
     fleet.write(chunks)
     with capture_logs() as logs:
-        fleet.watch.look()
-        fleet.watch.look()
-    assert fleet.watch.champion == "a"
-    assert fleet.watch.model("bb") is None
+        fleet.follower.look()
+        fleet.follower.look()
+    assert fleet.follower.champion == "a"
+    assert fleet.follower.model("bb") is None
     assert [log["event"] for log in logs] == ["checkpoint bb cannot be served"]
     fleet.write([description])
-    fleet.watch.look()
-    assert fleet.watch.champion == "bb"
-    assert fleet.watch.model("bb") is not None
+    fleet.follower.look()
+    assert fleet.follower.champion == "bb"
+    assert fleet.follower.model("bb") is not None
 
 
 def test_a_checkpoint_of_another_shape_is_refused_with_a_sentence_and_the_daemon_goes_on(fleet: Fleet) -> None:
     fleet.publish("a", config=pipeline_config(horizon=9))
     fleet.order("a")
     with capture_logs() as logs:
-        fleet.watch.catch_up()
-        fleet.watch.look()
-    assert fleet.watch.champion == "none"
+        fleet.follower.catch_up()
+        fleet.follower.look()
+    assert fleet.follower.champion == "none"
     (log,) = logs
     assert "FORECASTER_FORECAST__HORIZON" in log["reason"]
     assert "change them, or train again" in log["reason"]
     fleet.publish("bb")
     fleet.order("bb", "a")
-    fleet.watch.look()
-    assert fleet.watch.champion == "bb"
+    fleet.follower.look()
+    assert fleet.follower.champion == "bb"
 
 
 def test_a_damaged_checkpoint_is_reported_once_and_never_served(fleet: Fleet) -> None:
@@ -175,89 +175,89 @@ def test_a_damaged_checkpoint_is_reported_once_and_never_served(fleet: Fleet) ->
     fleet.write([messages[0]._replace(value=damaged(messages[0].value)), *messages[1:]])
     fleet.order("random-9", "a")
     with capture_logs() as logs:
-        fleet.watch.catch_up()
-        fleet.watch.look()
-    assert fleet.watch.champion == "a"
-    assert fleet.watch.model("random-9") is None
+        fleet.follower.catch_up()
+        fleet.follower.look()
+    assert fleet.follower.champion == "a"
+    assert fleet.follower.model("random-9") is None
     assert any("never served" in log["event"] and "damaged" in log["reason"] for log in logs)
 
 
 def test_without_a_cache_a_checkpoint_is_read_from_the_topic(fleet: Fleet) -> None:
     fleet.folder = None
-    fleet.watch = fleet.started()
+    fleet.follower = fleet.started()
     made = fleet.publish("a")
     fleet.publish("bb")
     fleet.order("bb")
-    fleet.watch.catch_up()
-    assert same(fleet.watch.checkpoint("a"), made)
+    fleet.follower.catch_up()
+    assert same(fleet.follower.checkpoint("a"), made)
     fleet.order("a", "bb")
-    fleet.watch.look()
-    assert fleet.watch.champion == "a", "after reading from the topic the watch goes on where it was"
+    fleet.follower.look()
+    assert fleet.follower.champion == "a", "after reading from the topic the watch goes on where it was"
 
 
 def test_what_the_cache_lost_or_damaged_is_read_from_the_topic_and_cached_again(fleet: Fleet) -> None:
     assert fleet.folder is not None
     made = fleet.publish("a")
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     weights = fleet.folder / "a" / WEIGHTS
     weights.write_bytes(damaged(weights.read_bytes()))
-    assert same(fleet.watch.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), made)
     shutil.rmtree(fleet.folder)
-    assert same(fleet.watch.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), made)
     reads = fleet.reader.reads
-    assert same(fleet.watch.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), made)
     assert fleet.reader.reads == reads
 
 
 def test_a_checkpoint_too_large_to_be_held_in_passing_is_served_all_the_same(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 5_000)
     made = fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
-    assert fleet.watch.champion == "a"
-    assert same(fleet.watch.checkpoint("a"), made)
+    fleet.follower.catch_up()
+    assert fleet.follower.champion == "a"
+    assert same(fleet.follower.checkpoint("a"), made)
 
 
 def test_one_too_large_whose_damage_shows_when_it_is_asked_for_is_champion_no_more(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogues, "MAX_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 5_000)
     fleet.publish("a")
     messages = publication(random_checkpoint(CONFIG, seed=9))
     fleet.write([messages[0]._replace(value=damaged(messages[0].value)), *messages[1:]])
     fleet.order("random-9", "a")
-    fleet.watch.catch_up()
-    assert fleet.watch.champion == "random-9"
-    assert fleet.watch.model("random-9") is None
-    assert fleet.watch.champion == "a"
+    fleet.follower.catch_up()
+    assert fleet.follower.champion == "random-9"
+    assert fleet.follower.model("random-9") is None
+    assert fleet.follower.champion == "a"
     reads = fleet.reader.reads
-    assert fleet.watch.model("random-9") is None
+    assert fleet.follower.model("random-9") is None
     assert fleet.reader.reads == reads, "what is known to be damaged is not read each time"
 
 
 def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: Fleet) -> None:
     fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     fleet.reader.away = True
     with capture_logs() as logs:
         for _ in range(5):
-            fleet.watch.look()
+            fleet.follower.look()
     assert len(logs) == 1
-    assert fleet.watch.champion == "a"
+    assert fleet.follower.champion == "a"
     with pytest.raises(TransientBrokerError):
-        fleet.watch.catch_up()
+        fleet.follower.catch_up()
     fleet.publish("bb")
     fleet.order("bb", "a")
     fleet.reader.away = False
-    fleet.watch.look()
-    assert fleet.watch.champion == "bb"
-    fleet.watch.look()
+    fleet.follower.look()
+    assert fleet.follower.champion == "bb"
+    fleet.follower.look()
     fleet.reader.away = True
     with capture_logs() as logs:
-        fleet.watch.look()
+        fleet.follower.look()
     assert len(logs) == 1, "after it worked again it is said again"
 
 
@@ -269,40 +269,40 @@ def test_attempts_that_fail_are_made_less_and_less_often_and_hold_no_batch_up_in
     monkeypatch.setattr(model_watch.time, "monotonic", lambda: clock[0])
     fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     shutil.rmtree(fleet.folder or "")
     fleet.reader.away = True
     for _ in range(600):
         clock[0] += 1.0
-        fleet.watch.look()
+        fleet.follower.look()
         with pytest.raises(TransientBrokerError):
-            fleet.watch.model("a")
+            fleet.follower.model("a")
     assert 2 * 10 <= fleet.reader.refused <= 2 * 20, "of either, at 1, 3, 7, 15 .. and then every 60 seconds"
     fleet.reader.away = False
     clock[0] += 60.0
-    assert fleet.watch.model("a") is not None
+    assert fleet.follower.model("a") is not None
 
 
 def test_a_topic_that_was_made_anew_is_read_from_its_beginning(fleet: Fleet) -> None:
     for name in ("a", "bb"):
         fleet.publish(name)
     fleet.order("bb")
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     fleet.kafka.logs.clear()
     fleet.kafka.ends.clear()
     fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
-    assert fleet.watch.champion == "a"
-    assert set(fleet.watch.catalogue.checkpoints) == {"a"}
+    fleet.follower.catch_up()
+    assert fleet.follower.champion == "a"
+    assert set(fleet.follower.registry.checkpoints) == {"a"}
 
 
 def test_a_look_is_cheap_between_the_seconds(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_watch, "LOOK_SECONDS", 3600.0)
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     reads = fleet.reader.reads
     for _ in range(100):
-        fleet.watch.look()
+        fleet.follower.look()
     assert fleet.reader.reads == reads + 1
 
 
@@ -311,18 +311,18 @@ def test_a_folder_that_was_named_is_served_whatever_the_topic_says(tmp_path: Pat
     fleet = Fleet(tmp_path, fixed)
     fleet.publish("a")
     fleet.order("a")
-    fleet.watch.catch_up()
-    assert fleet.watch.champion == "random-5"
-    assert same(fleet.watch.checkpoint("random-5"), fixed)
-    assert fleet.watch.model("a") is not None, "rows may belong to it"
+    fleet.follower.catch_up()
+    assert fleet.follower.champion == "random-5"
+    assert same(fleet.follower.checkpoint("random-5"), fixed)
+    assert fleet.follower.model("a") is not None, "rows may belong to it"
 
 
 def test_what_is_not_on_the_topic_any_more_is_not_on_disk(fleet: Fleet) -> None:
     assert fleet.folder is not None
     messages = publication(fleet.publish("a"))
     fleet.publish("bb")
-    fleet.watch.catch_up()
+    fleet.follower.catch_up()
     assert {path.name for path in fleet.folder.iterdir()} == {"a", "bb"}
     fleet.write(tombstones("a", len(messages) - 1))
-    fleet.watch.look()
+    fleet.follower.look()
     assert {path.name for path in fleet.folder.iterdir()} == {"bb"}

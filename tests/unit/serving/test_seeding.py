@@ -13,7 +13,7 @@ from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from fake_kafka import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
-from forecaster.core.network.model import GENESIS
+from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import decode_floor
@@ -209,7 +209,7 @@ def test_what_does_not_fit_the_rows_is_seeded_without_a_network() -> None:
     served.champion = "gone"
     shared = setup(pipeline=CONFIG, lineup=served)
     seed(kafka, fleet(range(20)), shared)
-    assert [swap.checkpoint for swap in decode_floor(newest(kafka, 0)["group/0/floor"]).swaps] == [GENESIS]
+    assert [swap.checkpoint for swap in decode_floor(newest(kafka, 0)["group/0/floor"]).swaps] == [NO_CHECKPOINT]
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
@@ -252,7 +252,7 @@ def test_a_crash_in_the_middle_leaves_a_group_that_begins_new_and_the_next_seed_
 ) -> None:
     monkeypatch.setattr(seeding, "BYTES_PER_TRANSACTION", 1)
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
-    monkeypatch.setattr("forecaster.serving.state.keeping.BLOCK_BYTES", 2 * (made_of.keep_config().row_bytes + 64))
+    monkeypatch.setattr("forecaster.serving.state.keeping.BLOCK_BYTES", 2 * (made_of.state_config().row_bytes + 64))
     history, more = fleet(range(60)), fleet(range(60), devices=30)
     first = seeder(kafka, made_of)
     first.refuse_used_group()

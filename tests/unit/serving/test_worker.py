@@ -30,7 +30,7 @@ def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
 
 
 def series(one: Worker) -> int:
-    return one._keeper.partitions.series  # noqa: SLF001 - the law is about what it holds
+    return one._store.partitions.series  # noqa: SLF001 - the law is about what it holds
 
 
 def test_every_reading_of_every_partition_has_one_forecast() -> None:

@@ -87,12 +87,12 @@ def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World
     assert world.http.get("/livez").status_code == 503
     world.client.revoke([1])
     world.client.assign([1])
-    world.worker._keeper.follow((), [1])  # noqa: SLF001 - it waits for its rows
+    world.worker._store.follow((), [1])  # noqa: SLF001 - it waits for its rows
     world.worker.monitor.status = (
         world.worker.monitor.status
-        and monitors.Inside(
+        and monitors.WorkerView(
             world.worker._config.pipeline,  # noqa: SLF001
-            world.worker._keeper,  # noqa: SLF001
+            world.worker._store,  # noqa: SLF001
             world.worker.counters,
             world.client.poll(wait=False).member,
             True,  # noqa: FBT003
@@ -202,9 +202,9 @@ def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_
 def test_too_many_questions_are_refused_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitors, "ANSWER_SECONDS", 0.01)
     for _ in range(monitors.MOST_WAITING):
-        with pytest.raises(monitors.Unanswered, match="no time"):
+        with pytest.raises(monitors.WorkerBusy, match="no time"):
             world.worker.monitor.ask(lambda inside: inside)
-    with pytest.raises(monitors.Unanswered, match="too many"):
+    with pytest.raises(monitors.WorkerBusy, match="too many"):
         world.worker.monitor.ask(lambda inside: inside)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from forecaster.core.ensemble.combination import CameTrue, CombinationState, Combined, combine, learn, smoothed
+from forecaster.core.ensemble.combination import CombinationState, Combined, MaturedPairs, combine, learn, smoothed
 
 HORIZONS = np.arange(1, 9)
-Singles = NDArray[np.float32]
+F32 = NDArray[np.float32]
 
 
 class Stream:
@@ -24,7 +24,7 @@ class Stream:
         said = np.repeat(np.array(experts, np.float32)[None, :, None], len(self.horizons), axis=2)
         combined = combine(self.state, said, np.zeros(1, np.int64))
         truths = np.full((1, len(self.horizons)), truth, np.float32)
-        learn(self.state, self.horizons, CameTrue(truths, said, combined.mix, np.ones_like(truths)))
+        learn(self.state, self.horizons, MaturedPairs(truths, said, combined.mix, np.ones_like(truths)))
         return combined
 
 
@@ -118,7 +118,7 @@ def test_the_first_losses_are_plain_means_and_horizons_that_come_later_count_the
         said = np.repeat(errors[tick][None, :, None], 2, axis=2)
         if tick == 0:
             said[:, :, 1] = np.nan
-        learn(state, horizons, CameTrue(truth, said, said[:, 0], np.ones_like(truth)))
+        learn(state, horizons, MaturedPairs(truth, said, said[:, 0], np.ones_like(truth)))
     np.testing.assert_allclose(state.slow[0, :, 0], (errors**2).mean(axis=0), rtol=1e-4)
 
 

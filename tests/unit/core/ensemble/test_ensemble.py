@@ -13,7 +13,7 @@ from forecaster.core.arrays import arrays, convert
 from forecaster.core.ensemble import ensemble
 from forecaster.pipeline import Batch, advance
 
-CONFIG = replace(pipeline_config(horizon=6, context=60, chain=("hampel",)), tells=True)
+CONFIG = replace(pipeline_config(horizon=6, context=60, chain=("hampel",)), with_details=True)
 
 
 def errors(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

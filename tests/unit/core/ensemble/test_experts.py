@@ -15,7 +15,7 @@ from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs
 
 MINUTE_MS = 60_000
-TELLING = replace(pipeline_config(horizon=30, context=60), tells=True)
+TELLING = replace(pipeline_config(horizon=30, context=60), with_details=True)
 
 
 def with_interval(config: PipelineConfig, interval_ms: int) -> PipelineConfig:
@@ -67,7 +67,7 @@ def test_on_a_seasonal_series_the_seasonal_experts_are_found_and_beat_the_last_v
     error = np.mean([np.abs(one.scores.point - one.scores.truth[:, None]) for one in late])
     naive = np.mean([np.abs(one.scores.last_value - one.scores.truth[:, None]) for one in late])
     assert error < 0.15 * naive
-    names = config.outlook.experts
+    names = config.ensemble.experts
     weights = late[-1].forecasts.weights[0, : len(names), 11]
     assert weights[names.index("mean 1d")] > weights[names.index("last value")]
 
@@ -75,7 +75,7 @@ def test_on_a_seasonal_series_the_seasonal_experts_are_found_and_beat_the_last_v
 def test_on_a_season_that_drifts_the_change_of_the_usual_value_beats_last_value_and_mean() -> None:
     walk = np.cumsum(np.random.default_rng(2).normal(size=24 * 30)) * 0.5
     outputs = served(TELLING, np.arange(24 * 30), wave(24 * 30, 24) + walk, HOUR_MS)[24 * 10 :]
-    names = TELLING.outlook.experts
+    names = TELLING.ensemble.experts
     error = np.mean([np.abs(one.scores.experts[0] - one.scores.truth[:, None]) for one in outputs], axis=0)
     near = error[[names.index(name) for name in ("change 1d", "last value", "mean 1d", "naive 1d")], :12].mean(axis=1)
     assert near[0] < 0.8 * near[1:].min()

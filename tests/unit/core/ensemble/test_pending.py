@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from forecaster.core.ensemble.pending import Made, PendingState, Ring
+from forecaster.core.ensemble.pending import Anchors, PendingRing, PendingState
 
 HORIZONS = (1, 2, 5)
 
 
-def made(last: float) -> Made:
-    return Made(
+def made(last: float) -> Anchors:
+    return Anchors(
         np.array([last], np.float32), np.ones(1, np.float32), np.zeros(1, np.float32), np.zeros((1, 1), np.float32)
     )
 
 
-def step(ring: Ring, state: PendingState, tick: int, gap: int, value: float):
+def step(ring: PendingRing, state: PendingState, tick: int, gap: int, value: float):
     matured = ring.mature(state, ring.places(np.array([tick])), np.array([gap]))
     values = np.full((1, 2, len(HORIZONS)), value, np.float32)
     ring.store(state, ring.places(np.array([tick])), made(tick), values)
@@ -21,7 +21,7 @@ def step(ring: Ring, state: PendingState, tick: int, gap: int, value: float):
 
 
 def test_a_reading_matures_the_forecast_of_each_horizon_made_that_many_ticks_ago() -> None:
-    ring, state = Ring(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
+    ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     for tick in range(20):
         matured = step(ring, state, tick, 1, value=float(tick))
         for column, horizon in enumerate(HORIZONS):
@@ -32,7 +32,7 @@ def test_a_reading_matures_the_forecast_of_each_horizon_made_that_many_ticks_ago
 
 
 def test_a_missed_tick_matures_nothing_and_leaves_nothing_to_mature() -> None:
-    ring, state = Ring(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
+    ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     ticks = [0, 1, 2, 5, 6, 7, 13, 14]
     before = -1
     for tick in ticks:
@@ -44,7 +44,7 @@ def test_a_missed_tick_matures_nothing_and_leaves_nothing_to_mature() -> None:
 
 
 def test_cleared_rows_mature_nothing() -> None:
-    ring, state = Ring(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
+    ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     for tick in range(6):
         step(ring, state, tick, 1, 0.0)
     ring.clear(state, np.array([True]))
@@ -52,7 +52,7 @@ def test_cleared_rows_mature_nothing() -> None:
 
 
 def test_drift_is_the_root_mean_square_of_last_value_errors_and_grows_with_the_root_of_time_before() -> None:
-    ring, state = Ring(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
+    ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     rng = np.random.default_rng(0)
     series = np.cumsum(rng.normal(size=400))
     for tick, value in enumerate(series):

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from forecaster.core.network.features import MEMBER, StepInputs, cross_inputs
-from forecaster.core.network.local_readouts import OwnEquations, OwnReadouts, bands
+from forecaster.core.network.local_readouts import LocalNormalEquations, LocalReadouts, bands
 
 HORIZONS = (1, 2, 3, 7, 8)
 
 
-def filled(rows: int = 60, series: int = 3) -> tuple[OwnEquations, list[tuple[Tensor, Tensor, Tensor]]]:
+def filled(rows: int = 60, series: int = 3) -> tuple[LocalNormalEquations, list[tuple[Tensor, Tensor, Tensor]]]:
     """Equations of some series, and the rows of each: features, targets, weights."""
     torch.manual_seed(0)
-    equations = OwnEquations(series, 4, HORIZONS)
+    equations = LocalNormalEquations(series, 4, HORIZONS)
     x, y = torch.randn(series, rows, 4), torch.randn(series, rows, len(HORIZONS))
     weight = torch.rand(series, rows) + 0.5
     y[:, -7:, 3:] = torch.nan  # what lies farther ahead has not come true yet
@@ -69,7 +69,7 @@ def test_the_error_is_that_of_the_rows() -> None:
 
 def test_a_row_is_the_same_bit_by_bit_alone_and_in_any_batch_and_unknown_series_have_no_forecast() -> None:
     torch.manual_seed(1)
-    readouts = OwnReadouts(tuple("abcde"), np.zeros(5, np.int64), 1, torch.randn(5, 48, 101))
+    readouts = LocalReadouts(tuple("abcde"), np.zeros(5, np.int64), 1, torch.randn(5, 48, 101))
     x, own = torch.randn(200, 101), np.random.default_rng(2).integers(-1, 5, 200)
     whole = readouts.forecast(x, own)
     for row in range(200):

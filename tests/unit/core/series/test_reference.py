@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from forecaster.core.arrays import arrays
 from forecaster.core.series import scaling
 from forecaster.core.series.denoising import DenoiseConfig
-from forecaster.core.series.outliers import begin_anew
+from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FAR, follow
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.records import Outputs
 
-Floats = NDArray[np.float64]
+F64 = NDArray[np.float64]
 SETTLED = 20
 """Readings after which a bad beginning is overcome."""
 OBSERVATION = ObservationConfig(context=24, denoise=DenoiseConfig(chain=()))
@@ -79,9 +79,9 @@ def test_a_long_counter_is_never_counted_from_far_away() -> None:
         inputs.scaler.count += 1
         inputs.scaler.variance[:] = 3e4**2
         if value == 0.0:
-            inputs.origin[:] = value
+            inputs.reference[:] = value
         follow(inputs, np.array([value]))
-        inputs.last[:] = value - inputs.origin
+        inputs.last[:] = value - inputs.reference
         scales.append(abs(float(inputs.last[0])) / 3e4)
     assert max(scales) <= FAR
     assert max(scales) > 0.5 * FAR, "it moves seldom"
@@ -92,7 +92,7 @@ def test_a_spike_does_not_move_the_origin_and_a_new_level_does() -> None:
     for more, expected in (([1e6], False), ([1e6, 21.0], False), ([1e6, 1e6 + 1.0], True)):
         serving = Serving(pipeline_config(context=24))
         serving.feed(readings(hourly([*values, *more])))
-        assert (serving.partitions[0].table.state.inputs.origin[0] > 1e5) == expected
+        assert (serving.partitions[0].table.state.inputs.reference[0] > 1e5) == expected
 
 
 def test_what_is_pending_is_scored_right_when_the_origin_has_moved() -> None:
@@ -126,9 +126,9 @@ def test_batches_of_any_size_give_the_same_across_moves_and_renewals() -> None:
 def test_a_row_begins_anew_as_if_the_outlandish_values_had_not_come() -> None:
     values, inputs = np.arange(16.0) % 5, InputState.empty(1, OBSERVATION)
     values[0] = 1e9
-    inputs.origin[:], inputs.scaler.count[:] = 2.0, 16
+    inputs.reference[:], inputs.scaler.count[:] = 2.0, 16
     inputs.context[0, :16] = values[::-1] - 2.0
-    assert begin_anew(OBSERVATION.denoise, inputs, values[-1:]).tolist() == [True]
+    assert relearn_without_initial_outliers(OBSERVATION.denoise, inputs, values[-1:]).tolist() == [True]
     expected = ScalerState.empty(1)
     for value in values[1:]:
         scaling.update(expected, np.array([value]))

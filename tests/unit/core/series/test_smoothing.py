@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from forecaster.core.series.denoising import DenoiseConfig, DenoiseState, FilterName, denoise
 
-Floats = NDArray[np.float64]
+F64 = NDArray[np.float64]
 CHAINS: list[FilterName] = ["ewma", "kalman"]
 
 
-def smoothed(chain: FilterName, values: Floats, half_life: float = 1.0) -> Floats:
+def smoothed(chain: FilterName, values: F64, half_life: float = 1.0) -> F64:
     """Every row of (T, B) after the filter; the truths stay raw."""
     config = DenoiseConfig(chain=(chain,), ewma_half_life=half_life)
     state, found = DenoiseState.empty(values.shape[1], config), []
@@ -25,7 +25,7 @@ def smoothed(chain: FilterName, values: Floats, half_life: float = 1.0) -> Float
     return np.array(found)
 
 
-def walk(seed: int, ticks: int, step: float, noise: float) -> tuple[Floats, Floats]:
+def walk(seed: int, ticks: int, step: float, noise: float) -> tuple[F64, F64]:
     """A random walk, and the same under white noise; (T, 1)."""
     dice = np.random.default_rng(seed)
     clean = np.cumsum(dice.normal(size=(ticks, 1)) * step, axis=0)

@@ -12,10 +12,10 @@ import pytest
 from builders import HOUR_MS, START_MS, readings
 
 from forecaster.errors import StateError, TransientBrokerError
-from forecaster.formats.files import History, join
+from forecaster.formats.files import SeriesHistory, join
 from forecaster.formats.history import HistoryPart, decode_history, encode_history, group_hash
 from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistorySource
-from forecaster.learning.data.recent_readings import NewestReadings
+from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import InputRecord, Readings, SourceRecord
 
 TOPIC = "readings.history"
@@ -48,7 +48,7 @@ def decoded(one: Readings) -> HistoryPart:
     return decode_history(value(one))
 
 
-def table(history: History) -> list[tuple[str, int, float, int]]:
+def table(history: SeriesHistory) -> list[tuple[str, int, float, int]]:
     columns = history.timestamp_ms.tolist(), np.nan_to_num(history.values, nan=-99).tolist(), history.records.tolist()
     return list(zip([history.series_ids[row] for row in history.row], *columns, strict=True))
 
@@ -224,7 +224,7 @@ def test_of_too_many_series_whole_groups_are_kept_those_with_the_lowest_hashes()
 
 
 def test_a_group_larger_than_the_bound_is_kept_rather_than_nothing() -> None:
-    newest = NewestReadings(max_readings=1_000, max_series=3)
+    newest = RecentReadings(max_readings=1_000, max_series=3)
     dice = np.random.default_rng(1)
     for hour in range(20):
         newest.add(decoded(batch(dice, hour, [1, 2], fields=8)))
@@ -242,7 +242,7 @@ def part(dice: np.random.Generator, number: int, size: int) -> HistoryPart:
 
 
 def test_memory_is_bounded_however_long_the_topic_is() -> None:
-    newest, dice = NewestReadings(max_readings=10_000, max_series=1_000), np.random.default_rng(1)
+    newest, dice = RecentReadings(max_readings=10_000, max_series=1_000), np.random.default_rng(1)
     total = most = 0
     tracemalloc.start()
     for number, size in enumerate(dice.choice([1, 7, 2_000], 1_500).tolist()):
@@ -258,7 +258,7 @@ def test_memory_is_bounded_however_long_the_topic_is() -> None:
 
 
 def test_a_part_larger_than_all_that_may_be_held_is_taken_in_pieces() -> None:
-    newest, dice = NewestReadings(max_readings=10, max_series=1_000), np.random.default_rng(1)
+    newest, dice = RecentReadings(max_readings=10, max_series=1_000), np.random.default_rng(1)
     whole = batch(dice, 0, range(100))
     newest.add(decoded(whole))
     assert [row[:3] for row in table(newest.history())] == [row[:3] for row in table(join([frame(whole)]))[-10:]]

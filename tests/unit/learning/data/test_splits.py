@@ -15,12 +15,12 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import History
-from forecaster.learning.data.splits import credible, stretches
+from forecaster.formats.files import SeriesHistory
+from forecaster.learning.data.splits import drop_misdated, split_by_time
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.readout_refit import refresh
-from forecaster.learning.fitting.train import SEEN_UNTIL, observed, train
+from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train
 from forecaster.pipeline import PipelineConfig
 
 DAY_MS = 24 * HOUR_MS
@@ -36,28 +36,28 @@ PIPELINE = PipelineConfig(OBSERVATION, NETWORK.horizons, LEVELS)
 TRAINING = TrainingConfig(passes=2, promotion=0.2)
 
 
-def history(*stamps: Sequence[int] | np.ndarray) -> History:
+def history(*stamps: Sequence[int] | np.ndarray) -> SeriesHistory:
     """The stamps of each series, in ms."""
     row = np.repeat(np.arange(len(stamps)), [len(one) for one in stamps])
     times = np.concatenate([np.asarray(one, np.int64) for one in stamps])
     order = np.lexsort((row, times))
     row, times = row[order], times[order]
     values = np.sin(times / HOUR_MS * 0.4 + row) + np.random.default_rng(0).normal(0, 0.1, len(times))
-    return History([f"pump-{number}" for number in range(len(stamps))], row, times, values, np.arange(len(times)))
+    return SeriesHistory([f"pump-{number}" for number in range(len(stamps))], row, times, values, np.arange(len(times)))
 
 
 def every(step_ms: int, count: int, begin_ms: int = START_MS) -> np.ndarray:
     return begin_ms + step_ms * np.arange(count)
 
 
-def with_wrong_clock(one: History, begins_ms: Sequence[int], count: int = 10) -> History:
+def with_wrong_clock(one: SeriesHistory, begins_ms: Sequence[int], count: int = 10) -> SeriesHistory:
     """The first series has readings of other times, too."""
     wrong = np.concatenate([every(HOUR_MS, count, begin) for begin in begins_ms])
     times = np.concatenate([one.timestamp_ms, wrong])
     order = np.argsort(times, kind="stable")
     row = np.concatenate([one.row, np.zeros(len(wrong), np.int64)])[order]
     values = np.concatenate([one.values, np.full(len(wrong), 5.0)])[order]
-    return History(one.series_ids, row, times[order], values, np.arange(len(times)))
+    return SeriesHistory(one.series_ids, row, times[order], values, np.arange(len(times)))
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
@@ -81,16 +81,18 @@ HOURLY = history(*[every(HOUR_MS, 300) for _ in range(2)])
         ),
     ],
 )
-def test_what_a_wrong_clock_has_stamped_is_left_out_and_moves_no_cut(honest: History, wrong: Sequence[int]) -> None:
+def test_what_a_wrong_clock_has_stamped_is_left_out_and_moves_no_cut(
+    honest: SeriesHistory, wrong: Sequence[int]
+) -> None:
     with structlog.testing.capture_logs() as said:
-        kept = credible(with_wrong_clock(honest, wrong))
-    assert stretches(kept, 0.15, 0.1) == stretches(honest, 0.15, 0.1)
+        kept = drop_misdated(with_wrong_clock(honest, wrong))
+    assert split_by_time(kept, 0.15, 0.1) == split_by_time(honest, 0.15, 0.1)
     for name in ("row", "timestamp_ms", "values"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(honest, name))
     assert [(one["readings"], one["series"]) for one in said] == [(10 * len(wrong), ["pump-0"])]
 
 
-def silent(days: int, before: int, after: int) -> History:
+def silent(days: int, before: int, after: int) -> SeriesHistory:
     """A fleet that was silent for so many days between so many hours."""
     back = START_MS + before * HOUR_MS + days * DAY_MS
     return history(*[np.concatenate([every(HOUR_MS, before), every(HOUR_MS, after, back)]) for _ in range(3)])
@@ -113,21 +115,21 @@ def silent(days: int, before: int, after: int) -> History:
         pytest.param(silent(200, 300, 100), id="silent for long, and back"),
     ],
 )
-def test_honest_readings_are_all_kept(honest: History) -> None:
+def test_honest_readings_are_all_kept(honest: SeriesHistory) -> None:
     with structlog.testing.capture_logs() as said:
-        assert credible(honest) is honest
+        assert drop_misdated(honest) is honest
     assert not said
 
 
 def test_many_readings_of_another_time_are_no_matter_of_a_clock() -> None:
     one = with_wrong_clock(HOURLY, [IN_2099], count=60)
-    assert credible(one) is one
+    assert drop_misdated(one) is one
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequence[int]) -> None:
     honest, other = (
-        challenge(observed(one, OBSERVATION, own=True), PIPELINE, NETWORK, TRAINING, None)
+        challenge(build_training_data(one, OBSERVATION, local=True), PIPELINE, NETWORK, TRAINING, None)
         for one in (HOURLY, with_wrong_clock(HOURLY, wrong))
     )
     assert same(honest.challenger, other.challenger)
@@ -136,20 +138,21 @@ def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequ
 
 
 @pytest.fixture(scope="module")
-def long() -> History:
+def long() -> SeriesHistory:
     return history(*[every(HOUR_MS, 600) for _ in range(2)])
 
 
 @pytest.fixture(scope="module")
-def broken(long: History) -> Checkpoint:
+def broken(long: SeriesHistory) -> Checkpoint:
     """A champion of the first 400 hours, any readout is better than whose."""
-    champion = train(observed(long.first(800), OBSERVATION, own=True), NETWORK, TRAINING)
+    champion = train(build_training_data(long.first(800), OBSERVATION, local=True), NETWORK, TRAINING)
     return replace(champion, readout=torch.zeros_like(champion.readout))
 
 
-def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: History, broken: Checkpoint) -> None:
+def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: SeriesHistory, broken: Checkpoint) -> None:
     honest, other = (
-        refresh(observed(one, OBSERVATION, own=True), broken) for one in (long, with_wrong_clock(long, [IN_2099]))
+        refresh(build_training_data(one, OBSERVATION, local=True), broken)
+        for one in (long, with_wrong_clock(long, [IN_2099]))
     )
     assert honest is not None
     assert other is not None
@@ -158,11 +161,11 @@ def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: Hist
 
 
 def test_a_champion_that_remembers_such_a_time_gets_a_new_readout_all_the_same(
-    long: History, broken: Checkpoint
+    long: SeriesHistory, broken: Checkpoint
 ) -> None:
-    lessons, end_ms = observed(long, OBSERVATION, own=True), int(long.timestamp_ms[-1])
+    data, end_ms = build_training_data(long, OBSERVATION, local=True), int(long.timestamp_ms[-1])
     misled, newer = (replace(broken, facts={**broken.facts, SEEN_UNTIL: seen}) for seen in (IN_2099, end_ms + DAY_MS))
-    refreshed = refresh(lessons, misled)
+    refreshed = refresh(data, misled)
     assert refreshed is not None
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == end_ms
-    assert refresh(lessons, newer) is None, "one that was trained on later readings is judged when they are here"
+    assert refresh(data, newer) is None, "one that was trained on later readings is judged when they are here"

@@ -13,31 +13,33 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data import groups as members_module
-from forecaster.learning.data.groups import members_of
+from forecaster.learning.data.groups import series_groups_of
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.learning.simulation import Replay
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 
 LEVELS = (0.1, 0.5, 0.9)
 OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
 NETWORK = NetworkConfig(horizons=(1, 2, 3), quantile_levels=LEVELS, hidden_size=16, features=FeatureConfig(12))
-PIPELINE = PipelineConfig(OBSERVATION, NETWORK.horizons, LEVELS, heads=3, seasons_ms=(), tells=True)
+PIPELINE = PipelineConfig(OBSERVATION, NETWORK.horizons, LEVELS, heads=3, seasons_ms=(), with_details=True)
 QUICK = TrainingConfig(passes=2, patience=2, dropout=0.1)
 
 
-def history(columns: dict[str, NDArray[np.float64]]) -> History:
+def history(columns: dict[str, NDArray[np.float64]]) -> SeriesHistory:
     """One group: a record an hour."""
     names, values = list(columns), np.column_stack(list(columns.values()))
     hours, series = values.shape
     stamps = START_MS + np.arange(hours) * HOUR_MS
     rows = np.tile(np.arange(series), hours)
-    return History(names, rows, np.repeat(stamps, series), values.reshape(-1), np.repeat(np.arange(hours), series))
+    return SeriesHistory(
+        names, rows, np.repeat(stamps, series), values.reshape(-1), np.repeat(np.arange(hours), series)
+    )
 
 
-def unlike(hours: int) -> History:
+def unlike(hours: int) -> SeriesHistory:
     """The first follows the second a tick later; the third turns back where the second goes on."""
     dice = np.random.default_rng(0)
     lead = np.zeros(hours)
@@ -60,12 +62,12 @@ def errors(checkpoint: Checkpoint) -> NDArray[np.float64]:
     """Mean squared error of each head at horizon 1 on the last 300 hours, by series; (H, S)."""
     whole = unlike(900)
     total, count = np.zeros((3, 3)), 0
-    for first, outputs in Replay(PIPELINE, whole, checkpoint).until(len(whole)):
+    for first, outputs in ServingSimulation(PIPELINE, whole, checkpoint).until(len(whole)):
         scores = outputs.scores
         rows = whole.row[first + scores.reading]
         late = first + scores.reading >= 3 * 600
         for head in range(3):
-            square = (scores.experts[:, PIPELINE.outlook.network + head, 0] - scores.truth) ** 2
+            square = (scores.experts[:, PIPELINE.ensemble.network + head, 0] - scores.truth) ** 2
             np.add.at(total[head], rows[late], square[late])
         count += int(late.sum())
     return total / (count / 3)
@@ -79,30 +81,30 @@ def test_the_pooled_readout_knows_unlike_series_better_and_the_cross_one_the_lea
 
 def test_the_combination_is_with_the_head_that_knows(trained: Checkpoint) -> None:
     whole = unlike(900)
-    outputs = [outputs for _, outputs in Replay(PIPELINE, whole, trained).until(len(whole))][-1]
-    names = PIPELINE.outlook.experts
+    outputs = [outputs for _, outputs in ServingSimulation(PIPELINE, whole, trained).until(len(whole))][-1]
+    names = PIPELINE.ensemble.experts
     assert (outputs.forecasts.weights[-3, names.index("network, cross"), 0]) > 0.9
 
 
 def test_series_that_are_not_among_them_have_the_shared_readout_alone(trained: Checkpoint) -> None:
     stranger = replace(unlike(100), series_ids=["x", "y", "z"])
-    for _, outputs in Replay(PIPELINE, stranger, trained).until(300):
-        made = outputs.scores.experts[:, PIPELINE.outlook.network :]
+    for _, outputs in ServingSimulation(PIPELINE, stranger, trained).until(300):
+        made = outputs.scores.experts[:, PIPELINE.ensemble.network :]
         assert np.isnan(made[:, 1:3]).all()
         assert np.isfinite(made[30:, 0, 0]).all()
         assert np.isfinite(outputs.forecasts.point).all()
 
 
 def test_who_wants_shared_readouts_gets_no_others() -> None:
-    assert train_checkpoint(unlike(200), OBSERVATION, NETWORK, replace(QUICK, own=False)).own is None
+    assert train_checkpoint(unlike(200), OBSERVATION, NETWORK, replace(QUICK, local=False)).local is None
 
 
 def test_neighbours_are_those_that_come_in_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["b/y", "a/x", "b/x", "alone", "a/y"]
     rows = np.array([1, 4, 0, 2, 3, 4, 2])
     stamps, values = np.full(7, START_MS), np.ones(7)
-    fleet = History(names, rows, stamps, values, np.array([0, 0, 1, 1, 2, 3, 4]))
-    found = members_of(fleet)
+    fleet = SeriesHistory(names, rows, stamps, values, np.array([0, 0, 1, 1, 2, 3, 4]))
+    found = series_groups_of(fleet)
     assert found is not None
     assert dict(zip(found.series_ids, found.member.tolist(), strict=True)) == {
         "a/x": 0,
@@ -113,4 +115,4 @@ def test_neighbours_are_those_that_come_in_one_record(monkeypatch: pytest.Monkey
     }
     assert found.size == 2
     monkeypatch.setattr(members_module, "MOST_SERIES", 4)
-    assert members_of(fleet) is None
+    assert series_groups_of(fleet) is None

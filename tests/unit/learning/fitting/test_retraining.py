@@ -16,17 +16,17 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.augmentation import AugmentationConfig, augmented, disturbed
 from forecaster.learning.data.batches import PaddedBatch, padded
 from forecaster.learning.data.sequences import TrainingSequence
-from forecaster.learning.data.splits import stretches
+from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.fitting.challenge import challenge
-from forecaster.learning.fitting.network_fit import Trainer, TrainingConfig
+from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.readout_refit import next_readout_id, refresh_readout, resolved
-from forecaster.learning.fitting.train import SEEN_UNTIL, observed, train_checkpoint, training_sequences
-from forecaster.learning.promotion import Rule, Verdict, judge
-from forecaster.learning.simulation import Replay
+from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train_checkpoint, training_sequences
+from forecaster.learning.promotion import PromotionDecision, Rule, evaluate_challenger
+from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 
 OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
@@ -36,12 +36,12 @@ SHORT = TrainingConfig(passes=3)
 DISTURBED = AugmentationConfig(share=1.0, noise=0.5, spikes=0.1, spike_size=5.0, dropouts=0.3)
 
 
-def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 17) -> History:
+def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 17) -> SeriesHistory:
     """A season of a length that no simple expert knows, so that the network has something to add."""
     generator = np.random.default_rng(seed)
     time = np.arange(hours)
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / period) + generator.normal(0, 0.3, hours) for k in range(series)]
-    return History(
+    return SeriesHistory(
         series_ids=[f"pump-{k}" for k in range(series)],
         row=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
@@ -50,7 +50,7 @@ def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 1
     )
 
 
-def with_other_end(one: History, from_ms: int) -> History:
+def with_other_end(one: SeriesHistory, from_ms: int) -> SeriesHistory:
     """The same history, with other values from then on."""
     late = one.timestamp_ms >= from_ms
     return replace(one, values=np.where(late, one.values * 7.0 - 3.0, one.values))
@@ -70,7 +70,7 @@ def champion() -> Checkpoint:
 
 def test_the_stretches_are_disjoint_in_order_and_cover_everything() -> None:
     one = history(200)
-    cuts = stretches(one, 0.15, 0.1)
+    cuts = split_by_time(one, 0.15, 0.1)
     stamps = one.timestamp_ms
     fit, stop, promote = (
         (stamps >= begin) & (stamps < end)
@@ -82,17 +82,17 @@ def test_the_stretches_are_disjoint_in_order_and_cover_everything() -> None:
     )
     assert (fit.astype(int) + stop + promote == 1).all()
     assert 0 < promote.sum() < stop.sum() < fit.sum()
-    assert stretches(one, 0.15, 0.0).promotion_ms > stamps[-1]
+    assert split_by_time(one, 0.15, 0.0).promotion_ms > stamps[-1]
     with pytest.raises(UsageError, match="no readings"):
-        stretches(one.first(0), 0.15, 0.1)
+        split_by_time(one.first(0), 0.15, 0.1)
 
 
 def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
     one = history(300)
     config = replace(SHORT, promotion=0.2)
-    promotion_ms = stretches(one, config.held_out, config.promotion).promotion_ms
+    promotion_ms = split_by_time(one, config.held_out, config.promotion).promotion_ms
     trained, other, earlier = (
-        challenge(observed(version, OBSERVATION, own=True), PIPELINE, NETWORK, config, None)
+        challenge(build_training_data(version, OBSERVATION, local=True), PIPELINE, NETWORK, config, None)
         for version in (one, with_other_end(one, promotion_ms), with_other_end(one, promotion_ms - HOUR_MS))
     )
     assert same(trained.challenger, other.challenger)
@@ -103,10 +103,10 @@ def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
 def test_what_is_fitted_has_no_target_in_the_early_stopping_stretch() -> None:
     one = history(300)
     config = replace(SHORT, passes=1)
-    split_ms = stretches(one, config.held_out, 0.0).early_stopping_ms
+    split_ms = split_by_time(one, config.held_out, 0.0).early_stopping_ms
 
-    def first_pass(version: History) -> float:
-        trainer = Trainer(NETWORK, config, training_sequences(version, OBSERVATION), split_ms)
+    def first_pass(version: SeriesHistory) -> float:
+        trainer = NetworkFit(NETWORK, config, training_sequences(version, OBSERVATION), split_ms)
         for _ in trainer.updates():
             pass
         return float(sum(weight.double().sum() for weight in vars(trainer)["_network"].state_dict().values()))
@@ -119,7 +119,10 @@ def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
     one = history(100)
     one.values[40:44] = np.nan
     cut_ms = START_MS + 70 * HOUR_MS
-    cut, anew = observed(one, OBSERVATION, own=True).before(cut_ms), observed(one.before(cut_ms), OBSERVATION, own=True)
+    cut, anew = (
+        build_training_data(one, OBSERVATION, local=True).before(cut_ms),
+        build_training_data(one.before(cut_ms), OBSERVATION, local=True),
+    )
     assert len(cut.history) == len(anew.history) == 140
     for left, right in zip(cut.sequences, anew.sequences, strict=True):
         assert left.row == right.row
@@ -242,10 +245,10 @@ def test_readout_ids_count_up_from_their_body_and_none_comes_twice() -> None:
     assert len({next_readout_id("body.9-0000") for _ in range(20)}) > 10, "after a rollback the number comes again"
 
 
-def joined(before: History, after: History) -> History:
+def joined(before: SeriesHistory, after: SeriesHistory) -> SeriesHistory:
     """One history after the other."""
     later = after.since(int(before.timestamp_ms[-1]) + 1)
-    return History(
+    return SeriesHistory(
         before.series_ids,
         np.concatenate([before.row, later.row]),
         np.concatenate([before.timestamp_ms, later.timestamp_ms]),
@@ -265,7 +268,7 @@ def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Check
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == int(changed.timestamp_ms[-1])
     for name, weight in champion.weights.items():
         assert torch.equal(weight, refreshed.checkpoint.weights[name]) == ("calibration" not in name)
-    verdict = judge(PIPELINE, champion, refreshed.checkpoint, changed, START_MS + 700 * HOUR_MS)
+    verdict = evaluate_challenger(PIPELINE, champion, refreshed.checkpoint, changed, START_MS + 700 * HOUR_MS)
     assert verdict.promote
 
 
@@ -279,7 +282,7 @@ def test_a_readout_that_was_broken_is_replaced_by_one_that_serves_as_well_as_bef
     refreshed = refresh_readout(history(), OBSERVATION, broken)
     assert refreshed is not None
     assert refreshed.error < 0.5 * refreshed.champion_error
-    assert not judge(PIPELINE, champion, broken, history(), START_MS + 400 * HOUR_MS).promote
+    assert not evaluate_challenger(PIPELINE, champion, broken, history(), START_MS + 400 * HOUR_MS).promote
 
 
 def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion: Checkpoint) -> None:
@@ -292,15 +295,15 @@ def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion:
 def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: Checkpoint) -> None:
     cut_ms = START_MS + 500 * HOUR_MS
     first, second = (
-        resolved(observed(one, OBSERVATION, own=True).before(cut_ms), champion)
+        resolved(build_training_data(one, OBSERVATION, local=True).before(cut_ms), champion)
         for one in (history(), with_other_end(history(), cut_ms))
     )
     assert same(first, second)
     assert not same(first, champion)
 
 
-def verdict(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> Verdict:
-    return judge(PIPELINE, champion, challenger, history(), START_MS + 400 * HOUR_MS, rule)
+def verdict(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> PromotionDecision:
+    return evaluate_challenger(PIPELINE, champion, challenger, history(), START_MS + 400 * HOUR_MS, rule)
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(champion: Checkpoint) -> None:
@@ -335,10 +338,10 @@ def test_too_few_scored_forecasts_promote_nobody(champion: Checkpoint) -> None:
 def test_a_constant_series_has_no_say(champion: Checkpoint) -> None:
     one = history()
     flat = replace(one, values=np.where(one.row == 1, 5.0, one.values))
-    judged = judge(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
+    judged = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
     assert judged.promote
     nothing = replace(one, values=np.full(len(one), 5.0))
-    assert not judge(PIPELINE, None, champion, nothing, START_MS + 400 * HOUR_MS).promote
+    assert not evaluate_challenger(PIPELINE, None, champion, nothing, START_MS + 400 * HOUR_MS).promote
 
 
 def pinball(truth: float, quantiles: list[float]) -> float:
@@ -353,7 +356,7 @@ def test_the_loss_is_what_the_forecasts_themselves_were_worth(champion: Checkpoi
     warm_up = OBSERVATION.context + max(NETWORK.horizons) + 336
     known = one.since(START_MS + (begin - warm_up) * HOUR_MS)
     errors = np.zeros((2, 4))
-    for _, outputs in Replay(PIPELINE, known, champion).until(len(known)):
+    for _, outputs in ServingSimulation(PIPELINE, known, champion).until(len(known)):
         made = outputs.forecasts
         for number, reading in enumerate(made.reading.tolist()):
             row, hour = reading % 2, int(made.timestamp_ms[number] - START_MS) // HOUR_MS
@@ -363,7 +366,7 @@ def test_the_loss_is_what_the_forecasts_themselves_were_worth(champion: Checkpoi
                     losses = pinball(truth, made.quantiles[number, :, j].tolist()), pinball(truth, [last] * 3)
                     errors[row] += abs(truth - made.point[number, j]), abs(truth - last), *losses
     expected = np.mean([errors[:, 0] / errors[:, 1], errors[:, 2] / errors[:, 3]])
-    judged = judge(PIPELINE, None, champion, one, START_MS + begin * HOUR_MS)
+    judged = evaluate_challenger(PIPELINE, None, champion, one, START_MS + begin * HOUR_MS)
     assert judged.challenger_loss == pytest.approx(expected, rel=2e-3)
 
 
@@ -372,12 +375,15 @@ def test_a_champion_that_has_seen_the_promotion_stretch_is_judged_without_what_i
 ) -> None:
     one = history()
     config = replace(SHORT, promotion=0.2, passes=1)
-    cuts = stretches(one, config.held_out, config.promotion)
-    lessons = observed(one, OBSERVATION, own=True)
-    fresh = resolved(lessons, champion)
-    judged = challenge(lessons, PIPELINE, NETWORK, config, fresh)
-    fair = resolved(lessons.before(cuts.promotion_ms), champion)
-    expected = judge(PIPELINE, fair, judged.challenger, one, cuts.promotion_ms)
+    cuts = split_by_time(one, config.held_out, config.promotion)
+    data = build_training_data(one, OBSERVATION, local=True)
+    fresh = resolved(data, champion)
+    judged = challenge(data, PIPELINE, NETWORK, config, fresh)
+    fair = resolved(data.before(cuts.promotion_ms), champion)
+    expected = evaluate_challenger(PIPELINE, fair, judged.challenger, one, cuts.promotion_ms)
     assert judged.verdict == expected
-    other = challenge(lessons, PIPELINE, NETWORK, config, replace(champion, network=replace(NETWORK, horizons=(1, 2))))
-    assert other.verdict.champion_loss == judge(PIPELINE, None, champion, one, cuts.promotion_ms).champion_loss
+    other = challenge(data, PIPELINE, NETWORK, config, replace(champion, network=replace(NETWORK, horizons=(1, 2))))
+    assert (
+        other.verdict.champion_loss
+        == evaluate_challenger(PIPELINE, None, champion, one, cuts.promotion_ms).champion_loss
+    )

@@ -18,10 +18,10 @@ from forecaster.core.network.tbptt import Chunk, Unrolled, losses, unroll
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import History
+from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.batches import padded
 from forecaster.learning.data.sequences import LONGEST_GAP, TrainingSequence
-from forecaster.learning.fitting.network_fit import Trainer, TrainingConfig
+from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint, training_sequences
 
 FEATURES = FeatureConfig(context=12)
@@ -187,11 +187,11 @@ def test_the_squared_error_of_a_readout_is_that_of_its_rows() -> None:
     assert normal.plus(normal).squared_error(readout) == pytest.approx(float(expected), rel=1e-4)
 
 
-def history(hours: int = 400, series: int = 3, seed: int = 0) -> History:
+def history(hours: int = 400, series: int = 3, seed: int = 0) -> SeriesHistory:
     generator = np.random.default_rng(seed)
     time = np.arange(hours)
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / 24) + generator.normal(0, 0.3, hours) for k in range(series)]
-    return History(
+    return SeriesHistory(
         series_ids=[f"pump-{k}" for k in range(series)],
         row=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
@@ -204,8 +204,8 @@ OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
 SHORT = TrainingConfig(passes=3)
 
 
-def trainer(network: NetworkConfig, config: TrainingConfig) -> Trainer:
-    return Trainer(network, config, training_sequences(history(), OBSERVATION), START_MS + 340 * HOUR_MS)
+def trainer(network: NetworkConfig, config: TrainingConfig) -> NetworkFit:
+    return NetworkFit(network, config, training_sequences(history(), OBSERVATION), START_MS + 340 * HOUR_MS)
 
 
 def test_a_fixed_seed_gives_the_same_checkpoint_twice() -> None:
@@ -249,7 +249,7 @@ def test_dropout_masks_keep_the_expectation_and_recurrent_masks_are_shared_by_al
 
 def test_series_of_unequal_length_train_together() -> None:
     long, short = history(300, 1), history(60, 1, seed=1)
-    both = History(
+    both = SeriesHistory(
         series_ids=["long", "short"],
         row=np.concatenate([long.row, short.row + 1]),
         timestamp_ms=np.concatenate([long.timestamp_ms, short.timestamp_ms]),
@@ -257,10 +257,10 @@ def test_series_of_unequal_length_train_together() -> None:
         records=np.arange(360),
     )
     order = np.argsort(both.timestamp_ms, kind="stable")
-    both = History(both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.records)
+    both = SeriesHistory(both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.records)
     sequences = training_sequences(both, OBSERVATION)
     assert [len(sequence) for sequence in sequences] == [300, 60]
-    assert np.isfinite(Trainer(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).train().losses).all()
+    assert np.isfinite(NetworkFit(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).train().losses).all()
 
 
 def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -> None:
@@ -299,7 +299,7 @@ def at_hours(*series: list[int]) -> list[TrainingSequence]:
     order = np.argsort(hours, kind="stable")
     names, records = [f"pump-{number}" for number in range(len(series))], np.arange(len(order))
     values = np.sin(hours[order]) + row[order]
-    one = History(names, row[order], START_MS + hours[order] * HOUR_MS, values, records)
+    one = SeriesHistory(names, row[order], START_MS + hours[order] * HOUR_MS, values, records)
     return training_sequences(one, replace(OBSERVATION, max_gap_ms=10**9 * HOUR_MS, ttl_ms=10**9 * HOUR_MS))
 
 

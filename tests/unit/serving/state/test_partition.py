@@ -38,12 +38,12 @@ def serving(kafka: FakeKafka, **options: object) -> Worker:
 
 
 def names(one: Worker) -> set[str]:
-    return {name for name in one._keeper.partitions[0].table.names if name}  # noqa: SLF001 - the law is about its rows
+    return {name for name in one._store.partitions[0].table.names if name}  # noqa: SLF001 - the law is about its rows
 
 
 def sweep(one: Worker) -> None:
     """A turn that looks for idle series, which is rare."""
-    one._keeper.partitions[0]._since_sweep = 1_000_000  # noqa: SLF001
+    one._store.partitions[0]._since_sweep = 1_000_000  # noqa: SLF001
     turn(one)
 
 
@@ -54,7 +54,7 @@ def floor(kafka: FakeKafka) -> Floor:
 
 def test_a_series_that_was_freed_exactly_at_the_floor_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = FakeKafka()
-    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).keep_config().row_bytes)
+    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     one = serving(kafka, pipeline=SHORT_LIVED, replay_limit=1)
     for name in (b"idle", b"steady", b"busy"):
         kafka.hours(0, range(1), name)
@@ -101,7 +101,7 @@ def test_records_that_touch_no_row_move_the_floor_once_in_a_snapshot_interval_an
         turn(one)
     assert floor(kafka).offset == 6
     assert len(kafka.logs[STATE, 0]) <= written + 1, "that there is no more room is said once"
-    one._keeper.partitions[0]._floor_at -= 3_600.0  # noqa: SLF001 - an hour goes by
+    one._store.partitions[0]._floor_at -= 3_600.0  # noqa: SLF001 - an hour goes by
     turn(one, 3)
     assert floor(kafka).offset == kafka.offsets[0] == 9
     assert len(kafka.logs[STATE, 0]) <= written + 2
@@ -120,22 +120,22 @@ def test_no_block_is_larger_than_a_record_may_be_however_long_the_names_are(fiel
         value = b'{"timestamp": %d, "value": 1, "a": 1, "a much longer name": 1}' % START_MS
         kafka.append(0, value, b"%d-" % number + b"x" * 1_000)
     turn(one, 2)
-    while changes := one._keeper.dirty():  # noqa: SLF001 - nothing of it is sent
+    while changes := one._store.dirty():  # noqa: SLF001 - nothing of it is sent
         (written,) = changes.values()
         assert max(len(message.value or b"") for message in written.messages) < MAX_REQUEST_BYTES - 10_000
-        one._keeper.written(changes)  # noqa: SLF001
-    assert len(one._keeper.partitions[0].blocks) < 12, "and blocks are well filled"  # noqa: SLF001
+        one._store.written(changes)  # noqa: SLF001
+    assert len(one._store.partitions[0].blocks) < 12, "and blocks are well filled"  # noqa: SLF001
 
 
 def test_short_names_do_not_change_how_many_series_lie_in_a_block() -> None:
-    config = setup(pipeline=CONFIG, model=None).keep_config()
+    config = setup(pipeline=CONFIG, model=None).state_config()
     room = config.room
     assert room.groups == keeping.BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES)
     assert room.holds(["x" * keeping.NAME_BYTES] * room.groups)
 
 
 def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_none_the_start_is_refused() -> None:
-    config = setup(pipeline=CONFIG, model=None, group_size=2, member_bytes=10).keep_config()
+    config = setup(pipeline=CONFIG, model=None, group_size=2, member_bytes=10).state_config()
     assert config.longest_id == MAX_SERIES_ID_BYTES
     many = replace(config, group_size=keeping.LARGEST_BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES))
     assert 20 < many.longest_id < MAX_SERIES_ID_BYTES
@@ -238,7 +238,7 @@ def test_where_no_row_has_had_a_reading_since_the_last_look_none_is_idle() -> No
     heard_of(kafka, [b"a", b"b", b"c"], range(100))
     kafka.hours(0, range(1), b"idle")
     turn(one)
-    one._keeper.partitions[0].table.forget_heard()  # noqa: SLF001 - as a look does
+    one._store.partitions[0].table.clear_active()  # noqa: SLF001 - as a look does
     heard_of(kafka, [b"a", b"b", b"c"], range(100, 101))
     sweep(one)
     assert "idle" in names(one)

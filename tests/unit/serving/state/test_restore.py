@@ -48,7 +48,7 @@ def feed(kafka: FakeKafka, seed: int, count: int, names: int = 12) -> None:
 
 
 def series(one: Worker) -> int:
-    return one._keeper.partitions.series  # noqa: SLF001 - the law is about what it holds
+    return one._store.partitions.series  # noqa: SLF001 - the law is about what it holds
 
 
 def test_snapshot_and_restore_after_every_batch_for_a_thousand_batches_equals_never_restoring() -> None:
@@ -117,7 +117,7 @@ def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
                 name = b"pump-%d" % (batch // 12 * 4 + reading % 6)
                 log.append(0, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, reading % 11), name)
         one = serving(kafka, pipeline=config, max_series=8, replay_limit=300)
-        one._keeper.partitions[0]._since_sweep = never._keeper.partitions[0]._since_sweep = 10_000  # noqa: SLF001
+        one._store.partitions[0]._since_sweep = never._store.partitions[0]._since_sweep = 10_000  # noqa: SLF001
         turn(one)
         turn(never)
         assert series(one) == series(never)
@@ -132,7 +132,7 @@ def test_the_topic_is_bounded_and_blocks_that_are_gone_have_tombstones() -> None
     one = serving(kafka, pipeline=config)
     for batch in range(40):
         kafka.hours(0, range(batch * 30, batch * 30 + 30), b"pump-%d" % batch)
-        one._keeper.partitions[0]._since_sweep = 10_000  # noqa: SLF001 - sweeps are rare
+        one._store.partitions[0]._since_sweep = 10_000  # noqa: SLF001 - sweeps are rare
         turn(one)
     assert series(one) <= 6
     newest = {record.key: record.value for record in kafka.logs[STATE, 0]}
@@ -191,28 +191,28 @@ def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if not record.key.endswith(b"floor") else record.value)
     assert verdict(kafka) == Recovery.REBUILT
     one = serving(kafka)
-    before = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    before = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     one.flush(threading.Event())
     one.flush(threading.Event())
     assert verdict(kafka) == Recovery.RESTORED
     again = serving(kafka)
     assert series(again) == series(one) == 12
-    names = one._keeper.partitions[0].table.names, again._keeper.partitions[0].table.names  # noqa: SLF001
-    after = again._keeper.partitions[0].table.state  # noqa: SLF001
+    names = one._store.partitions[0].table.names, again._store.partitions[0].table.names  # noqa: SLF001
+    after = again._store.partitions[0].table.state  # noqa: SLF001
     order = [names[1].index(name) for name in names[0]]
     assert (after.hidden[order] == before.hidden).all()
 
 
 def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = FakeKafka()
-    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).keep_config().row_bytes)
+    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     stored(kafka)
     damaged = next(one.key for one in kafka.logs[STATE, 0] if not one.key.endswith(b"floor"))
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     for _ in range(3):
         killed = serving(kafka)
-        changes = killed._keeper.dirty()  # noqa: SLF001 - it is killed after its first transaction of state
+        changes = killed._store.dirty()  # noqa: SLF001 - it is killed after its first transaction of state
         assert changes[0].floor is None
         kafka.commit(killed._state_transaction(changes, Member()))  # type: ignore[arg-type]  # noqa: SLF001
         assert verdict(kafka) == Recovery.REBUILT
@@ -295,7 +295,7 @@ def test_where_the_old_network_is_gone_another_one_goes_on_with_the_same_rows() 
     for log in (kafka, copy):
         feed(log, 50, 80)
     turn(one)
-    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert rows.hidden.any(axis=1).all()
     assert (rows.body == other.body_code).all()
     turn(serving(copy, model=other))
@@ -318,7 +318,7 @@ def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:
     wider = pipeline_config(context=20, horizon=6, chain=("hampel",))
     changed = type(OURS)(OURS.cluster, OURS.topic, 1, "other", HOUR_MS)
     one = serving(kafka, pipeline=wider, model=None, identity=changed)
-    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert series(one) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert rows.inputs.context.shape[1] == 20
@@ -341,7 +341,7 @@ def test_rows_of_a_version_that_knew_no_rivals_of_an_interval_are_rewarmed() -> 
 
     rewrite(kafka, older)
     one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of this version", HOUR_MS))
-    rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert series(one) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert not rows.timeline.rival_ms.any()

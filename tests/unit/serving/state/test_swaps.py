@@ -13,11 +13,11 @@ from fake_kafka import STATE, FakeClient, FakeKafka, setup
 
 from forecaster.core.arrays import convert
 from forecaster.core.network.features import StepInputs
-from forecaster.core.network.model import GENESIS, NO_BODY, Model, body_code
+from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, body_code
 from forecaster.core.network.rewarm import switch
 from forecaster.formats.state import Swap, decode_floor
-from forecaster.serving.state.store import StateKeeper
-from forecaster.serving.state.swaps import Switching, folded, in_force, new_swap
+from forecaster.serving.state.store import StateStore
+from forecaster.serving.state.swaps import RewarmProgress, active_swap, folded, new_swap
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config(context=30)
@@ -36,7 +36,7 @@ def worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
 def lineup(*models: Model) -> Lineup:
     """All three are there, so that rows have room for each; the last one named is to serve."""
     found = Lineup(OLD, NEW, NEWER)
-    found.champion = models[-1].id if models else GENESIS
+    found.champion = models[-1].id if models else NO_CHECKPOINT
     return found
 
 
@@ -106,7 +106,7 @@ def test_a_worker_that_begins_anew_at_every_batch_swaps_at_the_same_places(limit
         if hour in (5, 14, 15):
             served.serve({5: OLD, 14: NEW, 15: NEWER}[hour])
     assert kafka.published == calm.published
-    assert all(changes(names) == [GENESIS, OLD.id, NEW.id, NEWER.id] for names in checkpoints(kafka).values())
+    assert all(changes(names) == [NO_CHECKPOINT, OLD.id, NEW.id, NEWER.id] for names in checkpoints(kafka).values())
     assert len({names.index(NEW.id) for names in checkpoints(kafka).values()}) > 1, "there were several slots"
 
 
@@ -136,7 +136,7 @@ def test_a_new_readout_of_the_same_body_serves_at_once_and_the_hidden_states_sta
     before = Swap(0, "body")
     assert new_swap(before, "body.3", 70, series=1_000, context=96) == Swap(70, "body.3")
     assert body_code("body.3") == body_code("body")
-    assert body_code(GENESIS) == NO_BODY
+    assert body_code(NO_CHECKPOINT) == NO_NETWORK
     slow = new_swap(before, "other", 70, series=1_000, context=96)
     assert slow.slots == 16
     assert slow.end - slow.offset >= 3 * 1_000
@@ -181,7 +181,7 @@ def test_the_floor_names_the_swaps_that_a_replay_needs_and_no_others() -> None:
 
 
 def test_rows_that_are_due_at_once_are_re_warmed_some_tiles_at_a_time_and_each_once() -> None:
-    switching = Switching(Swap(10, "a"), np.zeros(1_000, np.int64))
+    switching = RewarmProgress(Swap(10, "a"), np.zeros(1_000, np.int64))
     assert not len(switching.next_rows(9))
     switching.forget([3, 999, 5_000])
     parts = []
@@ -195,8 +195,8 @@ def test_who_is_in_force_is_decided_by_offset_and_group_alone() -> None:
     swaps = [Swap(0, "a"), Swap(100, "b", slots=10, stride=7), Swap(300, "c")]
     groups = [f"group-{number}" for number in range(400)]
     offsets = np.arange(400)
-    whole = in_force(swaps, offsets, groups)
-    one_by_one = [int(in_force(swaps, offsets[n : n + 1], groups[n : n + 1])[0]) for n in range(400)]
+    whole = active_swap(swaps, offsets, groups)
+    one_by_one = [int(active_swap(swaps, offsets[n : n + 1], groups[n : n + 1])[0]) for n in range(400)]
     assert whole.tolist() == one_by_one
     assert (whole[:100] == 0).all()
     assert (whole[163:300] == 1).all()
@@ -263,7 +263,7 @@ def test_rows_are_re_warmed_before_their_readings_come_and_nothing_changes(monke
     eager, lazy = FakeKafka(), FakeKafka()
     for log in (eager, lazy):
         if log is lazy:
-            monkeypatch.setattr(StateKeeper, "warm", lambda _: None)
+            monkeypatch.setattr(StateStore, "warm", lambda _: None)
         served = lineup(OLD)
         one = worker(log, served)
         for hour in range(40):
@@ -272,7 +272,7 @@ def test_rows_are_re_warmed_before_their_readings_come_and_nothing_changes(monke
             if hour == 10:
                 served.serve(NEW)
             if hour == 11 and log is eager:
-                rows = one._keeper.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+                rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
                 assert (rows.body == NEW.body_code).sum() > 40, "a slot is there at once, half of its readings are not"
     assert eager.published == lazy.published
     assert len({names.index(NEW.id) for names in checkpoints(eager).values()}) > 1, "there were several slots"

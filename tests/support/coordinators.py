@@ -9,53 +9,53 @@ import pytest
 from builders import pipeline_config, random_checkpoint
 from fake_kafka import Member
 
-from forecaster.broker.consumer import Polled
+from forecaster.broker.consumer import PollResult
 from forecaster.broker.producer import Transaction
-from forecaster.core.network.model import GENESIS, Checkpoint
+from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.models import drift_message
 from forecaster.learning import coordinator
-from forecaster.learning.child_process import Ended
-from forecaster.learning.coordinator import Learner, LearnerConfig, Outside
-from forecaster.learning.decision import Rules
-from forecaster.learning.run import FILE, Lesson
-from forecaster.learning.schedule import Work
-from forecaster.registry.registry import Catalogue
+from forecaster.learning.child_process import ExitKind
+from forecaster.learning.coordinator import CoordinatorConfig, Dependencies, TrainingCoordinator
+from forecaster.learning.decision import TrainingRules
+from forecaster.learning.run import FILE, RunResult
+from forecaster.learning.schedule import RunKind
+from forecaster.registry.registry import ModelRegistry
 
 CONFIG = pipeline_config()
 CHALLENGER = random_checkpoint(CONFIG, seed=7)
-PROMOTED = Lesson(CHALLENGER.id, True, 0.5, 0.9, 1_000, "better")  # noqa: FBT003
-REJECTED = Lesson(CHALLENGER.id, False, 0.95, 0.9, 1_000, "not better")  # noqa: FBT003
+PROMOTED = RunResult(CHALLENGER.id, True, 0.5, 0.9, 1_000, "better")  # noqa: FBT003
+REJECTED = RunResult(CHALLENGER.id, False, 0.95, 0.9, 1_000, "not better")  # noqa: FBT003
 
 
 class World:
     """Everything that a learner knows, as plain objects; a child ends when it is told how."""
 
     def __init__(self, folder: Path) -> None:
-        self.catalogue, self.champion = Catalogue(), GENESIS
+        self.registry, self.champion = ModelRegistry(), NO_CHECKPOINT
         self.opened: list[int] = []
         self.closed: list[int] = []
         self.generation = 1
-        self.readings, self.due = 0, set[Work]()
+        self.readings, self.due = 0, set[RunKind]()
         self.fail, self.away, self.is_current = False, False, True
         self.restarts = self.counts_from = 0
         self.transactions: list[Transaction] = []
         self.children: list[FakeChild] = []
         self._folder = folder
 
-    def learner(self) -> Learner:
-        config = LearnerConfig("models", Rules(100, 10), self._folder / "work", self._start)
-        return Learner(config, Outside(self, self, Counter(self), self, self))  # type: ignore[arg-type]
+    def coordinator(self) -> TrainingCoordinator:
+        config = CoordinatorConfig("models", TrainingRules(100, 10), self._folder / "work", self._start)
+        return TrainingCoordinator(config, Dependencies(self, self, Counter(self), self, self))  # type: ignore[arg-type]
 
-    def _start(self, work: Work, folder: Path) -> FakeChild:
+    def _start(self, work: RunKind, folder: Path) -> FakeChild:
         self.children.append(FakeChild(work, folder))
         return self.children[-1]
 
-    def poll(self, *, wait: bool) -> Polled:
+    def poll(self, *, wait: bool) -> PollResult:
         assert wait, "the loop must not spin"
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
-        return Polled([], {}, {}, Member(generation_id=self.generation), closed, opened)  # type: ignore[arg-type]
+        return PollResult([], {}, {}, Member(generation_id=self.generation), closed, opened)  # type: ignore[arg-type]
 
     def look(self) -> None:
         """The catalogue is what the test makes of it."""
@@ -63,27 +63,27 @@ class World:
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
         if self.away:
             raise TransientBrokerError("away")
-        return random_checkpoint(CONFIG) if checkpoint_id != GENESIS else None
+        return random_checkpoint(CONFIG) if checkpoint_id != NO_CHECKPOINT else None
 
     def commit(self, transaction: Transaction) -> bool:
         if self.fail:
             return False
         self.transactions.append(transaction)
         for message in transaction.messages["models"]:
-            self.catalogue.add(message.key, message.value, 0)
-        if self.catalogue.serve is not None:
-            self.champion = self.catalogue.serve.checkpoint
+            self.registry.add(message.key, message.value, 0)
+        if self.registry.serve is not None:
+            self.champion = self.registry.serve.checkpoint
         return True
 
     def drift(self) -> None:
         """A worker reports it."""
         message = drift_message(0)
-        self.catalogue.add(message.key, message.value, 0)
+        self.registry.add(message.key, message.value, 0)
 
     def restart(self) -> None:
         self.restarts += 1
 
-    def take(self) -> set[Work]:
+    def take(self) -> set[RunKind]:
         due, self.due = self.due, set()
         return due
 
@@ -116,22 +116,22 @@ class Counter:
 class FakeChild:
     """A child at work, until a test ends it."""
 
-    last_words = "oh"
+    output_tail = "oh"
 
-    def __init__(self, work: Work, folder: Path) -> None:
+    def __init__(self, work: RunKind, folder: Path) -> None:
         self.work, self.folder = work, folder
-        self.ended: Ended | None = None
+        self.ended: ExitKind | None = None
         self.dropped = False
 
-    def poll(self) -> Ended | None:
+    def poll(self) -> ExitKind | None:
         return self.ended
 
     def end(self) -> None:
         self.dropped = True
 
-    def finish(self, lesson: Lesson) -> None:
+    def finish(self, result: RunResult) -> None:
         result = self.folder / "result"
         result.mkdir()
-        (result / FILE).write_bytes(msgspec.json.encode(lesson))
+        (result / FILE).write_bytes(msgspec.json.encode(result))
         write_checkpoint(CHALLENGER, result)
-        self.ended = Ended.WELL
+        self.ended = ExitKind.WELL
