@@ -1,6 +1,6 @@
 """The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
 
-    1. poll           records, and who we are in the group right now
+    1. poll           as many records as take a fraction of a second, and who we are in the group right now
     2. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
                       to be served may have changed
     3. decode         readings, and a dead letter for each bad record
@@ -42,6 +42,7 @@ from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.history import encode_history
 from forecaster.models import drift_message
 from forecaster.records import Decoded, Outputs, SourceRecord
+from forecaster.serving.batch_size import BatchLimit
 from forecaster.serving.counting import Counters, Stage
 from forecaster.serving.dead_letters import DeadLetterGuard, Limits
 from forecaster.serving.drift import DriftWatch
@@ -63,7 +64,7 @@ _log = structlog.get_logger()
 class Consumer(Protocol):
     """What the worker asks of `GroupConsumer`; tests have their own."""
 
-    def poll(self, *, wait: bool) -> Polled: ...
+    def poll(self, *, wait: bool, max_records: int | None = None) -> Polled: ...
     def resume(self, partitions: Collection[int]) -> None: ...
     def hold(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
@@ -138,6 +139,7 @@ class Worker:
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._failures, self._failing_since = 0, 0.0
+        self._limit = BatchLimit()
         self._held: set[int] = set()
         self.counters = Counters()
         self.monitor = Monitor()
@@ -156,7 +158,8 @@ class Worker:
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
         wait = not self._keeper.restoring
-        polled = self._patiently(lambda: self._consumer.poll(wait=wait), "polling", stop)
+        most = self._limit.records
+        polled = self._patiently(lambda: self._consumer.poll(wait=wait, max_records=most), "polling", stop)
         self._follow(polled, check_topics, stop)
         if polled.stable:
             self._restore(polled.member, stop)
@@ -179,6 +182,7 @@ class Worker:
     def _serve(self, polled: Polled, stop: threading.Event) -> None:
         """Steps 3 to 6."""
         during = self.counters.during
+        begin = time.perf_counter()
         with during(Stage.DECODE):
             decoded = self._decoder.decode(polled.records)
         with during(Stage.TAKE):
@@ -187,6 +191,7 @@ class Worker:
             outputs = advance(self._config.pipeline, turn.models, turn.state, turn.batch)
         with during(Stage.ENCODE):
             transaction = self._transaction(polled, decoded, outputs, turn)
+        self._limit = self._limit.after(len(polled.records), time.perf_counter() - begin)
         if not self._commit(transaction):
             self._ask_what_happened(polled, turn, stop)
             return
