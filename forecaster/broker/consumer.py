@@ -69,10 +69,12 @@ class GroupConsumer:
         self._is_static = bool(connection.instance_id)
         self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
+        options = connection.consumer()
+        self._max_records: int = options["max_poll_records"]
         self._heard = self._probed = time.monotonic()
         self._answered = True
         self._unreadable: dict[int, float] = {}
-        self._client = KafkaConsumer(**connection.consumer())
+        self._client = KafkaConsumer(**options)
         self._changes = _Changes(self._client)
         try:
             self._client.subscribe([topic], listener=self._changes)
@@ -83,11 +85,12 @@ class GroupConsumer:
             self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
             raise
 
-    def poll(self, *, wait: bool = True) -> PollResult:
+    def poll(self, *, wait: bool = True, max_records: int | None = None) -> PollResult:
         """Returns new records and what happened to the assignment.
 
         Args:
             wait: for a while, when there is nothing.
+            max_records: of this poll; None, or more than the client's `max_poll_records` = those.
 
         Records that come while the group is not stable are put back: nobody could commit them.
 
@@ -97,7 +100,8 @@ class GroupConsumer:
             BrokerUnavailable: no broker was there for the outage deadline, or a batch could not be read for so long.
         """
         try:
-            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0)
+            most = self._max_records if max_records is None else min(max_records, self._max_records)
+            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0, max_records=most)
             member = self._client.group_metadata()
         except KafkaError as error:
             if isinstance(error, UnreadableBatch):

@@ -4,10 +4,12 @@
 |---|---|---|
 | a header's name that is not UTF-8 | the batch counts as corrupt | U+FFFD for each wrong byte, as in Java's client |
 | a batch that is corrupt | one error; the next poll never ends | an error that says where, and it is fetched anew |
+| a backlog in several partitions | all that was fetched of one, then of the next | a few records of each in turn |
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import kafka
@@ -16,6 +18,9 @@ from kafka.errors import KafkaError
 from kafka.record.default_records import DefaultRecordBatch
 
 from forecaster.broker.retry import describe
+
+TURN_RECORDS = 16
+"""Records that a poll takes from one partition before it turns to the next one with a backlog."""
 
 
 class UnreadableBatch(KafkaError):  # type: ignore[misc]
@@ -40,7 +45,7 @@ class KafkaConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._fetcher.PartitionRecords = PartitionRecords
+        self._fetcher.__class__ = FairFetcher
 
     def next_offset(self, partition: kafka.TopicPartition) -> int | None:
         """Returns where the partition is read next, as far as it is known here; None = it is not.
@@ -52,23 +57,67 @@ class KafkaConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
 
 
 class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """What one fetch brought of a partition."""
+    """What one fetch brought of a partition. It delivers a few records at a time, and queues behind the others then."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._queue: deque[Any] | None = None
+        self._is_queued = False
+
+    def __bool__(self) -> bool:
+        """Return whether the next records come from here: not while it waits in the queue."""
+        return not self._is_queued and bool(super().__bool__())
+
+    @property
+    def fetched_offset(self) -> int:
+        """Offset of the next record, by the name that a fetch in the queue has for it."""
+        return int(self.next_fetch_offset)
+
+    def take_turns(self, queue: deque[Any]) -> PartitionRecords:
+        """Deliver the next records from here, then wait at the end of the queue."""
+        self._queue, self._is_queued = queue, False
+        return self
 
     def take(self, n: int | None = None) -> list[Any]:
-        """Returns the next records.
+        """Return the next records, TURN_RECORDS at most where partitions take turns.
 
         Raises:
-            UnreadableBatch: the rest of what was fetched is dropped, since what has failed once cannot go on.
+            UnreadableBatch: a batch is corrupt; the rest of the fetch is dropped, as the client cannot read on in it.
         """
+        if self._queue is not None:
+            n = TURN_RECORDS if n is None else min(n, TURN_RECORDS)
         try:
-            found: list[Any] = super().take(n)
+            records: list[Any] = super().take(n)
         except Exception as error:
             self.drain()
             raise UnreadableBatch(self.topic_partition, self.next_fetch_offset, error) from error
-        return found
+        if self._queue is not None and self:
+            self._is_queued = True
+            self._queue.append(self)
+        return records
 
     def _unpack_records(self, partition: kafka.TopicPartition, records: Any, *deserializers: Any) -> Any:
         return super()._unpack_records(partition, _Batches(records), *deserializers)
+
+
+class FairFetcher(Fetcher):  # type: ignore[misc]
+    """Takes records from all partitions that have some, in turn, so that none waits for another's backlog.
+
+    The order within a partition and its position are the client's own. The client's queue of fetches holds those that
+    are begun, too, so that it parks them while their partition is paused, and asks for no second fetch meanwhile.
+    """
+
+    PartitionRecords = PartitionRecords
+
+    def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:  # noqa: FBT001, FBT002 - the client's
+        """Return the next records, and that partitions without any are to be fetched."""
+        records, _ = super().fetched_records(max_records, update_offsets)
+        return records, False
+
+    def _parse_fetched_data(self, completed_fetch: Any) -> Any:
+        begun = isinstance(completed_fetch, PartitionRecords)
+        parsed = completed_fetch if begun else super()._parse_fetched_data(completed_fetch)
+        return None if parsed is None else parsed.take_turns(self._completed_fetches)
 
 
 class _Batches:

@@ -1,6 +1,6 @@
 """The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
 
-    1. poll           records, and who we are in the group right now
+    1. poll           as many records as take a fraction of a second, and who we are in the group right now
     2. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
                       to be served may have changed
     3. decode         readings, and a dead letter for each bad record
@@ -43,6 +43,7 @@ from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
 from forecaster.pipeline import PipelineConfig, advance
 from forecaster.records import Decoded, Message, Outputs, SourceRecord
+from forecaster.serving.batch_size import BatchLimit
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
 from forecaster.serving.drift import DriftWatch
@@ -62,7 +63,7 @@ _log = structlog.get_logger()
 class Consumer(Protocol):
     """What the worker asks of `GroupConsumer`; tests have their own."""
 
-    def poll(self, *, wait: bool) -> PollResult: ...
+    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult: ...
     def resume(self, partitions: Collection[int]) -> None: ...
     def hold(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
@@ -137,6 +138,7 @@ class Worker:
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._failures, self._failing_since = 0, 0.0
+        self._limit = BatchLimit()
         self._held: set[int] = set()
         self.counters = Counters()
         self.monitor = Monitor()
@@ -155,7 +157,8 @@ class Worker:
     def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
         """One micro-batch has become one transaction, as the numbered steps of this module say."""
         wait = not self._store.restoring
-        polled = self._retry(lambda: self._consumer.poll(wait=wait), "polling", stop)
+        max_records = self._limit.records
+        polled = self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling", stop)
         self._follow(polled, check_topics, stop)
         if polled.stable:
             self._restore(polled.member, stop)
@@ -178,6 +181,7 @@ class Worker:
     def _serve(self, polled: PollResult, stop: threading.Event) -> None:
         """Steps 3 to 6."""
         timed = self.counters.timed
+        begin = time.perf_counter()
         with timed(Stage.DECODE):
             decoded = self._decoder.decode(polled.records)
         with timed(Stage.TAKE):
@@ -186,6 +190,7 @@ class Worker:
             outputs = advance(self._config.pipeline, prepared.models, prepared.state, prepared.batch)
         with timed(Stage.ENCODE):
             transaction = self._transaction(polled, decoded, outputs, prepared)
+        self._limit = self._limit.after(len(polled.records), time.perf_counter() - begin)
         if not self._commit(transaction):
             self._resolve_failed_transaction(polled, prepared, stop)
             return

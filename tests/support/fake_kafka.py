@@ -118,7 +118,7 @@ class FakeClient:
         self.opened = [number for number in self.opened if number not in partitions]
         self.assigned -= set(partitions)
 
-    def poll(self, *, wait: bool) -> PollResult:  # noqa: ARG002 - here nothing ever takes time
+    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:  # noqa: ARG002 - `batch` says how many
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
         records: list[InputRecord] = []
         begin, end = dict[int, int](), dict[int, int]()

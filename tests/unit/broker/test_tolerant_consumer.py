@@ -109,6 +109,12 @@ def polled(client: KafkaConsumer) -> dict[TopicPartition, list[int]]:
     return {partition: [one.offset for one in records] for partition, records in answers[0].items()}
 
 
+def polled_some(client: KafkaConsumer, most: int) -> dict[TopicPartition, list[int]]:
+    """Returns the offsets that a poll of so many records brings."""
+    batches = client.poll(timeout_ms=0, max_records=most)
+    return {partition: [one.offset for one in records] for partition, records in batches.items()}
+
+
 def test_a_corrupt_batch_is_an_error_each_time_and_is_fetched_anew(client: KafkaConsumer) -> None:
     good, bad = batch([], []), damaged(batch([], offset=2))
     fetched(client, HERE, 0, good + bad)
@@ -131,6 +137,54 @@ def test_a_corrupt_batch_does_not_cost_its_neighbours_their_turn(client: KafkaCo
     with pytest.raises(UnreadableBatch):
         polled(client)
     assert polled(client) == {THERE: [0, 1]}
+
+
+def drained(client: KafkaConsumer, most: int) -> list[dict[int, list[int]]]:
+    """Returns the offsets of each poll, by partition, until nothing is left."""
+    polls: list[dict[int, list[int]]] = []
+    while batches := client.poll(timeout_ms=0, max_records=most):
+        polls.append({one.partition: [record.offset for record in records] for one, records in batches.items()})
+    return polls
+
+
+def test_partitions_with_a_backlog_share_every_poll(client: KafkaConsumer) -> None:
+    fetched(client, HERE, 0, batch(*[[]] * 500))
+    fetched(client, THERE, 0, batch(*[[]] * 400))
+    polls = drained(client, 100)
+    for one in polls[:7]:
+        assert {partition: len(offsets) for partition, offsets in one.items()} in ({3: 52, 4: 48}, {3: 48, 4: 52})
+    for partition, count in ((3, 500), (4, 400)):
+        assert [offset for one in polls for offset in one.get(partition, [])] == list(range(count))
+    assert all(sum(map(len, one.values())) == 100 for one in polls[:9]), "a partition without records leaves no room"
+
+
+@pytest.mark.parametrize("most", [1, 15, 16, 17, 1_000])
+def test_records_come_once_and_in_order_with_polls_of_any_size(client: KafkaConsumer, most: int) -> None:
+    fetched(client, HERE, 0, batch(*[[]] * 40) + batch(*[[]] * 8, offset=40))
+    fetched(client, THERE, 0, batch([]))
+    polls = drained(client, most)
+    for partition, count in ((3, 48), (4, 1)):
+        assert [offset for one in polls for offset in one.get(partition, [])] == list(range(count))
+    assert client.next_offset(HERE) == 48
+
+
+def test_records_that_were_fetched_wait_while_their_partition_is_paused(client: KafkaConsumer) -> None:
+    fetched(client, HERE, 0, batch(*[[]] * 40))
+    assert polled_some(client, 4) == {HERE: [0, 1, 2, 3]}
+    client.pause(HERE)
+    fetched(client, THERE, 0, batch([], []))
+    assert polled(client) == {THERE: [0, 1]}
+    client.resume(HERE)
+    assert polled(client) == {HERE: list(range(4, 40))}
+
+
+def test_records_before_a_seek_are_not_delivered_after_it(client: KafkaConsumer) -> None:
+    fetched(client, HERE, 0, batch(*[[]] * 40))
+    assert polled_some(client, 20) == {HERE: list(range(20))}
+    client.seek(HERE, 7)
+    assert polled(client) == {}
+    fetched(client, HERE, 7, batch([], offset=7))
+    assert polled(client) == {HERE: [7]}
 
 
 class Corrupt:
