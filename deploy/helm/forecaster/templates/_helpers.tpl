@@ -3,7 +3,7 @@ app.kubernetes.io/name: forecaster
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* A value as the variable has it: 1000000 and not 1e+06, lists with commas, objects as JSON. */}}
+{{/* A value as the environment variable needs it: 1000000 instead of 1e+06, lists with commas, objects as JSON. */}}
 {{- define "forecaster.value" -}}
 {{- if kindIs "float64" . -}}
 {{- if eq (floor .) . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
@@ -16,17 +16,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end }}
 
-{{/* Port of HTTP; empty = there is none. */}}
+{{/* Port of the HTTP server; empty = no server. */}}
 {{- define "forecaster.port" -}}
 {{- if hasKey .Values.settings "HTTP__PORT" }}{{ .Values.settings.HTTP__PORT }}{{ else }}8080{{ end -}}
 {{- end }}
 
-{{/* Consumer group: another one for each release, since groups are known to all of a Kafka. */}}
+{{/* Consumer group: each release has its own, because groups are shared by the whole Kafka cluster. */}}
 {{- define "forecaster.group" -}}
 {{- .Values.settings.KAFKA__GROUP_ID | default (printf "%s-%s" .Release.Namespace .Release.Name) -}}
 {{- end }}
 
-{{/* Something is trained at all; empty = nothing is. */}}
+{{/* "yes" if the fleet trains; empty if nothing is trained. */}}
 {{- define "forecaster.trains" -}}
 {{- $off := list "off" "false" -}}
 {{- $never := has (toString .Values.settings.TRAINING__SCHEDULE) $off -}}
@@ -42,7 +42,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- range $name, $value := merge dict .Values.settings $own }}
 - name: FORECASTER_{{ $name }}
   {{- if and (hasSuffix "SCHEDULE" $name) (eq (toString $value) "false") }}
-  value: "off" # as YAML reads it without quotes
+  value: "off" # YAML reads off without quotes as false
   {{- else }}
   value: {{ include "forecaster.value" $value | quote }}
   {{- end }}
