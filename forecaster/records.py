@@ -5,8 +5,8 @@ Letters: N readings of a batch, M forecasts made in it, J horizons, Q quantile l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
@@ -213,3 +213,54 @@ class Outputs:
     denoised: F64
     forecasts: Forecasts
     scores: Scores
+
+
+class Member(Protocol):
+    """This process in its consumer group, as of one poll; a transaction carries it so that the broker can fence it."""
+
+    @property
+    def generation_id(self) -> int: ...
+    @property
+    def member_id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PollResult:
+    """What one poll returned.
+
+    Attributes:
+        records: partition by partition, each in the order of its log.
+        begin: offset of the first record, by partition; only partitions that delivered records.
+        end: offset to read next, by partition: after the last record and the transaction markers and aborted records
+            behind it.
+        member: this process in the group right after the poll; a transaction with these records must carry it.
+        closed: partitions that were revoked, ascending; one that is in `opened`, too, was revoked and assigned again.
+        opened: partitions that were assigned, ascending; they deliver nothing until they are resumed.
+        stable: this process was a member of the group's current generation; only then may a transaction begin.
+        answered: the broker answered the last request.
+    """
+
+    records: list[SourceRecord]
+    begin: Mapping[int, int]
+    end: Mapping[int, int]
+    member: Member
+    closed: list[int]
+    opened: list[int]
+    _: KW_ONLY
+    stable: bool
+    answered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """What commits together, or not at all.
+
+    Attributes:
+        messages: by topic, in the order in which they are written.
+        offsets: next offset of the input to read, by partition; empty = no offsets are committed.
+        member: this process in the group when the records were polled.
+    """
+
+    messages: Mapping[str, Sequence[Message]]
+    offsets: Mapping[int, int]
+    member: Member

@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import structlog
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
-from kafka.structs import ConsumerGroupMetadata, MemberState
+from kafka.structs import MemberState
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.retry import causes, describe
 from forecaster.broker.tolerant_consumer import KafkaConsumer, UnreadableBatch
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
-from forecaster.records import SourceRecord
+from forecaster.records import PollResult
 
-Member: TypeAlias = ConsumerGroupMetadata
 POLL_TIMEOUT_MS = 200
 ANSWER_TIMEOUT_MS = 5_000
 PROBE_SECONDS = 10.0
 """An idle consumer asks so often whether there still is a broker."""
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class PollResult:
-    """What one poll brought.
-
-    Attributes:
-        records: by partition, in the order of each log.
-        begin: offset of the first record of each partition that has one.
-        end: offset after its last, and after the markers and aborted records that were read behind it.
-        member: who we were in the group right after the poll: a transaction with these records must carry it.
-        closed: partitions that are ours no more, or anew.
-        opened: partitions that are ours now; held back until they are resumed.
-        answered: the broker did when it was last asked.
-    """
-
-    records: list[SourceRecord]
-    begin: Mapping[int, int]
-    end: Mapping[int, int]
-    member: Member
-    closed: list[int]
-    opened: list[int]
-    answered: bool = True
-
-    @property
-    def stable(self) -> bool:
-        """We were a member of a generation that holds: only then may a transaction begin."""
-        return bool(self.member.state == MemberState.STABLE)
 
 
 class GroupConsumer:
@@ -112,7 +81,8 @@ class GroupConsumer:
             partition.partition: max(records[-1].offset + 1, self.next_offset(partition.partition) or 0)
             for partition, records in batches.items()
         }
-        if batches and member.state != MemberState.STABLE:
+        stable = bool(member.state == MemberState.STABLE)
+        if batches and not stable:
             self.seek(begin)
             batches, begin, end = {}, {}, {}
         self._listen(heard=bool(batches))
@@ -120,7 +90,7 @@ class GroupConsumer:
         for partition in {*begin, *closed}:
             self._unreadable.pop(partition, None)
         records = [record for batch in batches.values() for record in batch]
-        return PollResult(records, begin, end, member, closed, opened, self._answered)
+        return PollResult(records, begin, end, member, closed, opened, stable=stable, answered=self._answered)
 
     def resume(self, partitions: Iterable[int]) -> None:
         """The partitions deliver records, those of them that still are ours."""

@@ -5,20 +5,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+from kafka.structs import OffsetAndMetadata
 
 from forecaster.broker.connection import TRANSACTION_TIMEOUT_MS, Connection
 from forecaster.broker.retry import causes, describe, retry
 from forecaster.errors import Fenced, TransientBrokerError
-from forecaster.records import Message
+from forecaster.records import Transaction
 
 DEADLINE_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 3.0
 """The broker has ended a transaction that took longer."""
@@ -26,21 +25,6 @@ RIVAL_SECONDS = 60.0
 """Fenced twice within this: a rival is about, not an outage."""
 CLOSE_SECONDS = 5.0
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """What commits together.
-
-    Attributes:
-        messages: by topic, in order.
-        offsets: of the input: the next offset to read, by partition; empty = the group's stay as they are.
-        member: who we were in the group when the records were polled.
-    """
-
-    messages: Mapping[str, Sequence[Message]]
-    offsets: Mapping[int, int]
-    member: ConsumerGroupMetadata
 
 
 class TransactionalProducer:

@@ -24,8 +24,6 @@ from typing import Protocol
 
 import structlog
 
-from forecaster.broker.consumer import Member, PollResult
-from forecaster.broker.producer import Transaction
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import ForecasterError, TransientBrokerError
 from forecaster.formats.checkpoints import read_checkpoint, write_checkpoint
@@ -34,7 +32,7 @@ from forecaster.learning.child_process import ExitKind
 from forecaster.learning.decision import TrainerState, TrainingRules, next_run
 from forecaster.learning.run import RunResult, read_result
 from forecaster.learning.schedule import RunKind
-from forecaster.records import Message
+from forecaster.records import Member, Message, PollResult, Transaction
 from forecaster.registry.registry import SUPERSEDED_MS, ModelRegistry
 
 BODIES_KEPT = 5

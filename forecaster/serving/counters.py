@@ -11,8 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from forecaster.broker.consumer import PollResult
-from forecaster.records import Decoded, Outcome, Outputs
+from forecaster.records import Decoded, Outcome, Outputs, PollResult
 from forecaster.serving.publisher import ScoreTotals
 from forecaster.serving.state.restore import Restored
 

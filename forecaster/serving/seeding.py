@@ -19,11 +19,10 @@ from typing import Protocol
 import numpy as np
 
 from forecaster.broker.consumer_groups import outsider
-from forecaster.broker.producer import Transaction
 from forecaster.core.series.timeline import largest_gap, last_stamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.models import iso_time
-from forecaster.records import Message, Outcome, Readings
+from forecaster.records import Message, Outcome, Readings, Transaction
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.state.restore import Restorer

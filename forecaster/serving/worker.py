@@ -35,14 +35,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 import structlog
 
-from forecaster.broker.consumer import Member, PollResult
-from forecaster.broker.producer import Transaction
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
 from forecaster.pipeline import PipelineConfig, advance
-from forecaster.records import Decoded, Message, Outputs, SourceRecord
+from forecaster.records import Decoded, Member, Message, Outputs, PollResult, SourceRecord, Transaction
 from forecaster.serving.batch_size import BatchLimit
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits

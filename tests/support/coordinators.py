@@ -9,8 +9,6 @@ import pytest
 from builders import pipeline_config, random_checkpoint
 from fake_kafka import Member
 
-from forecaster.broker.consumer import PollResult
-from forecaster.broker.producer import Transaction
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.checkpoints import write_checkpoint
@@ -21,6 +19,7 @@ from forecaster.learning.coordinator import CoordinatorConfig, Dependencies, Tra
 from forecaster.learning.decision import TrainingRules
 from forecaster.learning.run import FILE, RunResult
 from forecaster.learning.schedule import RunKind
+from forecaster.records import PollResult, Transaction
 from forecaster.registry.registry import ModelRegistry
 
 CONFIG = pipeline_config()
@@ -55,7 +54,7 @@ class World:
     def poll(self, *, wait: bool) -> PollResult:
         assert wait, "the loop must not spin"
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
-        return PollResult([], {}, {}, Member(generation_id=self.generation), closed, opened)  # type: ignore[arg-type]
+        return PollResult([], {}, {}, Member(generation_id=self.generation), closed, opened, stable=True)
 
     def look(self) -> None:
         """The catalogue is what the test makes of it."""
@@ -130,8 +129,8 @@ class FakeChild:
         self.dropped = True
 
     def finish(self, result: RunResult) -> None:
-        result = self.folder / "result"
-        result.mkdir()
-        (result / FILE).write_bytes(msgspec.json.encode(result))
-        write_checkpoint(CHALLENGER, result)
+        folder = self.folder / "result"
+        folder.mkdir()
+        (folder / FILE).write_bytes(msgspec.json.encode(result))
+        write_checkpoint(CHALLENGER, folder)
         self.ended = ExitKind.WELL

@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
-from kafka.structs import MemberState
 
-from forecaster.broker.consumer import PollResult
-from forecaster.broker.producer import Transaction
 from forecaster.core.network.model import Model
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Identity
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import InputRecord
+from forecaster.records import InputRecord, PollResult, Transaction
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.history_sampling import HistoryChoice
 from forecaster.serving.publisher import OutputTopics, PublishConfig
@@ -32,9 +29,8 @@ OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
 
 
 class Member(NamedTuple):
-    """What a poll says of who we are."""
+    """A member of the group, as a poll returns it."""
 
-    state: MemberState = MemberState.STABLE
     generation_id: int = 1
     member_id: str = "member"
 
@@ -131,7 +127,7 @@ class FakeClient:
                 self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
-        return PollResult(records, begin, end, Member(), closed, opened)  # type: ignore[arg-type]
+        return PollResult(list(records), begin, end, Member(), closed, opened, stable=True)
 
     def resume(self, partitions: Collection[int]) -> None:
         self.held -= set(partitions)

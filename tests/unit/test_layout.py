@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "registry": {"core", "errors", "formats", "records"},
     "broker": {"errors", "records"},
     "serving": {"broker", "core", "errors", "formats", "pipeline", "records"},
-    "learning": {"broker", "core", "errors", "formats", "pipeline", "records", "registry"},
+    "learning": {"core", "errors", "formats", "pipeline", "records", "registry"},
     "evaluation": {"cli", "core", "errors", "formats", "learning", "pipeline", "records"},
     "web": {"app", "errors", "formats", "learning", "records", "registry", "serving"},
     "app": {

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from forecaster.broker.consumer import Member
 from forecaster.errors import ForecasterError
 from forecaster.pipeline import PipelineConfig
+from forecaster.records import Member
 from forecaster.serving.counters import Counters
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import StateStore

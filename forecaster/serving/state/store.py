@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from forecaster.broker.consumer import PollResult
 from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.network.rewarm import switch
 from forecaster.core.state import SeriesState
@@ -16,7 +15,7 @@ from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import partitions_of
 from forecaster.formats.state import Swap
 from forecaster.pipeline import Batch, Models
-from forecaster.records import I64, Decoded
+from forecaster.records import I64, Decoded, PollResult
 from forecaster.serving.state.keeping import PartitionBatch, StateWrites
 from forecaster.serving.state.partitions import Checkout, Partitions
 from forecaster.serving.state.restore import Restored, Restorer

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from coordinators import PROMOTED, REJECTED, Clock, World
 
-from forecaster.broker.consumer import PollResult
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.learning import coordinator
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.coordinator import TrainingCoordinator
 from forecaster.learning.schedule import RunKind
+from forecaster.records import PollResult
 from forecaster.registry.registry import ModelRegistry
 
 

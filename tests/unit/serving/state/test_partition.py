@@ -11,10 +11,10 @@ from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
-from forecaster.broker.producer import Transaction
 from forecaster.errors import TransientBrokerError, UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES, InputSchema
 from forecaster.formats.state import Floor, decode_floor
+from forecaster.records import Transaction
 from forecaster.serving.state import keeping, restore, store
 from forecaster.serving.worker import Worker
 
@@ -302,7 +302,7 @@ def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_a
         changes = cut.partition.flush(1)
         assert changes is not None
         assert max(len(message.value or b"") for message in changes.messages) < keeping.BLOCK_BYTES
-        kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))  # type: ignore[arg-type]
+        kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))
         cut.partition.committed(changes)
     begin = len(kafka.logs[STATE, 0])
     assert len(names(serving(kafka, **wide))) == 600

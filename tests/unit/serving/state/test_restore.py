@@ -214,7 +214,7 @@ def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: py
         killed = serving(kafka)
         changes = killed._store.dirty()  # noqa: SLF001 - it is killed after its first transaction of state
         assert changes[0].floor is None
-        kafka.commit(killed._state_transaction(changes, Member()))  # type: ignore[arg-type]  # noqa: SLF001
+        kafka.commit(killed._state_transaction(changes, Member()))  # noqa: SLF001
         assert verdict(kafka) == Recovery.REBUILT
     killed.flush(threading.Event())
     assert verdict(kafka) == Recovery.RESTORED
