@@ -1,6 +1,6 @@
 """How good the forecasts are on sets with published leak-free results, through the product's own pipeline.
 
-    python tests/benchmarks/accuracy.py --set ETTh1 --resolve-every 168 --json out.json
+    python tests/benchmarks/accuracy.py --data FOLDER --set ETTh1 --resolve-every 168 --json out.json
 
 Protocol: every channel is divided by its standard deviation in the training part; for a horizon H the forecasts of 1..H
 ticks are scored at every origin from the last row before the test part on (stride 1) whose H truths lie in it, and the
@@ -42,7 +42,6 @@ from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import Outputs
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 HOUR_MS = 3_600_000
 LEVELS = (0.1, 0.5, 0.9)
 HORIZONS = (1, 24, 48)
@@ -136,7 +135,7 @@ class Trial:
     seed: int
     resolve_every: int
     retrain_every: int
-    own: bool
+    local: bool
     denoise: tuple[FilterName, ...]
     until_test: bool
 
@@ -168,20 +167,20 @@ def run(trial: Trial, say: Callable[[str], object]) -> dict[str, Any]:
     first, last = (train, test - 1) if trial.until_test else (test + trial.plan.first_origin, end - 1)
     names = (POINT, *pipeline.ensemble.experts)
     sums = Sums(names, trial.horizons, series)
-    course = RetrainingPlan(pipeline, network, training, RetrainingIntervals(trial.retrain_every, trial.resolve_every))
-    rehearsal = SimulatedRetraining(course, history, train * series)
+    plan = RetrainingPlan(pipeline, network, training, RetrainingIntervals(trial.retrain_every, trial.resolve_every))
+    retraining = SimulatedRetraining(plan, history, train * series)
     replay, served = ServingSimulation(pipeline, history, champion, train * series), champion
-    for moment in [*rehearsal.moments, None]:
-        position = moment.position if moment else len(history)
+    for point in [*retraining.points, None]:
+        position = point.position if point else len(history)
         for begin, outputs in replay.until(min(position, (last + 1) * series)):
             _add(sums, history, outputs, begin, (first, last))
-        if moment is None or moment.position > last * series:
+        if point is None or point.position > last * series:
             break
-        better = rehearsal.learn(moment, served, lambda _: None)
+        better = retraining.learn(point, served, lambda _: None)
         if better is not None and better is not served:
             replay.swap(better)
             served = better
-    say(f"{trial.name}: forecast in {time.monotonic() - begun:.0f} s in all; {dict(rehearsal.counts)}")
+    say(f"{trial.name}: forecast in {time.monotonic() - begun:.0f} s in all; {dict(retraining.counts)}")
     values = history.values.reshape(-1, series)[:train]
     return _figures(trial, names, sums, values)
 
@@ -212,7 +211,7 @@ def _pipeline(trial: Trial, longest: int) -> PipelineConfig:
     )
 
 
-def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, references: tuple[int, int]) -> None:
+def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, origins: tuple[int, int]) -> None:
     """The sums include the forecasts of these truths that were made at the origins."""
     scores, series = outputs.scores, len(history.series_ids)
     position = scores.reading + begin
@@ -223,7 +222,7 @@ def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, refer
     losses = pinball_loss(scores.quantiles, np.broadcast_to(truth, scores.point.shape), np.array(LEVELS)).mean(axis=1)
     within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
     for longest in sums.count:
-        counts = (made >= references[0]) & (made <= references[1] - longest) & (horizons <= longest)
+        counts = (made >= origins[0]) & (made <= origins[1] - longest) & (horizons <= longest)
         counts &= ~np.isnan(truth) & ~np.isnan(scores.point)
         for number, values in enumerate(forecasts):
             known = counts & ~np.isnan(values)
@@ -316,7 +315,7 @@ def main() -> None:
     """The tables were printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", nargs="+", choices=sorted(SETS), default=list(SETS), dest="sets")
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets' files")
     parser.add_argument("--horizons", nargs="+", type=int, default=list(HORIZONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--resolve-every", type=int, default=168)

@@ -1,6 +1,6 @@
 """What the chain of filters saves when sensors are dirty, through the product's own pipeline.
 
-    python tests/benchmarks/denoising.py --set ETTh1 --json out.json
+    python tests/benchmarks/denoising.py --data FOLDER --set ETTh1 --json out.json
 
 Into the readings of a clean set go spikes (2 % of them, 5 to 10 deviations), dropouts (5 %, null) and Gaussian noise
 (half a deviation). Network and readouts are trained on the first 20 % of what the service would see; the forecasts
@@ -33,7 +33,6 @@ from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 HOUR_MS = 3_600_000
 LEVELS = (0.1, 0.5, 0.9)
 HORIZONS = tuple(range(1, 25))
@@ -109,7 +108,7 @@ def main() -> None:
     """The tables were printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", nargs="+", default=["ETTh1", "ETTh2"], dest="sets", help="names of files")
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets' files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -26,7 +26,7 @@ from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.augmentation import AugmentationConfig
 from forecaster.learning.data.batches import PaddedBatch
 from forecaster.learning.data.sequences import TrainingSequence
-from forecaster.learning.fitting.network_fit import Trainer, TrainingConfig
+from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.train import training_sequences
 
 HOUR_MS, START_MS = 3_600_000, 1_735_689_600_000
@@ -49,7 +49,7 @@ def history(series: int, ticks: int) -> SeriesHistory:
 
 def trainer_seconds(sequences: list[TrainingSequence], config: TrainingConfig) -> float:
     """Seconds of an update by the trainer, its judgement on the held-out stretch left out."""
-    trainer = Trainer(NETWORK, config, sequences, int(sequences[0].time_ms[-1]) + 1)
+    trainer = NetworkFit(NETWORK, config, sequences, int(sequences[0].time_ms[-1]) + 1)
     vars(trainer)["_held_out_loss"] = lambda _: 0.0
     vars(trainer)["_solve"] = lambda: torch.empty(0)
     moments: list[float] = []
