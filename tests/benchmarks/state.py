@@ -29,8 +29,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
-from fake_kafka import STATE, FakeClient, FakeKafka, setup
-from ledger import Ledger
+from fakes import STATE, FakeClient, FakeKafka, setup
+from reference_run import ReferenceRun
 
 from forecaster.app.daemon import TORCH_THREADS, start_worker
 from forecaster.broker.plain_clients import RecordWriter, create_topic
@@ -159,18 +159,18 @@ def takeover(address: str) -> None:
             topic = f"bench-{uuid.uuid4().hex[:8]}"
             create_topic(address, topic, 2)
             variables = {"KAFKA__SESSION_TIMEOUT": "15s", "STATE__REPLAY_LIMIT": "300"}
-            with closing(Ledger(address, topic, 2, folder)) as ledger, ExitStack() as stack:
-                variables["NETWORK__CHECKPOINT"] = ledger.checkpoint
+            with closing(ReferenceRun(address, topic, 2, folder)) as reference, ExitStack() as stack:
+                variables["NETWORK__CHECKPOINT"] = reference.checkpoint
                 first = stack.enter_context(Daemon(folder, address, topic, KAFKA__INSTANCE_ID=names[0], **variables))
                 first.serving()
-                ledger.send_hours(20)
-                ledger.assert_equal()
+                reference.send_hours(20)
+                reference.assert_equal()
                 first.send(signal.SIGKILL)
                 first.exit_code()
                 begin = time.perf_counter()
                 stack.enter_context(Daemon(folder, address, topic, KAFKA__INSTANCE_ID=names[1], **variables))
-                ledger.send_hours(1)
-                wait_until(lambda ledger=ledger: ledger.receive() >= ledger.due, "the successor", 120)
+                reference.send_hours(1)
+                wait_until(lambda reference=reference: reference.receive() >= reference.due, "the successor", 120)
                 kind = "static, restarted" if names[0] else "dynamic"
                 Console().print(f"takeover after kill -9, {kind}: {time.perf_counter() - begin:.1f} s")
 

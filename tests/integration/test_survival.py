@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from daemons import SHARED_BROKER, Daemon, Http, wait_until
-from ledger import Ledger
 from proxy import Proxy
+from reference_run import ReferenceRun
 
 from forecaster.broker.plain_clients import create_topic
 
@@ -29,10 +29,10 @@ POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
 
 
 class Fleet:
-    """Daemons over one ledger."""
+    """Daemons over one reference."""
 
-    def __init__(self, address: str, topic: str, folder: Path, ledger: Ledger) -> None:
-        self._address, self._topic, self._folder, self._ledger = address, topic, folder, ledger
+    def __init__(self, address: str, topic: str, folder: Path, reference: ReferenceRun) -> None:
+        self._address, self._topic, self._folder, self._reference = address, topic, folder, reference
 
     def daemon(self, *, fault: str = "", **variables: str) -> Daemon:
         """Blocks are written all the time, and a fault is where the name of it says."""
@@ -41,7 +41,7 @@ class Fleet:
             self._address,
             self._topic,
             script=FAULTY if fault else None,
-            NETWORK__CHECKPOINT=self._ledger.checkpoint,
+            NETWORK__CHECKPOINT=self._reference.checkpoint,
             STATE__REPLAY_LIMIT="300",
             **({"TEST_FAULT": fault} if fault else {}),
             **variables,
@@ -49,69 +49,69 @@ class Fleet:
 
 
 @pytest.fixture
-def ledger(kafka: str, topic: str, tmp_path: Path) -> Iterator[Ledger]:
+def reference(kafka: str, topic: str, tmp_path: Path) -> Iterator[ReferenceRun]:
     create_topic(kafka, topic, PARTITIONS)
-    with closing(Ledger(kafka, topic, PARTITIONS, tmp_path)) as one:
+    with closing(ReferenceRun(kafka, topic, PARTITIONS, tmp_path)) as one:
         yield one
 
 
 @pytest.fixture
-def fleet(kafka: str, topic: str, tmp_path: Path, ledger: Ledger) -> Fleet:
-    return Fleet(kafka, topic, tmp_path, ledger)
+def fleet(kafka: str, topic: str, tmp_path: Path, reference: ReferenceRun) -> Fleet:
+    return Fleet(kafka, topic, tmp_path, reference)
 
 
-def left_over_input(fleet: Fleet, ledger: Ledger, **variables: str) -> None:
+def left_over_input(fleet: Fleet, reference: ReferenceRun, **variables: str) -> None:
     """A worker has died with readings above the floor."""
     with fleet.daemon(**variables) as first:
         first.serving()
-        ledger.send_hours(30)
-        ledger.assert_equal()
+        reference.send_hours(30)
+        reference.assert_equal()
         first.send(signal.SIGKILL)
         first.exit_code()
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_on_purpose(fleet: Fleet, ledger: Ledger, point: str) -> None:
+def test_killed_on_purpose(fleet: Fleet, reference: ReferenceRun, point: str) -> None:
     if point == "mid-restore":
-        left_over_input(fleet, ledger)
+        left_over_input(fleet, reference)
     with fleet.daemon(fault=f"{point}:SIGKILL:{1 if point == 'mid-restore' else 3}") as victim:
 
         def dead() -> bool:
-            ledger.send_hours(3)
-            ledger.receive()
+            reference.send_hours(3)
+            reference.receive()
             return victim.process.poll() is not None
 
         wait_until(dead, f"killed at {point}")
         assert victim.exit_code() == -signal.SIGKILL
         assert f"fault at {point}" in victim.log
     with fleet.daemon() as heir:
-        ledger.send_hours(10)
-        ledger.assert_equal()
+        reference.send_hours(10)
+        reference.assert_equal()
         assert "partition restored" in heir.log
         heir.send(signal.SIGTERM)
         assert heir.exit_code() == 0
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_stopped_for_longer_than_its_session_lasts(fleet: Fleet, ledger: Ledger, point: str) -> None:
+def test_stopped_for_longer_than_its_session_lasts(fleet: Fleet, reference: ReferenceRun, point: str) -> None:
     if point == "mid-restore":
-        left_over_input(fleet, ledger)
+        left_over_input(fleet, reference)
     with fleet.daemon(fault=f"{point}:SIGSTOP:{1 if point == 'mid-restore' else 3}") as zombie:
 
         def stopped() -> bool:
-            ledger.send_hours(3)
-            ledger.receive()
+            reference.send_hours(3)
+            reference.receive()
             return f"fault at {point}" in zombie.log
 
         wait_until(stopped, f"stopped at {point}")
         with fleet.daemon() as heir:
-            ledger.assert_equal()
+            reference.assert_equal()
             zombie.send(signal.SIGCONT)
-            ledger.send_hours(10)
+            reference.send_hours(10)
             wait_until(lambda: zombie.process.poll() is not None or zombie.log.count("partition") > 0, "awake")
-            ledger.assert_equal()
-            ledger.send_hours(10)
-            ledger.assert_equal()
+            reference.assert_equal()
+            reference.send_hours(10)
+            reference.assert_equal()
             assert heir.process.poll() is None, heir.log
 
 
@@ -120,43 +120,45 @@ KILLS = [pytest.param(20, id="20"), pytest.param(500, id="500", marks=pytest.mar
 
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("names", [("", "", ""), ("worker-0", "worker-1", "worker-2")], ids=["dynamic", "static"])
-def test_kills_at_random_moments(fleet: Fleet, ledger: Ledger, kills: int, names: tuple[str, ...]) -> None:
+def test_kills_at_random_moments(fleet: Fleet, reference: ReferenceRun, kills: int, names: tuple[str, ...]) -> None:
     dice = random.Random(kills)
     with ExitStack() as stack:
         workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name)) for name in names]
-        ledger.send_hours(5)
-        ledger.assert_equal()
+        reference.send_hours(5)
+        reference.assert_equal()
         pause = threading.Event()
         for _ in range(kills):
             for _ in range(dice.randrange(1, 30)):
-                ledger.send_hours(2)
+                reference.send_hours(2)
                 pause.wait(0.1)
-            ledger.receive()
+            reference.receive()
             number = dice.randrange(len(workers))
             workers[number].send(signal.SIGKILL)
             workers[number].exit_code()
             workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=names[number]))
-        ledger.assert_equal(180)
+        reference.assert_equal(180)
         assert [worker.process.poll() for worker in workers] == [None] * len(workers)
 
 
-def test_a_rolling_restart_of_static_members_leaves_the_generation_as_it_is(fleet: Fleet, ledger: Ledger) -> None:
+def test_a_rolling_restart_of_static_members_leaves_the_generation_as_it_is(
+    fleet: Fleet, reference: ReferenceRun
+) -> None:
     names = ["worker-0", "worker-1", "worker-2"]
     settings = {"KAFKA__SESSION_TIMEOUT": "30s"}
     with ExitStack() as stack:
         workers = [stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=name, **settings)) for name in names]
         for worker in workers:
             worker.serving()
-        ledger.send_hours(5)
-        ledger.assert_equal()
+        reference.send_hours(5)
+        reference.assert_equal()
         generations = []
         for number in [0, *range(len(names))]:  # the first one tells which generation the beginning has ended with
             workers[number].send(signal.SIGTERM)
             assert workers[number].exit_code() == 0
-            ledger.send_hours(5)
+            reference.send_hours(5)
             workers[number] = stack.enter_context(fleet.daemon(KAFKA__INSTANCE_ID=names[number], **settings)).serving()
-            ledger.send_hours(5)
-            ledger.assert_equal()
+            reference.send_hours(5)
+            reference.assert_equal()
             generations += re.findall(r'"generation": (\d+)', workers[number].log)
         assert len(set(generations)) == 1
 
@@ -185,39 +187,39 @@ def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
 
 
 @pytest.fixture
-def own_ledger(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Iterator[Ledger]:
+def own_reference(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Iterator[ReferenceRun]:
     assert own_broker
     address = f"127.0.0.1:{OWN_PORT}"
     create_topic(address, topic, PARTITIONS)
-    with closing(Ledger(address, topic, PARTITIONS, tmp_path)) as one:
+    with closing(ReferenceRun(address, topic, PARTITIONS, tmp_path)) as one:
         yield one
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_the_broker_is_restarted_under_load(
-    own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, how: str
+    own_broker: tuple[str, ...], own_reference: ReferenceRun, topic: str, tmp_path: Path, how: str
 ) -> None:
-    with Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_ledger).daemon() as daemon:
+    with Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_reference).daemon() as daemon:
         daemon.serving()
-        own_ledger.send_hours(500)
-        wait_until(lambda: own_ledger.receive() > 500, "some forecasts")
+        own_reference.send_hours(500)
+        wait_until(lambda: own_reference.receive() > 500, "some forecasts")
         subprocess.run([own_broker[0], how, own_broker[2]], check=True, timeout=60)
         threading.Event().wait(3)
         subprocess.run(own_broker, check=True, timeout=120)
-        own_ledger.send_hours(50)
-        own_ledger.assert_equal(180)
+        own_reference.send_hours(50)
+        own_reference.assert_equal(180)
         assert daemon.process.poll() is None, daemon.log
 
 
 @pytest.mark.parametrize("seconds", [90, pytest.param(600, marks=pytest.mark.full)])
 def test_a_broker_that_is_away_for_long_costs_no_memory_and_is_told_of(
-    own_broker: tuple[str, ...], own_ledger: Ledger, topic: str, tmp_path: Path, seconds: int
+    own_broker: tuple[str, ...], own_reference: ReferenceRun, topic: str, tmp_path: Path, seconds: int
 ) -> None:
-    fleet = Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_ledger)
+    fleet = Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_reference)
     with fleet.daemon(HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
         http = Http(daemon.serving())
-        own_ledger.send_hours(500)
-        wait_until(lambda: own_ledger.receive() > 500, "some forecasts")
+        own_reference.send_hours(500)
+        wait_until(lambda: own_reference.receive() > 500, "some forecasts")
         subprocess.run([own_broker[0], "stop", own_broker[2]], check=True, timeout=60)
         wait_until(lambda: "broker" in http.get("readyz")[1], "that it says so")
         memory, lines = daemon.resident_mib, daemon.log.count("\n")
@@ -227,34 +229,36 @@ def test_a_broker_that_is_away_for_long_costs_no_memory_and_is_told_of(
         assert daemon.resident_mib < memory + 8.0
         assert daemon.log.count("\n") < lines + seconds
         subprocess.run(own_broker, check=True, timeout=120)
-        own_ledger.send_hours(50)
-        own_ledger.assert_equal(180)
+        own_reference.send_hours(50)
+        own_reference.assert_equal(180)
         wait_until(lambda: http.get("readyz")[0] == 200, "readiness")
 
 
 def test_a_broker_whose_every_answer_is_slow_costs_time_and_nothing_else(
-    own_ledger: Ledger, topic: str, tmp_path: Path
+    own_reference: ReferenceRun, topic: str, tmp_path: Path
 ) -> None:
-    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
+    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_reference)
     with closing(Proxy(PROXY_PORT, PROXIED_PORT, delay_seconds=0.3)), fleet.daemon() as daemon:
         daemon.serving()
         for _ in range(5):
-            own_ledger.send_hours(20)
-            own_ledger.assert_equal(180)
+            own_reference.send_hours(20)
+            own_reference.assert_equal(180)
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
         assert 'failed_transactions": 0' in daemon.log
 
 
-def test_the_connection_is_cut_in_the_middle_of_a_commit(own_ledger: Ledger, topic: str, tmp_path: Path) -> None:
-    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_ledger)
+def test_the_connection_is_cut_in_the_middle_of_a_commit(
+    own_reference: ReferenceRun, topic: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_reference)
     with closing(Proxy(PROXY_PORT, PROXIED_PORT)) as proxy, fleet.daemon() as daemon:
         daemon.serving()
         for _ in range(5):
             proxy.cut_at_next_commit()
-            own_ledger.send_hours(20)
+            own_reference.send_hours(20)
             wait_until(lambda: not proxy.armed, "a commit to cut")
-            own_ledger.send_hours(5)
-            own_ledger.assert_equal(180)
+            own_reference.send_hours(5)
+            own_reference.assert_equal(180)
         assert proxy.cuts == 5
         assert daemon.process.poll() is None, daemon.log

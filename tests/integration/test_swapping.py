@@ -15,7 +15,7 @@ import orjson
 import pytest
 from builders import random_checkpoint
 from daemons import START_MS, Daemon, wait_until
-from ledger import CONFIG, Ledger
+from reference_run import CONFIG, ReferenceRun
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
@@ -39,14 +39,14 @@ def serve(address: str, topic: str, checkpoint: Checkpoint) -> None:
 
 
 @pytest.fixture
-def ledger(kafka: str, topic: str, tmp_path: Path) -> Iterator[Ledger]:
+def reference(kafka: str, topic: str, tmp_path: Path) -> Iterator[ReferenceRun]:
     create_topic(kafka, topic, PARTITIONS)
-    with closing(Ledger(kafka, topic, PARTITIONS, tmp_path)) as one:
+    with closing(ReferenceRun(kafka, topic, PARTITIONS, tmp_path)) as one:
         yield one
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, ledger: Ledger, point: str) -> None:
+def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, reference: ReferenceRun, point: str) -> None:
     variables = {"STATE__REPLAY_LIMIT": "300", "NETWORK__CONTEXT": "96"}
 
     def daemon(fault: str = "") -> Daemon:
@@ -57,8 +57,8 @@ def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, ledger: Le
 
     def feed_until(true: object, what: str) -> None:
         def fed() -> object:
-            ledger.send_hours(2)
-            ledger.count()
+            reference.send_hours(2)
+            reference.count()
             sent.wait(0.1)
             return true()  # type: ignore[operator]
 
@@ -79,12 +79,12 @@ def test_killed_around_a_swap(kafka: str, topic: str, tmp_path: Path, ledger: Le
         heir.serving()
         serve(kafka, topic, OLD)
         feed_until(lambda: swaps(heir, OLD) == PARTITIONS, "back to the first")
-        ledger.send_hours(30)
-        found = ledger.expect_swaps(*MODELS)
+        reference.send_hours(30)
+        found = reference.expect_swaps(*MODELS)
         assert {swap.checkpoint for own in found for swap in own} == {NO_CHECKPOINT, OLD.id, NEW.id}
-        wait_until(lambda: ledger.count() >= ledger.due, f"all of {ledger.due} forecasts")
-        ledger.expect_swaps(*MODELS)
-        ledger.assert_all_right()
+        wait_until(lambda: reference.count() >= reference.due, f"all of {reference.due} forecasts")
+        reference.expect_swaps(*MODELS)
+        reference.assert_all_right()
 
 
 def swaps(daemon: Daemon, checkpoint: Checkpoint) -> int:

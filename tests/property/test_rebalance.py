@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from builders import pipeline_config, random_model
-from fake_kafka import INPUT, FakeClient, FakeKafka, setup
+from fakes import INPUT, FakeClient, FakeKafka, setup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import pipeline_config, random_checkpoint
-from fake_kafka import Member
+from fakes import Member
 
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import TransientBrokerError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_kafka import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka, setup
 from prometheus_client.parser import text_string_to_metric_families
 
 from forecaster.app.watchdog import Pulse, Watchdog

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
-from fake_kafka import FakeClient, FakeKafka, Setup, setup
+from fakes import FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.explain import explain_from, explanation_json, likely_partitions, print_explanation

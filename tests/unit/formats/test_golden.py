@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from builders import HOUR_MS, pipeline_config, random_checkpoint, with_local_readouts
-from fake_kafka import STATE, FakeClient, FakeKafka, setup
+from fakes import STATE, FakeClient, FakeKafka, setup
 from golden import FILE, golden
 
 from forecaster.core.network.model import Model

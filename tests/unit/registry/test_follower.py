@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import pipeline_config, random_checkpoint
-from fake_kafka import FakeClient, FakeKafka, FakeReader
+from fakes import FakeClient, FakeKafka, FakeReader
 from structlog.testing import capture_logs
 
 from forecaster.core.network.model import Checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
-from fake_kafka import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka, setup
 
 from forecaster.records import Scores
 from forecaster.serving.publisher import MOST_SCALES, PublishConfig, ScoreTotals

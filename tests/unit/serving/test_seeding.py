@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fake_kafka import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
+from fakes import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.core.network.model import NO_CHECKPOINT

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
-from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
+from fakes import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
 from forecaster.errors import BrokerUnavailable, StateError, TooManyBadRecords, TopicError
 from forecaster.formats.history import decode_history

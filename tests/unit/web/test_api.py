@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from builders import HOUR_MS, START_MS
-from fake_kafka import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka, setup
 from fastapi.testclient import TestClient
 
 from forecaster.app.watchdog import SICK_SECONDS, Pulse, Watchdog

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
 from forecaster.errors import TransientBrokerError, UsageError

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
-from fake_kafka import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.errors import StateError, TopicError
 from forecaster.formats.readings import InputSchema

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, Serving, pipeline_config, random_model, readings
-from fake_kafka import STATE, FakeClient, FakeKafka, setup
+from fakes import STATE, FakeClient, FakeKafka, setup
 
 from forecaster.core.arrays import convert
 from forecaster.core.network.features import StepInputs

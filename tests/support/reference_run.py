@@ -32,7 +32,7 @@ SERIES = 10
 CONFIG = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
 
 
-class Ledger:
+class ReferenceRun:
     """Writes readings, reads forecasts, and knows what they must be.
 
     Args:
