@@ -1,20 +1,20 @@
-"""Every error the daemon raises on purpose, sorted by what it does about it.
+"""Every error that the daemon raises on purpose, sorted by what happens next.
 
     ForecasterError
-    ├── BadRecord                 to the dead letters with its reason; its neighbours go on
-    ├── TransientBrokerError      back off and retry the batch
-    └── FatalError                end with the documented exit code
+    ├── BadRecord                 the record becomes a dead letter; the other records are processed
+    ├── TransientBrokerError      the request is repeated, after a pause
+    └── FatalError                the process ends with the documented exit code
         ├── UsageError            2: wrong usage, file or settings
         ├── BrokerUnavailable     3: unreachable or refused past the deadline
         ├── TopicError            4: a topic is missing or does not fit
         ├── CheckpointError       5: a checkpoint cannot be used
         ├── StateError            5: stored state cannot be used, or input that it needs is gone
-        ├── TooManyBadRecords     6: dead letters over their limits with ON_LIMIT=stop
+        ├── TooManyBadRecords     6: bad records reached a limit, and ON_LIMIT is `stop`
         ├── NoProgress            7: the watchdog saw no progress for too long
         └── Fenced                8: another process has the same identity
 
-Anything else is a bug and ends the process with exit code 1: the orchestrator restarts it.
-Messages say what was wrong, where (topic, partition, offset, variable or file), and what to do.
+Any other exception is a bug and ends the process with exit code 1: the orchestrator restarts it.
+A message says what is wrong, where (topic, partition, offset, variable or file), and what to do.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import ClassVar
 
 
 class ForecasterError(Exception):
-    """Root of the tree; raised itself where no more is known than what went wrong."""
+    """Root of the tree; raised itself where no subclass fits."""
 
     exit_code: ClassVar[int] = 1
 
 
 class BadRecord(ForecasterError):
-    """A record that cannot become readings.
+    """A record holds no readings.
 
     Args:
-        reason: one of the fixed words of `records.Reason`, for counters and the dead letter's header.
-        detail: what exactly was wrong, for a person.
+        reason: a value of `records.Reason`, for counters and the header of the dead letter.
+        detail: explanation for a person: what is wrong, and what is expected.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -43,11 +43,11 @@ class BadRecord(ForecasterError):
 
 
 class TransientBrokerError(ForecasterError):
-    """The broker did not do what was asked this time; asking again can help."""
+    """The broker failed a request, or did not answer in time; the same request can succeed later."""
 
 
 class FatalError(ForecasterError):
-    """The process ends with `exit_code`."""
+    """The process must end, with `exit_code`."""
 
 
 class UsageError(FatalError):
@@ -57,13 +57,13 @@ class UsageError(FatalError):
 
 
 class BrokerUnavailable(FatalError):
-    """The broker was unreachable, or refused us, past the deadline."""
+    """The broker was unreachable, or refused this client, past the deadline."""
 
     exit_code = 3
 
 
 class TopicError(FatalError):
-    """A topic is missing or does not fit."""
+    """A topic is missing, or has a wrong partition count or setting."""
 
     exit_code = 4
 
@@ -81,7 +81,7 @@ class StateError(FatalError):
 
 
 class TooManyBadRecords(FatalError):
-    """Dead letters passed their limits and ON_LIMIT is `stop`."""
+    """Bad records reached a limit of a partition, and FORECASTER_DEAD_LETTERS__ON_LIMIT is `stop`."""
 
     exit_code = 6
 

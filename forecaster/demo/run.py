@@ -31,7 +31,7 @@ from forecaster.errors import ForecasterError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.settings.settings import PREFIX
+from forecaster.settings import PREFIX
 
 INPUT, PARTITIONS = "weather", 2
 SEASON_TICKS = 24

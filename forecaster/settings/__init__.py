@@ -1,5 +1,8 @@
-"""What operators set: the environment becomes `Settings`, and nothing else reads it."""
+"""What operators set: the environment becomes `Settings`, and nothing else reads the environment.
 
-from forecaster.settings.settings import Settings, load_settings, variables
+May import: errors.
+"""
 
-__all__ = ["Settings", "load_settings", "variables"]
+from forecaster.settings.environment import PREFIX, Settings, load_settings, variables
+
+__all__ = ["PREFIX", "Settings", "load_settings", "variables"]

@@ -1,10 +1,11 @@
-"""The example of all settings, generated, so that it is never out of date."""
+"""The generated list of all settings, `config/forecaster.env`."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+import textwrap
 from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, SecretStr
@@ -14,26 +15,27 @@ from forecaster.settings import Settings, variables
 from forecaster.settings.types import UNITS_MS, parse_duration, parse_interval, parse_replay_limit
 
 SECRET = re.compile("password|secret|token|proxy")
-"""A client's option of such a name is not shown."""
+"""Matches names of Kafka client options whose values are hidden."""
+LINE_WIDTH = 118
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
-# Every variable of forecaster: what it means, and its default. Durations: 500ms, 30s, 15m, 1h, 7d. Secrets have a
-# ..._FILE twin that names a file. For `docker run --env-file`, which takes lines as they are: a shell needs quotes.
+# Every variable of forecaster with its meaning and its default. Durations are 500ms, 30s, 15m, 1h, 7d.
+# For `docker run --env-file`, which takes lines as they are; a shell needs quotes around values with spaces.
 # Generated: python -m forecaster.settings.example > config/forecaster.env
 """
 
 
 def example_environment() -> str:
-    """Returns an environment file: required variables set, the others commented out with their defaults."""
+    """Return an environment file: required variables set, the others commented out with their defaults."""
     lines = [HEADER]
     last = None
     for variable, (group, name) in variables().items():
         if group != last:
             if group:
-                lines.append(f"\n## {_description(group)}\n")
+                lines.append(f"\n## {_group_description(group)}\n")
             last = group
         path = f"{group}.{name}" if group else name
-        lines.append(f"# {_field(group, name).description}")
+        lines.append(_comment(_field(group, name).description or ""))
         if path in REQUIRED:
             lines.append(f"{variable}={REQUIRED[path]}")
         else:
@@ -41,25 +43,36 @@ def example_environment() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _description(group: str) -> str:
-    """Returns what a group of variables is about."""
+def _comment(text: str) -> str:
+    """Return a text as comment lines."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        LINE_WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _group_description(group: str) -> str:
     model = Settings.model_fields[group].annotation
     return (model.__doc__ or "").strip() if isinstance(model, type) and issubclass(model, BaseModel) else ""
 
 
 def _field(group: str, name: str) -> FieldInfo:
     model: Any = Settings.model_fields[group].annotation if group else Settings
-    found: FieldInfo = model.model_fields[name]
-    return found
+    field: FieldInfo = model.model_fields[name]
+    return field
 
 
 def as_written(group: str, name: str, value: Any) -> str:
-    """Returns a variable's value as an operator would write it; nothing of a secret.
+    """Return the value of a variable as an operator would write it; a secret is empty, or `(hidden)` in a JSON object.
 
     Args:
-        group: of the variable; empty = it is of none.
-        name: of the variable in its group.
-        value: as the settings have it.
+        group: group of the variable; empty = it has none.
+        name: name of the variable in its group.
+        value: the parsed value, as in the settings.
     """
     field = _field(group, name)
     if any(_is_duration(part) for part in [*field.metadata, *_nested_metadata(field.annotation)]):

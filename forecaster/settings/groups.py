@@ -1,4 +1,4 @@
-"""What an operator can set, by group: each variable with its meaning, which `config/forecaster.env` is made of."""
+"""Groups of settings: each variable with its type, default and meaning; `config/forecaster.env` is made from them."""
 
 from __future__ import annotations
 
@@ -15,53 +15,57 @@ from forecaster.settings.types import (
     Numbers,
     Schedule,
     Seasons,
-    listed,
-    optional,
     parse_interval,
+    parse_list,
+    parse_optional,
     parse_range,
     parse_replay_limit,
 )
 
 
 class SettingsGroup(BaseModel):
-    """What all groups have in common."""
+    """Base of all groups: immutable, without unknown fields, documented by the strings below the fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Kafka(SettingsGroup):
-    """How the broker is reached, and as whom."""
+    """Connection to Kafka, and the consumer group."""
 
     bootstrap_servers: Name
-    """host:port,host:port."""
+    """Addresses of brokers to connect to first, as host:port,host:port."""
     group_id: Name = "forecaster"
-    """Consumer group; transactional ids, the trainers' group and keys in the state topic begin with it."""
+    """Name of the consumer group, one for each deployment. Transactional ids, the name of the trainers' group and the
+    keys in the state topic begin with it."""
     instance_id: str = ""
-    """Static membership, where names are stable, as in a StatefulSet; empty = a dynamic member."""
+    """Identity of this process as a static member of the group: a restart keeps its partitions. Only where each
+    process has a stable name of its own, as in a StatefulSet. Empty = dynamic member."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
-    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; required with SASL_PLAINTEXT and SASL_SSL."""
     sasl_username: str = ""
-    """Of SASL."""
+    """SASL user name; required with SASL_PLAINTEXT and SASL_SSL."""
     sasl_password: SecretStr = SecretStr("")
-    """Of SASL; or a file that holds it: FORECASTER_KAFKA__SASL_PASSWORD_FILE."""
+    """SASL password. FORECASTER_KAFKA__SASL_PASSWORD_FILE names a file that holds it instead."""
     ssl_cafile: File = ""
-    """Certificates of those who may sign the brokers', PEM; empty = the system's."""
+    """PEM file of the authorities that sign the brokers' certificates; empty = those of the system."""
     ssl_certfile: File = ""
-    """Certificate of this client, PEM."""
+    """PEM file of the certificate of this client; empty = no client certificate."""
     ssl_keyfile: File = ""
-    """Its key, PEM."""
+    """PEM file of the private key of that certificate."""
     ssl_password: SecretStr = SecretStr("")
-    """Of the key, where it has one; or a file that holds it: FORECASTER_KAFKA__SSL_PASSWORD_FILE."""
+    """Password of the private key; empty = the key is not encrypted. FORECASTER_KAFKA__SSL_PASSWORD_FILE names a file
+    that holds it instead."""
     options: dict[str, Any] = {}
-    """JSON object of client options, for the clients that know them; those against the guarantees are refused."""
+    """Further options of the Kafka client, as a JSON object; each applies to the clients (consumer, producer, admin)
+    that know it. Options that the guarantees rest on, or that have a variable of their own, are refused."""
     session_timeout: Milliseconds = 15_000
-    """A member that is silent for longer loses its partitions."""
+    """Time without a heartbeat after which a process loses its partitions."""
     connect_deadline: Milliseconds = 60_000
-    """No broker at the start for so long: exit code 3."""
+    """Time to wait for a broker at the start; then exit code 3."""
     outage_deadline: Milliseconds = 1_800_000
-    """No broker in service for so long: exit code 3."""
+    """Time to wait for a broker while running; then exit code 3."""
 
     @field_validator("options", mode="before")
     @classmethod
@@ -71,79 +75,90 @@ class Kafka(SettingsGroup):
         try:
             return json.loads(value or "{}")
         except json.JSONDecodeError as error:
-            raise ValueError(f"expected a JSON object: {error}") from None
+            raise ValueError(f'expected a JSON object such as {{"linger_ms": 5}}: {error}') from None
 
 
 class Topics(SettingsGroup):
-    """Which topics; an empty output topic is named after the input."""
+    """Names of the topics."""
 
     input: Name
-    """The readings; never created."""
+    """Topic of the readings. It must exist."""
     forecasts: str = ""
-    """Empty = <input>.forecasts."""
+    """Topic of the forecasts; empty = <input>.forecasts."""
     dead_letters: str = ""
-    """Empty = <input>.dead-letters."""
+    """Topic of the records that could not be read; empty = <input>.dead-letters."""
     state: str = ""
-    """Empty = <input>.state. Several groups can share it."""
+    """Topic of the stored state; empty = <input>.state. Several groups can share it."""
     models: str = ""
-    """Empty = <input>.models. A second group on the input needs its own, since each trains."""
+    """Topic of the checkpoints; empty = <input>.models. A second group on the same input needs its own, because each
+    group trains."""
     history: str = ""
-    """Empty = <input>.history. A second group on the input needs its own."""
+    """Topic of the readings to train on; empty = <input>.history. A second group on the same input needs its own."""
     scores: str = ""
-    """What the forecasts were worth, one record a reading; empty = not published."""
+    """Topic of the scores, one record for each reading: its value beside the forecasts made for it. Empty = not
+    published."""
     denoised: str = ""
-    """What the network sees of the readings; empty = not published."""
+    """Topic of the denoised readings, as the network sees them. Empty = not published."""
     create: bool = True
-    """Missing output topics are created, with as many partitions as the input."""
+    """Whether missing output topics are created, with as many partitions as the input."""
 
     def named(self, kind: Literal["forecasts", "dead_letters", "state", "models", "history"]) -> str:
-        """Returns the topic's name."""
+        """Return the name of a topic: the one that is set, or the default that is derived from the input."""
         name: str = getattr(self, kind)
         return name or f"{self.input}.{kind.replace('_', '-')}"
 
 
 class Input(SettingsGroup):
-    """Where a record holds what."""
+    """Layout of the input records."""
 
     series_field: Name = "series_id"
-    """Where a record's JSON has the series_id, dots between levels; else it is the record's key."""
+    """Field of the JSON value that holds the series_id; dots lead into nested objects. Where it is missing or null,
+    the record key is the series_id."""
     timestamp_field: Name = "timestamp"
-    """Where it has the time, epoch ms or ISO 8601; else it is the record's."""
+    """Field that holds the time of the reading, in epoch milliseconds or ISO 8601. Where it is missing or null, the
+    record's timestamp counts."""
     value_field: Name = "value"
-    """Where it has the value; null = known to be missing."""
+    """Field that holds the value, a number; null = the reading is known to be missing."""
     value_fields: Names = ()
-    """Several sensors in a record: series <id>/<field> each, which may see each other."""
+    """Fields of the sensors that come in one record, separated by commas; they replace VALUE_FIELD. Each field is a
+    series named <series_id>/<field>, and the network may use the series of one record for each other. Empty = one
+    sensor in each record."""
     allow_null_keys: bool = False
-    """Records without a key are read, too: all readings of a series must be in one partition all the same."""
+    """Whether records without a key are accepted where SERIES_FIELD names the series. Their producer must still send
+    all readings of a series to one partition."""
 
 
 class Series(SettingsGroup):
-    """The grid of a series and its seasons."""
+    """Time grid and seasons of the series."""
 
     interval: Annotated[int, BeforeValidator(parse_interval), Field(ge=0)] = 0
-    """Spacing of the readings; auto = learned from the first ones of each series."""
+    """Spacing of the readings of a series; auto = learned from the first readings of each series."""
     seasonalities: Seasons = (86_400_000, 604_800_000)
-    """Seasons that the simple forecasts know, three at most; auto = 1d,7d."""
+    """Lengths of the seasons that the simple forecasts use, at most three; auto = 1d,7d; empty = none."""
     max_gap: Milliseconds = 86_400_000
-    """After a longer gap the hidden state begins anew; a reading farther ahead must be confirmed by the next one."""
+    """After a longer gap, the hidden state of a series starts again. A reading that is further ahead counts only once
+    the next reading confirms it."""
 
 
 Mode = Literal["one-to-one", "one-to-many", "many-to-one", "many-to-many"]
 
 
 class Forecast(SettingsGroup):
-    """What is forecast and published."""
+    """Content and pace of the forecasts."""
 
     mode: Mode = "many-to-many"
-    """one-to-one, one-to-many, many-to-one or many-to-many: how many inputs count, and which horizons are forecast."""
+    """one-to-one, one-to-many, many-to-one or many-to-many. First word: many = the hidden state is carried from
+    reading to reading; one = it starts at zero at each reading. Last word: many = all horizons up to HORIZON are
+    forecast; one = a single one: HORIZON with many-to-one, the next tick with one-to-one."""
     horizon: Annotated[int, Field(ge=1, le=1024)] = 24
-    """Ticks ahead."""
+    """How many ticks ahead the forecast reaches; a tick is one INTERVAL of the series."""
     quantile_levels: Numbers = (0.1, 0.5, 0.9)
-    """Ascending, between 0 and 1."""
+    """Levels of the published quantiles, ascending, between 0 and 1."""
     publish_every: Annotated[int, Field(ge=1)] = 1
-    """At the first reading in so many ticks."""
-    publish_newer_than: Annotated[Milliseconds | None, BeforeValidator(optional)] = None
-    """Older readings, as of a backlog, change the state and publish nothing; empty = all publish."""
+    """Publish a forecast only at the first reading of each span of this many ticks; 1 = at each reading."""
+    publish_newer_than: Annotated[Milliseconds | None, BeforeValidator(parse_optional)] = None
+    """Publish no forecast at readings older than this, as in a backlog; they still change the state. Empty = publish
+    at all readings."""
 
     @field_validator("quantile_levels")
     @classmethod
@@ -154,127 +169,135 @@ class Forecast(SettingsGroup):
 
 
 class NetworkSettings(SettingsGroup):
-    """What the recurrent network looks like."""
+    """Shape of the recurrent network."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
-    """rnn, gru or lstm."""
+    """Recurrent cell: rnn, gru or lstm."""
     nonlinearity: Literal["tanh", "relu", "sigmoid"] = "tanh"
-    """Of rnn: tanh, sigmoid, or relu with the identity as its first weights."""
+    """Activation of the rnn cell: tanh, sigmoid, or relu, whose recurrent weights start as the identity."""
     hidden_size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)] = 64
-    """Units of a layer."""
+    """Units of each recurrent layer, a multiple of 8."""
     layers: Annotated[int, Field(ge=1, le=8)] = 1
-    """Recurrent layers, one above the other."""
-    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(optional)] = None
-    """Ticks that a convolution sees before the recurrence; empty = there is none."""
+    """Number of recurrent layers."""
+    convolution: Annotated[Annotated[int, Field(ge=2, le=64)] | None, BeforeValidator(parse_optional)] = None
+    """Ticks covered by a causal convolution before the recurrent layers; empty = no convolution."""
     decoder: Literal["direct", "recurrent"] = "direct"
-    """direct = all horizons at once; recurrent = one after the other."""
+    """direct = all horizons are computed at once; recurrent = a second cell computes them one after the other."""
     context: Annotated[int, Field(ge=2, le=4096)] = 96
-    """Ticks kept of each series, which its hidden state can be computed from anew."""
+    """Newest ticks of input kept for each series; the hidden state of a new checkpoint is computed from them."""
     readouts: Literal["own", "shared"] = "own"
-    """own = last layers of single series, too, in fleets of up to 300; shared = one for all, smaller rows."""
+    """own = single series have output layers of their own besides the shared one, in fleets of up to 300 series;
+    shared = only one output layer for all series, and smaller rows."""
     checkpoint: str = ""
-    """Folder of a checkpoint that is served whatever the models topic says; nothing is trained then."""
+    """Folder of a checkpoint that is served whatever the models topic says; nothing is trained then. Empty = the
+    models topic decides."""
 
 
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
 
 class Denoise(SettingsGroup):
-    """The chain of filters over inputs."""
+    """Filters over the input of the network."""
 
-    chain: Annotated[tuple[FilterName, ...], BeforeValidator(listed)] = ("range", "hampel")
-    """Filters in this order, of range, hampel, stuck, ewma, kalman; empty = none."""
+    chain: Annotated[tuple[FilterName, ...], BeforeValidator(parse_list)] = ("range", "hampel")
+    """Filters in the order in which they apply, of range, hampel, stuck, ewma and kalman; empty = none."""
     range: Annotated[tuple[float, float] | None, BeforeValidator(parse_range)] = None
-    """Least and greatest value, as -40,60, or one of them, as ,60; what is outside is missing. Empty = no limits."""
+    """Least and greatest valid value, as -40,60, or only one of them, as ,60; other values count as missing. Empty =
+    no limits."""
     sentinels: Numbers = ()
-    """Values that mean a missing one, such as -999."""
+    """Values that stand for a missing one, such as -999; empty = none."""
     hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
-    """Ticks that a spike is compared with."""
+    """Previous values whose median a spike is compared with."""
     hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
-    """Deviations from their median that make a spike."""
+    """Distance from that median, in standard deviations, beyond which a value is a spike and masked."""
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
-    """A value that stays the same for longer is masked."""
+    """Number of equal readings in a row from which on a sensor counts as stuck, and its readings are masked: kept
+    from the network, but still forecast and scored."""
     ewma_half_life: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    """Ticks."""
+    """Half-life of the ewma filter, in ticks."""
 
 
 class Training(SettingsGroup):
-    """How the network is trained, and when."""
+    """Training of the network."""
 
     schedule: Schedule = "every 1h"
-    """every DURATION, cron FIVE FIELDS (UTC), or off."""
+    """When the network is trained: every DURATION, cron FIVE FIELDS (UTC; 0 and 7 are Sunday), or off = never, not
+    even when the error of the forecasts drifts."""
     readout_schedule: Schedule = "every 15m"
-    """The same, of the last layer alone."""
+    """When the output layer alone is solved again; as SCHEDULE."""
     window: Milliseconds = 90 * 86_400_000
-    """Readings that are trained on; the history topic is created with it as its retention."""
+    """Age of the oldest readings that are trained on; also the retention with which the history topic is created."""
     tbptt_steps: Annotated[int, Field(ge=1)] = 48
-    """Ticks that gradients go back."""
+    """Ticks that gradients are propagated back (truncated backpropagation through time)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Of inputs, hidden state and head."""
+    """Dropout rate of the inputs, the hidden state and the output layer; 0 = none."""
     l1: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the L1 penalty."""
+    """Weight of the L1 penalty; 0 = none."""
     l2: Annotated[float, Field(ge=0)] = 0.1
-    """Weight decay."""
+    """Weight decay; 0 = none."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Largest norm of a gradient."""
+    """Largest norm of a gradient; longer ones are scaled down to it."""
     seed: int = 0
-    """Of the random numbers."""
+    """Seed of the random numbers of a training."""
     min_readings: Annotated[int, Field(ge=1)] = 2000
-    """Readings of the whole fleet before the first training."""
+    """Readings of all series that must be there before the first training."""
     min_new_ticks: Annotated[int, Field(ge=1)] = 168
-    """New readings of the whole fleet without which a run is skipped."""
+    """New readings of all series since the last run without which a run is skipped."""
     deadline: Milliseconds = 1_800_000
-    """A longer run is ended."""
+    """A training that takes longer is killed."""
     max_train_series: Annotated[int, Field(ge=1)] = 2000
-    """Of a larger fleet so many are trained on, chosen by hash."""
+    """Series that are trained on; of a larger fleet, about this many are chosen by hash, in whole groups."""
 
 
 class State(SettingsGroup):
-    """How state is kept."""
+    """State of the series, in memory and in the state topic."""
 
     snapshot_interval: Milliseconds = 21_600_000
-    """A changed block of rows is written at the latest after so long."""
+    """Time after which a changed block of rows is written to the state topic at the latest."""
     replay_limit: Annotated[int, BeforeValidator(parse_replay_limit), Field(ge=0)] = 0
-    """Readings that a takeover may have to read again; auto = 10 for each series, at least 100,000."""
+    """Readings that the next owner of a partition may have to read again; auto = 10 for each series, at least
+    100,000."""
     ttl: Milliseconds = 30 * 86_400_000
-    """A series that is idle for longer, by event time, begins anew, and its memory is freed."""
+    """A series without a reading for longer, by event time, starts again at its next reading; its memory is freed."""
     max_series: Annotated[int, Field(ge=1)] = 100_000
-    """A partition; series beyond it get the last value as their forecast and leave no state."""
+    """Series with state in one partition. Further series get the last value as their forecast, and no state."""
     on_lost_input: Literal["fail", "resume-cold", "resume-stale"] = "fail"
-    """What is done when input that the state needs is gone: fail (exit code 5), resume-cold or resume-stale."""
+    """What to do when input that the state needs is gone from the topic: fail = exit code 5; resume-cold = start
+    without state; resume-stale = continue with what is left of the state."""
 
 
 class DeadLetters(SettingsGroup):
-    """When bad records are too many."""
+    """Limits for bad records; a partition that reaches one has probably met a broken producer."""
 
     on_limit: Literal["pause", "stop"] = "pause"
-    """pause = the partition is held until its worker restarts or another one takes it; stop = exit code 6."""
+    """pause = hold the partition until its worker restarts or another worker takes it; stop = exit code 6."""
     max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the last 1,000 records of a partition; 1 = any."""
+    """Largest share of bad records among the last 1,000 of a partition; 1 = no limit."""
     max_consecutive: Annotated[int, Field(ge=1)] = 1000
-    """Bad records in a row; a large number lets a backlog of them pass."""
+    """Bad records in a row at which the limit is reached; choose a large number to let a backlog of them pass."""
 
 
 class Cache(SettingsGroup):
-    """Where checkpoints are kept on disk."""
+    """Checkpoints on disk."""
 
     directory: str = ""
-    """Empty = a temporary folder. A full or broken one stops nothing."""
+    """Folder for the checkpoints of the models topic; empty = a temporary folder. A disk that is full or broken stops
+    nothing."""
 
 
 class Http(SettingsGroup):
-    """The HTTP server; no port = none."""
+    """HTTP server: health, metrics, API and the live page."""
 
     host: str = "0.0.0.0"
-    """0.0.0.0 = everybody may ask."""
-    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(optional)] = 8080
-    """0 = any that is free; empty = no HTTP."""
+    """Address to listen at; 0.0.0.0 = all addresses of the machine, 127.0.0.1 = this machine only."""
+    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_optional)] = 8080
+    """Port to listen at; 0 = any free port, empty = no HTTP server."""
 
 
 class Log(SettingsGroup):
-    """What is logged and how."""
+    """Log lines, on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     format: Literal["auto", "json", "text"] = "auto"
-    """json, text, or auto = text on a terminal."""
+    """json, text, or auto = text on a terminal, otherwise json."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import logging
 
 import pytest
+from clock import FakeClock
 
-from forecaster.logs import MOST_WORDS, SELDOM_SECONDS, Seldom, configure_logs
+from forecaster.logs import REMEMBERED_MESSAGES, REPEAT_SECONDS, RepeatFilter, configure_logs
 
 
 def test_a_library_that_repeats_itself_is_heard_once_in_a_while(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    now = [1_000.0]
-    monkeypatch.setattr("forecaster.logs.time.monotonic", lambda: now[0])
-    configure_logs("INFO", "json")
+    clock = FakeClock()
+    configure_logs("INFO", "json", clock)
     client = logging.getLogger("kafka.net")
     for number in range(50):
         client.error("connection %d failed", number)
         client.error("authentication failed")
     assert capsys.readouterr().err.count("\n") == 2
-    now[0] += SELDOM_SECONDS
+    clock.advance(REPEAT_SECONDS)
     client.error("back again")
     assert "back again" in capsys.readouterr().err
 
@@ -33,8 +33,8 @@ def test_at_debug_everything_is_written(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_was_said_is_not_remembered_without_end() -> None:
-    seldom = Seldom()
-    for number in range(3 * MOST_WORDS):
+    repeats = RepeatFilter()
+    for number in range(3 * REMEMBERED_MESSAGES):
         text = "x" * number
-        assert seldom.filter(logging.LogRecord("kafka", logging.ERROR, "client.py", 1, text, None, None))
-    assert len(seldom._said) <= MOST_WORDS  # noqa: SLF001
+        assert repeats.filter(logging.LogRecord("kafka", logging.ERROR, "client.py", 1, text, None, None))
+    assert len(repeats._written_at) <= REMEMBERED_MESSAGES  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""Settings from the environment: `FORECASTER_<GROUP>__<NAME>`. Nothing else reads it."""
+"""Settings from environment variables named `FORECASTER_<GROUP>__<NAME>`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from forecaster.settings.groups import (
 )
 
 PREFIX = "FORECASTER_"
-_IGNORED = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
+_FOREIGN = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
+"""Variables of the tests, and those that Kubernetes sets for a service named forecaster."""
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set."""
+    """Everything that an operator can set."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
     )
 
     role: Literal["worker", "trainer", "both"] = "both"
-    """worker = forecasts, trainer = trains for the fleet, both."""
+    """worker = forecasts; trainer = trains the network for all workers of the group; both = one process does both."""
     kafka: Kafka
     topics: Topics
     input: Input = Input()
@@ -70,71 +71,76 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by pydantic-settings
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by pydantic-settings
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment, and what the secrets' files hold."""
+        """Return the sources of values, the first one wins: arguments, then the environment."""
         return (init_settings, _Environment(settings_cls, env_settings))
 
 
 class _Environment(PydanticBaseSettingsSource):
-    """The environment, with the secrets that its `..._FILE` variables name read from their files."""
+    """The variables of the environment, and the secrets in the files that `..._FILE` variables name."""
 
     def __init__(self, settings_cls: type[BaseSettings], variables_source: PydanticBaseSettingsSource) -> None:
         super().__init__(settings_cls)
         self._variables = variables_source
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Nothing: groups are read as a whole by `__call__`."""
+        """Return no value: `__call__` reads all groups at once."""
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = self._variables()
+        groups = self._variables()
         for variable, (group, name) in _secret_files().items():
             if variable not in os.environ:
                 continue
             try:
                 secret = Path(os.environ[variable]).read_text().strip()
             except OSError as error:
-                raise UsageError(f"{variable}: {error}") from error
-            found[group].pop(f"{name}_file", None)
-            found[group][name] = secret
-        return found
+                raise UsageError(
+                    f"{variable}={os.environ[variable]}: cannot be read: {error.strerror}; "
+                    "name a file that holds the secret"
+                ) from error
+            groups[group].pop(f"{name}_file", None)
+            groups[group][name] = secret
+        return groups
 
 
-def load_settings(**given: Any) -> Settings:
-    """Returns the settings of the environment.
+def load_settings(**defaults: Any) -> Settings:
+    """Return the settings of the environment.
 
     Args:
-        given: groups as dicts, for commands that need no broker: they fill what the environment leaves out.
+        defaults: groups as dicts; a value counts where the environment does not set its variable. Commands that need
+            no broker fill required variables in this way.
 
     Raises:
-        UsageError: a variable is unknown or wrong; names it, its value and what is allowed.
+        UsageError: a variable is unknown, missing or wrong; the message names it, its value and what is allowed.
     """
     _refuse_unknown()
     try:
-        filled: dict[str, Any] = {group: _unset(group, values) for group, values in given.items()}
+        filled: dict[str, Any] = {group: _unset(group, values) for group, values in defaults.items()}
         settings = Settings(**filled)
     except ValidationError as error:
-        raise UsageError("\n".join(_explained(one) for one in error.errors(include_url=False))) from None
-    _refuse_half_a_login(settings.kafka)
+        raise UsageError("\n".join(_explanation(part) for part in error.errors(include_url=False))) from None
+    _refuse_incomplete_login(settings.kafka)
     return settings
 
 
 def variables() -> dict[str, tuple[str, str]]:
-    """Returns every variable with its group and field; those without a group have ''."""
-    found: dict[str, tuple[str, str]] = {}
+    """Return every variable with its group and the name in the group; the group is empty where there is none."""
+    names: dict[str, tuple[str, str]] = {}
     for group, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):
             for name in field.annotation.model_fields:
-                found[f"{PREFIX}{group}__{name}".upper()] = (group, name)
+                names[f"{PREFIX}{group}__{name}".upper()] = (group, name)
         else:
-            found[f"{PREFIX}{group}".upper()] = ("", group)
-    return found
+            names[f"{PREFIX}{group}".upper()] = ("", group)
+    return names
 
 
 def _secret_files() -> dict[str, tuple[str, str]]:
+    """Return the variables that name files of secrets, with the group and the name of the secret."""
     return {
-        f"{variable}_FILE": place
-        for variable, place in variables().items()
-        if place[0] and SecretStr in (_annotation(*place), *get_args(_annotation(*place)))
+        f"{variable}_FILE": (group, name)
+        for variable, (group, name) in variables().items()
+        if group and SecretStr in (_annotation(group, name), *get_args(_annotation(group, name)))
     }
 
 
@@ -144,12 +150,12 @@ def _annotation(group: str, name: str) -> Any:
 
 
 def _unset(group: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns those values of a group whose variables the environment leaves out."""
+    """Return the values of a group whose variables the environment does not set."""
     variables_set = {name.upper() for name in os.environ}
     return {name: value for name, value in values.items() if f"{PREFIX}{group}__{name}".upper() not in variables_set}
 
 
-def _refuse_half_a_login(kafka: Kafka) -> None:
+def _refuse_incomplete_login(kafka: Kafka) -> None:
     if kafka.security_protocol.startswith("SASL_"):
         for name in ("sasl_mechanism", "sasl_username"):
             if not getattr(kafka, name):
@@ -158,22 +164,25 @@ def _refuse_half_a_login(kafka: Kafka) -> None:
 
 
 def _refuse_unknown() -> None:
+    """Raise UsageError for a variable that looks like a setting and is none; it is a misspelt one."""
     known = variables().keys() | _secret_files().keys()
+    single_underscored = {name.replace("__", "_") for name in known}
     for variable in sorted(os.environ):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in known or _IGNORED.match(name):
+        if not name.startswith(PREFIX) or name in known or _FOREIGN.match(name):
             continue
-        if "__" not in name and name not in {one.replace("__", "_") for one in known} and not _nearly_role(name):
-            continue  # of a Kubernetes service whose name begins like ours
+        if "__" not in name and name not in single_underscored and not _resembles_role(name):
+            continue  # Kubernetes sets such variables for a service whose name begins with "forecaster-"
         nearest = difflib.get_close_matches(name, known, 1, 0.0)[0]
         raise UsageError(f"{variable}: there is no such variable; the nearest is {nearest}")
 
 
-def _nearly_role(name: str) -> bool:
+def _resembles_role(name: str) -> bool:
     return bool(difflib.get_close_matches(name.removeprefix(PREFIX), ["ROLE"], 1, 0.7))
 
 
-def _explained(error: Any) -> str:
+def _explanation(error: Any) -> str:
+    """Return one of pydantic's errors as a line that names the variable; secrets are left out."""
     place = [str(part).upper() for part in error["loc"][:2]]
     variable = PREFIX + "__".join(place)
     if error["type"] == "missing" and len(place) == 1:
@@ -181,5 +190,5 @@ def _explained(error: Any) -> str:
         return f"{PREFIX}{required.get(place[0], place[0])}: is required"
     if error["type"] == "missing":
         return f"{variable}: is required"
-    shown = "(hidden)" if "PASSWORD" in variable or "OPTIONS" in variable else repr(error["input"])
-    return f"{variable}={shown}: {error['msg'].removeprefix('Value error, ')}"
+    value = "(hidden)" if "PASSWORD" in variable or "OPTIONS" in variable else repr(error["input"])
+    return f"{variable}={value}: {error['msg'].removeprefix('Value error, ')}"
