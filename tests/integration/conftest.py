@@ -6,8 +6,10 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
+from containers import running_kafka
 from daemons import SHARED_BROKER
 
 from forecaster.broker.embedded import EmbeddedBroker
@@ -36,19 +38,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _container() -> Iterator[str]:
-    from testcontainers.kafka import KafkaContainer
-
-    try:
-        container = KafkaContainer("confluentinc/cp-kafka:7.9.0").with_kraft()
-        container.start()
-    except Exception as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no real Kafka, no Docker: {error}")
-    try:
-        yield container.get_bootstrap_server()
-    finally:
-        container.stop()
+    with ExitStack() as stack:
+        try:
+            address, _ = stack.enter_context(running_kafka())
+        except Exception as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no real Kafka, no Docker: {error}")
+        yield address
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
