@@ -1,6 +1,6 @@
-"""Twenty made-up pumps: a minute's rhythm, drift, noise, now and then a spike or nothing; a reading a second of each.
+"""Simulate twenty pumps that send a reading each second: a cycle of one minute, drift, noise, spikes, missing values.
 
-It begins with the last half hour, so that there is something to see at once.
+The simulation starts with the readings of the last half hour, so that there is something to see at once.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ PUMPS, BACKLOG = 20, 1_800
 
 
 def reading(pump: int, second: int, dice: random.Random) -> float | None:
-    """Returns what the pump's sensor says: litres a second; None = nothing."""
+    """Return the flow that the pump's sensor measures, in litres a second; None = the sensor sends no value."""
     if dice.random() < 0.01:
         return None
-    rhythm = 3.0 * math.sin(2.0 * math.pi * (second / 60.0 + pump / PUMPS))
+    cycle = 3.0 * math.sin(2.0 * math.pi * (second / 60.0 + pump / PUMPS))
     drift = 2.0 * math.sin(2.0 * math.pi * second / (700.0 + 13.0 * pump))
     spike = 40.0 if dice.random() < 0.002 else 0.0
-    return 20.0 + pump + rhythm + drift + dice.gauss(0.0, 0.4) + spike
+    return 20.0 + pump + cycle + drift + dice.gauss(0.0, 0.4) + spike
 
 
 def main(servers: str, topic: str) -> None:
+    """Send readings until the process is stopped."""
     producer, dice = KafkaProducer(bootstrap_servers=servers.split(",")), random.Random(0)
     begin, second = time.time_ns() // 1_000_000 - BACKLOG * SECOND_MS, 0
     while True:
