@@ -234,8 +234,8 @@ class PollResult:
         end: offset to read next, by partition: after the last record and the transaction markers and aborted records
             behind it.
         member: this process in the group right after the poll; a transaction with these records must carry it.
-        closed: partitions that were revoked, ascending; one that is in `opened`, too, was revoked and assigned again.
-        opened: partitions that were assigned, ascending; they deliver nothing until they are resumed.
+        revoked: partitions that were revoked, ascending; one that is in `assigned`, too, was assigned again.
+        assigned: partitions that were assigned, ascending; they deliver nothing until they are resumed.
         stable: this process was a member of the group's current generation; only then may a transaction begin.
         answered: the broker answered the last request.
     """
@@ -244,8 +244,8 @@ class PollResult:
     begin: Mapping[int, int]
     end: Mapping[int, int]
     member: Member
-    closed: list[int]
-    opened: list[int]
+    revoked: list[int]
+    assigned: list[int]
     _: KW_ONLY
     stable: bool
     answered: bool = True

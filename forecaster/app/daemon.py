@@ -35,7 +35,7 @@ from forecaster.broker.log_reader import LogReader
 from forecaster.broker.producer import TransactionalProducer
 from forecaster.broker.retry import retry
 from forecaster.broker.tail_reader import TailReader
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.formats.readings import Decoder
 from forecaster.learning.child_process import ChildProcess
@@ -106,7 +106,7 @@ def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
 
 def start_worker(
     settings: Settings, stop: threading.Event, open_things: ExitStack
-) -> tuple[Worker, Topics, RegistryFollower]:
+) -> tuple[Worker, TopicAdmin, RegistryFollower]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
     start = Connector(settings, stop, open_things)
     names, kafka = settings.topics, settings.kafka
@@ -164,7 +164,7 @@ def start_coordinator(settings: Settings, stop: threading.Event, open_things: Ex
     schedule = training_schedule(settings)
     folder = Path(open_things.enter_context(tempfile.TemporaryDirectory(prefix="forecaster-trainer-")))
     topics, partitions = start.topics()
-    trainers = connection(settings).trainers()
+    trainers = connection(settings).for_trainers()
     history = start.retry(
         lambda: TailReader(trainers, settings.topics.named("history"), partitions), "reading the history topic"
     )
@@ -208,21 +208,23 @@ class Connector:
         """Returns what the call returns, as soon as a broker is there; raises BrokerUnavailable past the deadline."""
         return retry(call, what, self._settings.kafka.connect_deadline / 1000, self._stop)
 
-    def topics(self) -> tuple[Topics, int]:
+    def topics(self) -> tuple[TopicAdmin, int]:
         """Returns who asks about topics, which all are there and fit, and the input's partition count."""
         names, needed = self._settings.topics, needed_topics(self._settings)
-        topics = self.retry(lambda: Topics(self._connection), f"connecting to {self._settings.kafka.bootstrap_servers}")
+        topics = self.retry(
+            lambda: TopicAdmin(self._connection), f"connecting to {self._settings.kafka.bootstrap_servers}"
+        )
         self._open.callback(topics.close)
         partitions = self.retry(lambda: topics.ensure(names.input, needed, create=names.create), "asking about topics")
         return topics, partitions
 
-    def reader(self, topics: Topics) -> LogReader:
+    def reader(self, topics: TopicAdmin) -> LogReader:
         """Returns a reader of single partitions."""
         reader = self.retry(lambda: LogReader(self._connection, topics), "connecting")
         self._open.callback(reader.close)
         return reader
 
-    def follower(self, topics: Topics) -> RegistryFollower:
+    def follower(self, topics: TopicAdmin) -> RegistryFollower:
         """Returns what is known of the models topic, up to its present end."""
         directory, models = self._settings.cache.directory, self._settings.topics.named("models")
         cache = self._open.enter_context(opened_cache(directory, models))
@@ -269,7 +271,7 @@ def follower_of(settings: Settings, reader: LogReader, cache: CheckpointCache) -
 
 
 def restorer_of(
-    settings: Settings, follower: RegistryFollower, topics: Topics, reader: LogReader, partitions: int
+    settings: Settings, follower: RegistryFollower, topics: TopicAdmin, reader: LogReader, partitions: int
 ) -> Restorer:
     """Returns who restores the partitions of the input as the settings ask for; its `config` says how rows are kept.
 
@@ -286,7 +288,7 @@ def restorer_of(
 
 
 @contextmanager
-def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[RegistryFollower, Restorer]]:
+def opened_state(settings: Settings, topics: TopicAdmin) -> Iterator[tuple[RegistryFollower, Restorer]]:
     """Yields what would be served and who restores partitions, for commands that only look.
 
     No topic but the input need be there.
@@ -296,7 +298,7 @@ def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[RegistryF
         topics: for as long as this is open.
     """
     names = settings.topics
-    found = topics.partitions([names.input, names.named("models")])
+    found = topics.partition_counts([names.input, names.named("models")])
     with closing(LogReader(connection(settings), topics)) as of_models:
         follower = follower_of(settings, of_models, CheckpointCache(None))
         if names.named("models") in found:
@@ -305,12 +307,12 @@ def opened_state(settings: Settings, topics: Topics) -> Iterator[tuple[RegistryF
             yield follower, restorer_of(settings, follower, topics, reader, found[names.input])
 
 
-def with_topics(settings: Settings, ask: Callable[[Topics], Result]) -> Result:
+def with_topics(settings: Settings, ask: Callable[[TopicAdmin], Result]) -> Result:
     """Returns what the broker answers a command, as soon as it does; raises BrokerUnavailable where it does not."""
     kafka, connected = settings.kafka, connection(settings)
 
     def once() -> Result:
-        with Topics(connected) as topics:
+        with TopicAdmin(connected) as topics:
             return ask(topics)
 
     return retry(once, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())

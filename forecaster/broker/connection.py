@@ -89,7 +89,7 @@ class Connection:
             if name not in known:
                 raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
 
-    def trainers(self) -> Connection:
+    def for_trainers(self) -> Connection:
         """Returns the same as a dynamic member of the trainers' group, which elects who trains."""
         return replace(self, group_id=f"{self.group_id}{TRAINERS}", instance_id="")
 
@@ -98,11 +98,11 @@ class Connection:
         """A member is heard of so often."""
         return self.session_timeout_ms // 5
 
-    def admin(self) -> dict[str, Any]:
+    def admin_options(self) -> dict[str, Any]:
         """Returns the options of an admin client."""
         return self._of(KafkaAdminClient, {"request_timeout_ms": REQUEST_TIMEOUT_MS})
 
-    def consumer(self) -> dict[str, Any]:
+    def consumer_options(self) -> dict[str, Any]:
         """Returns the options of a consumer that is a member of the group."""
         fixed = {
             "group_id": self.group_id,
@@ -116,7 +116,7 @@ class Connection:
             fixed["group_instance_id"] = self.instance_id
         return self._of(KafkaConsumer, fixed)
 
-    def reader(self) -> dict[str, Any]:
+    def reader_options(self) -> dict[str, Any]:
         """Returns the options of a consumer that is assigned its partitions by hand, and is no member of the group.
 
         An offset that is gone is an error for it: what it reads must be whole.
@@ -131,7 +131,7 @@ class Connection:
         }
         return self._of(KafkaConsumer, fixed)
 
-    def tail(self) -> dict[str, Any]:
+    def tail_options(self) -> dict[str, Any]:
         """Returns the options of a reader of a whole topic, in small bites: nobody waits for it to be through.
 
         It goes on at what is left where retention has overtaken it.
@@ -144,7 +144,7 @@ class Connection:
         }
         return self._of(KafkaConsumer, fixed)
 
-    def writer(self) -> dict[str, Any]:
+    def writer_options(self) -> dict[str, Any]:
         """Returns the options of a producer without transactions, for commands."""
         return self._of(
             KafkaProducer,
@@ -156,7 +156,7 @@ class Connection:
             },
         )
 
-    def producer(self, transactional_id: str) -> dict[str, Any]:
+    def producer_options(self, transactional_id: str) -> dict[str, Any]:
         """Returns the options of a transactional producer."""
         return self._of(
             KafkaProducer,

@@ -38,7 +38,7 @@ class GroupConsumer:
         self._is_static = bool(connection.instance_id)
         self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
-        options = connection.consumer()
+        options = connection.consumer_options()
         self._max_records: int = options["max_poll_records"]
         self._heard = self._probed = time.monotonic()
         self._answered = True
@@ -96,7 +96,7 @@ class GroupConsumer:
         """The partitions deliver records, those of them that still are ours."""
         self._client.resume(*self._mine(partitions))
 
-    def hold(self, partitions: Iterable[int]) -> None:
+    def pause(self, partitions: Iterable[int]) -> None:
         """The partitions deliver nothing until they are resumed."""
         self._client.pause(*self._mine(partitions))
 
@@ -119,7 +119,7 @@ class GroupConsumer:
         if not self._is_static:
             return
         free = [one.partition for one in self._client.assignment() - self._client.paused()]
-        self.hold(free)
+        self.pause(free)
         try:
             self._client.poll(timeout_ms=2 * self._heartbeat_ms)
         except KafkaError as error:

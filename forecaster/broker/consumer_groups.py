@@ -23,7 +23,7 @@ def partition_of(key: bytes, partitions: int) -> int:
     return (int(murmur2(key)) & 0x7FFFFFFF) % partitions
 
 
-def outsider(group_id: str) -> ConsumerGroupMetadata:
+def standalone_member(group_id: str) -> ConsumerGroupMetadata:
     """Returns who commits offsets for a group without being in it; brokers take them while nobody else is."""
     return ConsumerGroupMetadata(group_id)
 
@@ -72,7 +72,7 @@ def _described(connection: Connection) -> dict[str, Any]:
     The client always asks what we may do to it, too, and fails where the broker names an operation that the client does
     not know: that part of the answer is left as it comes.
     """
-    admin: Any = KafkaAdminClient(**connection.admin())
+    admin: Any = KafkaAdminClient(**connection.admin_options())
     try:
         admin._process_acl_operations = lambda group: group  # noqa: SLF001 - see above
         described: dict[str, Any] = admin.describe_groups([connection.group_id])[connection.group_id]

@@ -8,7 +8,7 @@ from kafka.errors import KafkaError
 from forecaster.broker.connection import Connection
 from forecaster.broker.retry import describe
 from forecaster.broker.tolerant_consumer import KafkaConsumer
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import TransientBrokerError
 from forecaster.records import SourceRecord
 
@@ -24,9 +24,9 @@ class LogReader:
         topics: asks the broker about offsets.
     """
 
-    def __init__(self, connection: Connection, topics: Topics) -> None:
+    def __init__(self, connection: Connection, topics: TopicAdmin) -> None:
         self._topics = topics
-        self._client = KafkaConsumer(**connection.reader())
+        self._client = KafkaConsumer(**connection.reader_options())
         self._at: TopicPartition | None = None
 
     def committed(self, topic: str, partition: int) -> int | None:
@@ -57,7 +57,7 @@ class LogReader:
         """
         return self._topics.offset_at(topic, partition, timestamp_ms)
 
-    def begin(self, topic: str, partition: int, offset: int) -> None:
+    def seek(self, topic: str, partition: int, offset: int) -> None:
         """The next record read is the one at the offset, or the first after it."""
         self._at = TopicPartition(topic, partition)
         self._client.assign([self._at])

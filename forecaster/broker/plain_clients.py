@@ -15,7 +15,7 @@ POLL_TIMEOUT_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class CommittedRecord:
     """A committed record as its reader sees it."""
 
     partition: int
@@ -69,11 +69,13 @@ class RecordReader:
         self._client.assign([TopicPartition(topic, partition) for partition in range(partitions)])
         self._client.seek_to_beginning()
 
-    def poll(self) -> Iterator[Written]:
+    def poll(self) -> Iterator[CommittedRecord]:
         """Yields what has come since the last time; nothing after a short while without any."""
         for partition, records in self._client.poll(timeout_ms=POLL_TIMEOUT_MS).items():
             for record in records:
-                yield Written(partition.partition, record.offset, record.key, record.value, dict(record.headers or ()))
+                yield CommittedRecord(
+                    partition.partition, record.offset, record.key, record.value, dict(record.headers or ())
+                )
 
     def close(self) -> None:
         """The connection is closed."""

@@ -49,7 +49,7 @@ class TransactionalProducer:
         outage_deadline_seconds: float,
         stop: threading.Event,
     ) -> None:
-        self._options = connection.producer(transactional_id)
+        self._options = connection.producer_options(transactional_id)
         self._source = source
         self._unique = unique
         self._outage_deadline = outage_deadline_seconds

@@ -27,7 +27,7 @@ class TailReader:
         self._topic = topic
         self._whole = [TopicPartition(topic, partition) for partition in range(partitions)]
         self._backlog: dict[TopicPartition, int] = {}
-        self._client = KafkaConsumer(**connection.tail())
+        self._client = KafkaConsumer(**connection.tail_options())
         try:
             self._client.assign(self._whole)
             self._client.seek_to_beginning()

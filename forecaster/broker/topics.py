@@ -37,13 +37,13 @@ class NeededTopic:
     partitions: int | None = None
 
 
-class Topics:
+class TopicAdmin:
     """Asks the broker about topics; a context manager."""
 
     def __init__(self, connection: Connection) -> None:
-        self._admin = KafkaAdminClient(**connection.admin())
+        self._admin = KafkaAdminClient(**connection.admin_options())
 
-    def __enter__(self) -> Topics:
+    def __enter__(self) -> TopicAdmin:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -53,7 +53,7 @@ class Topics:
         """The connection is closed."""
         self._admin.close()
 
-    def partitions(self, names: Sequence[str]) -> dict[str, int]:
+    def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Returns the partition counts of those topics that exist.
 
         Raises:
@@ -92,7 +92,7 @@ class Topics:
             TopicError: a topic is missing, or has another partition count than it must; names it.
         """
         names = [source, *(topic.name for topic in needed)]
-        found = self.partitions(names)
+        found = self.partition_counts(names)
         if source not in found:
             raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
         missing = [topic for topic in needed if topic.name not in found]
@@ -115,7 +115,7 @@ class Topics:
         cluster = self._admin.describe_cluster()["cluster_id"]
         return str(cluster), str(self._admin.describe_topics([name])[0]["topic_id"])
 
-    def trained_by(self, models: str) -> list[str]:
+    def training_groups(self, models: str) -> list[str]:
         """Returns the groups whose trainers read a models topic now; none where we may not ask."""
         try:
             names = [one["group_id"] for one in self._admin.list_groups() if one["group_id"].endswith(TRAINERS)]

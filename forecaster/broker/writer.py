@@ -29,7 +29,7 @@ def write_records(connection: Connection, topic: str, messages: Sequence[Message
         TransientBrokerError: some of them may not be there; writing all of them again can help.
     """
     try:
-        client = KafkaProducer(**connection.writer())
+        client = KafkaProducer(**connection.writer_options())
     except KafkaError as error:
         raise TransientBrokerError(f"writing to {topic}: {describe(error)}") from error
     try:

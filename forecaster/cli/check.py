@@ -10,7 +10,7 @@ from rich.table import Table
 
 from forecaster.app.configs import fixed_checkpoint, needed_topics, training_schedule
 from forecaster.app.daemon import opened_state, with_topics
-from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.broker.topics import NeededTopic, TopicAdmin
 from forecaster.cli.terminal import console
 from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import TopicError
@@ -41,7 +41,7 @@ def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
 def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
     """The topics were printed: what for, how many partitions, which are missing."""
     names = [settings.topics.input, *(topic.name for topic in needed)]
-    found = with_topics(settings, lambda topics: topics.partitions(names))
+    found = with_topics(settings, lambda topics: topics.partition_counts(names))
     table = Table("topic", "purpose", "partitions", "settings")
     for topic in [NeededTopic(settings.topics.input, "input, never created"), *needed]:
         count = found.get(topic.name)
@@ -65,15 +65,17 @@ def needed_rights(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
-def _check_topics(settings: Settings, topics: Topics) -> None:
+def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
     """Missing outputs are well where `run` would create them."""
     source, needed = settings.topics.input, needed_topics(settings)
-    found = topics.partitions([source, *(topic.name for topic in needed)])
+    found = topics.partition_counts([source, *(topic.name for topic in needed)])
     if source not in found:
         raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
     existing = [topic for topic in needed if topic.name in found or not settings.topics.create]
     topics.ensure(source, existing, create=False)
-    others = [name for name in topics.trained_by(settings.topics.named("models")) if name != settings.kafka.group_id]
+    others = [
+        name for name in topics.training_groups(settings.topics.named("models")) if name != settings.kafka.group_id
+    ]
     if others:
         raise TopicError(
             f"topic {settings.topics.named('models')}: group {', '.join(others)} trains on it, too: give this group "
@@ -81,13 +83,13 @@ def _check_topics(settings: Settings, topics: Topics) -> None:
         )
 
 
-def _stored(settings: Settings, topics: Topics) -> list[str]:
+def _stored(settings: Settings, topics: TopicAdmin) -> list[str]:
     """Returns what `run` would serve, what a series takes, and what would become of the stored state.
 
     Raises what `run` would raise.
     """
     names = settings.topics
-    found = topics.partitions([names.input, names.named("state")])
+    found = topics.partition_counts([names.input, names.named("state")])
     with opened_state(settings, topics) as (follower, restorer):
         name = (
             f"{NO_CHECKPOINT} (the last value, until one is trained)"

@@ -14,7 +14,7 @@ from rich.table import Table
 from forecaster.app.configs import needed_topics
 from forecaster.app.daemon import opened_state, use_one_thread, with_topics
 from forecaster.broker.consumer_groups import partition_of
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.cli.terminal import console
 from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import UsageError
@@ -35,7 +35,7 @@ def explain(settings: Settings, series_id: str) -> Explanation:
         BrokerUnavailable: there was no broker within the deadline.
     """
 
-    def look(topics: Topics) -> Explanation:
+    def look(topics: TopicAdmin) -> Explanation:
         partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
         with opened_state(settings, topics) as (follower, restorer):
             return explain_from(restorer, series_id, partitions, follower.champion, follower.registry.checkpoints)

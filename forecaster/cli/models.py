@@ -13,7 +13,7 @@ from forecaster.app.configs import connection, models_topic, network_config
 from forecaster.app.daemon import with_topics
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import retry
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, body_of
 from forecaster.core.network.network import Network
@@ -121,7 +121,7 @@ def publish(settings: Settings, checkpoint: Checkpoint) -> str:
 
 
 def _registry(settings: Settings) -> ModelRegistry:
-    def read(topics: Topics) -> ModelRegistry:
+    def read(topics: TopicAdmin) -> ModelRegistry:
         _ensure(settings, topics, create=False)
         with closing(LogReader(connection(settings), topics)) as reader:
             return read_registry(reader, settings.topics.named("models"))
@@ -129,7 +129,7 @@ def _registry(settings: Settings) -> ModelRegistry:
     return with_topics(settings, read)
 
 
-def _ensure(settings: Settings, topics: Topics, *, create: bool) -> None:
+def _ensure(settings: Settings, topics: TopicAdmin, *, create: bool) -> None:
     topics.ensure(settings.topics.input, [models_topic(settings)], create=create)
 
 

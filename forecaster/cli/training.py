@@ -20,7 +20,7 @@ from forecaster.app.configs import (
 )
 from forecaster.app.daemon import with_topics
 from forecaster.broker.log_reader import LogReader
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import UsageError
 from forecaster.formats.checkpoints import read_checkpoint
 from forecaster.formats.files import SeriesHistory
@@ -54,7 +54,7 @@ def read_history(settings: Settings) -> SeriesHistory:
         UsageError: nothing.
     """
 
-    def read(topics: Topics) -> SeriesHistory:
+    def read(topics: TopicAdmin) -> SeriesHistory:
         partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
         with closing(LogReader(connection(settings), topics)) as reader:
             return HistorySource(history_config(settings, partitions), reader).read(time.time_ns() // 1_000_000)

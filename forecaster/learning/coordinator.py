@@ -232,11 +232,11 @@ class TrainingCoordinator:
         return True
 
     def _follow_election(self, polled: PollResult) -> None:
-        if polled.closed and self._leads:
+        if polled.revoked and self._leads:
             self._leads, self._published = False, ""
             self._drop_child()
             _log.info("trainer deposed")
-        if polled.opened:
+        if polled.assigned:
             self._leads, self._has_begun = True, False
             self._outside.readings.begin()
             _log.info("trainer elected", generation=polled.member.generation_id)

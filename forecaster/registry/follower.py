@@ -30,7 +30,7 @@ class TopicReader(Protocol):
     """What a watch asks of `LogReader`; tests have their own."""
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-    def begin(self, topic: str, partition: int, offset: int) -> None: ...
+    def seek(self, topic: str, partition: int, offset: int) -> None: ...
     def read(self, *, wait: bool = True) -> list[SourceRecord]: ...
     @property
     def position(self) -> int: ...
@@ -181,7 +181,7 @@ class RegistryFollower:
         if self._next is None or not begin <= self._next <= self._end:
             self._next = begin
             self._registry = ModelRegistry()
-        self._reader.begin(self._topic, PARTITION, self._next)
+        self._reader.seek(self._topic, PARTITION, self._next)
         self._lost = False
 
     def _add(self, record: SourceRecord) -> None:
@@ -271,7 +271,7 @@ def records_to_end(reader: TopicReader, topic: str) -> Iterator[SourceRecord]:
     """Yields all records that are on the topic now; raises TransientBrokerError where they do not come."""
     begin, end = reader.bounds(topic, PARTITION)
     if begin < end:
-        reader.begin(topic, PARTITION, begin)
+        reader.seek(topic, PARTITION, begin)
         yield from _records_before(reader, end)
 
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from forecaster.broker.consumer_groups import outsider
+from forecaster.broker.consumer_groups import standalone_member
 from forecaster.core.series.timeline import largest_gap, last_stamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.models import iso_time
@@ -178,7 +178,7 @@ class Seeder:
         """Returns whether all is committed; else there is a new producer."""
         config = self._restorer.config
         committed = self._producer.commit(
-            Transaction({config.state: messages}, offsets, outsider(config.state_config.key_prefix))
+            Transaction({config.state: messages}, offsets, standalone_member(config.state_config.key_prefix))
         )
         if not committed:
             self._producer.restart()

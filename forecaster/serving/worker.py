@@ -1,34 +1,32 @@
-"""The worker: one micro-batch is one Kafka transaction, fully committed before the next poll.
+"""The worker: one micro-batch is one Kafka transaction, committed before the next poll.
 
-    1. poll           as many records as take a fraction of a second, and who we are in the group right now
-    2. follow         partitions taken from us are forgotten, those given to us are restored, a slice each time; what is
-                      to be served may have changed
-    3. decode         readings, and a dead letter for each bad record
-    4. advance        on a copy of the touched rows
-    5. commit         forecasts, dead letters, blocks of state, the trainer's history and input offsets, together or
-                      not at all
-    6. adopt          the rows, when and only when the transaction has committed
-    7. write          blocks that no reading has touched for too long, in a transaction of their own; some rows are
-                      re-warmed for a network that is to come
-    8. show           who asks over HTTP is answered
+    1. poll       records that take about 200 ms to compute, and this process' membership in the group
+    2. follow     drop revoked partitions, queue assigned ones for restoring, refresh the champion
+    3. restore    one slice of the next queued partition; it serves as soon as its rows are complete
+    4. align      check that the records continue where the rows of their partitions stand
+    5. compute    decode the records, advance a copy of the rows that they touch, encode the transaction
+    6. commit     forecasts, dead letters, state blocks, training history and input offsets, all or nothing
+    7. adopt      the advanced rows, only after the commit
+    8. maintain   write blocks that no reading has touched for long; re-warm rows for a checkpoint to come
+    9. answer     questions from HTTP, and once a second a status
 
-| what goes wrong | what is done |
+| failure | response |
 |---|---|
-| a bad record | a dead letter; over the limits its partition is held, or the worker ends |
-| the transaction fails | the committed offsets say whether it happened: adopt the rows, or drop them and read again |
-| somebody else went on meanwhile | the partition is restored again |
-| input is gone before it was read | the same; the restore does as ON_LOST_INPUT says |
-| a batch of the input is corrupt | fetched again; the others go on; past the outage deadline: exit code 3 |
-| the same in a restore | the partition is restored again, after the others |
-| the broker is away | waited for with back-off; past the outage deadline the worker ends with exit code 3 |
-| another process has our identity | the worker ends with exit code 8 |
+| a record is bad | write a dead letter; above the limits, hold its partition or end the worker |
+| a transaction fails | read the committed offsets: adopt the rows if it was committed, otherwise drop them and read again |
+| another process has committed other offsets | restore the partition |
+| input was deleted before it was read | restore the partition, as ON_LOST_INPUT says |
+| a batch of the input is corrupt | fetch it again while other partitions continue; past the outage deadline, exit code 3 |
+| a batch is corrupt during a restore | restore the partition again, after the others |
+| the broker does not answer | retry with back-off; past the outage deadline, exit code 3 |
+| another process has the same identity | exit code 8 |
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -36,6 +34,7 @@ import numpy as np
 import structlog
 
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
+from forecaster.clock import Clock, WallClock, epoch_ms, monotonic
 from forecaster.errors import BrokerUnavailable, TooManyBadRecords
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
@@ -53,17 +52,19 @@ from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch, StateStore
 
 FLUSH_SECONDS = 8.0
-"""So long what is dirty is written when the worker is told to end; the rest is replayed by who goes on."""
+"""Time budget for flushing dirty blocks at shutdown; the next owner replays what is left."""
+MOST_DOUBLINGS = 10
+"""The pause after failed transactions has reached its limit by then."""
 Result = TypeVar("Result")
 _log = structlog.get_logger()
 
 
 class Consumer(Protocol):
-    """What the worker asks of `GroupConsumer`; tests have their own."""
+    """The part of `GroupConsumer` that the worker calls."""
 
     def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult: ...
     def resume(self, partitions: Collection[int]) -> None: ...
-    def hold(self, partitions: Collection[int]) -> None: ...
+    def pause(self, partitions: Collection[int]) -> None: ...
     def seek(self, offsets: dict[int, int]) -> None: ...
     def confirm_membership(self) -> None: ...
     def committed(self, partitions: Collection[int]) -> dict[int, int]: ...
@@ -72,14 +73,14 @@ class Consumer(Protocol):
 
 
 class Producer(Protocol):
-    """What the worker asks of `TransactionalProducer`; tests have their own."""
+    """The part of `TransactionalProducer` that the worker calls."""
 
     def commit(self, transaction: Transaction) -> bool: ...
     def restart(self) -> None: ...
 
 
 class RecordDecoder(Protocol):
-    """What the worker asks of `wire.Decoder`."""
+    """The part of `formats.readings.Decoder` that the worker calls."""
 
     def decode(self, records: list[SourceRecord]) -> Decoded: ...
 
@@ -89,13 +90,13 @@ class WorkerConfig:
     """Plain values of a worker.
 
     Attributes:
-        pipeline: what is forecast, from what.
-        topics: where it is written.
-        publish: what is published of the outputs.
-        limits: of bad records.
-        history: which readings are written for the trainer.
-        stop_on_limit: too many bad records end the worker; else their partition is held until a restart.
-        outage_deadline_seconds: how long a broker is waited for.
+        pipeline: how readings become forecasts.
+        topics: names of the output topics.
+        publish: which forecasts are published.
+        limits: how many bad records a partition may have.
+        history: which readings are written for training.
+        stop_on_limit: too many bad records end the worker; otherwise their partition is held until a restart.
+        outage_deadline_seconds: how long the worker waits for a broker before it ends.
     """
 
     pipeline: PipelineConfig
@@ -107,132 +108,126 @@ class WorkerConfig:
     outage_deadline_seconds: float = 1_800.0
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """Objects that a worker calls; tests pass fakes.
+
+    Attributes:
+        decoder: decodes the input's records.
+        consumer: this process in the consumer group.
+        producer: writes transactions.
+        store: owns the partitions and their rows.
+        check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
+        clock: for deadlines and durations.
+        wall_clock: for the time of a status, and for the age of forecasts.
+    """
+
+    decoder: RecordDecoder
+    consumer: Consumer
+    producer: Producer
+    store: StateStore
+    check_topics: Callable[[], object]
+    clock: Clock = monotonic
+    wall_clock: WallClock = epoch_ms
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One micro-batch on its way: what was polled, decoded, computed, and what is to be committed."""
+
+    polled: PollResult
+    decoded: Decoded
+    prepared: PreparedBatch
+    outputs: Outputs
+    transaction: Transaction
+
+
 class Worker:
-    """Serves the partitions that the group gives it.
+    """Serves the partitions that the group assigns to it.
 
     Args:
         config: plain values.
-        decoder: of the records.
-        consumer: a member of the group.
-        producer: of transactions.
-        keeper: of the partitions' rows.
+        dependencies: Kafka, the rows and the clocks.
+        stop: ends the loop when it is set.
+
+    Attributes:
+        counters: what has happened since the start.
+        monitor: answers questions of other threads between batches.
     """
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        decoder: RecordDecoder,
-        consumer: Consumer,
-        producer: Producer,
-        store: StateStore,
-    ) -> None:
+    def __init__(self, config: WorkerConfig, dependencies: WorkerDependencies, stop: threading.Event) -> None:
         self._config = config
-        self._decoder = decoder
-        self._consumer = consumer
-        self._producer = producer
+        self._decoder = dependencies.decoder
+        self._consumer = dependencies.consumer
+        self._producer = dependencies.producer
+        self._store = dependencies.store
+        self._check_topics = dependencies.check_topics
+        self._clock, self._wall_clock = dependencies.clock, dependencies.wall_clock
+        self._stop = stop
+        self._publisher = Publisher(config.publish, config.topics, dependencies.wall_clock)
         self._guard = DeadLetterGuard(config.limits)
-        self._publisher = Publisher(config.publish, config.topics, lambda: time.time_ns() // 1_000_000)
-        self._store = store
+        self._held: set[int] = set()
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
-        self._failures, self._failing_since = 0, 0.0
         self._limit = BatchLimit()
-        self._held: set[int] = set()
+        self._failures, self._failing_since = 0, 0.0
         self.counters = Counters()
-        self.monitor = Monitor()
+        self.monitor = Monitor(dependencies.clock)
 
-    def run(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
-        """Serves until `stop` is set; the batch at hand is finished, and what is dirty is written.
+    def run(self) -> None:
+        """Serve until the worker is told to stop; finish the batch at hand, and flush dirty blocks."""
+        while not self._stop.is_set():
+            self.iterate()
+        self.flush()
 
-        Args:
-            stop: looked at between batches.
-            check_topics: called when partitions are given to us; raises TopicError where topics do not fit.
-        """
-        while not stop.is_set():
-            self.iterate(stop, check_topics)
-        self.flush(stop)
+    def iterate(self) -> None:
+        """Turn at most one micro-batch into one transaction; the numbers are those of the module's docstring."""
+        polled = self._poll()  # 1
+        self._follow(polled)  # 2
+        if polled.stable:  # only a member of the group's current generation can commit
+            self._restore(polled.member)  # 3
+            if self._align_positions(polled) and polled.records:  # 4
+                batch = self._compute(polled)  # 5
+                if self._commit(batch.transaction):  # 6
+                    self._adopt(batch)  # 7
+                else:
+                    self._resolve_failed_transaction(batch)
+            self._maintain(polled)  # 8
+        self._publish_status(polled)  # 9
 
-    def iterate(self, stop: threading.Event, check_topics: Callable[[], object]) -> None:
-        """One micro-batch has become one transaction, as the numbered steps of this module say."""
-        wait = not self._store.restoring
-        max_records = self._limit.records
-        polled = self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling", stop)
-        self._follow(polled, check_topics, stop)
-        if polled.stable:
-            self._restore(polled.member, stop)
-            if self._align_positions(polled, stop) and polled.records:
-                self._serve(polled, stop)
-            self._write(self._store.overdue(but=polled.end), polled.member, stop)
-            self._store.rewarm_next_slot()
-        self._publish_status(polled)
-
-    def flush(self, stop: threading.Event) -> None:
-        """What is dirty is written, as far as it goes in the time there is, so that who goes on need not replay it."""
-        deadline = time.monotonic() + FLUSH_SECONDS
-        polled = self._retry(lambda: self._consumer.poll(wait=False), "polling", stop)
-        self._store.follow(polled.closed, ())
-        while polled.stable and time.monotonic() < deadline and (writes := self._store.dirty()):
+    def flush(self) -> None:
+        """Write dirty blocks until none is left or the time is up, so that the next owner replays less."""
+        deadline = self._clock() + FLUSH_SECONDS
+        polled = self._retry(lambda: self._consumer.poll(wait=False), "polling")
+        self._store.follow(polled.revoked, ())
+        while polled.stable and self._clock() < deadline and (writes := self._store.dirty()):
             if not self._commit(self._state_transaction(writes, polled.member)):
                 return
             self._store.written(writes)
 
-    def _serve(self, polled: PollResult, stop: threading.Event) -> None:
-        """Steps 3 to 6."""
-        timed = self.counters.timed
-        begin = time.perf_counter()
-        with timed(Stage.DECODE):
-            decoded = self._decoder.decode(polled.records)
-        with timed(Stage.TAKE):
-            prepared = self._store.prepare(polled, decoded)
-        with timed(Stage.ADVANCE):
-            outputs = advance(self._config.pipeline, prepared.models, prepared.state, prepared.batch)
-        with timed(Stage.ENCODE):
-            transaction = self._transaction(polled, decoded, outputs, prepared)
-        self._limit = self._limit.after(len(polled.records), time.perf_counter() - begin)
-        if not self._commit(transaction):
-            self._resolve_failed_transaction(polled, prepared, stop)
-            return
-        with timed(Stage.ADOPT):
-            self._store.committed(prepared, polled.end)
-        self.counters.add(polled, decoded, outputs, len(transaction.messages[self._config.topics.forecasts]))
-        self._record(polled, decoded, outputs, prepared)
+    def _poll(self) -> PollResult:
+        wait, max_records = not self._store.restoring, self._limit.records
+        return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
-    def _publish_status(self, polled: PollResult) -> None:
-        """Those who ask are answered."""
-        if self.monitor.is_due:
-            held, ends = frozenset(self._held), self._consumer.ends()
-            self.monitor.refresh(
-                WorkerView(
-                    pipeline=self._config.pipeline,
-                    store=self._store,
-                    counters=self.counters,
-                    member=polled.member,
-                    is_member=polled.stable,
-                    answered=polled.answered,
-                    held=held,
-                    ends=ends,
-                )
-            )
-
-    def _follow(self, polled: PollResult, check_topics: Callable[[], object], stop: threading.Event) -> None:
-        """Partitions not ours are forgotten, and those that are new to us wait for their rows."""
-        for partition in polled.closed:
+    def _follow(self, polled: PollResult) -> None:
+        """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""
+        for partition in polled.revoked:
             self._guard.forget(partition)
             self._held.discard(partition)
-        if polled.opened:
-            self._retry(check_topics, "asking about topics", stop)
-        self._store.follow(polled.closed, polled.opened)
+        if polled.assigned:
+            self._retry(self._check_topics, "checking the topics")
+        self._store.follow(polled.revoked, polled.assigned)
         self._store.look()
 
-    def _restore(self, member: Member, stop: threading.Event) -> None:
-        """A slice of the restoring has been done; a partition that became whole by it serves."""
+    def _restore(self, member: Member) -> None:
+        """Restore for one slice of time; serve the partition that is complete after it, if there is one."""
         restored = self._store.restore() if self._store.restoring else None
         if restored is None:
             return
         partition = restored.partition
         while restored.must_be_written and (writes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
             if not self._commit(self._state_transaction({partition.number: writes}, member)):
-                self._restart_producer(stop)
+                self._restart_producer()
                 self._store.follow((), [partition.number])
                 return
             partition.committed(writes)
@@ -240,47 +235,68 @@ class Worker:
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
-        _log.info("partitions opened", partitions=[partition.number], generation=member.generation_id)
+        _log.info("partition_opened", partition=partition.number, generation=member.generation_id)
 
-    def _align_positions(self, polled: PollResult, stop: threading.Event) -> bool:
-        """What was read goes on where all its partitions stand, who serve; else the batch is put back.
+    def _align_positions(self, polled: PollResult) -> bool:
+        """Return whether every partition continues at its position; otherwise rewind the batch and restore some.
 
-        Before the next record there may be markers of transactions, aborted records, and what was compacted: where the
-        input still began at the position or before it when that was passed, nothing else can have been there.
+        Between a partition's position and its next record, there may be transaction markers, aborted records and
+        compacted ones. Nothing else can be there if the input still began at or before the position when they were
+        passed: then the position moves over them.
         """
         positions: dict[int, int] = {}
-        broken: list[int] = []
-        for number, begin in self._reached(polled).items():
+        misaligned: list[int] = []
+        for number, offset in self._next_offsets(polled).items():
             if number not in self._store.partitions:
-                broken.append(number)
+                misaligned.append(number)
                 continue
             partition = self._store.partitions[number]
-            if begin < partition.position or (begin > partition.position and self._is_lost(partition, stop)):
-                _log.error("input is gone, or has jumped back", partition=number, offset=partition.position, next=begin)
-                broken.append(number)
+            if offset < partition.position or (offset > partition.position and self._has_lost_input(partition)):
+                _log.error(
+                    "input_misaligned", partition=number, expected_offset=partition.position, next_offset=offset
+                )
+                misaligned.append(number)
             else:
-                partition.position = begin
+                partition.position = offset
             positions[number] = partition.position
-        if broken:
-            self._consumer.hold(broken)
+        if misaligned:
+            self._consumer.pause(misaligned)
             self._consumer.seek({**polled.begin, **positions})
-            self._store.follow((), [number for number in broken if number in positions])
-        return not broken
+            self._store.follow((), [number for number in misaligned if number in positions])
+        return not misaligned
 
-    def _reached(self, polled: PollResult) -> dict[int, int]:
-        """Returns the offset of the first record of the batch's partitions, and where others are read next."""
-        reached = dict(polled.begin)
+    def _next_offsets(self, polled: PollResult) -> dict[int, int]:
+        """Return the first offset of each partition in the batch, and of others the offset that is fetched next.
+
+        Partitions without records count only if the consumer has moved past their position, over markers.
+        """
+        offsets = dict(polled.begin)
         for number, end in self._consumer.ends().items():
-            if number in self._store.partitions and number not in reached:
+            if number in self._store.partitions and number not in offsets:
                 position = self._store.partitions[number].position
                 offset = self._consumer.next_offset(number) if end > position else None
                 if offset is not None and offset > position:
-                    reached[number] = offset
-        return reached
+                    offsets[number] = offset
+        return offsets
 
-    def _is_lost(self, partition: Partition, stop: threading.Event) -> bool:
-        begin = self._retry(lambda: self._store.log_start(partition.number), "asking where the input begins", stop)
-        return partition.position < begin
+    def _has_lost_input(self, partition: Partition) -> bool:
+        """Return whether the input begins behind the partition's position: retention has deleted unread records."""
+        start = self._retry(lambda: self._store.log_start(partition.number), "reading the first offset of the input")
+        return partition.position < start
+
+    def _compute(self, polled: PollResult) -> _Batch:
+        """Return the decoded and computed batch with its transaction; the store stays as it is."""
+        begin = self._clock()
+        with self._timed(Stage.DECODE):
+            decoded = self._decoder.decode(polled.records)
+        with self._timed(Stage.PREPARE):
+            prepared = self._store.prepare(polled, decoded)
+        with self._timed(Stage.ADVANCE):
+            outputs = advance(self._config.pipeline, prepared.models, prepared.state, prepared.batch)
+        with self._timed(Stage.ENCODE):
+            transaction = self._transaction(polled, decoded, outputs, prepared)
+        self._limit = self._limit.after(len(polled.records), self._clock() - begin)
+        return _Batch(polled, decoded, prepared, outputs, transaction)
 
     def _transaction(
         self, polled: PollResult, decoded: Decoded, outputs: Outputs, prepared: PreparedBatch
@@ -289,13 +305,13 @@ class Worker:
         messages = self._publisher.messages(polled.records, decoded, outputs)
         messages[topics.state] = _messages(prepared.writes)
         if topics.history:
-            messages[topics.history] = self._history(outputs, prepared)
+            messages[topics.history] = self._training_history(outputs, prepared)
         if self._has_drifted:
             messages[topics.models] = [drift_message(min(polled.end))]
         return Transaction(messages, polled.end, polled.member)
 
-    def _history(self, outputs: Outputs, prepared: PreparedBatch) -> list[Message]:
-        """Returns what the trainer gets of a batch."""
+    def _training_history(self, outputs: Outputs, prepared: PreparedBatch) -> list[Message]:
+        """Return the readings of the batch that are written for training."""
         messages: list[Message] = []
         for number in prepared.checkout.parts:
             of_partition = np.flatnonzero(prepared.numbers == number)
@@ -305,81 +321,130 @@ class Worker:
             messages += encode_history(number, readings, chosen, outputs.masked[chosen])
         return messages
 
-    def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:
-        """Returns a transaction of nothing but state; the offsets in it let no zombie through."""
-        offsets = {number: one.position for number, one in writes.items()}
-        return Transaction({self._config.topics.state: _messages(writes)}, offsets, member)
-
-    def _write(self, writes: Mapping[int, StateWrites], member: Member, stop: threading.Event) -> None:
-        """The changes are in the topic, or will be tried again: written twice they are as good."""
-        if not writes:
-            return
-        if self._commit(self._state_transaction(writes, member)):
-            self._store.written(writes)
-        else:
-            self._restart_producer(stop)
-
-    def _record(self, polled: PollResult, decoded: Decoded, outputs: Outputs, prepared: PreparedBatch) -> None:
-        """What a committed batch tells is known, and partitions with too many bad records are held."""
-        self.counters.scores.add(outputs.scores, self._config.pipeline.quantile_levels)
-        self._has_drifted = bool(self._config.topics.history) and self._drift.add(
-            outputs.scores, self._store.partitions.series
-        )
-        self.counters.freed_series += sum(len(one.freed) for one in prepared.writes.values())
-        for partition, reason in self._guard.count(polled.records, decoded.dead_letters).items():
-            last = next(one for one in reversed(decoded.dead_letters) if one.record.partition == partition)
-            message = f"partition {partition}: {reason}; the last: {last.detail}"
-            if self._config.stop_on_limit:
-                raise TooManyBadRecords(f"{message}; see topic {self._config.topics.dead_letters}")
-            self._consumer.hold([partition])
-            self._held.add(partition)
-            _log.error("partition held until a restart", detail=message, dead_letters=self._config.topics.dead_letters)
-
     def _commit(self, transaction: Transaction) -> bool:
-        with self.counters.timed(Stage.TRANSACTION):
+        with self._timed(Stage.TRANSACTION):
             committed = self._producer.commit(transaction)
         if committed:
             self._failures = 0
         return committed
 
-    def _retry(self, call: Callable[[], Result], what: str, stop: threading.Event) -> Result:
-        return retry(call, what, self._config.outage_deadline_seconds, stop)
-
-    def _restart_producer(self, stop: threading.Event) -> None:
-        """Who was fenced asks the group first: of two processes with one identity, the one that it knows goes on.
+    def _adopt(self, batch: _Batch) -> None:
+        """Adopt the rows of a committed batch, and record what it says.
 
         Raises:
-            BrokerUnavailable: no transaction has gone through for the outage deadline.
+            TooManyBadRecords: a partition is above a limit of bad records, and `stop_on_limit` is set.
+        """
+        with self._timed(Stage.ADOPT):
+            self._store.committed(batch.prepared, batch.polled.end)
+        forecasts = len(batch.transaction.messages[self._config.topics.forecasts])
+        self.counters.add(batch.polled, batch.decoded, batch.outputs, forecasts)
+        self.counters.scores.add(batch.outputs.scores, self._config.pipeline.quantile_levels)
+        self.counters.freed_series += sum(len(writes.freed) for writes in batch.prepared.writes.values())
+        self._has_drifted = bool(self._config.topics.history) and self._drift.add(
+            batch.outputs.scores, self._store.partitions.series
+        )
+        self._enforce_limits(batch)
+
+    def _enforce_limits(self, batch: _Batch) -> None:
+        """Hold partitions with too many bad records, or raise TooManyBadRecords."""
+        dead_letters, topic = batch.decoded.dead_letters, self._config.topics.dead_letters
+        for partition, reason in self._guard.count(batch.polled.records, dead_letters).items():
+            last = next(letter for letter in reversed(dead_letters) if letter.record.partition == partition)
+            if self._config.stop_on_limit:
+                raise TooManyBadRecords(f"partition {partition}: {reason}; the last: {last.detail}; see topic {topic}")
+            self._consumer.pause([partition])
+            self._held.add(partition)
+            _log.error(
+                "partition_held", partition=partition, reason=reason, last=last.detail, dead_letter_topic=topic
+            )
+
+    def _resolve_failed_transaction(self, batch: _Batch) -> None:
+        """Bring every partition of the batch to its committed offset.
+
+        A partition whose committed offset is the end of the batch adopts its rows; one whose offset is the beginning
+        reads the batch again; any other is restored.
+        """
+        polled = batch.polled
+        self._restart_producer()
+        committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
+        adopted = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
+        dropped = {
+            partition: begin
+            for partition, begin in polled.begin.items()
+            if committed[partition] <= begin and partition not in adopted
+        }
+        self._store.committed(batch.prepared, adopted)
+        others = [partition for partition in polled.end if partition not in adopted and partition not in dropped]
+        self._consumer.pause(others)
+        self._store.follow((), others)
+        self._consumer.seek({**adopted, **dropped})
+        _log.info("failed_transaction_resolved", adopted=list(adopted), dropped=list(dropped), restoring=others)
+
+    def _restart_producer(self) -> None:
+        """Replace the producer after a failed transaction; pause before, if the one before failed, too.
+
+        The group is asked first whether this process is still its member: of two processes with one identity, only
+        the one that the group knows may fence the other.
+
+        Raises:
+            BrokerUnavailable: no transaction was committed for the outage deadline.
+            Fenced: another process has this identity.
         """
         self.counters.failed_transactions += 1
         self._failures += 1
         if self._failures == 1:
-            self._failing_since = time.monotonic()
-        if time.monotonic() - self._failing_since > self._config.outage_deadline_seconds:
+            self._failing_since = self._clock()
+        if self._clock() - self._failing_since > self._config.outage_deadline_seconds:
             raise BrokerUnavailable(f"{self._failures} transactions in a row have failed: see the warnings before")
-        stop.wait(
-            min(FIRST_WAIT_SECONDS * 2.0 ** (self._failures - 1), LONGEST_WAIT_SECONDS) if self._failures > 1 else 0
-        )
-        self._retry(self._consumer.confirm_membership, "asking the group", stop)
+        doublings = min(self._failures - 1, MOST_DOUBLINGS)
+        self._stop.wait(min(FIRST_WAIT_SECONDS * 2.0**doublings, LONGEST_WAIT_SECONDS) if doublings else 0)
+        self._retry(self._consumer.confirm_membership, "confirming the group membership")
         self._producer.restart()
 
-    def _resolve_failed_transaction(self, polled: PollResult, prepared: PreparedBatch, stop: threading.Event) -> None:
-        """After a failed transaction every partition stands where its committed offset says."""
-        self._restart_producer(stop)
-        committed = self._retry(lambda: self._consumer.committed(polled.end), "committed offsets", stop)
-        happened = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
-        dropped = {
-            partition: begin
-            for partition, begin in polled.begin.items()
-            if committed[partition] <= begin and partition not in happened
-        }
-        self._store.committed(prepared, happened)
-        others = [partition for partition in polled.end if partition not in happened and partition not in dropped]
-        self._consumer.hold(others)
-        self._store.follow((), others)
-        self._consumer.seek({**happened, **dropped})
-        _log.info("after a failed transaction", happened=list(happened), dropped=list(dropped), restored_again=others)
+    def _maintain(self, polled: PollResult) -> None:
+        """Write blocks that are overdue, in a transaction of their own; re-warm a few rows for a coming checkpoint.
+
+        Blocks that could not be written are written again: twice is as good as once.
+        """
+        writes = self._store.overdue(but=polled.end)
+        if writes and self._commit(self._state_transaction(writes, polled.member)):
+            self._store.written(writes)
+        elif writes:
+            self._restart_producer()
+        self._store.rewarm_next_slot()
+
+    def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:
+        """Return a transaction of state alone; it carries offsets so that the broker fences a former owner."""
+        offsets = {number: write.position for number, write in writes.items()}
+        return Transaction({self._config.topics.state: _messages(writes)}, offsets, member)
+
+    def _publish_status(self, polled: PollResult) -> None:
+        """Answer questions that wait, and refresh the status when it is due."""
+        if self.monitor.is_due:
+            self.monitor.refresh(
+                WorkerView(
+                    pipeline=self._config.pipeline,
+                    store=self._store,
+                    counters=self.counters,
+                    member=polled.member,
+                    is_member=polled.stable,
+                    answered=polled.answered,
+                    held=frozenset(self._held),
+                    ends=self._consumer.ends(),
+                    at_ms=self._wall_clock(),
+                )
+            )
+
+    def _retry(self, call: Callable[[], Result], what: str) -> Result:
+        return retry(call, what, self._config.outage_deadline_seconds, self._stop)
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        """Count the time that the block takes to a stage; nothing is counted if it raises."""
+        begin = self._clock()
+        yield
+        self.counters.stages[stage].add(self._clock() - begin)
 
 
 def _messages(writes: Mapping[int, StateWrites]) -> list[Message]:
-    return [message for one in writes.values() for message in one.messages]
+    return [message for write in writes.values() for message in write.messages]

@@ -115,7 +115,10 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
 def run_bare(address: str, topic: str, count: int, payload: list[tuple[bytes, bytes, list]]) -> float:
     """Seconds of a loop that writes what the worker wrote, one record for each it reads."""
     connection = Connection(address, f"bare-{uuid.uuid4().hex}")
-    consumer, producer = KafkaConsumer(**connection.consumer()), KafkaProducer(**connection.producer(uuid.uuid4().hex))
+    consumer, producer = (
+        KafkaConsumer(**connection.consumer_options()),
+        KafkaProducer(**connection.producer_options(uuid.uuid4().hex)),
+    )
     output = f"{topic}.bare"
     with closing(consumer), closing(producer):
         producer.init_transactions()

@@ -14,7 +14,7 @@ from daemons import Daemon, wait_until
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import create_topic
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.core.network.model import Checkpoint
 from forecaster.formats.models import Decision, Serve, decision_message, publication, serve_message
@@ -70,8 +70,8 @@ def test_topics_lists_what_is_missing_and_creates_it(broker: str, topic: str) ->
     created = forecaster(broker, topic, "topics", "--create")
     assert created.returncode == 0
     assert "missing" not in created.stdout
-    with closing(Topics(Connection(broker, "test"))) as topics:
-        assert topics.partitions([f"{topic}.forecasts", f"{topic}.dead-letters", f"{topic}.models"]) == {
+    with closing(TopicAdmin(Connection(broker, "test"))) as topics:
+        assert topics.partition_counts([f"{topic}.forecasts", f"{topic}.dead-letters", f"{topic}.models"]) == {
             f"{topic}.forecasts": 2,
             f"{topic}.dead-letters": 2,
             f"{topic}.models": 1,

@@ -12,7 +12,7 @@ from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
 from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
 
-from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written, create_topic
+from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter, create_topic
 from forecaster.core.network.model import Model
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.forecasts import encode_forecasts
@@ -135,7 +135,7 @@ def test_a_header_that_is_not_utf_8_stops_nobody(kafka: str, topic: str, tmp_pat
 def assert_read_in_spite_of_its_header(address: str, topic: str, forecasts: int) -> None:
     """All readings have their forecast, and the record that is no reading is a dead letter with all that it had."""
     made, letters = RecordReader(address, f"{topic}.forecasts", 1), RecordReader(address, f"{topic}.dead-letters", 1)
-    found: list[list[Written]] = [[], []]
+    found: list[list[CommittedRecord]] = [[], []]
     with closing(made), closing(letters):
         wait_until(lambda: found[0].extend(made.poll()) or len(found[0]) >= forecasts, "forecasts")
         wait_until(lambda: found[1].extend(letters.poll()) or found[1], "a dead letter")

@@ -15,7 +15,7 @@ from forecaster.broker.connection import Connection
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.plain_clients import RecordWriter, create_topic
 from forecaster.broker.tail_reader import TailReader
-from forecaster.broker.topics import Topics
+from forecaster.broker.topics import TopicAdmin
 from forecaster.formats.history import encode_history
 from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistorySource
 
@@ -38,7 +38,7 @@ def write(broker: str, topic: str, *, timestamp_ms: int | None = None, hours: ra
 @contextmanager
 def reading(broker: str, topic: str, window_ms: int) -> Iterator[HistorySource]:
     connection = Connection(broker, "forecaster-trainer")
-    with Topics(connection) as topics, closing(LogReader(connection, topics)) as reader:
+    with TopicAdmin(connection) as topics, closing(LogReader(connection, topics)) as reader:
         yield HistorySource(HistoryConfig(topic, PARTITIONS, window_ms, max_series=100), reader)
 
 

@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 from forecaster.broker.connection import Connection
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import retry
-from forecaster.broker.topics import NeededTopic, Topics
+from forecaster.broker.topics import NeededTopic, TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.formats.models import Serve, publication, serve_message
 from forecaster.registry import follower as model_watch
@@ -31,7 +31,7 @@ CHECKPOINT = random_checkpoint(pipeline_config(), hidden_size=512)
 def follower(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryFollower]:
     monkeypatch.setattr(model_watch, "LOOK_SECONDS", 0.0)
     connection = Connection(broker, "test")
-    with Topics(connection) as topics:
+    with TopicAdmin(connection) as topics:
         topics.create([NeededTopic(topic, "models", partitions=1)], 3)
         with closing(LogReader(connection, topics)) as reader:
             one = RegistryFollower(reader, topic, CheckpointCache(tmp_path / "cache"), CHECKPOINT.network)
@@ -73,7 +73,7 @@ def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(
 ) -> None:
     connection = Connection(broker, "test")
     write_records(connection, topic, publication(CHECKPOINT))
-    producer = KafkaProducer(**connection.producer(f"{topic}-trainer"))
+    producer = KafkaProducer(**connection.producer_options(f"{topic}-trainer"))
     producer.init_transactions()
     producer.begin_transaction()
     message = serve_message(order(CHECKPOINT.id))

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from forecaster.broker.embedded import SESSION_TIMEOUT_MS
-from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written
+from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter
 
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
@@ -117,7 +117,7 @@ class Stream:
         self._partitions = partitions
         self.hour = 0
         self.sent = 0
-        self.forecasts: list[Written] = []
+        self.forecasts: list[CommittedRecord] = []
 
     def close(self) -> None:
         self._writer.close()

@@ -132,7 +132,7 @@ class FakeClient:
     def resume(self, partitions: Collection[int]) -> None:
         self.held -= set(partitions)
 
-    def hold(self, partitions: Collection[int]) -> None:
+    def pause(self, partitions: Collection[int]) -> None:
         self.held |= set(partitions)
 
     def seek(self, offsets: dict[int, int]) -> None:
@@ -173,7 +173,7 @@ class FakeClient:
         where = (topic, partition)
         return self.kafka.starts.get(where, 0), self.kafka.ends.get(where, 0)
 
-    def begin(self, topic: str, partition: int, offset: int) -> None:
+    def seek_log(self, topic: str, partition: int, offset: int) -> None:
         self._reads, self._read_to = (topic, partition), offset
 
     def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - here nothing ever takes time
@@ -190,7 +190,12 @@ class FakeReader:
     """The reader's part of a client."""
 
     def __init__(self, client: FakeClient) -> None:
-        self.committed, self.bounds, self.begin, self.read = client.committed, client.bounds, client.begin, client.read
+        self.committed, self.bounds, self.seek, self.read = (
+            client.committed,
+            client.bounds,
+            client.seek_log,
+            client.read,
+        )
         self._client = client
 
     @property

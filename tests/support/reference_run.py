@@ -16,7 +16,7 @@ import orjson
 from builders import LEVELS, Lineup, Serving, pipeline_config, random_checkpoint
 from daemons import HOUR_MS, START_MS, wait_until
 
-from forecaster.broker.plain_clients import RecordReader, RecordWriter, Written
+from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter
 from forecaster.core.network.model import Model
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.forecasts import encode_forecasts
@@ -56,7 +56,7 @@ class ReferenceRun:
         self._offsets = [0] * partitions
         self._hour = 0
         self.expected: list[list[Message]] = [[] for _ in self._partitions]
-        self.found: list[list[Written]] = [[] for _ in self._partitions]
+        self.found: list[list[CommittedRecord]] = [[] for _ in self._partitions]
 
     def close(self) -> None:
         self._writer.close()

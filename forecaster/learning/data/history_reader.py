@@ -23,7 +23,7 @@ class Reader(Protocol):
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
     def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int: ...
-    def begin(self, topic: str, partition: int, offset: int) -> None: ...
+    def seek(self, topic: str, partition: int, offset: int) -> None: ...
     def read(self) -> list[SourceRecord]: ...
     @property
     def position(self) -> int: ...
@@ -95,7 +95,7 @@ class HistorySource:
         topic, reader = self._config.topic, self._reader
         position = reader.offset_at(topic, number, now_ms - self._config.window_ms)
         if position < end:
-            reader.begin(topic, number, position)
+            reader.seek(topic, number, position)
         while position < end:
             try:
                 records = reader.read()
@@ -106,7 +106,7 @@ class HistorySource:
                     raise
                 _log.info("retention took history while it was read", partition=number, offset=position, next=first)
                 position = first
-                reader.begin(topic, number, position)
+                reader.seek(topic, number, position)
                 continue
             for record in records:
                 if record.offset < end and (part := self._part(record)):

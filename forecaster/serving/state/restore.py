@@ -48,7 +48,7 @@ class Reader(Protocol):
 
     def committed(self, topic: str, partition: int) -> int | None: ...
     def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-    def begin(self, topic: str, partition: int, offset: int) -> None: ...
+    def seek(self, topic: str, partition: int, offset: int) -> None: ...
     def read(self) -> list[SourceRecord]: ...
     @property
     def position(self) -> int: ...
@@ -192,7 +192,7 @@ class Restorer:
         begin, end = self._reader.bounds(self.config.source, number)
         if begin == end:
             return None
-        self._reader.begin(self.config.source, number, begin)
+        self._reader.seek(self.config.source, number, begin)
         deadline = time.monotonic() + CONFIRM_SECONDS
         while self._reader.position < end and time.monotonic() < deadline:
             for record in self._reader.read():
@@ -285,7 +285,7 @@ class Restorer:
         begin, end = reader.bounds(config.state, number)
         stored = Stored()
         if begin < end:
-            reader.begin(config.state, number, begin)
+            reader.seek(config.state, number, begin)
             records: Sequence[SourceRecord] = ()
             while records or reader.position < end:
                 records = reader.read()
@@ -308,7 +308,7 @@ class Restorer:
 
     def _confirmed_end(self, number: int, after: int, committed: int) -> int:
         """Returns the committed offset where the record before it can be read, since a broker may tell its end late."""
-        self._reader.begin(self.config.source, number, committed - 1)
+        self._reader.seek(self.config.source, number, committed - 1)
         deadline = time.monotonic() + CONFIRM_SECONDS
         try:
             while self._reader.position < committed and time.monotonic() < deadline:
@@ -358,7 +358,7 @@ class Restorer:
         replayed = 0
         if plan.replay_from >= plan.begin:
             return 0
-        self._reader.begin(self.config.source, partition.number, plan.replay_from)
+        self._reader.seek(self.config.source, partition.number, plan.replay_from)
         while self._reader.position < plan.begin:
             records = [record for record in self._reader.read() if record.offset < plan.begin]
             while records:

@@ -76,7 +76,7 @@ class FakeLog:
         found = [one.offset for one in self.logs[partition] if one.timestamp >= timestamp_ms]
         return found[0] if found else self.bounds(topic, partition)[1]
 
-    def begin(self, topic: str, partition: int, offset: int) -> None:
+    def seek(self, topic: str, partition: int, offset: int) -> None:
         assert topic == TOPIC
         self._partition, self._at = partition, offset
 
