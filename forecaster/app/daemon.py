@@ -48,7 +48,7 @@ from forecaster.registry.registry import SUPERSEDED_MS
 from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.restore import Restorer
 from forecaster.serving.state.store import StateStore
-from forecaster.serving.worker import Worker
+from forecaster.serving.worker import Worker, WorkerDependencies
 from forecaster.settings import Settings
 from forecaster.web.server import serving_http
 from forecaster.web.service import Service
@@ -87,12 +87,11 @@ def serve(settings: Settings) -> None:
 
 def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
     with ExitStack() as open_things:
-        worker, topics, service.follower = start_worker(settings, stop, open_things)
+        worker, service.follower = start_worker(settings, stop, open_things)
         service.monitor = worker.monitor
         if settings.role == "both" and trains(settings):
             _train_beside(settings, stop, open_things, service)
-        source, needed = settings.topics.input, needed_topics(settings)
-        worker.run(stop, lambda: topics.ensure(source, needed, create=False))
+        worker.run()
     counters = worker.counters
     _log.info(
         "ended",
@@ -104,9 +103,7 @@ def _serve(settings: Settings, stop: threading.Event, service: Service) -> None:
     )
 
 
-def start_worker(
-    settings: Settings, stop: threading.Event, open_things: ExitStack
-) -> tuple[Worker, TopicAdmin, RegistryFollower]:
+def start_worker(settings: Settings, stop: threading.Event, open_things: ExitStack) -> tuple[Worker, RegistryFollower]:
     """All that talks to the broker is connected, the topics fit, an older process with our identity is fenced."""
     start = Connector(settings, stop, open_things)
     names, kafka = settings.topics, settings.kafka
@@ -121,7 +118,14 @@ def start_worker(
     decoder = Decoder(input_schema(settings), restorer.config.state_config.longest_id)
     store = StateStore(Partitions(restorer.config.state_config), restorer, follower)
     _log.info("serving", input=names.input, checkpoint=follower.champion)
-    return Worker(worker_config(settings, partitions), decoder, consumer, producer, store), topics, follower
+    dependencies = WorkerDependencies(
+        decoder=decoder,
+        consumer=consumer,
+        producer=producer,
+        store=store,
+        check_topics=lambda: topics.ensure(names.input, needed_topics(settings), create=False),
+    )
+    return Worker(worker_config(settings, partitions), dependencies, stop), follower
 
 
 def _train(settings: Settings, stop: threading.Event, service: Service) -> None:

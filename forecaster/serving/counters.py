@@ -1,12 +1,9 @@
-"""What became of everything since the start, and how long its parts took: plain numbers, for logs and metrics."""
+"""Counts and durations since the start of a worker: plain numbers, for logs and metrics."""
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,14 +13,14 @@ from forecaster.serving.publisher import ScoreTotals
 from forecaster.serving.state.restore import Restored
 
 BUCKET_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Upper ends of the buckets that durations are counted in; one more has no end."""
+"""Upper bounds of the buckets that durations are counted in; a last bucket has no bound."""
 
 
 class Stage(StrEnum):
-    """What takes time. A transaction is the last part of a batch, and may hold nothing but state."""
+    """Stage of a batch whose duration is measured; a transaction of state alone counts as TRANSACTION, too."""
 
     DECODE = "decode"
-    TAKE = "take"
+    PREPARE = "take"
     ADVANCE = "advance"
     ENCODE = "encode"
     TRANSACTION = "transaction"
@@ -32,40 +29,40 @@ class Stage(StrEnum):
 
 @dataclass(slots=True)
 class Durations:
-    """How often something took how long.
+    """Histogram of durations.
 
     Attributes:
-        counts: by bucket, the last one without an end.
-        seconds: sum of all.
+        counts: number of durations by bucket; the last bucket has no bound.
+        seconds: sum of all durations.
     """
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKET_SECONDS) + 1))
     seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Add one duration."""
         self.counts[bisect_left(BUCKET_SECONDS, seconds)] += 1
         self.seconds += seconds
 
 
 @dataclass(slots=True)
 class Counters:
-    """Of each record a dead letter or readings, each with an outcome; and what else happened.
+    """Counts since the start of a worker.
 
     Attributes:
-        records: committed.
-        dead_letters: by reason.
-        outcomes: of readings, by name of `Outcome`.
+        records: records of committed batches; each is a dead letter, or holds readings with an outcome each.
+        dead_letters: dead letters by reason.
+        outcomes: readings by name of `Outcome`.
         masked: readings that the filters kept from the network.
-        forecasts: published.
-        transactions: committed, those with a batch.
-        failed_transactions: of any kind.
-        freed_series: idle for too long.
-        restores: partitions that became whole, by name of `Recovery`.
-        replayed: readings that went in again for it.
-        scores: of the forecasts that met their truth.
-        stages: how long the parts of batches took.
-        restoring: how long partitions took to become whole.
+        forecasts: published forecasts.
+        transactions: committed transactions of batches.
+        failed_transactions: failed transactions of any kind.
+        freed_series: series that lost their row because they were idle for too long.
+        restores: restored partitions, by name of `Recovery`.
+        replayed: readings that restores have replayed.
+        scores: scores of the forecasts whose truth has come.
+        stages: durations of the stages of batches.
+        restoring: durations of restores.
     """
 
     records: int = 0
@@ -82,15 +79,15 @@ class Counters:
     stages: dict[Stage, Durations] = field(default_factory=lambda: {stage: Durations() for stage in Stage})
     restoring: Durations = field(default_factory=Durations)
 
-    @contextmanager
-    def timed(self, stage: Stage) -> Iterator[None]:
-        """What is done inside takes its time in this stage."""
-        begin = time.perf_counter()
-        yield
-        self.stages[stage].add(time.perf_counter() - begin)
-
     def add(self, polled: PollResult, decoded: Decoded, outputs: Outputs, forecasts: int) -> None:
-        """The counts include a committed batch, of which so many forecasts were published."""
+        """Add a committed batch.
+
+        Args:
+            polled: its records.
+            decoded: its readings and dead letters.
+            outputs: what became of its readings.
+            forecasts: number of forecasts that were published.
+        """
         self.records += len(polled.records)
         self.transactions += 1
         self.forecasts += forecasts
@@ -102,11 +99,11 @@ class Counters:
                 self.outcomes[outcome.name.lower()] += count
 
     def add_restored(self, restored: Restored) -> None:
-        """The counts include a partition that became whole."""
+        """Add a restored partition."""
         self.restores[restored.plan.recovery.name.lower()] += 1
         self.replayed += restored.replayed
         self.restoring.add(restored.seconds)
 
     def copy(self) -> Counters:
-        """Returns what is so far; it stays as it is."""
+        """Return a copy that later counts do not change."""
         return deepcopy(self)

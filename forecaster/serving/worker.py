@@ -13,10 +13,10 @@
 | failure | response |
 |---|---|
 | a record is bad | write a dead letter; above the limits, hold its partition or end the worker |
-| a transaction fails | read the committed offsets: adopt the rows if it was committed, otherwise drop them and read again |
+| a transaction fails | read the committed offsets: adopt the rows if it was committed, else drop them and read again |
 | another process has committed other offsets | restore the partition |
 | input was deleted before it was read | restore the partition, as ON_LOST_INPUT says |
-| a batch of the input is corrupt | fetch it again while other partitions continue; past the outage deadline, exit code 3 |
+| a batch of the input is corrupt | fetch it again, other partitions continue; past the outage deadline, exit code 3 |
 | a batch is corrupt during a restore | restore the partition again, after the others |
 | the broker does not answer | retry with back-off; past the outage deadline, exit code 3 |
 | another process has the same identity | exit code 8 |
@@ -252,9 +252,7 @@ class Worker:
                 continue
             partition = self._store.partitions[number]
             if offset < partition.position or (offset > partition.position and self._has_lost_input(partition)):
-                _log.error(
-                    "input_misaligned", partition=number, expected_offset=partition.position, next_offset=offset
-                )
+                _log.error("input_misaligned", partition=number, expected_offset=partition.position, next_offset=offset)
                 misaligned.append(number)
             else:
                 partition.position = offset
@@ -354,9 +352,7 @@ class Worker:
                 raise TooManyBadRecords(f"partition {partition}: {reason}; the last: {last.detail}; see topic {topic}")
             self._consumer.pause([partition])
             self._held.add(partition)
-            _log.error(
-                "partition_held", partition=partition, reason=reason, last=last.detail, dead_letter_topic=topic
-            )
+            _log.error("partition_held", partition=partition, reason=reason, last=last.detail, dead_letter_topic=topic)
 
     def _resolve_failed_transaction(self, batch: _Batch) -> None:
         """Bring every partition of the batch to its committed offset.

@@ -62,9 +62,9 @@ def _health(app: FastAPI, service: Service) -> None:
     @app.get("/livez")
     def livez() -> Response:
         """The loop turns; waiting for a broker counts."""
-        dog = service.watchdog
-        text = "ok" if dog.is_alive else f"the loop has been silent for {dog.silent_seconds:.0f} s"
-        return _text(text, 200 if dog.is_alive else 503)
+        loop = service.liveness
+        text = "ok" if loop.is_alive else f"the loop has been silent for {loop.silent_seconds:.0f} s"
+        return _text(text, 200 if loop.is_alive else 503)
 
     @app.get("/readyz")
     def readyz() -> Response:

@@ -24,7 +24,7 @@ from forecaster.learning.schedule import RunKind
 from forecaster.records import Outcome, Reason
 from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
 from forecaster.serving.inspect.explanation import SHOWN_HORIZONS
-from forecaster.serving.inspect.monitor import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
 from forecaster.serving.state.recovery import Recovery
 from forecaster.web.service import Service
 
@@ -58,7 +58,7 @@ class ServiceCollector(Collector):
         yield InfoMetricFamily("forecaster_build", "Version and role.", {"version": __version__, "role": service.role})
         yield _gauge("ready", "1 = it does its work: joined, restored, no partition held.", float(not service.unready))
         yield _gauge(
-            "loop_silent_seconds", "Since the loop last showed that it turns.", service.watchdog.silent_seconds
+            "loop_silent_seconds", "Since the loop last showed that it turns.", service.liveness.silent_seconds
         )
         if service.worker is not None:
             yield _gauge(

@@ -6,9 +6,9 @@ import sys
 
 from prometheus_client.metrics_core import Metric
 
-from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.serving.counters import Counters
-from forecaster.serving.inspect.monitor import Monitor, PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.inspect.monitor import Monitor
+from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
 from forecaster.web.metrics import ServiceCollector, trainer_families
 from forecaster.web.service import Service
 
@@ -53,12 +53,19 @@ def metrics_reference() -> str:
     return HEADER + "".join(metrics) + VALUES + "".join(values)
 
 
+class _Running:
+    """Progress of a loop, for a service without a daemon."""
+
+    is_alive = True
+    silent_seconds = 0.0
+
+
 def _families() -> list[Metric]:
     partition = PartitionStatus(0, PartitionState.SERVING, position=0, end=0)
     status = WorkerStatus(0, "", 0, True, True, "", (partition,), 0, (0.1, 0.9), (1,), Counters())  # noqa: FBT003
     monitor = Monitor()
     monitor.status = status
-    service = Service("both", "", "", Watchdog(Pulse()), monitor)
+    service = Service("both", "", "", _Running(), monitor)
     return [*ServiceCollector(service).collect(), *trainer_families(leads=True, running=None, counters={})]
 
 

@@ -14,7 +14,8 @@ from forecaster.formats.models import Decision, Serve, iso_time
 from forecaster.registry.registry import ModelRegistry
 from forecaster.serving.inspect.explanation import Explanation, explain_series
 from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
-from forecaster.serving.inspect.monitor import PartitionStatus, WorkerStatus, WorkerView
+from forecaster.serving.inspect.monitor import WorkerView
+from forecaster.serving.inspect.status import PartitionStatus, WorkerStatus
 from forecaster.serving.publisher import ScoreTotals
 from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service

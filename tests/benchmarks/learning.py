@@ -129,7 +129,7 @@ def swap(address: str) -> None:
     )
     bodies = [random_checkpoint(CONFIG, seed=seed, hidden_size=64) for seed in (1, 2)]
     with ExitStack() as stack:
-        worker, _, _ = start_worker(settings, threading.Event(), stack)
+        worker, _ = start_worker(settings, threading.Event(), stack)
         serve(address, topic, bodies[0].id, publication(bodies[0]))
         sensors = Sensors(address, topic)
         sensors.start()
@@ -165,7 +165,7 @@ def rounds(worker: object, seconds: float) -> tuple[list[float], int]:
     parts["_serve"] = timed
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        worker.iterate(threading.Event(), lambda: None)  # type: ignore[attr-defined]
+        worker.iterate()  # type: ignore[attr-defined]
     del parts["_serve"]
     return taken, worker.counters.records - before  # type: ignore[attr-defined]
 

@@ -75,12 +75,12 @@ def run_ticks(series: int, ticks: int, replay_limit: int, model: Model) -> tuple
     client = FakeClient(kafka, batch=BATCH)
     worker = setup(pipeline=config, model=model, replay_limit=replay_limit).worker(client)
     names = [b"series-%d" % number for number in range(series)]
-    stop, seconds, size = threading.Event(), 0.0, 0
+    seconds, size = 0.0, 0
     for tick in range(ticks):
         feed(kafka, tick, names)
         begin = time.perf_counter()
         while kafka.offsets.get(0, 0) < kafka.ends["readings", 0]:
-            worker.iterate(stop, lambda: None)
+            worker.iterate()
         if tick >= ticks // 2:
             seconds += time.perf_counter() - begin
             size += sum(len(record.value or b"") for record in kafka.logs.get((STATE, 0), []))
@@ -124,11 +124,10 @@ def restore(address: str, series: int) -> None:
             for number in range(series):
                 value = {"timestamp": START_MS + tick * HOUR_MS, "value": (number * tick) % 50}
                 writer.send(b"series-%d" % number, orjson.dumps(value), partition=0)
-    stop = threading.Event()
     with ExitStack() as stack:
         worker = worker_on(address, topic, group, stack)
         while worker.counters.records < series * ticks:
-            worker.iterate(stop, lambda: None)
+            worker.iterate()
     killed = timed_restore(address, topic, group, flush=True)
     clean = timed_restore(address, topic, group, flush=False)
     Console().print(f"restore of {series:,} series: after a kill {killed:.2f} s, after a clean end {clean:.2f} s")
@@ -136,18 +135,17 @@ def restore(address: str, series: int) -> None:
 
 def timed_restore(address: str, topic: str, group: str, *, flush: bool) -> float:
     """Seconds from having the partition to serving it."""
-    stop = threading.Event()
     with ExitStack() as stack:
         worker = worker_on(address, topic, group, stack)
         store = worker._store  # noqa: SLF001 - a benchmark looks inside
         while not store.restoring:
-            worker._follow(worker._consumer.poll(wait=True), lambda: None, stop)  # noqa: SLF001
+            worker._follow(worker._consumer.poll(wait=True))  # noqa: SLF001
         begin = time.perf_counter()
         while not len(store.partitions):
-            worker.iterate(stop, lambda: None)
+            worker.iterate()
         seconds = time.perf_counter() - begin
         if flush:
-            worker.flush(stop)
+            worker.flush()
     return seconds
 
 

@@ -86,26 +86,25 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
     original = worker_module.advance, publishing.encode_forecasts
     worker_module.advance = timed(stages, "advance", original[0])
     publishing.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
-    stop = threading.Event()
     with ExitStack() as open_things:
-        worker, _, _ = start_worker(settings, stop, open_things)
+        worker, _ = start_worker(settings, threading.Event(), open_things)
         parts = vars(worker)
         if history:
             topics = replace(parts["_config"].topics, history=f"{topic}.history")
             parts["_config"] = replace(parts["_config"], topics=topics)
-            parts["_history"] = timed(stages, "encode history", worker._history)  # noqa: SLF001
+            parts["_training_history"] = timed(stages, "encode history", worker._training_history)  # noqa: SLF001
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
         parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
         store = parts["_store"]
-        store.take = timed(stages, "copy rows, encode blocks", store.take)
+        store.prepare = timed(stages, "copy rows, encode blocks", store.prepare)
         store.committed = timed(stages, "adopt rows", store.committed)
         begin = 0.0
         while worker.counters.records < count:
             if not worker.counters.records:
                 stages.clear()
                 begin = time.perf_counter()
-            worker.iterate(stop, lambda: None)
+            worker.iterate()
         seconds = time.perf_counter() - begin
     worker_module.advance, publishing.encode_forecasts = original
     stages["everything else"] = seconds - sum(stages.values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from builders import pipeline_config, random_model
 from fakes import INPUT, FakeClient, FakeKafka, setup
 from hypothesis import given, settings
@@ -46,7 +44,7 @@ class World:
             self.clients[number].failures = [str(argument)]
 
     def turn(self, number: int) -> None:
-        self.workers[number].iterate(threading.Event(), lambda: None)
+        self.workers[number].iterate()
         served = {partition.number for partition in self.workers[number]._store.partitions}  # noqa: SLF001
         free = self.clients[number].assigned - self.clients[number].held
         assert free <= served, "a partition delivers records before its rows are whole"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
 
+from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import Model
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import Decoder, InputSchema
@@ -22,7 +24,7 @@ from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.recovery import OnLostInput
 from forecaster.serving.state.restore import RestoreConfig, Restorer
 from forecaster.serving.state.store import StateStore
-from forecaster.serving.worker import Worker, WorkerConfig
+from forecaster.serving.worker import Worker, WorkerConfig, WorkerDependencies
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
 OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
@@ -217,6 +219,9 @@ class Setup:
     limits: Limits = field(default_factory=Limits)
     asked: tuple[str, ...] = ()
     publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
+    check_topics: Callable[[], object] = lambda: None
+    clock: Clock = monotonic
+    stop: threading.Event = field(default_factory=threading.Event)
     keep: Mapping[str, object] = field(default_factory=dict)
 
     def state_config(self) -> StateConfig:
@@ -236,7 +241,7 @@ class Setup:
         return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
 
     def worker(self, client: FakeClient) -> Worker:
-        """A worker of the real parts, but for Kafka."""
+        """Return a worker of real parts and a fake Kafka."""
         store = StateStore(Partitions(self.state_config()), self.restorer(client), self.checkpoints())
         topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
         config = WorkerConfig(
@@ -248,7 +253,15 @@ class Setup:
             stop_on_limit=self.stop_on_limit,
             outage_deadline_seconds=self.deadline,
         )
-        return Worker(config, Decoder(self.schema), client, client, store)  # type: ignore[arg-type]
+        dependencies = WorkerDependencies(
+            decoder=Decoder(self.schema),
+            consumer=client,  # type: ignore[arg-type]
+            producer=client,
+            store=store,
+            check_topics=self.check_topics,
+            clock=self.clock,
+        )
+        return Worker(config, dependencies, self.stop)
 
 
 def setup(**options: Any) -> Setup:

@@ -56,7 +56,7 @@ def exported() -> dict[str, set[str]]:
     service.monitor, trainer = worker.monitor, Trainer()
     service.coordinator = trainer  # type: ignore[assignment]
     for _ in range(4):
-        worker.iterate(Pulse(), lambda: None)
+        worker.iterate()
     found: dict[str, set[str]] = {"up": set()}  # Prometheus' own
     for family in text_string_to_metric_families(exposition(service)().decode()):
         for sample in family.samples:

@@ -1,135 +1,52 @@
-"""The window between the worker's thread and those who ask: answers and copies are made between two batches."""
+"""Questions of other threads, which the worker's own thread answers between two batches."""
 
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from forecaster.clock import Clock, monotonic
 from forecaster.errors import ForecasterError
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import Member
 from forecaster.serving.counters import Counters
+from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import StateStore
 
 STATUS_SECONDS = 1.0
-"""A copy is not made more often."""
+"""Age at which the status is made again."""
 ANSWER_SECONDS = 3.0
-MOST_WAITING, MOST_AT_ONCE = 32, 4
-"""More questions are refused, and so many are answered between two batches."""
+"""Time that a question waits for its answer."""
+MOST_WAITING = 32
+"""Number of questions that may wait; more are refused."""
+MOST_AT_ONCE = 4
+"""Number of questions that are answered between two batches."""
 Answer = TypeVar("Answer")
 
 
 class WorkerBusy(ForecasterError):
-    """The worker has no time for the question: asking again can help."""
+    """The worker did not answer a question in time; asking again can help."""
 
 
-class PartitionState(StrEnum):
-    """What a partition of ours does."""
-
-    RESTORING = "restoring"
-    SERVING = "serving"
-    HELD = "held"  # too many bad records
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
-    """One partition of ours.
-
-    Attributes:
-        partition: its number.
-        state: what it does.
-        position: next offset of the input; None = not known yet.
-        end: of the input, as the last fetch told; None = not known yet.
-        series: that have a row.
-        blocks: that the rows are stored in.
-        replay: offsets that whoever took over now would read again.
-        checkpoint: that serves at the position; groups that have not switched yet are served by the one before.
-    """
-
-    partition: int
-    state: PartitionState
-    position: int | None = None
-    end: int | None = None
-    series: int = 0
-    blocks: int = 0
-    replay: int = 0
-    checkpoint: str = ""
-
-    @property
-    def lag(self) -> int | None:
-        """Records that wait; None = not known yet."""
-        return None if self.position is None or self.end is None else max(0, self.end - self.position)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """A worker between two batches.
-
-    Attributes:
-        at_ms: wall clock, epoch ms.
-        member: our id in the group.
-        generation: of the group.
-        is_member: the group counts us in.
-        answered: the broker did when it was last asked.
-        champion: checkpoint that is to be served.
-        partitions: of ours, ascending.
-        row_bytes: of a series in memory.
-        levels: of the quantiles.
-        horizons: ticks ahead.
-        counters: since the start.
-    """
-
-    at_ms: int
-    member: str
-    generation: int
-    is_member: bool
-    answered: bool
-    champion: str
-    partitions: tuple[PartitionStatus, ...]
-    row_bytes: int
-    levels: tuple[float, ...]
-    horizons: tuple[int, ...]
-    counters: Counters
-
-    @property
-    def nominal_coverage(self) -> float:
-        """Share of the truths that should be between the outermost quantiles."""
-        return self.levels[-1] - self.levels[0]
-
-    @property
-    def unready(self) -> str:
-        """Why it does not serve all that it should; empty = it does."""
-        if not self.answered:
-            return "the broker does not answer"
-        if not self.is_member:
-            return "not a member of the group yet"
-        for state in (PartitionState.RESTORING, PartitionState.HELD):
-            numbers = [str(one.partition) for one in self.partitions if one.state == state]
-            if numbers:
-                return f"partitions {state.value}: {', '.join(numbers)}"
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
-    """What the worker shows of itself; its own thread alone may look.
+    """View of a worker between two batches; only the worker's own thread may use it.
 
     Attributes:
-        pipeline: what is forecast.
-        keeper: of the rows.
-        counters: since the start.
-        member: who we are in the group.
-        is_member: the group counts us in.
-        answered: the broker did when it was last asked.
+        pipeline: how readings become forecasts.
+        store: the partitions and their rows.
+        counters: what has happened since the start.
+        member: the worker in its consumer group.
+        is_member: the worker is a member of the group's current generation.
+        answered: the broker answered the last request.
         held: partitions with too many bad records.
-        ends: of the input's partitions, as far as they are known.
+        ends: end of the input by partition, where it is known.
+        at_ms: time of the view, epoch milliseconds, UTC.
     """
 
     pipeline: PipelineConfig
@@ -137,30 +54,31 @@ class WorkerView:
     counters: Counters
     member: Member
     is_member: bool
-    answered: bool = True
-    held: frozenset[int] = frozenset()
-    ends: Mapping[int, int] = field(default_factory=dict)
+    answered: bool
+    held: frozenset[int]
+    ends: Mapping[int, int]
+    at_ms: int
 
     def status(self) -> WorkerStatus:
-        """Returns a copy."""
+        """Return a copy of what the view shows, for other threads."""
         store = self.store
-        serving = [self._of(partition) for partition in store.partitions]
-        waiting = [PartitionStatus(number, PartitionState.RESTORING) for number in store.waiting]
+        serving = [self._partition_status(partition) for partition in store.partitions]
+        restoring = [PartitionStatus(number, PartitionState.RESTORING) for number in store.waiting]
         return WorkerStatus(
-            at_ms=time.time_ns() // 1_000_000,
+            at_ms=self.at_ms,
             member=str(self.member.member_id),
             generation=self.member.generation_id,
             is_member=self.is_member,
             answered=self.answered,
             champion=store.champion,
-            partitions=tuple(sorted([*serving, *waiting], key=lambda one: one.partition)),
+            partitions=tuple(sorted([*serving, *restoring], key=lambda status: status.partition)),
             row_bytes=store.partitions.config.row_bytes,
             levels=self.pipeline.quantile_levels,
             horizons=self.pipeline.horizons,
             counters=self.counters.copy(),
         )
 
-    def _of(self, partition: Partition) -> PartitionStatus:
+    def _partition_status(self, partition: Partition) -> PartitionStatus:
         number = partition.number
         return PartitionStatus(
             partition=number,
@@ -175,45 +93,56 @@ class WorkerView:
 
 
 class Monitor:
-    """Holds the newest copy, and the questions that wait."""
+    """Holds the newest status of a worker, and the questions that wait for it.
 
-    def __init__(self) -> None:
+    Args:
+        clock: for the age of the status.
+
+    Attributes:
+        status: the newest status; None = the worker has not made one yet.
+    """
+
+    def __init__(self, clock: Clock = monotonic) -> None:
         self.status: WorkerStatus | None = None
-        self._due, self._made = 0.0, time.monotonic()
+        self._clock = clock
+        self._due, self._made = 0.0, clock()
         self._waiting: queue.Queue[tuple[Callable[[WorkerView], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
 
     def ask(self, question: Callable[[WorkerView], Answer]) -> Answer:
-        """Returns the worker's answer; raises what the question raises; for other threads.
+        """Return the answer of the worker's thread; for other threads.
 
         Raises:
-            Unanswered: it has no time, or too many wait already.
+            WorkerBusy: the worker did not answer in time, or too many questions wait.
+            Exception: whatever the question raises.
         """
         answer: Future[Answer] = Future()
         try:
             self._waiting.put_nowait((question, answer))
         except queue.Full:
-            raise WorkerBusy("too many questions wait for the worker") from None
+            raise WorkerBusy(f"{MOST_WAITING} questions wait for the worker already: ask again later") from None
         try:
             return answer.result(ANSWER_SECONDS)
         except NoAnswer:
             answer.cancel()
-            raise WorkerBusy(f"the worker had no time for {ANSWER_SECONDS:.0f} s: is the broker away?") from None
+            raise WorkerBusy(
+                f"the worker did not answer within {ANSWER_SECONDS:.0f} s (large batch, or broker down?)"
+            ) from None
 
     @property
     def age_seconds(self) -> float:
-        """Since the newest copy was made."""
-        return time.monotonic() - self._made
+        """Time since the newest status was made, or since the start if there is none."""
+        return self._clock() - self._made
 
     @property
     def is_due(self) -> bool:
-        """The copy is old, or a question waits."""
-        return time.monotonic() >= self._due or not self._waiting.empty()
+        """Whether the status is old, or a question waits."""
+        return self._clock() >= self._due or not self._waiting.empty()
 
     def refresh(self, view: WorkerView) -> None:
-        """The copy is new where it was old, and questions are answered; for the worker's thread."""
-        if time.monotonic() >= self._due:
+        """Make a new status if the last one is old, and answer a few questions; for the worker's thread."""
+        if self._clock() >= self._due:
             self.status = view.status()
-            self._made = time.monotonic()
+            self._made = self._clock()
             self._due = self._made + STATUS_SECONDS
         for _ in range(MOST_AT_ONCE):
             try:
@@ -225,7 +154,7 @@ class Monitor:
 
 
 def _answer(question: Callable[[WorkerView], Any], answer: Future[Any], view: WorkerView) -> None:
-    """The answer is there, or the error is: nothing that others ask ends the worker."""
+    """Set the answer, or the error of the question: a question never ends the worker."""
     try:
         answer.set_result(question(view))
     except Exception as error:

@@ -29,7 +29,7 @@ def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_i
     def run(*_: object) -> None:
         raise BrokerUnavailable("away for too long")
 
-    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None, None))
+    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None))
     monkeypatch.setattr(app, "_train", train)
     with pytest.raises(BrokerUnavailable):
         app.serve(settings(http={"port": None}))

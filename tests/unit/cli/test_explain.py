@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import msgspec
 import numpy as np
 import orjson
@@ -28,7 +26,7 @@ def worker(kafka: FakeKafka, made_of: Setup) -> Worker:
     client = FakeClient(kafka)
     one = made_of.worker(client)
     while client.held:
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
     return one
 
 
@@ -39,7 +37,7 @@ def send(kafka: FakeKafka, hours: range, name: str = "pump", partition: int = 0)
 
 
 def turn(one: Worker) -> None:
-    one.iterate(threading.Event(), lambda: None)
+    one.iterate()
 
 
 def explained(kafka: FakeKafka, made_of: Setup, name: str = "pump") -> Explanation:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ def test_state_written_before_the_renames_is_rewarmed() -> None:
     config = pipeline_config(chain=("range", "hampel"))
     worker = setup(pipeline=config, model=Model(random_checkpoint(config))).worker(FakeClient(kafka))
     while worker._store.restoring:  # noqa: SLF001 - the law is about how it is restored
-        worker.iterate(threading.Event(), lambda: None)
-    worker.iterate(threading.Event(), lambda: None)
+        worker.iterate()
+    worker.iterate()
     restored = worker._store.restored(0)  # noqa: SLF001
     assert restored.plan.recovery == Recovery.REWARMED
     rows = restored.partition.table.state

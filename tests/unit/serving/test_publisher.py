@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
@@ -21,7 +20,7 @@ def served(kafka: FakeKafka, **options: object) -> Worker:
     client = FakeClient(kafka)
     one = setup(asked=("scores", "denoised"), **options).worker(client)
     for _ in range(4):
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
     return one
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -102,14 +101,14 @@ def worker(kafka: FakeKafka, made_of: Setup) -> Worker:
     client = FakeClient(kafka)
     one = made_of.worker(client)
     while client.held:
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
     return one
 
 
 def serve(kafka: FakeKafka, made_of: Setup) -> Worker:
     """A worker has read all that is in the input."""
     one = worker(kafka, made_of)
-    one.iterate(threading.Event(), lambda: None)
+    one.iterate()
     return one
 
 

@@ -17,7 +17,7 @@ from forecaster.serving.worker import Worker
 
 def turn(one: Worker, times: int = 1) -> None:
     for _ in range(times):
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
 
 
 def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
@@ -101,7 +101,7 @@ def test_a_partition_serves_only_when_the_topics_fit() -> None:
         raise TopicError("other partition counts")
 
     with pytest.raises(TopicError):
-        setup().worker(client).iterate(threading.Event(), misfit)
+        setup(check_topics=misfit).worker(client).iterate()
     assert client.held == {0}
 
 
@@ -166,7 +166,7 @@ def test_markers_and_aborted_records_at_the_end_of_the_input_are_passed_and_no_l
     kafka.mark(0)
     kafka.mark(1, 40)
     turn(one, 2)
-    one.flush(threading.Event())
+    one.flush()
     assert kafka.offsets == {0: 7, 1: 46}
     for number in (0, 1):
         kafka.retain(INPUT, number, kafka.offsets[number])
@@ -184,7 +184,7 @@ def test_markers_between_records_cost_no_reading_and_lose_none() -> None:
     turn(one, 8)
     assert len(kafka.sources()) == 12
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     assert kafka.offsets[0] == kafka.ends[INPUT, 0]
 
 
@@ -208,7 +208,7 @@ def test_what_is_dirty_is_written_at_the_end() -> None:
     _, one = serving(kafka, replay_limit=1_000_000)
     kafka.hours(0, range(4))
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     successor, two = serving(kafka)
     assert series(two) == 1
     assert successor.read_position == kafka.ends["state", 0], "nothing was replayed"
@@ -266,11 +266,11 @@ def test_the_ratio_counts_the_last_thousand_records_of_a_partition() -> None:
 
 def test_stop_ends_the_loop_between_batches() -> None:
     kafka = FakeKafka()
-    client, one = serving(kafka)
-    kafka.hours(0, range(4))
     stop = threading.Event()
+    client, one = serving(kafka, stop=stop)
+    kafka.hours(0, range(4))
     stop.set()
-    one.run(stop, lambda: None)
+    one.run()
     assert not kafka.sources()
     assert not client.restarts
 

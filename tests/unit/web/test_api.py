@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from builders import HOUR_MS, START_MS
+from clock import FakeClock
 from fakes import FakeClient, FakeKafka, setup
 from fastapi.testclient import TestClient
 
 from forecaster.app.watchdog import SICK_SECONDS, Pulse, Watchdog
-from forecaster.serving.inspect import monitor as monitors
+from forecaster.serving.inspect import monitor
 from forecaster.serving.worker import Worker
 from forecaster.web.api import POLICY, build_app
 from forecaster.web.service import Service
@@ -45,8 +45,10 @@ class World:
     def __init__(self, **options: object) -> None:
         self.kafka = FakeKafka(2)
         self.client = FakeClient(self.kafka)
-        self.worker: Worker = setup(**options).worker(self.client)
-        self.service = Service("worker", "readings", "group", Watchdog(Pulse(), lambda _: None))
+        self.clock, self.stop = FakeClock(), threading.Event()
+        self.worker: Worker = setup(clock=self.clock, stop=self.stop, **options).worker(self.client)
+        self.watchdog = Watchdog(Pulse(), lambda _: None)
+        self.service = Service("worker", "readings", "group", self.watchdog)
         self.service.monitor = self.worker.monitor
         self.http = TestClient(build_app(self.service))
 
@@ -57,19 +59,19 @@ class World:
             self.turn()
 
     def turn(self) -> None:
-        self.worker.monitor._due = 0.0  # noqa: SLF001 - no test waits for a second
-        self.worker.iterate(threading.Event(), lambda: None)
+        self.clock.advance(monitor.STATUS_SECONDS)
+        self.worker.iterate()
 
     @contextmanager
     def turning(self) -> Iterator[TestClient]:
         """The worker's thread goes on, so that questions are answered."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self.worker.run, args=(stop, lambda: None))
+        self.stop.clear()
+        thread = threading.Thread(target=self.worker.run)
         thread.start()
         try:
             yield self.http
         finally:
-            stop.set()
+            self.stop.set()
             thread.join()
 
 
@@ -83,19 +85,23 @@ def world() -> World:
 def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World) -> None:
     assert world.http.get("/livez").status_code == 200
     assert world.http.get("/readyz").status_code == 200
-    world.service.watchdog.silent_seconds = SICK_SECONDS
+    world.watchdog.silent_seconds = SICK_SECONDS
     assert world.http.get("/livez").status_code == 503
     world.client.revoke([1])
     world.client.assign([1])
     world.worker._store.follow((), [1])  # noqa: SLF001 - it waits for its rows
     world.worker.monitor.status = (
         world.worker.monitor.status
-        and monitors.WorkerView(
-            world.worker._config.pipeline,  # noqa: SLF001
-            world.worker._store,  # noqa: SLF001
-            world.worker.counters,
-            world.client.poll(wait=False).member,
-            True,  # noqa: FBT003
+        and monitor.WorkerView(
+            pipeline=world.worker._config.pipeline,  # noqa: SLF001
+            store=world.worker._store,  # noqa: SLF001
+            counters=world.worker.counters,
+            member=world.client.poll(wait=False).member,
+            is_member=True,
+            answered=True,
+            held=frozenset(),
+            ends={},
+            at_ms=0,
         ).status()
     )
     answer = world.http.get("/readyz")
@@ -103,12 +109,9 @@ def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World
     assert "restoring: 1" in answer.text
 
 
-def test_a_worker_that_waits_for_its_broker_is_not_ready_and_its_metrics_say_how_old_they_are(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_waits_for_its_broker_is_not_ready_and_its_metrics_say_how_old_they_are(world: World) -> None:
     assert world.http.get("/readyz").status_code == 200
-    later = time.monotonic() + 20.0
-    monkeypatch.setattr(monitors.time, "monotonic", lambda: later)
+    world.clock.advance(20.0)
     answer = world.http.get("/readyz")
     assert answer.status_code == 503
     assert "broker" in answer.text
@@ -186,7 +189,7 @@ def test_the_newest_forecast_is_the_published_one_but_for_rounding(world: World)
 def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitors, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(monitor, "ANSWER_SECONDS", 0.05)
     assert world.http.get("/api/v1/series").status_code == 503
     world.turn()  # and finds a question that nobody waits for any more
     monkeypatch.undo()
@@ -200,11 +203,11 @@ def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_
 
 
 def test_too_many_questions_are_refused_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitors, "ANSWER_SECONDS", 0.01)
-    for _ in range(monitors.MOST_WAITING):
-        with pytest.raises(monitors.WorkerBusy, match="no time"):
+    monkeypatch.setattr(monitor, "ANSWER_SECONDS", 0.01)
+    for _ in range(monitor.MOST_WAITING):
+        with pytest.raises(monitor.WorkerBusy, match="did not answer within"):
             world.worker.monitor.ask(lambda inside: inside)
-    with pytest.raises(monitors.WorkerBusy, match="too many"):
+    with pytest.raises(monitor.WorkerBusy, match="wait for the worker already"):
         world.worker.monitor.ask(lambda inside: inside)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ SHORT_LIVED = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 
 
 def turn(one: Worker, times: int = 1) -> None:
     for _ in range(times):
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
 
 
 def serving(kafka: FakeKafka, **options: object) -> Worker:
@@ -61,7 +60,7 @@ def test_a_series_that_was_freed_exactly_at_the_floor_does_not_come_back(monkeyp
     for name in (b"steady", b"busy"):
         kafka.hours(0, range(1, 200), name)
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     kafka.hours(0, range(200, 201), b"busy")
     sweep(one)
     assert names(one) == {"steady", "busy"}
@@ -76,14 +75,14 @@ def test_where_all_is_written_records_that_touch_no_row_take_the_floor_with_them
     one = serving(kafka)
     kafka.hours(0, range(6))
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     assert floor(kafka).offset == 6
     kafka.append(0, b"no json")
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     assert floor(kafka).offset == kafka.offsets[0] == 7
     written = len(kafka.logs[STATE, 0])
-    one.flush(threading.Event())
+    one.flush()
     assert len(kafka.logs[STATE, 0]) == written, "once is enough"
     kafka.retain(INPUT, 0, 7)
     assert names(serving(kafka)) == {"pump"}
@@ -94,7 +93,7 @@ def test_records_that_touch_no_row_move_the_floor_once_in_a_snapshot_interval_an
     one = serving(kafka, max_series=1, snapshot_seconds=3_600.0)
     kafka.hours(0, range(6))
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     written = len(kafka.logs[STATE, 0])
     for hour in range(3):
         kafka.hours(0, range(hour, hour + 1), b"one too many")
@@ -292,7 +291,7 @@ def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_a
     for number in range(600):
         kafka.hours(0, range(2), b"pump-%d" % number)
     turn(one)
-    one.flush(threading.Event())
+    one.flush()
     wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None}
     wide["identity"] = type(OURS)(OURS.cluster, OURS.topic, 1, "wide", OURS.interval_ms)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)

@@ -24,7 +24,7 @@ MODEL = random_model(CONFIG)
 
 def turn(one: Worker, times: int = 1) -> None:
     for _ in range(times):
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
 
 
 def serving(kafka: FakeKafka, **options: object) -> Worker:
@@ -145,7 +145,7 @@ def stored(kafka: FakeKafka, batches: int = 6) -> None:
     for batch in range(batches):
         feed(kafka, batch, 40)
         turn(one)
-    one.flush(threading.Event())
+    one.flush()
 
 
 def rewrite(kafka: FakeKafka, change: object) -> None:
@@ -192,8 +192,8 @@ def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
     assert verdict(kafka) == Recovery.REBUILT
     one = serving(kafka)
     before = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-    one.flush(threading.Event())
-    one.flush(threading.Event())
+    one.flush()
+    one.flush()
     assert verdict(kafka) == Recovery.RESTORED
     again = serving(kafka)
     assert series(again) == series(one) == 12
@@ -216,7 +216,7 @@ def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: py
         assert changes[0].floor is None
         kafka.commit(killed._state_transaction(changes, Member()))  # noqa: SLF001
         assert verdict(kafka) == Recovery.REBUILT
-    killed.flush(threading.Event())
+    killed.flush()
     assert verdict(kafka) == Recovery.RESTORED
     assert series(serving(kafka)) == 12
 

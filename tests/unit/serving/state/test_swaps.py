@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 
 import numpy as np
@@ -29,7 +28,7 @@ def worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
     client = FakeClient(kafka)
     one = setup(pipeline=CONFIG, lineup=lineup, **options).worker(client)
     while client.held:
-        one.iterate(threading.Event(), lambda: None)
+        one.iterate()
     return one
 
 
@@ -53,7 +52,7 @@ def feed_many(kafka: FakeKafka, hour: int) -> None:
 
 
 def turn(one: Worker) -> None:
-    one.iterate(threading.Event(), lambda: None)
+    one.iterate()
 
 
 def checkpoints(kafka: FakeKafka) -> dict[str, list[str]]:
