@@ -1,6 +1,6 @@
-"""The nouns that travel between the rooms of the house, most of them structs of arrays.
+"""The values that the packages exchange, most of them structs of arrays, and the names of array types.
 
-Letters: N readings of a batch, M forecasts made in it, J horizons, Q quantile levels.
+Letters: N readings of a batch, M forecasts made at them, J horizons, Q quantile levels, E experts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+F16 = NDArray[np.float16]
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+I8 = NDArray[np.int8]
+I16 = NDArray[np.int16]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -21,26 +25,39 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class SourceRecord(Protocol):
-    """What is read of a Kafka record; the client's own records fit, and so does `InputRecord`."""
+    """The part of a Kafka record that decoding reads; the client's own records have it, and so does `InputRecord`."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Name of the topic."""
+
     @property
-    def partition(self) -> int: ...
+    def partition(self) -> int:
+        """Number of the partition."""
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Position of the record in its partition."""
+
     @property
-    def timestamp(self) -> int: ...
+    def timestamp(self) -> int:
+        """Timestamp of the record, epoch milliseconds."""
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """Key; None = the record has none."""
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """Value; None = the record has none."""
+
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """Names and values of the headers, in order."""
 
 
 class InputRecord(NamedTuple):
-    """A record that did not come through the client: of a file, or of a test. `timestamp` in epoch ms."""
+    """A record that did not come through the Kafka client, but from a file or a test; `timestamp` in epoch ms."""
 
     topic: str
     partition: int
@@ -52,7 +69,7 @@ class InputRecord(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A record to be written; `partition` is the same number as the input record's."""
+    """A record to be written to partition number `partition`."""
 
     partition: int
     key: bytes | None
@@ -61,7 +78,7 @@ class Message(NamedTuple):
 
 
 class Reason(StrEnum):
-    """Why a record became a dead letter."""
+    """Reason why a record became a dead letter."""
 
     VALUE_MISSING = "value_missing"
     VALUE_TOO_LARGE = "value_too_large"
@@ -78,14 +95,14 @@ class Reason(StrEnum):
 
 
 class Outcome(IntEnum):
-    """What became of a reading. All but FORECAST and STATELESS publish nothing; all are counted."""
+    """What the timeline made of a reading. Only FORECAST and STATELESS publish a forecast; every outcome is counted."""
 
     FORECAST = 0
     WARMING = 1  # the interval of its series is not known yet
-    DUPLICATE = 2  # its tick has a reading already
+    DUPLICATE = 2  # its tick already has a reading
     LATE = 3  # its tick has passed
     AHEAD = 4  # farther ahead than max_gap: held until the next reading confirms it
-    STATELESS = 5  # its partition has as many series as it may: the last value is forecast, nothing is kept
+    STATELESS = 5  # its partition already holds max_series series: the last value is forecast, no state is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +110,12 @@ class Readings:
     """N readings in the order of the log.
 
     Attributes:
-        series_ids: the series of each reading, N of them.
-        timestamp_ms: event time, epoch milliseconds, UTC; (N,).
-        values: NaN where the reading is known to be missing; (N,).
-        records: which record of the batch it came in; readings of one record are of one group; (N,).
-        groups: the group of each reading, N of them; None = each series is its own.
+        series_ids: series of each reading; N.
+        timestamp_ms: event times, epoch milliseconds, UTC; (N,).
+        values: raw values; NaN where the producer sent null; (N,).
+        records: number of the batch's record that each reading came in; readings of one record belong to one group;
+            (N,).
+        groups: group of each reading; N; None = each series is its own group.
     """
 
     series_ids: list[str]
@@ -110,7 +128,7 @@ class Readings:
         return len(self.series_ids)
 
     def among(self, kept: Bools) -> Readings:
-        """Returns the readings that are kept; (N,)."""
+        """Return the readings where `kept` is true; (N,)."""
         if kept.all():
             return self
         rows = np.flatnonzero(kept).tolist()
@@ -125,7 +143,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that cannot become readings, and why."""
+    """A record that could not be decoded, with the reason and an explanation for people."""
 
     record: SourceRecord
     reason: Reason
@@ -134,7 +152,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Everything that a batch of records held: each record is in exactly one of the two."""
+    """The readings of a batch of records, and the records that could not be decoded."""
 
     readings: Readings
     dead_letters: list[DeadLetter]
@@ -142,20 +160,21 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Forecasts:
-    """M forecasts, in the order of the readings they were made at.
+    """M forecasts, in the order of the readings that they were made at.
 
     Attributes:
-        reading: the position in `Readings` of the reading it was made at; (M,).
+        reading: position in `Readings` of the reading that each forecast was made at; (M,).
         timestamp_ms: event time of that reading; (M,).
-        target_ms: event times forecast; (M, J).
-        point: the combined centre, in the units of the series; (M, J).
-        quantiles: ascending along Q; (M, Q, J).
-        spread_known: false where all quantiles equal the point for want of a second reading; (M,).
-        checkpoint: ids of what made them; `none` before any training; (M,).
-        tick: of the reading on its series' grid; (M,).
-        gap: ticks since the reading before; (M,).
-        weights: of each expert in the mix, and last of the mix itself against the last value; (M, E + 1, J), or
-            (M, 0, J) where nobody asked.
+        target_ms: event times that are forecast; (M, J).
+        point: combined centre, in units of the series; (M, J).
+        quantiles: quantiles in units of the series, ascending along Q; (M, Q, J).
+        spread_known: false where the series has fewer than two valid readings, so that all quantiles equal the point;
+            (M,).
+        checkpoint: id of the checkpoint that made each forecast; `none` before any training; (M,).
+        tick: tick of the reading on its series' grid; (M,).
+        gap: ticks since the series' previous reading; (M,).
+        weights: weight of each expert in the mix, and last the gate, which weighs the mix against the last value;
+            (M, E + 1, J), or (M, 0, J) without `PipelineConfig.with_details`.
     """
 
     reading: I64
@@ -167,7 +186,7 @@ class Forecasts:
     checkpoint: NDArray[np.object_]
     tick: I64
     gap: I64
-    weights: NDArray[np.float32]
+    weights: F32
 
     def __len__(self) -> int:
         return len(self.reading)
@@ -175,16 +194,16 @@ class Forecasts:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What the readings that became forecasts say of forecasts made before them (diagonal: one of each horizon).
+    """The truths of M readings with the forecasts that had been made of them, one for each horizon h, h ticks before.
 
     Attributes:
-        reading: position in `Readings`; (M,), the same as `Forecasts.reading`.
-        truth: the raw value; NaN where it was missing or no truth; (M,).
-        point: the forecast made h ticks ago for now; NaN where there was none; (M, J).
-        quantiles: the same, (M, Q, J).
-        last_value: the last-value forecast of then; NaN where there was none; (M, J).
-        scale: of the series now, in its units; 0 = nothing is known of it; (M,).
-        experts: what each expert had forecast; (M, E, J), or (M, 0, J) where nobody asked.
+        reading: position in `Readings`, equal to `Forecasts.reading`; (M,).
+        truth: raw value; NaN where it was missing or is no truth; (M,).
+        point: point forecast made h ticks before; NaN where none was made; (M, J).
+        quantiles: quantiles of the same forecasts; (M, Q, J).
+        last_value: last valid value at the time of the forecast; NaN where none was made; (M, J).
+        scale: scale of the series now, in its units; 0 = the series has not varied yet; (M,).
+        experts: forecast of each expert; (M, E, J), or (M, 0, J) without `PipelineConfig.with_details`.
     """
 
     reading: I64
@@ -198,17 +217,17 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """All that a batch of readings gave.
+    """The results of a batch of N readings.
 
     Attributes:
-        outcomes: of `Outcome`, of every reading; (N,).
-        masked: the reading had a value that the filters keep from the inputs; (N,).
-        denoised: what the network sees of the reading; NaN where nothing, or where it is no step; (N,).
-        forecasts: of the readings that are steps.
-        scores: of the same.
+        outcomes: value of `Outcome` of every reading; (N,).
+        masked: true where the reading has a value that the filters keep from the network's inputs; (N,).
+        denoised: network's input in units of the series; NaN where the reading gives none or is no step; (N,).
+        forecasts: forecasts made at the readings that are steps of their series.
+        scores: scores of the same readings.
     """
 
-    outcomes: NDArray[np.int8]
+    outcomes: I8
     masked: Bools
     denoised: F64
     forecasts: Forecasts
@@ -219,9 +238,12 @@ class Member(Protocol):
     """This process in its consumer group, as of one poll; a transaction carries it so that the broker can fence it."""
 
     @property
-    def generation_id(self) -> int: ...
+    def generation_id(self) -> int:
+        """Number of the group's generation."""
+
     @property
-    def member_id(self) -> str: ...
+    def member_id(self) -> str:
+        """Id that the broker gave this member."""
 
 
 @dataclass(frozen=True, slots=True)
