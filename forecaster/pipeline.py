@@ -24,7 +24,7 @@ from forecaster.core.network.rewarm import switch
 from forecaster.core.series.observe import Observed, Wave, observe, waves
 from forecaster.core.series.state import ObservationConfig
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import F64, I64, Forecasts, Outcome, Outputs, Readings, Scores
+from forecaster.records import F32, F64, I64, Forecasts, Outcome, Outputs, Readings, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class _Step:
     """
 
     matured: Matured
-    experts: NDArray[np.float32]
+    experts: F32
     forecast: Forecast
 
 
@@ -267,7 +267,7 @@ def _network_forecast(
 
 
 def _of_network(
-    model: Model, inputs: StepInputs, hidden: NDArray[np.float32], rows: I64, readout_index: ReadoutIndex | None
+    model: Model, inputs: StepInputs, hidden: F32, rows: I64, readout_index: ReadoutIndex | None
 ) -> StepForecast:
     """Returns what the network says at the rows, whose hidden states include the step then."""
     columns = slice(None), slice(model.state_size)
@@ -281,9 +281,7 @@ def _of_network(
     return step
 
 
-def _no_checkpoint_offsets(
-    ring: PendingRing, config: PipelineConfig, pending: PendingState, observed: Observed
-) -> NDArray[np.float32]:
+def _no_checkpoint_offsets(ring: PendingRing, config: PipelineConfig, pending: PendingState, observed: Observed) -> F32:
     """Returns normal quantiles of the last value's errors so far; (M, Q, J)."""
     scale = observed.inputs.scale
     drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.records import I64
+
 Struct = TypeVar("Struct")
-Rows = NDArray[np.int64]
 
 
 def arrays(struct: Any, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yields each array with its dotted name, in the order of the fields."""
+    """Yield each array with its dotted name, in the order of the fields."""
     for field in fields(struct):
         value = getattr(struct, field.name)
         if isinstance(value, np.ndarray):
@@ -24,36 +25,36 @@ def arrays(struct: Any, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def convert(struct: Struct, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Struct:
-    """Returns a struct of the same shape whose arrays are `function` of these."""
+    """Return a struct of the same type with `function` applied to each array."""
     kind: Any = type(struct)
     values = (getattr(struct, field.name) for field in fields(kind))
     return kind(*(function(v) if isinstance(v, np.ndarray) else convert(v, function) for v in values))  # type: ignore[no-any-return]
 
 
 def replaced(struct: Struct, values: Mapping[str, NDArray[Any]]) -> Struct:
-    """Returns a struct of the same kind with a copy of the named array for each of its own."""
+    """Return a struct of the same type with copies of the arrays in `values`, which has one for each dotted name."""
     names = iter([name for name, _ in arrays(struct)])
     return convert(struct, lambda _: values[next(names)].copy())
 
 
-def take(struct: Struct, rows: Rows) -> Struct:
-    """Returns a copy of the named rows, in that order."""
+def take(struct: Struct, rows: I64) -> Struct:
+    """Return a copy of the given rows, in their order."""
     return convert(struct, lambda array: array.take(rows, axis=0))
 
 
 def first(struct: Struct, count: int) -> Struct:
-    """Returns a view of the first `count` rows."""
+    """Return a view of the first `count` rows."""
     return convert(struct, lambda array: array[:count])
 
 
-def put(struct: Any, rows: Rows, source: Any) -> None:
-    """Makes the named rows of `struct` equal to the rows of `source`; `rows` are distinct."""
+def put(struct: Any, rows: I64, source: Any) -> None:
+    """Overwrite the given rows of `struct`, which are distinct, by the rows of `source`."""
     for (_, target), (_, values) in zip(arrays(struct), arrays(source), strict=True):
         target[rows] = values
 
 
 def concatenate(structs: Sequence[Struct]) -> Struct:
-    """Returns the rows of all, one struct after the other; of a single one, itself."""
+    """Return the rows of all structs, one struct after the other; a single struct is returned itself."""
     if len(structs) == 1:
         return structs[0]
     columns = zip(*([array for _, array in arrays(struct)] for struct in structs), strict=True)
@@ -62,16 +63,16 @@ def concatenate(structs: Sequence[Struct]) -> Struct:
 
 
 def bytes_per_row(struct: Any) -> int:
-    """Returns what one row takes in memory."""
+    """Return the memory of one row, in bytes."""
     return sum(array.itemsize * int(np.prod(array.shape[1:])) for _, array in arrays(struct))
 
 
-def shift(ring: NDArray[Any], ticks: NDArray[np.int64]) -> None:
-    """Makes column k of each row what was `ticks` columns before it; NaN enters from the left.
+def shift(ring: NDArray[Any], ticks: I64) -> None:
+    """Move the columns of each row by `ticks` places to the right, in place; NaN enters from the left.
 
     Args:
-        ring: newest first, changed in place; (B, W).
-        ticks: by how much, at least 1; (B,).
+        ring: values by tick, newest first; (B, W).
+        ticks: at least 1; (B,).
     """
     uneven = np.flatnonzero(ticks != 1)
     moved = None

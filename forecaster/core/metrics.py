@@ -1,4 +1,4 @@
-"""How good forecasts were. NaN = there is nothing to judge by; it is never taken as 0."""
+"""Measures of forecasts. NaN = unknown: nothing is measured there, and it never counts as 0."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from forecaster.records import F64, Bools
 
 
 def pinball_loss(quantiles: F64, truth: F64, levels: F64) -> F64:
-    """Returns max(q d, (q - 1) d), d = truth - quantile (Koenker and Bassett, 1978; without a factor 2).
+    """Return max(q d, (q - 1) d) with d = truth - quantile (Koenker and Bassett, 1978; without a factor 2).
 
     Args:
-        quantiles: (..., Q, J).
-        truth: (..., J).
-        levels: (Q,).
+        quantiles: forecast quantiles; (..., Q, J).
+        truth: true values; (..., J).
+        levels: quantile levels; (Q,).
+
+    Returns:
+        The loss of each quantile, in units of the series; (..., Q, J).
     """
     difference = truth[..., None, :] - quantiles
     level = levels[:, None]
@@ -21,14 +24,14 @@ def pinball_loss(quantiles: F64, truth: F64, levels: F64) -> F64:
 
 
 def in_interval(truth: F64, low: F64, high: F64) -> Bools:
-    """Returns where the truth lies in the interval, its bounds included."""
+    """Return where the truth lies in the interval, bounds included; false where any of them is NaN."""
     return np.asarray((truth >= low) & (truth <= high))
 
 
 def mase_scale(history: F64) -> float:
-    """Returns the mean absolute difference of neighbours in a history by tick; NaN where there is none, or it is 0.
+    """Return the mean absolute difference of neighbouring ticks; NaN where no two are known, or it is 0.
 
-    The scale of the mean absolute scaled error (Hyndman and Koehler, 2006), fixed from history.
+    The denominator of the mean absolute scaled error (Hyndman and Koehler, 2006), fixed from history.
     """
     differences = np.abs(np.diff(history))
     known = differences[~np.isnan(differences)]
@@ -37,6 +40,6 @@ def mase_scale(history: F64) -> float:
 
 
 def mase(errors: F64, history: F64) -> float:
-    """Returns the mean absolute error over `mase_scale(history)`; NaN errors are left out."""
+    """Return the mean absolute error divided by `mase_scale(history)`, without the NaN errors; NaN if all are NaN."""
     known = errors[~np.isnan(errors)]
     return float(np.abs(known).mean()) / mase_scale(history) if len(known) else np.nan

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.ensemble.ensemble import EnsembleConfig, ExpertState
 from forecaster.core.ensemble.pending import PendingState
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.timeline import TimelineState
+from forecaster.records import F32, I64
 
 
 @dataclass
@@ -30,8 +30,8 @@ class SeriesState:
     inputs: InputState
     pending: PendingState
     experts: ExpertState
-    hidden: NDArray[np.float32]
-    body: NDArray[np.int64]
+    hidden: F32
+    body: I64
 
     def __len__(self) -> int:
         return len(self.hidden)

@@ -22,12 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forecaster.records import I64
+from forecaster.records import F32, I16, I64
 
-F32 = NDArray[np.float32]
-Counts = NDArray[np.int16]
 FAST, SLOW, GATE = 0.98, 0.995, 0.9995
 LONGER = 0.1
 """With each tick of the horizon losses are remembered for longer by this share."""
@@ -67,7 +64,7 @@ class CombinationState:
 
     fast: F32
     slow: F32
-    met: Counts
+    met: I16
     along: F32
     moved: F32
 
@@ -152,7 +149,7 @@ def _learn_losses(state: CombinationState, horizons: I64, came: MaturedPairs) ->
         losses += change
 
 
-def _first_rate(met: Counts, horizons: I64) -> F32:
+def _first_rate(met: I16, horizons: I64) -> F32:
     """Returns 1 / n, n the truths that each horizon has met, of those that the first has met; (B, E, J)."""
     later = (horizons - horizons[0]).astype(np.float32)
     return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)

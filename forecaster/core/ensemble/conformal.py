@@ -17,9 +17,9 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from forecaster.records import F32
+
 STEP = 0.03
 """A shift moves by so many usual errors."""
 LEAST_NORMAL = 0.5

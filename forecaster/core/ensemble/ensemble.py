@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.ensemble import combination, conformal
 from forecaster.core.ensemble.combination import CombinationState, Combined, MaturedPairs
@@ -16,9 +15,8 @@ from forecaster.core.ensemble.conformal import CalibrationState
 from forecaster.core.ensemble.experts import SimpleExperts, TickContext, expert_names
 from forecaster.core.ensemble.pending import Matured, PendingState
 from forecaster.core.ensemble.seasonal import ProfileState, Seasons
-from forecaster.records import F64, I64
+from forecaster.records import F32, F64, I64
 
-F32 = NDArray[np.float32]
 LARGEST_USUAL = 4.0
 """Intervals move, and small changes are left out, as if usual errors were no larger than so many scales: the first
 scales say little. How far out an offset is believed knows no such limit.

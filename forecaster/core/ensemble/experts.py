@@ -15,13 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.ensemble.pending import Matured
 from forecaster.core.ensemble.seasonal import ProfileState, Season, Seasons, rebase
-from forecaster.records import F64, I64
+from forecaster.records import F32, F64, I64
 
-F32 = NDArray[np.float32]
 LAST_VALUE = "last value"
 HEADS = ("network", "network, pooled", "network, cross")
 _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms"))

@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import shift
-from forecaster.records import F64, I64, Bools
+from forecaster.records import F16, F32, F64, I64, Bools
 
-Halves = NDArray[np.float16]
-F32 = NDArray[np.float32]
 HALF_LIMIT = 65_000.0
 LAST, SCALE, LEVEL, USUAL = range(4)
 """Which anchor is what; from the last one on there is one for each season."""
@@ -35,7 +32,7 @@ class PendingState:
         drift: root mean square of the last-value forecast's errors by horizon; NaN = none matured yet; (N, J).
     """
 
-    values: Halves
+    values: F16
     anchors: F32
     drift: F32
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forecaster.records import F64, I64, Bools
+from forecaster.records import F32, F64, I16, I64, Bools
 
-F32 = NDArray[np.float32]
 MAX_BINS = 168
 MEAN_RATE = 0.2
 """A phase's mean moves so far towards what was seen in its last season: about as much as a mean of the last nine."""
@@ -62,7 +60,7 @@ class ProfileState:
     """
 
     reference: F64
-    bin: NDArray[np.int16]
+    bin: I16
     total: F32
     count: F32
     means: F32

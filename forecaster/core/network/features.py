@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from forecaster.core.series.scaling import LEVEL_HALF_LIVES
-from forecaster.records import I64
-
-F32 = NDArray[np.float32]
+from forecaster.records import F32, I64
 
 STEP_LAGS = 23
 STEP_LAG_CLIP, STEP_LEVEL_CLIP = 4.0, 3.0

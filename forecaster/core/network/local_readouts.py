@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from forecaster.records import I64
+from forecaster.records import F32, I64
 
 BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
 """Horizons up to each of these have their normal equations in common: a row counts where all of them came true."""
@@ -41,7 +40,7 @@ class LocalReadouts:
     members: int
     weights: Tensor
 
-    def forecast(self, x: Tensor, local: I64) -> NDArray[np.float32]:
+    def forecast(self, x: Tensor, local: I64) -> F32:
         """Returns both readouts' forecasts, row by row: no row can depend on another; NaN without one; (B, 2 J).
 
         Args:
@@ -52,7 +51,7 @@ class LocalReadouts:
         for row, series in enumerate(local.tolist()):
             if series >= 0:
                 torch.mv(self.weights[series], x[row], out=found[row])
-        values: NDArray[np.float32] = found.numpy()
+        values: F32 = found.numpy()
         return values
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from forecaster.core.network.features import StepInputs, assemble, assemble_step, cross_inputs
 from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
-from forecaster.records import I64
+from forecaster.records import F32, I64, Bools
 
 TILE = 64
 """A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
@@ -79,9 +78,9 @@ class StepForecast:
         offsets: from the centre, ascending along Q; (B, Q, J).
     """
 
-    state: NDArray[np.float32]
-    heads: NDArray[np.float32]
-    offsets: NDArray[np.float32]
+    state: F32
+    heads: F32
+    offsets: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +123,7 @@ class Model:
         """Returns which of the checkpoint's series each is, -1 = none of them; (N,)."""
         return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
 
-    def forecast(
-        self, inputs: StepInputs, state: NDArray[np.float32], neighbours: ReadoutIndex | None = None
-    ) -> StepForecast:
+    def forecast(self, inputs: StepInputs, state: F32, neighbours: ReadoutIndex | None = None) -> StepForecast:
         """Advances B series by one reading and forecasts from there.
 
         Args:
@@ -149,7 +146,7 @@ class Model:
                 heads.append(np.clip(base[:, None, :horizons].numpy() + mine, -FORECAST_CLIP, FORECAST_CLIP))
         return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
 
-    def warm(self, inputs: StepInputs, known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def warm(self, inputs: StepInputs, known: Bools) -> F32:
         """Returns the hidden states of B series after T steps from an empty one; (B, S).
 
         Args:
@@ -165,7 +162,7 @@ class Model:
             lengths = _padded(torch.from_numpy(known.sum(axis=0)).unsqueeze(1), rows)
             tiles = zip(torch.split(_padded(u.transpose(0, 1), rows), TILE), torch.split(lengths, TILE), strict=True)
             ends = [self._network.warm(tile.transpose(0, 1).contiguous(), count[:, 0]) for tile, count in tiles]
-            warm: NDArray[np.float32] = torch.cat(ends)[:batch].numpy()
+            warm: F32 = torch.cat(ends)[:batch].numpy()
         return warm
 
     def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

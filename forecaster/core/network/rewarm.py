@@ -8,13 +8,12 @@ step: the next one has the gap as its input, as in service.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import take
 from forecaster.core.network.features import GROUP, LEVELS, STEP_LAGS, StepInputs, calendar
 from forecaster.core.network.model import NO_NETWORK, TILE, Model
 from forecaster.core.state import SeriesState
-from forecaster.records import I64
+from forecaster.records import I64, Bools
 
 
 def switch(model: Model | None, state: SeriesState, rows: I64) -> None:
@@ -39,7 +38,7 @@ def switch(model: Model | None, state: SeriesState, rows: I64) -> None:
         state.hidden[part, : model.state_size] = model.warm(*_steps(take(state, part)))
 
 
-def _steps(state: SeriesState) -> tuple[StepInputs, NDArray[np.bool_]]:
+def _steps(state: SeriesState) -> tuple[StepInputs, Bools]:
     """Returns what every tick of the contexts is as a step, oldest first, (W, B, ...), and which of them are steps."""
     context = state.inputs.context
     width = context.shape[1]

@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.series import smoothing
-from forecaster.records import F64, I64
+from forecaster.records import F64, I8, I64
 
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
@@ -90,7 +89,7 @@ class DenoiseState:
     """
 
     recent: F64
-    spikes: NDArray[np.int8]
+    spikes: I8
     repeated: F64
     repeats: I64
     usual: F64

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import put, shift, take
 from forecaster.core.network.features import StepInputs, calendar, group_inputs
@@ -19,7 +18,7 @@ from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FIRST_READINGS, follow
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.timeline import Placement, TimelineState
-from forecaster.records import F64, I64, Bools, Outcome
+from forecaster.records import F64, I8, I64, Bools, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class Observed:
         inputs: of the step; `inputs.context` may be a view of the state, valid until the next wave.
     """
 
-    outcome: NDArray[np.int8]
+    outcome: I8
     masked: Bools
     expired: Bools
     renewed: Bools

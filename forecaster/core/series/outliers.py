@@ -7,7 +7,6 @@ that has such ones begins anew from the others, as if those had never come.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import put, take
 from forecaster.core.series import scaling
@@ -15,9 +14,8 @@ from forecaster.core.series.denoising import MAD_TO_DEVIATION, DenoiseConfig, De
 from forecaster.core.series.reference import FAR, FIRST_READINGS
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.state import InputState
-from forecaster.records import F64, Bools
+from forecaster.records import F32, F64, Bools
 
-F32 = NDArray[np.float32]
 LEAST_READINGS = 8
 """Fewer say too little about what is outlandish."""
 MOST_OUTLANDISH = 3

@@ -12,10 +12,9 @@ zero, or where the second is no larger than the first, which may be anything, an
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.series.state import InputState
-from forecaster.records import F64, Bools
+from forecaster.records import F32, F64, Bools
 
 FAR = 256.0
 """What is stored is exact to a share of 2**-24 of its distance: to 2**-16 scales within so many of them."""
@@ -46,7 +45,7 @@ def follow(part: InputState, values: F64) -> Bools:
     return moved
 
 
-def _mostly_near(context: NDArray[np.float32], distance: F64) -> Bools:
+def _mostly_near(context: F32, distance: F64) -> Bools:
     """Returns whether more than two thirds of the values, the new one among them, are near that one."""
     near = np.count_nonzero(np.abs(context - distance[:, None]) < np.abs(distance[:, None]) / 2.0, axis=1) + 1
     most: Bools = 3 * near > 2 * (np.count_nonzero(~np.isnan(context), axis=1) + 1)

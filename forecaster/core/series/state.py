@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.series.denoising import DenoiseConfig, DenoiseState
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.timeline import AGREEING, GridConfig
-from forecaster.records import F64
+from forecaster.records import F32, F64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,8 @@ class InputState:
     """
 
     reference: F64
-    last: NDArray[np.float32]
-    context: NDArray[np.float32]
+    last: F32
+    context: F32
     warming: F64
     scaler: ScalerState
     denoise: DenoiseState

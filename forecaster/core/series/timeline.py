@@ -23,9 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forecaster.records import I64, Bools, Outcome
+from forecaster.records import I8, I64, Bools, Outcome
 
 AGREEING = 4
 BEHIND_RUN = 4
@@ -71,7 +70,7 @@ class TimelineState:
     tick: I64
     recent_ms: I64
     held_ms: I64
-    held_run: NDArray[np.int8]
+    held_run: I8
     rival_ms: I64
     rival_since_ms: I64
 
@@ -102,7 +101,7 @@ class Placement:
         expired: the series was idle for longer than its time to live: all of its row begins anew.
     """
 
-    outcome: NDArray[np.int8]
+    outcome: I8
     gap: I64
     restarted: Bools
     settled: Bools
