@@ -27,7 +27,7 @@ from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.schedule import RunKind, Schedule
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.dead_letter_limits import Limits
-from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.publisher import OutputTopics, PublishConfig
 from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.restore import RestoreConfig
@@ -308,7 +308,7 @@ def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
             newer_than_ms=settings.forecast.publish_newer_than,
         ),
         limits=Limits(settings.dead_letters.max_ratio, settings.dead_letters.max_consecutive),
-        history=HistoryChoice(settings.training.max_train_series, partitions),
+        history=HistorySampling(settings.training.max_train_series, partitions),
         stop_on_limit=settings.dead_letters.on_limit == "stop",
         outage_deadline_seconds=settings.kafka.outage_deadline / 1000,
     )

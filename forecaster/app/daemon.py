@@ -45,10 +45,11 @@ from forecaster.learning.decision import TrainingRules
 from forecaster.registry.cache import CheckpointCache, opened_cache
 from forecaster.registry.follower import RegistryFollower
 from forecaster.registry.registry import SUPERSEDED_MS
+from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.restore import Restorer
 from forecaster.serving.state.store import StateStore
-from forecaster.serving.worker import Worker, WorkerDependencies
+from forecaster.serving.worker import Worker
 from forecaster.settings import Settings
 from forecaster.web.server import serving_http
 from forecaster.web.service import Service

@@ -1,1 +1,4 @@
-"""The worker: its loop, the pipeline of a reading, the rows of a partition."""
+"""The worker: its loop, its messages and its guards; the rows are in `state`, the view of the worker in `inspect`.
+
+May import `pipeline`, `formats`, `core`, and of `broker` the retry and the names of groups.
+"""

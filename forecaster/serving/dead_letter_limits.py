@@ -1,4 +1,4 @@
-"""When bad records are too many: a bad deploy must not pass as a few dead letters."""
+"""Limits of bad records: a sender that is broken must not go unnoticed among the dead letters."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from forecaster.records import DeadLetter, SourceRecord
 
 WINDOW = 1_000
-"""The ratio is that of so many last records of a partition."""
+"""Number of last records of a partition that the ratio is taken of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_ratio` of the last 1,000 records of a partition, or `max_consecutive` of them, may be bad."""
+    """Limits of bad records, by partition.
+
+    Attributes:
+        max_ratio: largest share of bad records among the last 1,000.
+        max_consecutive: number of bad records in a row that is too many.
+    """
 
     max_ratio: float = 0.5
     max_consecutive: int = 1_000
 
 
 class DeadLetterGuard:
-    """Counts good and bad records by partition."""
+    """Counts good and bad records by partition, and reports partitions above a limit."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -29,25 +34,26 @@ class DeadLetterGuard:
         self._consecutive: dict[int, int] = {}
 
     def forget(self, partition: int) -> None:
-        """A new owner of the partition counts afresh."""
+        """Forget the counts of a partition that was revoked."""
         self._recent.pop(partition, None)
         self._consecutive.pop(partition, None)
 
     def count(self, records: Sequence[SourceRecord], dead_letters: Sequence[DeadLetter]) -> dict[int, str]:
-        """Returns the partitions that are over a limit now, and which one.
+        """Count the records of a batch; return the partitions that are above a limit now, each with the reason.
 
         Args:
-            records: of a committed batch, in the order of the log.
+            records: records of a committed batch, in the order of the log.
             dead_letters: the bad ones among them.
         """
         bad = {(letter.record.partition, letter.record.offset) for letter in dead_letters}
         for record in records:
-            wrong = (record.partition, record.offset) in bad
-            self._recent.setdefault(record.partition, deque(maxlen=WINDOW)).append(wrong)
-            self._consecutive[record.partition] = self._consecutive.get(record.partition, 0) + 1 if wrong else 0
-        return {partition: reason for partition in {key[0] for key in bad} if (reason := self._over(partition))}
+            is_bad = (record.partition, record.offset) in bad
+            self._recent.setdefault(record.partition, deque(maxlen=WINDOW)).append(is_bad)
+            self._consecutive[record.partition] = self._consecutive.get(record.partition, 0) + 1 if is_bad else 0
+        return {partition: reason for partition in {key[0] for key in bad} if (reason := self._reason(partition))}
 
-    def _over(self, partition: int) -> str:
+    def _reason(self, partition: int) -> str:
+        """Return why a partition is above a limit; empty = it is not."""
         recent, consecutive = self._recent[partition], self._consecutive[partition]
         if consecutive >= self._limits.max_consecutive:
             return f"{consecutive} bad records in a row"

@@ -1,4 +1,4 @@
-"""Whether the live forecasts get worse against the last value: then the network should be trained before it is due."""
+"""Drift: whether the live forecasts lose against the last value, so that the network should be trained early."""
 
 from __future__ import annotations
 
@@ -8,57 +8,58 @@ import numpy as np
 
 from forecaster.records import Scores
 
-LEAST_SCORES = 500
+MIN_SCORES = 500
+"""A window with fewer scores is extended."""
 TOLERANCE = 0.02
-"""A rise of the mean loss by less than this is none ..."""
+"""Rise of the mean loss that does not count as a drift ..."""
 THRESHOLD = 0.15
-"""... and what is above it must add up to so much."""
+"""... and the sum of larger rises that raises the alarm."""
 
 
 class DriftWatch:
-    """The test of Page and Hinkley (Page, 1954) on the mean loss of stretches of time.
+    """Page and Hinkley's test (Page, Continuous inspection schemes, 1954) on the mean loss of windows of time.
 
-    The loss of a scored forecast is e / (e + e0), e its absolute error and e0 that of the last value: between 0 and 1
-    whatever the units, 0.5 where the forecast is as good as the last value. The test is on means over a horizon's worth
-    of readings, so that the hours of the day do not look like a drift.
+    The loss of a scored forecast is e / (e + e0), with its absolute error e and that of the last value, e0: between 0
+    and 1 in any units, 0.5 if the forecast is as good as the last value. A window is as long as the longest horizon,
+    so that the hours of the day do not look like a drift.
 
     (1) m_n = mean of x_1 .. x_n   (2) U_n = U_{n-1} + x_n - m_n - tolerance   (3) alarm: U_n - min U > threshold.
 
     Args:
-        horizon: ticks of a stretch.
+        horizon: length of a window, ticks.
     """
 
     def __init__(self, horizon: int) -> None:
         self._horizon = horizon
-        self._stretch = _Stretch()
+        self._window = _Window()
         self._test = _Test()
 
     def add(self, scores: Scores, series: int) -> bool:
-        """Returns whether the loss has drifted with these scores; then the test begins anew.
+        """Add the scores of a batch; return whether the loss has drifted with them, and start the test again if so.
 
         Args:
-            scores: of a batch.
-            series: how many there are.
+            scores: scores of the batch.
+            series: number of series that are served.
         """
         error = np.abs(scores.truth[:, None] - scores.point)
         total = error + np.abs(scores.truth[:, None] - scores.last_value)
-        known = total > 0  # false of NaN, too
-        stretch = self._stretch
-        stretch.loss += float((error[known] / total[known]).sum())
-        stretch.scores += int(known.sum())
-        stretch.readings += len(scores.reading)
-        if stretch.readings < self._horizon * series or stretch.scores < LEAST_SCORES:
+        known = total > 0  # false for NaN, too
+        window = self._window
+        window.loss += float((error[known] / total[known]).sum())
+        window.scores += int(known.sum())
+        window.readings += len(scores.reading)
+        if window.readings < self._horizon * series or window.scores < MIN_SCORES:
             return False
-        self._stretch = _Stretch()
-        has_drifted = self._test.add(stretch.loss / stretch.scores)
+        self._window = _Window()
+        has_drifted = self._test.add(window.loss / window.scores)
         if has_drifted:
             self._test = _Test()
         return has_drifted
 
 
 @dataclass(slots=True)
-class _Stretch:
-    """Sums of a stretch of time."""
+class _Window:
+    """Sums over a window of time."""
 
     loss: float = 0.0
     scores: int = 0
@@ -67,16 +68,17 @@ class _Stretch:
 
 @dataclass(slots=True)
 class _Test:
-    """n, m_n, U_n and min U."""
+    """State of the test: n, m_n, U_n and min U."""
 
-    split_by_time: int = 0
+    count: int = 0
     mean: float = 0.0
     rise: float = 0.0
     least: float = 0.0
 
     def add(self, loss: float) -> bool:
-        self.split_by_time += 1
-        self.mean += (loss - self.mean) / self.split_by_time  # (1)
+        """Add the mean loss of a window; return whether it raises the alarm."""
+        self.count += 1
+        self.mean += (loss - self.mean) / self.count  # (1)
         self.rise += loss - self.mean - TOLERANCE  # (2)
         self.least = min(self.least, self.rise)
         return self.rise - self.least > THRESHOLD  # (3)

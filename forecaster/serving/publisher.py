@@ -1,12 +1,13 @@
-"""What of a batch's outputs is published, and where: forecasts, scores, the denoised stream, dead letters."""
+"""Messages of a batch's outputs: forecasts, dead letters and, if asked for, scores and denoised readings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from forecaster.clock import WallClock
 from forecaster.core.arrays import take
 from forecaster.core.metrics import in_interval, pinball_loss
 from forecaster.formats.dead_letters import encode_dead_letter
@@ -15,12 +16,12 @@ from forecaster.formats.scores import encode_denoised, encode_scores
 from forecaster.records import F64, Bools, Decoded, Forecasts, Message, Outputs, Scores, SourceRecord
 
 MOST_SCALES = 10.0
-"""An error counts as at most so many scales of its series in totals over all series: the first scales say little."""
+"""Limit of an error, in scales of its series, in totals over all series: the first scales are rough."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
-    """Names of the topics that a worker writes; no name = that is not published, or nobody trains."""
+    """Names of the topics that a worker writes; an empty name = not written."""
 
     forecasts: str
     dead_letters: str
@@ -33,12 +34,12 @@ class OutputTopics:
 
 @dataclass(frozen=True, slots=True)
 class PublishConfig:
-    """What is published.
+    """Which forecasts are published.
 
     Attributes:
-        levels: of the quantiles.
-        every: at the first reading in every so many ticks of a series.
-        newer_than_ms: at readings that are not older than this; None = at all.
+        levels: quantile levels, ascending.
+        every: only the forecasts of a series' first reading in every span of this many ticks; 1 = all.
+        newer_than_ms: only the forecasts of readings that are at most this old; None = all.
     """
 
     levels: Sequence[float]
@@ -47,66 +48,66 @@ class PublishConfig:
 
 
 class Publisher:
-    """Makes messages of outputs.
+    """Encodes outputs as messages.
 
     Args:
-        config: what is published.
-        topics: where; a topic without a name gets nothing.
-        now_ms: the wall clock, epoch ms: a backlog is nothing new.
+        config: which forecasts are published.
+        topics: names of the topics; a topic without a name gets no messages.
+        wall_clock: for the age of readings.
     """
 
-    def __init__(self, config: PublishConfig, topics: OutputTopics, now_ms: Callable[[], int]) -> None:
-        self._config, self._topics, self._now_ms = config, topics, now_ms
+    def __init__(self, config: PublishConfig, topics: OutputTopics, wall_clock: WallClock) -> None:
+        self._config, self._topics, self._wall_clock = config, topics, wall_clock
 
     def messages(self, records: Sequence[SourceRecord], decoded: Decoded, outputs: Outputs) -> dict[str, list[Message]]:
-        """Returns what is to be written to each topic.
+        """Return the messages by topic.
 
         Args:
-            records: of the batch.
-            decoded: what they held.
-            outputs: what became of it.
+            records: the records of the batch.
+            decoded: their readings and dead letters.
+            outputs: the outputs of the readings.
         """
         config, topics, readings = self._config, self._topics, decoded.readings
         chosen = self._chosen(outputs)
-        found = {
+        messages = {
             topics.forecasts: list(encode_forecasts(chosen.forecasts, readings, records, config.levels)),
             topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
         }
         if topics.scores:
-            found[topics.scores] = list(encode_scores(chosen.scores, readings, records, config.levels))
+            messages[topics.scores] = list(encode_scores(chosen.scores, readings, records, config.levels))
         if topics.denoised:
-            found[topics.denoised] = list(encode_denoised(chosen, readings, records))
-        return found
+            messages[topics.denoised] = list(encode_denoised(chosen, readings, records))
+        return messages
 
     def _chosen(self, outputs: Outputs) -> Outputs:
-        """Returns the outputs of the readings that are published."""
+        """Return the outputs with only those forecasts and scores that are published."""
         config, forecasts = self._config, outputs.forecasts
         if config.every == 1 and config.newer_than_ms is None:
             return outputs
-        chosen = _opens_a_span(forecasts, config.every)
+        chosen = _begins_span(forecasts, config.every)
         if config.newer_than_ms is not None:
-            chosen &= forecasts.timestamp_ms >= self._now_ms() - config.newer_than_ms
+            chosen &= forecasts.timestamp_ms >= self._wall_clock() - config.newer_than_ms
         rows = np.flatnonzero(chosen)
         return replace(outputs, forecasts=take(forecasts, rows), scores=take(outputs.scores, rows))
 
 
-def _opens_a_span(forecasts: Forecasts, every: int) -> Bools:
-    """Returns which readings are the first ones of their series in a span of so many ticks."""
+def _begins_span(forecasts: Forecasts, every: int) -> Bools:
+    """Return which forecasts are their series' first in a span of `every` ticks; (M,)."""
     return np.asarray(forecasts.tick // every != (forecasts.tick - forecasts.gap) // every)
 
 
 @dataclass(slots=True)
 class ScoreTotals:
-    """What the forecasts of each horizon were worth in all, beside the last value; (J,).
+    """Sums of scores over all series, by horizon; (J,) each, empty before the first score.
 
     Attributes:
-        count: forecasts that met their truth.
-        error: sum of their absolute errors, in their units.
-        last_error: the same of the last value.
-        scaled_error: sum of their absolute errors in scales of their series, each one clipped, whatever the units.
-        scaled_last_error: the same of the last value.
-        pinball: sum of their pinball losses, means over the levels.
-        inside: truths between the outermost quantiles.
+        count: number of forecasts whose truth has come.
+        error: absolute errors, in the units of the series.
+        last_error: absolute errors of the last-value forecast.
+        scaled_error: absolute errors in scales of their series, each limited to `MOST_SCALES`.
+        scaled_last_error: the same of the last-value forecast.
+        pinball: pinball losses, means over the quantile levels.
+        inside: number of truths between the outermost quantiles.
     """
 
     count: F64 = field(default_factory=lambda: np.zeros(0))
@@ -118,7 +119,7 @@ class ScoreTotals:
     inside: F64 = field(default_factory=lambda: np.zeros(0))
 
     def add(self, scores: Scores, levels: Sequence[float]) -> None:
-        """The totals include these scores."""
+        """Add the scores of a batch."""
         truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
         met = ~np.isnan(truth) & ~np.isnan(scores.point)
         error, last_error = np.abs(truth - scores.point), np.abs(truth - scores.last_value)

@@ -25,64 +25,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import structlog
 
-from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
-from forecaster.clock import Clock, WallClock, epoch_ms, monotonic
-from forecaster.errors import BrokerUnavailable, TooManyBadRecords
+from forecaster.broker.retry import retry
+from forecaster.errors import TooManyBadRecords
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
 from forecaster.pipeline import PipelineConfig, advance
-from forecaster.records import Decoded, Member, Message, Outputs, PollResult, SourceRecord, Transaction
+from forecaster.records import Decoded, Member, Message, Outputs, PollResult, Transaction
 from forecaster.serving.batch_size import BatchLimit
+from forecaster.serving.committer import Committer
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
+from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.drift import DriftWatch
-from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
 from forecaster.serving.state.keeping import StateWrites
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch, StateStore
+from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch
 
 FLUSH_SECONDS = 8.0
 """Time budget for flushing dirty blocks at shutdown; the next owner replays what is left."""
-MOST_DOUBLINGS = 10
-"""The pause after failed transactions has reached its limit by then."""
 Result = TypeVar("Result")
 _log = structlog.get_logger()
-
-
-class Consumer(Protocol):
-    """The part of `GroupConsumer` that the worker calls."""
-
-    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult: ...
-    def resume(self, partitions: Collection[int]) -> None: ...
-    def pause(self, partitions: Collection[int]) -> None: ...
-    def seek(self, offsets: dict[int, int]) -> None: ...
-    def confirm_membership(self) -> None: ...
-    def committed(self, partitions: Collection[int]) -> dict[int, int]: ...
-    def ends(self) -> dict[int, int]: ...
-    def next_offset(self, partition: int) -> int | None: ...
-
-
-class Producer(Protocol):
-    """The part of `TransactionalProducer` that the worker calls."""
-
-    def commit(self, transaction: Transaction) -> bool: ...
-    def restart(self) -> None: ...
-
-
-class RecordDecoder(Protocol):
-    """The part of `formats.readings.Decoder` that the worker calls."""
-
-    def decode(self, records: list[SourceRecord]) -> Decoded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +76,9 @@ class WorkerConfig:
     topics: OutputTopics
     publish: PublishConfig
     limits: Limits
-    history: HistoryChoice
+    history: HistorySampling
     stop_on_limit: bool = False
     outage_deadline_seconds: float = 1_800.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """Objects that a worker calls; tests pass fakes.
-
-    Attributes:
-        decoder: decodes the input's records.
-        consumer: this process in the consumer group.
-        producer: writes transactions.
-        store: owns the partitions and their rows.
-        check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
-        clock: for deadlines and durations.
-        wall_clock: for the time of a status, and for the age of forecasts.
-    """
-
-    decoder: RecordDecoder
-    consumer: Consumer
-    producer: Producer
-    store: StateStore
-    check_topics: Callable[[], object]
-    clock: Clock = monotonic
-    wall_clock: WallClock = epoch_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +109,6 @@ class Worker:
         self._config = config
         self._decoder = dependencies.decoder
         self._consumer = dependencies.consumer
-        self._producer = dependencies.producer
         self._store = dependencies.store
         self._check_topics = dependencies.check_topics
         self._clock, self._wall_clock = dependencies.clock, dependencies.wall_clock
@@ -170,8 +119,8 @@ class Worker:
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._limit = BatchLimit()
-        self._failures, self._failing_since = 0, 0.0
         self.counters = Counters()
+        self._committer = Committer(dependencies, self.counters, config.outage_deadline_seconds, stop)
         self.monitor = Monitor(dependencies.clock)
 
     def run(self) -> None:
@@ -188,7 +137,7 @@ class Worker:
             self._restore(polled.member)  # 3
             if self._align_positions(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
-                if self._commit(batch.transaction):  # 6
+                if self._committer.commit(batch.transaction):  # 6
                     self._adopt(batch)  # 7
                 else:
                     self._resolve_failed_transaction(batch)
@@ -201,7 +150,7 @@ class Worker:
         polled = self._retry(lambda: self._consumer.poll(wait=False), "polling")
         self._store.follow(polled.revoked, ())
         while polled.stable and self._clock() < deadline and (writes := self._store.dirty()):
-            if not self._commit(self._state_transaction(writes, polled.member)):
+            if not self._committer.commit(self._state_transaction(writes, polled.member)):
                 return
             self._store.written(writes)
 
@@ -226,8 +175,8 @@ class Worker:
             return
         partition = restored.partition
         while restored.must_be_written and (writes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
-            if not self._commit(self._state_transaction({partition.number: writes}, member)):
-                self._restart_producer()
+            if not self._committer.commit(self._state_transaction({partition.number: writes}, member)):
+                self._committer.recover()
                 self._store.follow((), [partition.number])
                 return
             partition.committed(writes)
@@ -315,16 +264,9 @@ class Worker:
             of_partition = np.flatnonzero(prepared.numbers == number)
             series = len(self._store.partitions[number].table)
             readings = prepared.batch.readings
-            chosen = self._config.history.chosen(readings, of_partition, outputs.outcomes, series)
-            messages += encode_history(number, readings, chosen, outputs.masked[chosen])
+            selected = self._config.history.select(readings, of_partition, outputs.outcomes, series)
+            messages += encode_history(number, readings, selected, outputs.masked[selected])
         return messages
-
-    def _commit(self, transaction: Transaction) -> bool:
-        with self._timed(Stage.TRANSACTION):
-            committed = self._producer.commit(transaction)
-        if committed:
-            self._failures = 0
-        return committed
 
     def _adopt(self, batch: _Batch) -> None:
         """Adopt the rows of a committed batch, and record what it says.
@@ -361,7 +303,7 @@ class Worker:
         reads the batch again; any other is restored.
         """
         polled = batch.polled
-        self._restart_producer()
+        self._committer.recover()
         committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
         adopted = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
         dropped = {
@@ -376,37 +318,16 @@ class Worker:
         self._consumer.seek({**adopted, **dropped})
         _log.info("failed_transaction_resolved", adopted=list(adopted), dropped=list(dropped), restoring=others)
 
-    def _restart_producer(self) -> None:
-        """Replace the producer after a failed transaction; pause before, if the one before failed, too.
-
-        The group is asked first whether this process is still its member: of two processes with one identity, only
-        the one that the group knows may fence the other.
-
-        Raises:
-            BrokerUnavailable: no transaction was committed for the outage deadline.
-            Fenced: another process has this identity.
-        """
-        self.counters.failed_transactions += 1
-        self._failures += 1
-        if self._failures == 1:
-            self._failing_since = self._clock()
-        if self._clock() - self._failing_since > self._config.outage_deadline_seconds:
-            raise BrokerUnavailable(f"{self._failures} transactions in a row have failed: see the warnings before")
-        doublings = min(self._failures - 1, MOST_DOUBLINGS)
-        self._stop.wait(min(FIRST_WAIT_SECONDS * 2.0**doublings, LONGEST_WAIT_SECONDS) if doublings else 0)
-        self._retry(self._consumer.confirm_membership, "confirming the group membership")
-        self._producer.restart()
-
     def _maintain(self, polled: PollResult) -> None:
         """Write blocks that are overdue, in a transaction of their own; re-warm a few rows for a coming checkpoint.
 
         Blocks that could not be written are written again: twice is as good as once.
         """
         writes = self._store.overdue(but=polled.end)
-        if writes and self._commit(self._state_transaction(writes, polled.member)):
+        if writes and self._committer.commit(self._state_transaction(writes, polled.member)):
             self._store.written(writes)
         elif writes:
-            self._restart_producer()
+            self._committer.recover()
         self._store.rewarm_next_slot()
 
     def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:

@@ -95,7 +95,8 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
             parts["_training_history"] = timed(stages, "encode history", worker._training_history)  # noqa: SLF001
         parts["_decoder"].decode = timed(stages, "decode", parts["_decoder"].decode)
         parts["_consumer"].poll = timed(stages, "poll", parts["_consumer"].poll)
-        parts["_producer"].commit = timed(stages, "send and commit", parts["_producer"].commit)
+        producer = vars(parts["_committer"])["_producer"]
+        producer.commit = timed(stages, "send and commit", producer.commit)
         store = parts["_store"]
         store.prepare = timed(stages, "copy rows, encode blocks", store.prepare)
         store.committed = timed(stages, "adopt rows", store.committed)

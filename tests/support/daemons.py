@@ -70,7 +70,7 @@ class Daemon:
 
     def serving(self) -> Daemon:
         """It has partitions."""
-        wait_until(lambda: "partitions opened" in self.log or self.process.poll() is not None, "partitions")
+        wait_until(lambda: "partition_opened" in self.log or self.process.poll() is not None, "partitions")
         assert self.process.poll() is None, self.log
         return self
 

@@ -17,14 +17,15 @@ from forecaster.formats.state import Identity
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import InputRecord, PollResult, Transaction
 from forecaster.serving.dead_letter_limits import Limits
-from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.dependencies import WorkerDependencies
+from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.publisher import OutputTopics, PublishConfig
 from forecaster.serving.state.keeping import StateConfig
 from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.recovery import OnLostInput
 from forecaster.serving.state.restore import RestoreConfig, Restorer
 from forecaster.serving.state.store import StateStore
-from forecaster.serving.worker import Worker, WorkerConfig, WorkerDependencies
+from forecaster.serving.worker import Worker, WorkerConfig
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
 OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
@@ -249,7 +250,7 @@ class Setup:
             topics=topics,
             publish=self.publish,
             limits=self.limits,
-            history=HistoryChoice(2_000, 1),
+            history=HistorySampling(2_000, 1),
             stop_on_limit=self.stop_on_limit,
             outage_deadline_seconds=self.deadline,
         )

@@ -1,4 +1,4 @@
-"""What a worker shows of itself, as plain values.
+"""What HTTP and `forecaster explain` may see of a worker, as plain values.
 
-May import all of `serving`.
+May import all of `serving` but the worker.
 """

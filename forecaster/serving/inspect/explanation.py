@@ -1,4 +1,4 @@
-"""All that is carried for one series, as plain values for people and scripts. NaN is None."""
+"""Everything that a worker holds of one series, as plain values for people and scripts; None stands for NaN."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from forecaster.serving.state.restore import Restored
 from forecaster.serving.state.swaps import active_swap
 
 SHOWN_READINGS = 12
+"""Number of last readings that are shown."""
 SHOWN_HORIZONS = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336)
+"""Horizons that are shown, besides the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the row lies.
+    """Where the row of the series is, and how it was restored.
 
     Attributes:
-        group: of the series; itself where it is its own.
-        partition: of the topics.
-        offset: of the input: the row holds all readings before it.
-        block: number of the block that it is stored in.
-        block_offset: the block in the state topic holds all readings before it; None = it is not stored yet.
-        recovery: how the partition came back.
-        replayed: readings of the partition that were read again for it.
+        group: group of the series; its own id if it has no other.
+        partition: partition of the input and of the state topic.
+        offset: offset of the input; the row contains all readings before it.
+        block: number of the block that the row is stored in.
+        block_offset: offset of the input that the stored block reaches; None = the block is not stored yet.
+        recovery: how the partition was restored.
+        replayed: number of readings of the partition that the restore replayed.
     """
 
     group: str
@@ -49,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A denoised input of the series; tick None = the interval is not known yet; value None = a gap, or masked."""
+    """A denoised input of the series; no tick = the interval is not known yet; no value = a gap, or masked."""
 
     tick: int | None
     timestamp_ms: int
@@ -58,19 +60,19 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the series' inputs are made of.
+    """Grid, filters and scale of the series.
 
     Attributes:
-        interval_ms: of its grid; None = not known yet.
-        tick: the last one; None = not known yet.
+        interval_ms: spacing of the grid; None = not known yet.
+        tick: last tick; None = not known yet.
         last_ms: event time of the last tick.
-        held_ms: a stamp far ahead or behind that waits for another to confirm it; None = none.
-        last_value: the last valid one.
-        count: valid readings so far.
-        scale: one deviation.
-        levels: means by half-life in readings.
-        spikes: how many readings in a row were spikes.
-        readings: the last ones, oldest first.
+        held_ms: event time far from the others, until the next reading confirms it; None = there is none.
+        last_value: last valid value.
+        count: number of valid readings so far.
+        scale: one deviation, in the units of the series.
+        levels: running means by half-life, in readings.
+        spikes: number of spikes in a row before the next reading.
+        readings: the last inputs, oldest first.
     """
 
     interval_ms: int | None
@@ -87,15 +89,16 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What forecasts at the next reading, and whether the hidden state is its.
+    """The checkpoint that forecasts at the next reading, and the hidden state.
 
     Attributes:
-        checkpoint: its id.
-        champion: what is to be served; another one while a swap is on its way.
-        hidden_is_its: the hidden state belongs to its body; else it is re-warmed from the context at the next reading.
-        hidden_of: a checkpoint whose body the hidden state belongs to; `none` = there is no hidden state yet; None =
-            one that is gone.
-        hidden_norm: Euclidean length of the hidden state.
+        checkpoint: id of the checkpoint.
+        champion: id of the champion; another one as long as a swap is under way.
+        hidden_is_its: the hidden state belongs to the checkpoint's body; otherwise it is re-warmed from the context at
+            the next reading.
+        hidden_of: id of a checkpoint whose body the hidden state belongs to; `none` = there is no hidden state yet;
+            None = an unknown one.
+        hidden_norm: Euclidean norm of the hidden state.
     """
 
     checkpoint: str
@@ -107,16 +110,16 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What was forecast for the next tick, and how the last value has done at that horizon.
+    """A forecast that was made for the next tick, and the weights of the next forecast at the same horizon.
 
     Attributes:
-        horizon: ticks.
-        made_ms: event time of the reading that it was made at; None = that tick had none.
-        point: the forecast; stored in 16 bits, so that the last digits differ from what was published.
-        quantiles: by level.
-        drift: root mean square of the last value's errors that have matured; None = none has.
-        gate: how far the next forecast goes from the last value to the mix of the experts, 0 to 1.
-        weights: of the experts in the mix, by name.
+        horizon: ticks between the forecast's origin and the next tick.
+        made_ms: event time of the forecast's origin; None = that tick had no reading.
+        point: point forecast; stored in 16 bits, so that its last digits differ from the published one.
+        quantiles: quantile forecasts by level.
+        drift: root mean square error of the last-value forecast; None = none has met its truth yet.
+        gate: how far the next forecast moves from the last value to the mix of the experts, 0 to 1.
+        weights: weights of the experts in the mix, by name.
     """
 
     horizon: int
@@ -130,7 +133,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One series; next_ms is the event time of its next tick, None = the interval is not known yet."""
+    """Explanation of one series; `next_ms` is the event time of its next tick, None = the interval is not known yet."""
 
     series_id: str
     place: Place
@@ -143,14 +146,14 @@ class Explanation:
 def explain_series(
     config: PipelineConfig, restored: Restored, series_id: str, champion: str, known: Collection[str]
 ) -> Explanation:
-    """Returns what the partition carries for a series that it has.
+    """Return the explanation of a series that has a row in the partition.
 
     Args:
-        config: of the pipeline.
-        restored: the partition.
-        series_id: it has a row.
-        champion: id of what is to be served.
-        known: ids of checkpoints that the hidden state may be of, beside those of the partition.
+        config: the pipeline's.
+        restored: the restored partition.
+        series_id: id of the series.
+        champion: id of the champion.
+        known: ids of other checkpoints that the hidden state may belong to.
     """
     partition = restored.partition
     row = partition.table.row(series_id)
@@ -171,13 +174,13 @@ def explain_series(
 def _place(restored: Restored, row: int, series_id: str) -> Place:
     partition = restored.partition
     number = int(partition.blocks.of(np.array([row]))[0])
-    written = partition.blocks[number].flushed_to
+    flushed_to = partition.blocks[number].flushed_to
     return Place(
         group=partition.blocks.group(row, series_id),
         partition=partition.number,
         offset=partition.position,
         block=number,
-        block_offset=written if written >= 0 else None,
+        block_offset=flushed_to if flushed_to >= 0 else None,
         recovery=restored.plan.recovery.value,
         replayed=restored.replayed,
     )
@@ -203,7 +206,7 @@ def _inputs(state: SeriesState) -> Inputs:
 
 
 def _on_grid(state: SeriesState) -> list[Input]:
-    """Returns the last ticks of the grid, oldest first, gaps among them, none before the grid began."""
+    """Return the inputs at the last ticks of the grid, oldest first; a gap is an input without a value."""
     times = state.timeline
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
     values = (state.inputs.context[0, :SHOWN_READINGS].astype(np.float64) + state.inputs.reference[0]).tolist()
@@ -212,10 +215,10 @@ def _on_grid(state: SeriesState) -> list[Input]:
 
 
 def _warming(state: SeriesState) -> list[Input]:
-    """Returns the readings from before the interval was known, oldest first."""
+    """Return the readings of a series whose interval is not known yet, oldest first."""
     stamps, values = state.timeline.recent_ms[0].tolist(), state.inputs.warming[0].tolist()
-    both = reversed(list(zip(stamps, values, strict=True)))
-    return [Input(None, stamp, _known(value)) for stamp, value in both if stamp != UNKNOWN]
+    readings = reversed(list(zip(stamps, values, strict=True)))
+    return [Input(None, stamp, _known(value)) for stamp, value in readings if stamp != UNKNOWN]
 
 
 def _network(partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]) -> Network:
@@ -232,12 +235,12 @@ def _network(partition: Partition, state: SeriesState, group: str, champion: str
 
 
 def _body_name(code: int, checkpoints: Sequence[str]) -> str | None:
-    """Returns the first of the checkpoints whose body it is."""
+    """Return the first checkpoint that has this body; None = no such checkpoint."""
     return next((name for name in (NO_CHECKPOINT, *checkpoints) if body_code(name) == code), None)
 
 
 def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
-    """Returns what waits for the next tick, of each shown horizon."""
+    """Return the forecasts that were made for the next tick, one for each shown horizon."""
     times, levels = state.timeline, config.quantile_levels
     tick, begin, interval = int(times.tick[0]), int(times.start_ms[0]), int(times.interval_ms[0])
     ring = PendingRing(config.horizons, config.ensemble.kinds)
@@ -245,12 +248,12 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     due = ring.mature(ahead, ring.places(times.tick + 1), np.ones(1, np.int64))
     experts, worth = config.ensemble.experts, standing(state.experts)
     absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.reference[0]
-    found: list[Pending] = []
+    pending: list[Pending] = []
     for column, horizon in enumerate(config.horizons):
         if horizon in SHOWN_HORIZONS or horizon == config.horizons[-1]:
             values = [_known(value) for value in absolute[:, column].tolist()]
             made = begin + (tick + 1 - horizon) * interval
-            found.append(
+            pending.append(
                 Pending(
                     horizon=horizon,
                     made_ms=None if values[0] is None else made,
@@ -261,8 +264,9 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
                     weights=dict(zip(experts, worth.weights[0, :, column].tolist(), strict=True)),
                 )
             )
-    return found
+    return pending
 
 
 def _known(value: float) -> float | None:
+    """Return the value, None in place of NaN."""
     return None if np.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The newest forecast of a series, out of its row: what its forecasts topic holds of it, but for rounding."""
+"""The latest forecast of a series, read from its row; up to rounding, the last one on the forecasts topic."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from forecaster.serving.state.partition import Partition
 
 @dataclass(frozen=True, slots=True)
 class LatestForecast:
-    """The last readings of a series and what was forecast at the last of them.
+    """The last readings of a series, and the forecast that was made at the last one.
 
     Attributes:
-        series_id: of the series.
-        interval_ms: of its grid; None = not known yet, and all that follows is empty.
-        timestamp: event time of the last tick, which it was made at.
+        series_id: id of the series.
+        interval_ms: spacing of the series' grid; None = not known yet, and all that follows is empty.
+        timestamp: forecast origin: event time of the last tick, epoch milliseconds.
         past_ms: event times of the last ticks, ascending.
-        past: their denoised values; None = a gap, or masked.
-        timestamps: event times that were forecast, ascending.
-        point: the forecasts; stored in 16 bits, so that their last digits differ from what was published; None = none.
-        quantiles: by level.
+        past: denoised values of these ticks; None = a gap, or masked.
+        timestamps: event times of the forecasts, ascending.
+        point: point forecasts; None = none. They are stored in 16 bits, so that their last digits differ from the
+            published ones.
+        quantiles: quantile forecasts by level.
     """
 
     series_id: str
@@ -40,7 +41,7 @@ class LatestForecast:
 
 
 def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str) -> LatestForecast:
-    """Returns the newest forecast of a series that has a row in the partition."""
+    """Return the latest forecast of a series that has a row in the partition."""
     state = take(partition.table.state, np.array([partition.table.row(series_id)]))
     times = state.timeline
     interval = int(times.interval_ms[0])
@@ -54,18 +55,19 @@ def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str
         series_id=series_id,
         interval_ms=interval,
         timestamp=begin + tick * interval,
-        past_ms=[begin + one * interval for one in range(max(0, tick + 1 - config.observation.context), tick + 1)],
+        past_ms=[begin + past * interval for past in range(max(0, tick + 1 - config.observation.context), tick + 1)],
         past=_past(state, tick),
         timestamps=[begin + (tick + horizon) * interval for horizon in config.horizons],
         point=_known(values[0]),
-        quantiles={level_name(level): _known(values[1 + number]) for number, level in enumerate(levels)},
+        quantiles={level_name(level): _known(values[number]) for number, level in enumerate(levels, start=1)},
     )
 
 
 def _past(state: SeriesState, tick: int) -> list[float | None]:
-    """Returns the values of the context, oldest first, none before the grid began."""
+    """Return the values of the context, oldest first, from the first tick of the grid on."""
     return _known(state.inputs.context[0, : tick + 1][::-1].astype(np.float64) + state.inputs.reference[0])
 
 
 def _known(values: np.ndarray) -> list[float | None]:
+    """Return the values with None in place of NaN."""
     return [None if np.isnan(value) else float(value) for value in values.tolist()]

@@ -9,7 +9,7 @@ import pytest
 from builders import START_MS, readings
 
 from forecaster.records import Outcome, Readings
-from forecaster.serving.history_sampling import HistoryChoice
+from forecaster.serving.history_sampling import HistorySampling
 
 GROUPS, FIELDS = 2_000, 3
 
@@ -21,39 +21,40 @@ def fleet(groups: int = GROUPS) -> Readings:
     return replace(batch, groups=[name.split("/")[0] for name in batch.series_ids])
 
 
-def chosen(choice: HistoryChoice, batch: Readings, series: int) -> list[int]:
+def selected(sampling: HistorySampling, batch: Readings, series: int) -> list[int]:
     outcomes = np.zeros(len(batch), np.int8)
-    return choice.chosen(batch, np.arange(len(batch)), outcomes, series).tolist()
+    return sampling.select(batch, np.arange(len(batch)), outcomes, series).tolist()
 
 
 def test_a_small_fleet_is_written_whole() -> None:
     batch = fleet(100)
-    assert chosen(HistoryChoice(max_train_series=2_400, partitions=8), batch, 300) == list(range(300))
+    assert selected(HistorySampling(max_train_series=2_400, partitions=8), batch, 300) == list(range(300))
 
 
 def test_of_a_large_fleet_about_as_many_series_as_asked_for_are_written() -> None:
-    taken = len(chosen(HistoryChoice(max_train_series=9_600, partitions=8), fleet(), GROUPS * FIELDS))
+    taken = len(selected(HistorySampling(max_train_series=9_600, partitions=8), fleet(), GROUPS * FIELDS))
     assert 0.85 < taken / 1_200 < 1.15
 
 
 @pytest.mark.parametrize("name", ["{:d}", "site/{:06d}", "10.0.{0:x}", "sensor-{:04d}-temperature"])
 def test_however_series_are_named_the_share_is_about_right(name: str) -> None:
     batch = readings([(name.format(number), START_MS, 1.0) for number in range(20_000)])
-    taken = len(chosen(HistoryChoice(max_train_series=1_000, partitions=1), batch, 20_000))
+    taken = len(selected(HistorySampling(max_train_series=1_000, partitions=1), batch, 20_000))
     assert 0.8 < taken / 1_000 < 1.2
 
 
 def test_of_a_group_all_series_or_none_are_written() -> None:
     batch = fleet()
-    taken = np.array(chosen(HistoryChoice(max_train_series=500, partitions=1), batch, GROUPS * FIELDS))
+    taken = np.array(selected(HistorySampling(max_train_series=500, partitions=1), batch, GROUPS * FIELDS))
     counts = np.bincount(taken // FIELDS)
     assert set(counts.tolist()) == {0, FIELDS}
 
 
 def test_when_the_fleet_grows_the_chosen_are_some_of_those_before() -> None:
-    batch, choice, before = fleet(), HistoryChoice(max_train_series=1_000, partitions=2), set(range(GROUPS * FIELDS))
+    batch, sampling = fleet(), HistorySampling(max_train_series=1_000, partitions=2)
+    before = set(range(GROUPS * FIELDS))
     for series in range(400, 12_000, 100):
-        now = set(chosen(choice, batch, series))
+        now = set(selected(sampling, batch, series))
         assert now <= before
         before = now
     assert before
@@ -63,7 +64,7 @@ def test_only_steps_of_their_series_and_readings_of_the_partition_are_written() 
     batch = fleet(4)
     outcomes = np.array([*Outcome, *Outcome], np.int8)
     positions = np.array([0, 1, 2, 5, 6, 8, 10])
-    written = HistoryChoice(max_train_series=1_000, partitions=1).chosen(batch, positions, outcomes, 12)
+    written = HistorySampling(max_train_series=1_000, partitions=1).select(batch, positions, outcomes, 12)
     assert written.tolist() == [0, 1, 6]
     assert all(outcomes[at] in (Outcome.FORECAST, Outcome.WARMING) for at in written)
 
@@ -71,5 +72,5 @@ def test_only_steps_of_their_series_and_readings_of_the_partition_are_written() 
 def test_where_nothing_is_a_step_nothing_is_written() -> None:
     batch = fleet(4)
     outcomes = np.full(len(batch), Outcome.LATE, np.int8)
-    choice = HistoryChoice(max_train_series=1, partitions=1)
-    assert not len(choice.chosen(batch, np.arange(len(batch)), outcomes, 12))
+    sampling = HistorySampling(max_train_series=1, partitions=1)
+    assert not len(sampling.select(batch, np.arange(len(batch)), outcomes, 12))

@@ -1,0 +1,79 @@
+"""The interfaces that the worker needs from the rest of the process; tests implement them with fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from forecaster.clock import Clock, WallClock, epoch_ms, monotonic
+from forecaster.records import Decoded, PollResult, SourceRecord, Transaction
+from forecaster.serving.state.store import StateStore
+
+
+class Consumer(Protocol):
+    """A `GroupConsumer` of the input topic."""
+
+    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:
+        """Return new records, and what happened to the assignment; wait for a moment if there are none."""
+
+    def resume(self, partitions: Collection[int]) -> None:
+        """Let the partitions deliver records."""
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Let the partitions deliver nothing until they are resumed."""
+
+    def seek(self, offsets: dict[int, int]) -> None:
+        """Continue at these offsets, by partition."""
+
+    def confirm_membership(self) -> None:
+        """Return if no other process has taken this member's identity; raise Fenced otherwise."""
+
+    def committed(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return the group's committed offset of each partition; 0 = none."""
+
+    def ends(self) -> dict[int, int]:
+        """Return the end of the log of each partition, as the last fetch reported it."""
+
+    def next_offset(self, partition: int) -> int | None:
+        """Return the offset that is fetched next; None = not known just now."""
+
+
+class Producer(Protocol):
+    """A `TransactionalProducer`."""
+
+    def commit(self, transaction: Transaction) -> bool:
+        """Return whether the transaction was committed as far as is known; `restart` after a failure."""
+
+    def restart(self) -> None:
+        """End the failed transaction and connect again."""
+
+
+class RecordDecoder(Protocol):
+    """A `formats.readings.Decoder`."""
+
+    def decode(self, records: list[SourceRecord]) -> Decoded:
+        """Return the readings and the dead letters of the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """Objects that a worker calls.
+
+    Attributes:
+        decoder: decodes the records of the input.
+        consumer: this process in the consumer group.
+        producer: writes transactions.
+        store: owns the partitions and their rows.
+        check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
+        clock: for deadlines and durations.
+        wall_clock: for the age of readings, and the time of a status.
+    """
+
+    decoder: RecordDecoder
+    consumer: Consumer
+    producer: Producer
+    store: StateStore
+    check_topics: Callable[[], object]
+    clock: Clock = monotonic
+    wall_clock: WallClock = epoch_ms
