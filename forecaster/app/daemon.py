@@ -32,7 +32,7 @@ from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.log_reader import LogReader
-from forecaster.broker.producer import TransactionalProducer
+from forecaster.broker.producer import ProducerConfig, TransactionalProducer
 from forecaster.broker.retry import retry
 from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import TopicAdmin
@@ -46,7 +46,6 @@ from forecaster.registry.cache import CheckpointCache, opened_cache
 from forecaster.registry.follower import RegistryFollower
 from forecaster.registry.registry import SUPERSEDED_MS
 from forecaster.serving.dependencies import WorkerDependencies
-from forecaster.serving.state.partitions import Partitions
 from forecaster.serving.state.restore import Restorer
 from forecaster.serving.state.store import StateStore
 from forecaster.serving.worker import Worker
@@ -117,7 +116,7 @@ def start_worker(settings: Settings, stop: threading.Event, open_things: ExitSta
     )
     consumer = start.member(connection(settings), names.input)
     decoder = Decoder(input_schema(settings), restorer.config.state_config.longest_id)
-    store = StateStore(Partitions(restorer.config.state_config), restorer, follower)
+    store = StateStore(restorer, follower)
     _log.info("serving", input=names.input, checkpoint=follower.champion)
     dependencies = WorkerDependencies(
         decoder=decoder,
@@ -240,11 +239,9 @@ class Connector:
     def producer(self, identity: str, source: str, *, unique: bool) -> TransactionalProducer:
         """Returns a producer of transactions; an older one with the same identity is fenced."""
         outage = self._settings.kafka.outage_deadline / 1000
+        config = ProducerConfig(identity, source, unique=unique, outage_deadline_seconds=outage)
         producer = self.retry(
-            lambda: TransactionalProducer(
-                self._connection, identity, source, unique=unique, outage_deadline_seconds=outage, stop=self._stop
-            ),
-            "starting transactions",
+            lambda: TransactionalProducer(self._connection, config, self._stop), "starting transactions"
         )
         self._open.callback(producer.close)
         return producer

@@ -1,1 +1,4 @@
-"""All that touches the Kafka client, and the embedded broker."""
+"""The Kafka client and the embedded broker: the only package that imports `kafka`.
+
+May import: clock, errors, records.
+"""

@@ -1,4 +1,4 @@
-"""From plain values to the options of each Kafka client; those that the guarantees rest on are fixed."""
+"""Options of each Kafka client, from plain values; operators cannot change those that the guarantees rest on."""
 
 from __future__ import annotations
 
@@ -12,64 +12,72 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from forecaster.errors import UsageError
 
 TRANSACTION_TIMEOUT_MS = 15_000
-"""A dead worker's open transaction holds its readers and its successor up for so long at most."""
+"""Longest time for which the open transaction of a dead worker blocks its readers and its successor."""
 DELIVERY_TIMEOUT_MS = 12_000
 REQUEST_TIMEOUT_MS = 8_000
 RETRY_BACKOFF_MS = 5
-"""A transaction begun right after a commit is told to try again: with the default of 100 ms, each one."""
+"""The broker defers a transaction that begins right after a commit; the client's 100 ms would slow down each one."""
 BOOTSTRAP_TIMEOUT_MS = 5_000
 MAX_POLL_RECORDS = 2_000
 MAX_POLL_INTERVAL_MS = 300_000
 MAX_REQUEST_BYTES = 1_048_576
 READER_FETCH_BYTES = 8_388_608
-TAIL_POLL_RECORDS = 500
-TRAINERS = "-trainer"
-"""What the name of the trainers' group ends with."""
 READER_WAIT_MS = 20
-"""A reader goes from one partition to the next, and must not wait for more of the one before."""
+"""A log reader goes from one partition to the next, so a fetch at the end of one must not wait for new records."""
+TAIL_POLL_RECORDS = 500
+TRAINERS_SUFFIX = "-trainer"
+"""End of the name of the group that elects who trains."""
 
-GUARANTEED = {
+GUARANTEES = {
     "isolation_level": "read_committed",
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
     "partition_assignment_strategy": (CooperativeStickyAssignor,),
     "enable_idempotence": True,
     "acks": "all",
-    "transactional_id": None,
     "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
-    "group_id": None,
-    "group_instance_id": None,
-    "bootstrap_servers": None,
-    "session_timeout_ms": None,
-    "key_serializer": None,
-    "value_serializer": None,
-    "key_deserializer": None,
-    "value_deserializer": None,
-    "partitioner": None,
     "allow_auto_create_topics": False,
-    "security_protocol": None,
-    "sasl_mechanism": None,
-    "sasl_plain_username": None,
-    "sasl_plain_password": None,
-    "ssl_cafile": None,
-    "ssl_certfile": None,
-    "ssl_keyfile": None,
-    "ssl_password": None,
 }
-"""Options that an operator cannot set by KAFKA__OPTIONS: the guarantees, or other variables, decide them."""
+"""Values that exactly-once delivery rests on; the same for every client that knows the option."""
+RESERVED = frozenset(
+    {
+        "bootstrap_servers",
+        "group_id",
+        "group_instance_id",
+        "key_deserializer",
+        "key_serializer",
+        "partitioner",
+        "sasl_mechanism",
+        "sasl_plain_password",
+        "sasl_plain_username",
+        "security_protocol",
+        "session_timeout_ms",
+        "ssl_cafile",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_password",
+        "transactional_id",
+        "value_deserializer",
+        "value_serializer",
+    }
+)
+"""Options that other variables or forecaster itself decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How the broker is reached, and as whom.
+    """Address and identity for all Kafka clients of a process.
 
     Attributes:
-        bootstrap_servers: `host:port,host:port`.
-        group_id: the consumer group.
-        instance_id: of a static member; empty = dynamic.
-        session_timeout_ms: a member not heard of for so long has lost its partitions.
+        bootstrap_servers: addresses to connect to first, `host:port,host:port`.
+        group_id: name of the consumer group.
+        instance_id: identity as a static member of the group; empty = dynamic member.
+        session_timeout_ms: time without a heartbeat after which a member loses its partitions.
         security: options of every client: protocol, SASL, SSL.
-        options: the operator's own; each goes to the clients that know it.
+        options: options that the operator has set; each applies to the clients that know it.
+
+    Raises:
+        UsageError: an option of the operator is unknown, or not the operator's to set.
     """
 
     bootstrap_servers: str
@@ -82,28 +90,36 @@ class Connection:
     def __post_init__(self) -> None:
         known = {**KafkaConsumer.DEFAULT_CONFIG, **KafkaProducer.DEFAULT_CONFIG, **KafkaAdminClient.DEFAULT_CONFIG}
         for name in self.options:
-            if name in GUARANTEED:
+            if name in GUARANTEES:
                 raise UsageError(
-                    f"FORECASTER_KAFKA__OPTIONS: {name} is decided by the guarantees, or by another variable"
+                    f"FORECASTER_KAFKA__OPTIONS: {name} cannot be changed, because exactly-once delivery rests on its "
+                    "value: leave it out"
+                )
+            if name in RESERVED:
+                raise UsageError(
+                    f"FORECASTER_KAFKA__OPTIONS: {name} has a variable of its own, or is decided by forecaster: "
+                    "leave it out"
                 )
             if name not in known:
-                raise UsageError(f"FORECASTER_KAFKA__OPTIONS: no Kafka client knows {name!r}")
+                raise UsageError(
+                    f"FORECASTER_KAFKA__OPTIONS: no Kafka client has an option {name!r}: correct it, or leave it out"
+                )
 
     def for_trainers(self) -> Connection:
-        """Returns the same as a dynamic member of the trainers' group, which elects who trains."""
-        return replace(self, group_id=f"{self.group_id}{TRAINERS}", instance_id="")
+        """Return the connection of a dynamic member of the trainers' group, which elects who trains."""
+        return replace(self, group_id=f"{self.group_id}{TRAINERS_SUFFIX}", instance_id="")
 
     @property
     def heartbeat_ms(self) -> int:
-        """A member is heard of so often."""
+        """Time between two heartbeats of a member."""
         return self.session_timeout_ms // 5
 
     def admin_options(self) -> dict[str, Any]:
-        """Returns the options of an admin client."""
+        """Return the options of an admin client."""
         return self._of(KafkaAdminClient, {"request_timeout_ms": REQUEST_TIMEOUT_MS})
 
     def consumer_options(self) -> dict[str, Any]:
-        """Returns the options of a consumer that is a member of the group."""
+        """Return the options of a consumer that is a member of the group."""
         fixed = {
             "group_id": self.group_id,
             "session_timeout_ms": self.session_timeout_ms,
@@ -117,9 +133,9 @@ class Connection:
         return self._of(KafkaConsumer, fixed)
 
     def reader_options(self) -> dict[str, Any]:
-        """Returns the options of a consumer that is assigned its partitions by hand, and is no member of the group.
+        """Return the options of a consumer of single partitions that is not a member of the group.
 
-        An offset that is gone is an error for it: what it reads must be whole.
+        Reading an offset that retention has deleted is an error, because a gap in stored state must not go unnoticed.
         """
         fixed = {
             "group_id": self.group_id,
@@ -132,9 +148,9 @@ class Connection:
         return self._of(KafkaConsumer, fixed)
 
     def tail_options(self) -> dict[str, Any]:
-        """Returns the options of a reader of a whole topic, in small bites: nobody waits for it to be through.
+        """Return the options of a consumer that follows a whole topic, a few records at a time, outside of the group.
 
-        It goes on at what is left where retention has overtaken it.
+        Where retention has deleted its next offset, it continues at the first one that is left.
         """
         fixed = {
             "group_id": self.group_id,
@@ -145,7 +161,7 @@ class Connection:
         return self._of(KafkaConsumer, fixed)
 
     def writer_options(self) -> dict[str, Any]:
-        """Returns the options of a producer without transactions, for commands."""
+        """Return the options of a producer without transactions, for commands."""
         return self._of(
             KafkaProducer,
             {
@@ -157,7 +173,7 @@ class Connection:
         )
 
     def producer_options(self, transactional_id: str) -> dict[str, Any]:
-        """Returns the options of a transactional producer."""
+        """Return the options of a transactional producer."""
         return self._of(
             KafkaProducer,
             {
@@ -173,11 +189,11 @@ class Connection:
         )
 
     def _of(self, client: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options that a kind of client knows; the operator's win over `fixed`."""
         shared = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             "client_id": "forecaster",
         }
-        guaranteed = {name: value for name, value in GUARANTEED.items() if value is not None}
-        options = {**shared, **self.security, **guaranteed, **fixed, **self.options}
+        options = {**shared, **self.security, **GUARANTEES, **fixed, **self.options}
         return {name: value for name, value in options.items() if name in client.DEFAULT_CONFIG}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -12,70 +11,75 @@ from kafka.structs import MemberState
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.retry import causes, describe
-from forecaster.broker.tolerant_consumer import KafkaConsumer, UnreadableBatch
+from forecaster.broker.tolerant_clients import TolerantConsumer, UnreadableBatch
+from forecaster.clock import Clock, monotonic
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
 from forecaster.records import PollResult
 
 POLL_TIMEOUT_MS = 200
 ANSWER_TIMEOUT_MS = 5_000
 PROBE_SECONDS = 10.0
-"""An idle consumer asks so often whether there still is a broker."""
+"""Silence after which a consumer asks the broker for something, to tell an idle topic from an outage."""
 _log = structlog.get_logger()
 
 
 class GroupConsumer:
-    """Reads one topic as a member of the group; owns its partitions cooperatively.
+    """Reads one topic as a member of the group, with cooperative rebalancing.
 
     Args:
-        connection: how and as whom.
-        topic: the input.
-        outage_deadline_seconds: a consumer gives up that is idle and finds no broker, or cannot read on in one of its
-            partitions, for so long.
+        connection: address and identity.
+        topic: name of the topic.
+        outage_deadline_seconds: time without a broker, or with a batch that cannot be read, after which the consumer
+            gives up.
+        clock: seconds; for deadlines and probes.
     """
 
-    def __init__(self, connection: Connection, topic: str, outage_deadline_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, topic: str, outage_deadline_seconds: float, clock: Clock = monotonic
+    ) -> None:
         self._topic = topic
         self._is_static = bool(connection.instance_id)
         self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
+        self._clock = clock
         options = connection.consumer_options()
         self._max_records: int = options["max_poll_records"]
-        self._heard = self._probed = time.monotonic()
-        self._answered = True
-        self._unreadable: dict[int, float] = {}
-        self._client = KafkaConsumer(**options)
-        self._changes = _Changes(self._client)
+        self._answered_at = self._probed_at = clock()
+        self._answers = True
+        self._unreadable_since: dict[int, float] = {}
+        self._client = TolerantConsumer(**options)
+        self._assignment = _AssignmentListener(self._client)
         try:
-            self._client.subscribe([topic], listener=self._changes)
-            # Who leads a group before it has seen the topic assigns nobody anything; a static member would be given
-            # that empty assignment again at every start.
+            self._client.subscribe([topic], listener=self._assignment)
+            # A leader of the group that has not fetched the topic's metadata yet assigns no partitions, and a static
+            # member would be given that empty assignment again at every start.
             self._client.partitions_for_topic(topic)
         except BaseException:
-            self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
+            self.close()
             raise
 
     def poll(self, *, wait: bool = True, max_records: int | None = None) -> PollResult:
-        """Returns new records and what happened to the assignment.
+        """Return new records, and what has changed in the assignment.
+
+        Records that arrive during a rebalance are not returned, and are read again: nobody could commit them.
 
         Args:
-            wait: for a while, when there is nothing.
-            max_records: of this poll; None, or more than the client's `max_poll_records` = those.
-
-        Records that come while the group is not stable are put back: nobody could commit them.
+            wait: whether to wait a moment if no record is there.
+            max_records: most records to return; at most, and None means, the client's `max_poll_records`.
 
         Raises:
-            Fenced: another process is the member with our instance id.
-            TransientBrokerError: not this time.
-            BrokerUnavailable: no broker was there for the outage deadline, or a batch could not be read for so long.
+            Fenced: another process is the static member with this instance id.
+            TransientBrokerError: the poll failed, or a batch cannot be read; the next poll can succeed.
+            BrokerUnavailable: no broker answered, or a batch could not be read, for the outage deadline.
         """
         try:
-            most = self._max_records if max_records is None else min(max_records, self._max_records)
-            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0, max_records=most)
+            limit = self._max_records if max_records is None else min(max_records, self._max_records)
+            batches = self._client.poll(timeout_ms=POLL_TIMEOUT_MS if wait else 0, max_records=limit)
             member = self._client.group_metadata()
         except KafkaError as error:
             if isinstance(error, UnreadableBatch):
-                self._note_unreadable(error)
-            raise _translated(error, f"polling {self._topic}") from error
+                self._record_unreadable(error)
+            raise _translated(error, f"polling topic {self._topic}") from error
         begin = {partition.partition: records[0].offset for partition, records in batches.items()}
         end = {
             partition.partition: max(records[-1].offset + 1, self.next_offset(partition.partition) or 0)
@@ -85,53 +89,56 @@ class GroupConsumer:
         if batches and not stable:
             self.seek(begin)
             batches, begin, end = {}, {}, {}
-        self._listen(heard=bool(batches))
-        closed, opened = self._changes.take()
-        for partition in {*begin, *closed}:
-            self._unreadable.pop(partition, None)
+        if batches:
+            self._record_answer()
+        else:
+            self._probe()
+        revoked, assigned = self._assignment.take_changes()
+        for partition in {*begin, *revoked}:
+            self._unreadable_since.pop(partition, None)
         records = [record for batch in batches.values() for record in batch]
-        return PollResult(records, begin, end, member, closed, opened, stable=stable, answered=self._answered)
+        return PollResult(records, begin, end, member, revoked, assigned, stable=stable, answered=self._answers)
 
     def resume(self, partitions: Iterable[int]) -> None:
-        """The partitions deliver records, those of them that still are ours."""
-        self._client.resume(*self._mine(partitions))
+        """Make the partitions deliver records; partitions that are not assigned are ignored."""
+        self._client.resume(*self._assigned(partitions))
 
     def pause(self, partitions: Iterable[int]) -> None:
-        """The partitions deliver nothing until they are resumed."""
-        self._client.pause(*self._mine(partitions))
+        """Make the partitions deliver nothing until they are resumed; those that are not assigned are ignored."""
+        self._client.pause(*self._assigned(partitions))
 
     def seek(self, offsets: Mapping[int, int]) -> None:
-        """The next records of the partitions are those at the offsets; partitions not ours any more are left out."""
-        for partition in self._mine(offsets):
+        """Continue each partition at its offset; partitions that are not assigned are ignored."""
+        for partition in self._assigned(offsets):
             self._client.seek(partition, offsets[partition.partition])
 
     def next_offset(self, partition: int) -> int | None:
-        """Returns where the partition is read next: nothing before it is still to come; None = not known just now."""
+        """Return the offset that is read next, behind which everything was delivered; None = not known yet."""
         return self._client.next_offset(TopicPartition(self._topic, partition))
 
     def confirm_membership(self) -> None:
-        """A static member is still the one with its instance id: two heartbeats went by without a word to the contrary.
+        """Wait two heartbeats, in which the group would tell a static member that another process has its instance id.
 
         Raises:
-            Fenced: another process is.
-            TransientBrokerError: not this time.
+            Fenced: another process has the instance id.
+            TransientBrokerError: the group's coordinator did not answer.
         """
         if not self._is_static:
             return
-        free = [one.partition for one in self._client.assignment() - self._client.paused()]
-        self.pause(free)
+        reading = [partition.partition for partition in self._client.assignment() - self._client.paused()]
+        self.pause(reading)
         try:
             self._client.poll(timeout_ms=2 * self._heartbeat_ms)
         except KafkaError as error:
-            raise _translated(error, "asking the group") from error
+            raise _translated(error, "asking the group's coordinator") from error
         finally:
-            self.resume(free)
+            self.resume(reading)
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Returns the group's committed offset of each partition; 0 where it has none.
+        """Return the group's committed offset of each partition; 0 where it has none.
 
         Raises:
-            TransientBrokerError: the broker did not say in time.
+            TransientBrokerError: the broker did not answer in time.
         """
         try:
             return {
@@ -140,89 +147,103 @@ class GroupConsumer:
                 for partition in partitions
             }
         except KafkaError as error:
-            raise _translated(error, "reading committed offsets") from error
+            raise _translated(error, f"reading committed offsets of topic {self._topic}") from error
 
     def ends(self) -> dict[int, int]:
-        """Returns the ends of our partitions' logs, as the last fetch told; those not fetched yet are left out."""
-        found = {one.partition: self._client.highwater(one) for one in self._client.assignment()}
-        return {partition: end for partition, end in found.items() if end is not None}
+        """Return the end of each assigned partition as of its last fetch; partitions not fetched yet are left out."""
+        ends = {partition.partition: self._client.highwater(partition) for partition in self._client.assignment()}
+        return {partition: end for partition, end in ends.items() if end is not None}
 
     def close(self) -> None:
-        """The group knows that this member has left (a static one: stays away), within seconds."""
+        """Close the connections within seconds; a dynamic member leaves the group, a static one stays in it."""
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
 
-    def _mine(self, partitions: Iterable[int]) -> list[TopicPartition]:
+    def _assigned(self, partitions: Iterable[int]) -> list[TopicPartition]:
         wanted = set(partitions)
         return [partition for partition in self._client.assignment() if partition.partition in wanted]
 
-    def _note_unreadable(self, error: UnreadableBatch) -> None:
-        """Other partitions may go on meanwhile, so the deadline of this one is kept here."""
-        now, partition = time.monotonic(), error.partition.partition
-        if partition not in self._unreadable:
-            self._unreadable[partition] = now
-            _log.error("a batch cannot be read", topic=self._topic, partition=partition, offset=error.offset)
-        silent = now - self._unreadable[partition]
-        if silent > self._outage_deadline:
-            raise BrokerUnavailable(f"{describe(error)}; it could not be read for {silent:.0f} s") from error
+    def _record_unreadable(self, error: UnreadableBatch) -> None:
+        """Note since when a batch cannot be read; each partition has a deadline, since the others still deliver."""
+        now, partition = self._clock(), error.partition.partition
+        if partition not in self._unreadable_since:
+            self._unreadable_since[partition] = now
+            _log.error(
+                "batch_unreadable",
+                topic=self._topic,
+                partition=partition,
+                offset=error.offset,
+                error=str(error),
+                deadline_seconds=self._outage_deadline,
+            )
+        seconds = now - self._unreadable_since[partition]
+        if seconds > self._outage_deadline:
+            raise BrokerUnavailable(
+                f"{describe(error)}; the batch could not be read for {seconds:.0f} s: check the disks and replicas of "
+                "the broker that leads this partition"
+            ) from error
 
-    def _listen(self, *, heard: bool) -> None:
-        """Idleness and an outage look alike from here, so an idle consumer asks from time to time."""
-        now = time.monotonic()
-        if heard:
-            self._hear()
-        elif now - self._probed > PROBE_SECONDS:
-            try:
-                self.committed([0])
-                self._hear()
-            except TransientBrokerError as error:
-                if now - self._heard > self._outage_deadline:
-                    raise BrokerUnavailable(f"no broker for {now - self._heard:.0f} s: {error}") from error
-                if self._answered:
-                    self._answered = False
-                    _log.warning("the broker does not answer", error=str(error), deadline=self._outage_deadline)
-            self._probed = time.monotonic()
+    def _record_answer(self) -> None:
+        now = self._clock()
+        if not self._answers:
+            self._answers = True
+            _log.info("broker_answers_again", silent_seconds=round(now - self._answered_at, 1))
+        self._answered_at = self._probed_at = now
 
-    def _hear(self) -> None:
-        now = time.monotonic()
-        if not self._answered:
-            self._answered = True
-            _log.info("the broker answers again", silent_seconds=round(now - self._heard, 1))
-        self._heard = self._probed = now
+    def _probe(self) -> None:
+        """Ask the broker something from time to time, because an idle topic and an outage look alike in a poll."""
+        now = self._clock()
+        if now - self._probed_at <= PROBE_SECONDS:
+            return
+        try:
+            self.committed([0])
+            self._record_answer()
+        except TransientBrokerError as error:
+            silent = now - self._answered_at
+            if silent > self._outage_deadline:
+                raise BrokerUnavailable(
+                    f"no broker answered for {silent:.0f} s: {error}; check the brokers and the network, or raise "
+                    "FORECASTER_KAFKA__OUTAGE_DEADLINE"
+                ) from error
+            if self._answers:
+                self._answers = False
+                _log.warning("broker_silent", error=str(error), deadline_seconds=self._outage_deadline)
+        self._probed_at = self._clock()
 
 
-def _translated(error: KafkaError, what: str) -> Fenced | TransientBrokerError:
+def _translated(error: KafkaError, action: str) -> Fenced | TransientBrokerError:
+    """Return the error of this project for one of the client's, in which the action names what failed."""
     if any(isinstance(cause, FencedInstanceIdError) for cause in causes(error)):
         return Fenced(
             "another process runs with the same FORECASTER_KAFKA__INSTANCE_ID: give each its own, or leave it empty"
         )
-    return TransientBrokerError(f"{what}: {describe(error)}")
+    return TransientBrokerError(f"{action}: {describe(error)}")
 
 
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what happens to the assignment; it is acted upon after the poll that it happens in."""
+class _AssignmentListener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Collects changes of the assignment; the caller acts on them after the poll in which they happen."""
 
-    def __init__(self, client: KafkaConsumer) -> None:
+    def __init__(self, client: TolerantConsumer) -> None:
         self._client = client
-        self._closed: set[int] = set()
-        self._opened: set[int] = set()
+        self._revoked: set[int] = set()
+        self._assigned: set[int] = set()
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """New partitions wait until their rows are there."""
+        """Pause new partitions: they deliver nothing until their state is restored."""
         self._client.pause(*assigned)
-        self._opened |= {partition.partition for partition in assigned}
+        self._assigned |= {partition.partition for partition in assigned}
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Their rows are somebody else's now."""
-        gone = {partition.partition for partition in revoked}
-        self._closed |= gone
-        self._opened -= gone
+        """Note partitions that another member owns from now on."""
+        numbers = {partition.partition for partition in revoked}
+        self._revoked |= numbers
+        self._assigned -= numbers
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """The same, without having been asked."""
+        """Note partitions that the group has taken away without asking, after this member was silent for too long."""
         self.on_partitions_revoked(lost)
 
-    def take(self) -> tuple[list[int], list[int]]:
-        """Returns the partitions closed and opened since the last time; one in both is to be opened anew."""
-        changes = sorted(self._closed), sorted(self._opened)
-        self._closed, self._opened = set(), set()
+    def take_changes(self) -> tuple[list[int], list[int]]:
+        """Return the partitions revoked and assigned since the last call; one in both was revoked, then assigned."""
+        changes = sorted(self._revoked), sorted(self._assigned)
+        self._revoked, self._assigned = set(), set()
         return changes

@@ -1,10 +1,9 @@
-"""Where a key goes, and what a group is like from the outside."""
+"""Consumer groups from outside: partitions of keys, committed offsets and members."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 from kafka.structs import ConsumerGroupMetadata
@@ -12,70 +11,66 @@ from kafka.structs import ConsumerGroupMetadata
 from forecaster.broker.connection import Connection
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import describe
+from forecaster.broker.tolerant_clients import TolerantAdminClient
 from forecaster.errors import TransientBrokerError
 
-NO_GROUP = "Dead"
-"""The state of a group that nobody has ever been in."""
+UNKNOWN_GROUP = "Dead"
+"""State in which a broker reports a group that never had a member."""
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Returns the partition that the default partitioner of Kafka's clients chooses for a key (murmur2)."""
+    """Return the partition that the default partitioner of Kafka's clients chooses for a key (murmur2)."""
     return (int(murmur2(key)) & 0x7FFFFFFF) % partitions
 
 
 def standalone_member(group_id: str) -> ConsumerGroupMetadata:
-    """Returns who commits offsets for a group without being in it; brokers take them while nobody else is."""
+    """Return the identity to commit offsets with from outside a group; brokers accept it while the group is empty."""
     return ConsumerGroupMetadata(group_id)
 
 
 class ConsumerGroup:
-    """Asks the coordinator about a group that we are not in.
+    """Asks the broker about a group that this process is not a member of.
 
     Args:
-        connection: names the group.
-        reader: tells its offsets.
-        topic: whose offsets.
-        partitions: how many it has.
+        connection: address, and the name of the group.
+        reader: reads the committed offsets of the group.
+        topic: topic of the offsets.
+        partitions: partition count of the topic.
     """
 
     def __init__(self, connection: Connection, reader: LogReader, topic: str, partitions: int) -> None:
         self._connection, self._reader, self._topic, self._partitions = connection, reader, topic, partitions
 
     def committed(self) -> dict[int, int]:
-        """Returns the committed offsets of the partitions that have one.
+        """Return the committed offset of each partition that has one.
 
         Raises:
-            TransientBrokerError: the broker did not say in time.
+            TransientBrokerError: the broker did not answer in time.
         """
         offsets = {number: self._reader.committed(self._topic, number) for number in range(self._partitions)}
         return {number: offset for number, offset in offsets.items() if offset is not None}
 
     def members(self) -> int:
-        """Returns how many members it has now.
+        """Return the present number of members.
 
         Raises:
-            TransientBrokerError: its coordinator did not say.
+            TransientBrokerError: the coordinator of the group did not answer.
         """
         name = self._connection.group_id
         try:
-            found = _described(self._connection)
+            group = _describe_group(self._connection)
         except KafkaError as error:
             raise TransientBrokerError(f"members of group {name}: {describe(error)}") from error
-        if found["error"] and found["group_state"] != NO_GROUP:
-            raise TransientBrokerError(f"members of group {name}: {found['error']}")
-        return len(found["members"])
+        if group["error"] and group["group_state"] != UNKNOWN_GROUP:
+            raise TransientBrokerError(f"members of group {name}: {group['error']}")
+        return len(group["members"])
 
 
-def _described(connection: Connection) -> dict[str, Any]:
-    """Returns what the coordinator tells of the group.
-
-    The client always asks what we may do to it, too, and fails where the broker names an operation that the client does
-    not know: that part of the answer is left as it comes.
-    """
-    admin: Any = KafkaAdminClient(**connection.admin_options())
+def _describe_group(connection: Connection) -> dict[str, Any]:
+    """Return the coordinator's description of the connection's group."""
+    admin = TolerantAdminClient(**connection.admin_options())
     try:
-        admin._process_acl_operations = lambda group: group  # noqa: SLF001 - see above
-        described: dict[str, Any] = admin.describe_groups([connection.group_id])[connection.group_id]
+        group: dict[str, Any] = admin.describe_groups([connection.group_id])[connection.group_id]
     finally:
         admin.close()
-    return described
+    return group

@@ -1,4 +1,4 @@
-"""A Kafka-protocol broker in memory, from a wheel: for the demo and quick tests, never for anything that must last."""
+"""A Kafka-protocol broker in memory, for the demo and quick tests; nothing outlives its process."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import subprocess
 import time
 from types import TracebackType
 
+from forecaster.clock import Clock, monotonic
 from forecaster.errors import BrokerUnavailable, UsageError
 
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 SESSION_TIMEOUT_MS = 6_000
-"""Joining a group takes about half of it with this broker."""
+"""Session timeout for clients of this broker, on which joining a group takes about half of it."""
 
 
 class EmbeddedBroker:
-    """Runs while the context is open. It keeps nothing on disk, compacts nothing and cannot be restarted."""
+    """Runs the broker while the context is open. It stores nothing on disk, compacts nothing and cannot be restarted.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds; for the deadline of the start.
+    """
+
+    def __init__(self, clock: Clock = monotonic) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._port = _free_port()
+        self._clock = clock
 
     @property
     def address(self) -> str:
-        """host:port."""
+        """Address of the broker, host:port."""
         return f"127.0.0.1:{self._port}"
 
     def __enter__(self) -> EmbeddedBroker:
@@ -37,11 +43,14 @@ class EmbeddedBroker:
         self._process = subprocess.Popen(
             [*command, "--advertised-listener-url", address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = self._clock() + START_SECONDS
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process.poll() is not None or self._clock() > deadline:
                 self.__exit__(None, None, None)
-                raise BrokerUnavailable(f"the embedded broker did not start at {self.address}")
+                raise BrokerUnavailable(
+                    f"the embedded broker did not start at {self.address} within {START_SECONDS:.0f} s: try again, or "
+                    "use a Kafka of your own"
+                )
             time.sleep(0.05)
         return self
 

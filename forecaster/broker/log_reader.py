@@ -1,4 +1,4 @@
-"""A reader of single partitions beside the group: for stored state, and for input that is replayed."""
+"""A reader of single partitions outside of the group: for stored state, and for input that is replayed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kafka.errors import KafkaError
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.retry import describe
-from forecaster.broker.tolerant_consumer import KafkaConsumer
+from forecaster.broker.tolerant_clients import TolerantConsumer
 from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import TransientBrokerError
 from forecaster.records import SourceRecord
@@ -17,82 +17,91 @@ READ_TIMEOUT_MS = 20
 
 
 class LogReader:
-    """Reads committed records of one partition at a time; never a member of the group whose offsets it can tell.
+    """Reads committed records of one partition at a time; it is not a member of the group.
 
     Args:
-        connection: how the broker is reached, and of which group offsets are asked.
+        connection: address, and the group whose committed offsets can be read.
         topics: asks the broker about offsets.
     """
 
     def __init__(self, connection: Connection, topics: TopicAdmin) -> None:
         self._topics = topics
-        self._client = KafkaConsumer(**connection.reader_options())
-        self._at: TopicPartition | None = None
+        self._client = TolerantConsumer(**connection.reader_options())
+        self._partition: TopicPartition | None = None
 
     def committed(self, topic: str, partition: int) -> int | None:
-        """Returns the group's committed offset; None where it has none.
+        """Return the group's committed offset; None where it has none.
 
         Raises:
-            TransientBrokerError: the broker did not say in time.
+            TransientBrokerError: the broker did not answer in time.
         """
         try:
             offset: int | None = self._client.committed(TopicPartition(topic, partition), timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            raise TransientBrokerError(f"committed offset of {topic}: {describe(error)}") from error
+            raise TransientBrokerError(
+                f"committed offset of topic {topic}, partition {partition}: {describe(error)}"
+            ) from error
         return offset
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """Returns the first offset of the log and the next: its high watermark.
+        """Return the first offset of the log, and the one after its last: the high watermark.
 
         Raises:
-            TransientBrokerError: the broker did not say in time.
+            TransientBrokerError: the broker did not answer in time.
         """
         return self._topics.bounds(topic, partition)
 
     def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
-        """Returns the first offset written at a time (epoch ms) or later; the high watermark where there is none.
+        """Return the first offset whose record has this timestamp (epoch ms) or a later one.
+
+        Where there is none, it is the high watermark.
 
         Raises:
-            TransientBrokerError: the broker did not say in time.
+            TransientBrokerError: the broker did not answer in time.
         """
         return self._topics.offset_at(topic, partition, timestamp_ms)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """The next record read is the one at the offset, or the first after it."""
-        self._at = TopicPartition(topic, partition)
-        self._client.assign([self._at])
-        self._client.seek(self._at, offset)
+        """Continue at an offset of a partition: the next record is the one there, or the first behind it."""
+        self._partition = TopicPartition(topic, partition)
+        self._client.assign([self._partition])
+        self._client.seek(self._partition, offset)
 
     def read(self, *, wait: bool = True) -> list[SourceRecord]:
-        """Returns the next records; none where they take longer than a moment.
+        """Return the next records; an empty list where none arrived within a moment.
 
         Args:
-            wait: for that moment; else what the client has fetched since the last read is returned.
+            wait: whether to wait that moment for records that are not fetched yet.
 
         Raises:
-            TransientBrokerError: not this time, or the offset is not in the log any more.
+            TransientBrokerError: the read failed, or retention has deleted the offset.
         """
         try:
-            found = self._client.poll(timeout_ms=READ_TIMEOUT_MS if wait else 0)
+            batches = self._client.poll(timeout_ms=READ_TIMEOUT_MS if wait else 0)
         except KafkaError as error:
-            raise TransientBrokerError(f"reading {self._at}: {describe(error)}") from error
-        return [record for records in found.values() for record in records]
+            raise TransientBrokerError(f"reading {self._name()}: {describe(error)}") from error
+        return [record for records in batches.values() for record in records]
 
     @property
     def position(self) -> int:
-        """Offset after everything read, markers of transactions included.
+        """Offset behind everything that was read, including the markers of transactions.
 
         Raises:
-            TransientBrokerError: the client does not know.
+            TransientBrokerError: the client does not know it yet.
         """
         try:
-            position: int | None = self._client.position(self._at, timeout_ms=ANSWER_TIMEOUT_MS)
+            position: int | None = self._client.position(self._partition, timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            raise TransientBrokerError(f"position in {self._at}: {describe(error)}") from error
+            raise TransientBrokerError(f"position in {self._name()}: {describe(error)}") from error
         if position is None:
-            raise TransientBrokerError(f"no position in {self._at}")
+            raise TransientBrokerError(f"position in {self._name()}: not known yet")
         return position
 
     def close(self) -> None:
-        """The connection is closed."""
+        """Close the connections."""
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
+
+    def _name(self) -> str:
+        if self._partition is None:
+            return "no partition"
+        return f"topic {self._partition.topic}, partition {self._partition.partition}"

@@ -1,4 +1,4 @@
-"""A plain producer and a plain reader, for those beside the daemon: the demo, benchmarks and tests."""
+"""A plain producer and a plain consumer, for everything outside of the daemon: the demo, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-from forecaster.broker.tolerant_consumer import KafkaConsumer
+from forecaster.broker.tolerant_clients import TolerantConsumer
 
 POLL_TIMEOUT_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedRecord:
-    """A committed record as its reader sees it."""
+    """A committed record of one topic."""
 
     partition: int
     offset: int
@@ -26,7 +26,7 @@ class CommittedRecord:
 
 
 def create_topic(address: str, name: str, partitions: int) -> None:
-    """The topic exists and has leaders."""
+    """Create a topic, and return when its partitions have leaders."""
     admin = KafkaAdminClient(bootstrap_servers=address)
     try:
         admin.create_topics([NewTopic(name, partitions, 1)], timeout_ms=10_000)
@@ -36,30 +36,30 @@ def create_topic(address: str, name: str, partitions: int) -> None:
 
 
 class RecordWriter:
-    """Writes records as a fleet of sensors would: keyed, not in transactions."""
+    """Writes records as a fleet of sensors does: with keys, without transactions."""
 
     def __init__(self, address: str, topic: str) -> None:
         self._topic = topic
         self._client = KafkaProducer(bootstrap_servers=address, linger_ms=5, batch_size=262_144)
 
     def send(self, key: bytes | None, value: bytes | None, **options: Any) -> None:
-        """The record is on its way; `options` as the client's: partition, headers, timestamp_ms."""
+        """Hand a record to the client; `options` are the client's: partition, headers, timestamp_ms."""
         self._client.send(self._topic, value, key, **options)
 
     def flush(self) -> None:
-        """Every record sent has arrived."""
+        """Wait until the broker has every record."""
         self._client.flush(timeout=30)
 
     def close(self) -> None:
-        """Every record sent has arrived, and the connection is closed."""
+        """Wait until the broker has every record, then close the connection."""
         self._client.close(timeout=30)
 
 
 class RecordReader:
-    """Reads all partitions of a topic from their beginning, committed records only."""
+    """Reads the committed records of all partitions of a topic from their beginning."""
 
     def __init__(self, address: str, topic: str, partitions: int) -> None:
-        self._client = KafkaConsumer(
+        self._client = TolerantConsumer(
             bootstrap_servers=address,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
@@ -70,7 +70,7 @@ class RecordReader:
         self._client.seek_to_beginning()
 
     def poll(self) -> Iterator[CommittedRecord]:
-        """Yields what has come since the last time; nothing after a short while without any."""
+        """Yield the records that have arrived since the last call; none if there are none within a moment."""
         for partition, records in self._client.poll(timeout_ms=POLL_TIMEOUT_MS).items():
             for record in records:
                 yield CommittedRecord(
@@ -78,5 +78,5 @@ class RecordReader:
                 )
 
     def close(self) -> None:
-        """The connection is closed."""
+        """Close the connection."""
         self._client.close()

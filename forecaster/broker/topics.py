@@ -1,4 +1,4 @@
-"""The topics that are needed, whether they fit, and how they are made."""
+"""The topics that forecaster needs: whether they exist and fit, and how they are created."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from forecaster.broker.connection import TRAINERS, Connection
+from forecaster.broker.connection import TRAINERS_SUFFIX, Connection
+from forecaster.broker.retry import describe
 from forecaster.errors import TopicError, TransientBrokerError
 
 UNKNOWN_TOPIC = 3
+"""Kafka's error code for a topic that does not exist."""
 CREATE_TIMEOUT_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class NeededTopic:
-    """A topic of ours, and its settings when it is made.
+    """A topic that forecaster writes.
 
     Attributes:
-        name: of the topic.
-        purpose: for people.
-        settings: given to it when it is made.
-        required: those of the settings without which it is refused.
-        partitions: how many it must have; None = as many as the input.
+        name: name of the topic.
+        purpose: what the topic holds, for people.
+        settings: settings that the topic is created with.
+        required: names of those settings that an existing topic must have, too.
+        partitions: partition count that the topic must have; None = that of the input.
     """
 
     name: str
@@ -38,7 +40,11 @@ class NeededTopic:
 
 
 class TopicAdmin:
-    """Asks the broker about topics; a context manager."""
+    """Asks the broker about topics, and creates them; a context manager.
+
+    Args:
+        connection: address of the broker.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._admin = KafkaAdminClient(**connection.admin_options())
@@ -50,28 +56,30 @@ class TopicAdmin:
         self.close()
 
     def close(self) -> None:
-        """The connection is closed."""
+        """Close the connections."""
         self._admin.close()
 
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
-        """Returns the partition counts of those topics that exist.
+        """Return the partition count of each topic that exists.
 
         Raises:
-            TransientBrokerError: the broker could not say.
+            TransientBrokerError: the broker did not answer for a topic.
         """
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for topic in self._admin.describe_topics(list(names)):
             code = topic["error_code"]
             if code not in (0, UNKNOWN_TOPIC):
-                raise TransientBrokerError(f"topic {topic['name']}: {for_code(code).__name__}")
+                raise TransientBrokerError(f"partitions of topic {topic['name']}: {for_code(code).__name__}")
             if code == 0:
-                found[topic["name"]] = len(topic["partitions"])
-        return found
+                counts[topic["name"]] = len(topic["partitions"])
+        return counts
 
     def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
-        """The topics exist, with as many partitions where they ask for no others.
+        """Create the topics; those that somebody else has created in the meantime are left as they are.
 
-        One that somebody else made meanwhile is as good.
+        Args:
+            needed: topics to create.
+            partitions: partition count of the topics that ask for no other.
         """
         for topic in needed:
             new = NewTopic(topic.name, topic.partitions or partitions, -1, topic_configs=topic.settings)
@@ -81,114 +89,122 @@ class TopicAdmin:
                 continue
 
     def ensure(self, source: str, needed: Sequence[NeededTopic], *, create: bool) -> int:
-        """Returns the input's partition count, which all outputs share that ask for no other.
+        """Check that all topics exist and fit, and return the partition count of the input.
 
         Args:
-            source: the input topic; it is never made.
-            needed: the outputs.
-            create: missing outputs are made.
+            source: name of the input topic; it is never created.
+            needed: output topics.
+            create: whether to create missing output topics.
 
         Raises:
-            TopicError: a topic is missing, or has another partition count than it must; names it.
+            TopicError: a topic is missing, or has a wrong partition count or setting.
+            TransientBrokerError: the broker did not answer.
         """
-        names = [source, *(topic.name for topic in needed)]
-        found = self.partition_counts(names)
-        if source not in found:
+        counts = self.partition_counts([source, *(topic.name for topic in needed)])
+        if source not in counts:
             raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
-        missing = [topic for topic in needed if topic.name not in found]
+        missing = [topic for topic in needed if topic.name not in counts]
         if missing and create:
-            self.create(missing, found[source])
-            found |= {topic.name: topic.partitions or found[source] for topic in missing}
+            self.create(missing, counts[source])
+            counts |= {topic.name: topic.partitions or counts[source] for topic in missing}
         for topic in needed:
-            if topic.name not in found:
+            if topic.name not in counts:
                 raise TopicError(
                     f"topic {topic.name} ({topic.purpose}): does not exist: create it with "
-                    f"{_partitions(topic.partitions or found[source])} (`forecaster topics --create`), or set "
+                    f"{_partitions(topic.partitions or counts[source])} (`forecaster topics --create`), or set "
                     "FORECASTER_TOPICS__CREATE=true"
                 )
-            _refuse_other_count(topic, found[topic.name], source, found[source])
-            self._verify(topic)
-        return found[source]
+            _refuse_wrong_count(topic, counts[topic.name], source, counts[source])
+            self._check_settings(topic)
+        return counts[source]
 
     def identity(self, name: str) -> tuple[str, str]:
-        """Returns the cluster's id and the topic's: another one when the topic was deleted and made again."""
+        """Return the id of the cluster, and that of a topic; a topic that is deleted and created again has another."""
         cluster = self._admin.describe_cluster()["cluster_id"]
         return str(cluster), str(self._admin.describe_topics([name])[0]["topic_id"])
 
     def training_groups(self, models: str) -> list[str]:
-        """Returns the groups whose trainers read a models topic now; none where we may not ask."""
+        """Return the consumer groups whose trainers read a models topic now, in alphabetical order.
+
+        The list is empty where the broker does not let this user ask, or answers in a way that the client cannot read.
+        """
         try:
-            names = [one["group_id"] for one in self._admin.list_groups() if one["group_id"].endswith(TRAINERS)]
-            groups = self._admin.describe_groups(names) if names else {}
-        except (KafkaError, ValueError):  # or the client cannot read what some other broker says
+            names = [group["group_id"] for group in self._admin.list_groups()]
+            trainers = [name for name in names if name.endswith(TRAINERS_SUFFIX)]
+            groups = self._admin.describe_groups(trainers) if trainers else {}
+        except (KafkaError, ValueError):
             return []
         return sorted(
-            name.removesuffix(TRAINERS)
+            name.removesuffix(TRAINERS_SUFFIX)
             for name, group in groups.items()
-            if any(models in _subscribed(member) for member in group["members"])
+            if any(models in _subscription(member) for member in group["members"])
         )
 
     def bounds(self, name: str, partition: int) -> tuple[int, int]:
-        """Returns the first offset of a partition and the next one, its high watermark.
+        """Return the first offset of a partition, and the one after its last: the high watermark.
 
         Raises:
-            TransientBrokerError: the broker could not say.
+            TransientBrokerError: the broker did not answer.
         """
         where = TopicPartition(name, partition)
         return self._offset(where, OffsetSpec.EARLIEST), self._offset(where, OffsetSpec.LATEST)
 
     def offset_at(self, name: str, partition: int, timestamp_ms: int) -> int:
-        """Returns the first offset written at a time (epoch ms) or later; the high watermark where there is none.
+        """Return the first offset whose record has this timestamp (epoch ms) or a later one.
+
+        Where there is none, it is the high watermark.
 
         Raises:
-            TransientBrokerError: the broker could not say.
+            TransientBrokerError: the broker did not answer.
         """
         where = TopicPartition(name, partition)
-        found = self._offset(where, max(timestamp_ms, 0))
-        return found if found >= 0 else self._offset(where, OffsetSpec.LATEST)
+        offset = self._offset(where, max(timestamp_ms, 0))
+        return offset if offset >= 0 else self._offset(where, OffsetSpec.LATEST)
 
     def _offset(self, where: TopicPartition, spec: int) -> int:
         try:
             offset: int = self._admin.list_partition_offsets({where: spec})[where].offset
         except KafkaError as error:
-            raise TransientBrokerError(f"offsets of {where.topic}: {type(error).__name__}: {error}") from error
+            raise TransientBrokerError(
+                f"offsets of topic {where.topic}, partition {where.partition}: {describe(error)}"
+            ) from error
         return offset
 
-    def _verify(self, topic: NeededTopic) -> None:
-        """The topic has the settings that it must have; raises TopicError, or TransientBrokerError: not known yet."""
+    def _check_settings(self, topic: NeededTopic) -> None:
+        """Raise TopicError for a wrong setting of a topic, TransientBrokerError while the broker does not tell it."""
         if not topic.required:
             return
         resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
-        found = self._admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
+        settings = self._admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
         for name in topic.required:
-            value = found.get(name, {}).get("value")
-            if value is None:  # a topic that was only just made
+            value = settings.get(name, {}).get("value")
+            if value is None:  # the topic was created a moment ago
                 raise TransientBrokerError(f"topic {topic.name}: the broker does not tell its {name} yet")
             if value != topic.settings[name]:
                 raise TopicError(
-                    f"topic {topic.name} ({topic.purpose}): {name} is {value}, it must be {topic.settings[name]}: "
-                    f"change it (kafka-configs --alter --add-config {name}={topic.settings[name]}), since with any "
-                    "other value what is kept there is lost"
+                    f"topic {topic.name} ({topic.purpose}): {name} is {value}, it must be {topic.settings[name]}, "
+                    "otherwise Kafka deletes records that are still needed: change it with kafka-configs --alter "
+                    f"--add-config {name}={topic.settings[name]}"
                 )
 
 
-def _subscribed(member: Mapping[str, Any]) -> Sequence[str]:
-    """Returns the topics of a member of a group; none of those that are no consumers."""
+def _subscription(member: Mapping[str, Any]) -> Sequence[str]:
+    """Return the topics that a member of a group has subscribed to; none for a member that is not a consumer."""
     metadata = member["member_metadata"]
     return metadata["topics"] if isinstance(metadata, Mapping) else ()
 
 
-def _refuse_other_count(topic: NeededTopic, found: int, source: str, wanted: int) -> None:
-    """Raises TopicError where the topic does not have as many partitions as it must, `wanted` of them as its source."""
-    if topic.partitions not in (None, found):
+def _refuse_wrong_count(topic: NeededTopic, count: int, source: str, source_count: int) -> None:
+    """Raise TopicError for a topic whose partition count is not the one that it needs."""
+    if topic.partitions not in (None, count):
         raise TopicError(
-            f"topic {topic.name} ({topic.purpose}): has {_partitions(found)}, it must have {topic.partitions}, since "
+            f"topic {topic.name} ({topic.purpose}): has {_partitions(count)}, it must have {topic.partitions}, because "
             "the order of all its records counts: delete it, or name another"
         )
-    if topic.partitions is None and found != wanted:
+    if topic.partitions is None and count != source_count:
         raise TopicError(
-            f"topic {topic.name} ({topic.purpose}): has {_partitions(found)}, the input {source} has {wanted}: "
-            "they must be equal, since a forecast goes to the partition of its reading"
+            f"topic {topic.name} ({topic.purpose}): has {_partitions(count)}, the input {source} has {source_count}; "
+            "they must be equal, because a forecast goes to the partition of its reading: delete it, or name another"
         )
 
 

@@ -1,4 +1,4 @@
-"""Records written at once by a command; the daemon writes in transactions."""
+"""Records that a command writes at once; the daemon writes in transactions instead."""
 
 from __future__ import annotations
 
@@ -18,28 +18,34 @@ CLOSE_SECONDS = 5.0
 
 
 def write_records(connection: Connection, topic: str, messages: Sequence[Message]) -> None:
-    """The topic holds the records, in their order, on all replicas in sync.
+    """Write records in their order, and return when all replicas in sync have them.
 
     Args:
-        connection: how the broker is reached.
-        topic: it exists.
-        messages: each names its partition; several in the same one keep their order.
+        connection: address of the broker.
+        topic: name of an existing topic.
+        messages: records; each names its partition.
 
     Raises:
-        TransientBrokerError: some of them may not be there; writing all of them again can help.
+        TransientBrokerError: not all records were written. Writing all of them again can succeed; then some may be in
+            the topic twice.
     """
     try:
         client = KafkaProducer(**connection.writer_options())
     except KafkaError as error:
-        raise TransientBrokerError(f"writing to {topic}: {describe(error)}") from error
+        raise TransientBrokerError(f"writing to topic {topic}: {describe(error)}") from error
     try:
-        sent = [client.send(topic, one.value, one.key, list(one.headers), one.partition) for one in messages]
+        results = [
+            client.send(topic, message.value, message.key, list(message.headers), message.partition)
+            for message in messages
+        ]
         client.flush(timeout=DEADLINE_SECONDS)
     except (KafkaError, ValueError) as error:
-        raise TransientBrokerError(f"writing to {topic}: {describe(error)}") from error
+        raise TransientBrokerError(f"writing to topic {topic}: {describe(error)}") from error
     finally:
         with suppress(KafkaError):
             client.close(timeout=CLOSE_SECONDS)
-    lost = [future for future in sent if not future.succeeded()]
+    lost = [result for result in results if not result.succeeded()]
     if lost:
-        raise TransientBrokerError(f"{topic}: {len(lost)} of {len(sent)} records were not written: {lost[0].exception}")
+        raise TransientBrokerError(
+            f"writing to topic {topic}: {len(lost)} of {len(results)} records were not written: {lost[0].exception}"
+        )

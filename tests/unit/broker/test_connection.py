@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forecaster.broker import consumer
-from forecaster.broker import tail_reader as tail
+from forecaster.broker import consumer, tail_reader
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.tail_reader import TailReader
@@ -39,7 +38,7 @@ class FakeConsumer:
 @pytest.mark.parametrize("failing", ["subscribe", "partitions_for_topic"])
 def test_a_member_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     client = FakeConsumer(failing)
-    monkeypatch.setattr(consumer, "KafkaConsumer", client)
+    monkeypatch.setattr(consumer, "TolerantConsumer", client)
     with pytest.raises(ValueError, match=failing):
         GroupConsumer(CONNECTION, "topic", 1.0)
     assert client.closed == 1
@@ -48,7 +47,7 @@ def test_a_member_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("failing", ["assign", "seek_to_beginning"])
 def test_a_tail_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     client = FakeConsumer(failing)
-    monkeypatch.setattr(tail, "KafkaConsumer", client)
+    monkeypatch.setattr(tail_reader, "TolerantConsumer", client)
     with pytest.raises(ValueError, match=failing):
         TailReader(CONNECTION, "topic", 2)
     assert client.closed == 1
@@ -56,8 +55,8 @@ def test_a_tail_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPa
 
 def test_what_was_made_ready_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeConsumer("")
-    monkeypatch.setattr(consumer, "KafkaConsumer", client)
-    monkeypatch.setattr(tail, "KafkaConsumer", client)
+    monkeypatch.setattr(consumer, "TolerantConsumer", client)
+    monkeypatch.setattr(tail_reader, "TolerantConsumer", client)
     GroupConsumer(CONNECTION, "topic", 1.0)
     TailReader(CONNECTION, "topic", 2)
     assert client.closed == 0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
-from kafka import TopicPartition
-from kafka.consumer.fetcher import CompletedFetch
+from clock import FakeClock
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.consumer.fetcher import CompletedFetch, Fetcher
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from forecaster.broker import consumer
+from forecaster.broker import consumer, tolerant_clients
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
-from forecaster.broker.tolerant_consumer import KafkaConsumer, PartitionRecords, UnreadableBatch
+from forecaster.broker.tolerant_clients import FairFetcher, PartitionRecords, TolerantConsumer, UnreadableBatch
 from forecaster.errors import BrokerUnavailable, TransientBrokerError
 
 HERE, THERE = TopicPartition("readings", 3), TopicPartition("readings", 4)
@@ -66,10 +71,10 @@ def test_such_a_header_can_be_written_again() -> None:
 
 
 @pytest.fixture
-def client() -> Iterator[KafkaConsumer]:
+def client() -> Iterator[TolerantConsumer]:
     """One that never meets a broker."""
     with closing(
-        KafkaConsumer(bootstrap_servers="127.0.0.1:9", api_version=(2, 6), isolation_level="read_committed")
+        TolerantConsumer(bootstrap_servers="127.0.0.1:9", api_version=(2, 6), isolation_level="read_committed")
     ) as one:
         one.assign([HERE, THERE])
         one.seek(HERE, 0)
@@ -77,7 +82,7 @@ def client() -> Iterator[KafkaConsumer]:
         yield one
 
 
-def fetched(client: KafkaConsumer, partition: TopicPartition, offset: int, data: bytearray) -> None:
+def fetched(client: TolerantConsumer, partition: TopicPartition, offset: int, data: bytearray) -> None:
     """The broker has answered a fetch."""
     answer = SimpleNamespace(
         error_code=0,
@@ -90,7 +95,7 @@ def fetched(client: KafkaConsumer, partition: TopicPartition, offset: int, data:
     vars(vars(client)["_fetcher"])["_completed_fetches"].append(CompletedFetch(partition, offset, 11, answer, None))
 
 
-def polled(client: KafkaConsumer) -> dict[TopicPartition, list[int]]:
+def polled(client: TolerantConsumer) -> dict[TopicPartition, list[int]]:
     """Returns the offsets that a poll brings; fails where it never ends."""
     answers: list[Any] = []
 
@@ -109,13 +114,13 @@ def polled(client: KafkaConsumer) -> dict[TopicPartition, list[int]]:
     return {partition: [one.offset for one in records] for partition, records in answers[0].items()}
 
 
-def polled_some(client: KafkaConsumer, most: int) -> dict[TopicPartition, list[int]]:
+def polled_some(client: TolerantConsumer, most: int) -> dict[TopicPartition, list[int]]:
     """Returns the offsets that a poll of so many records brings."""
     batches = client.poll(timeout_ms=0, max_records=most)
     return {partition: [one.offset for one in records] for partition, records in batches.items()}
 
 
-def test_a_corrupt_batch_is_an_error_each_time_and_is_fetched_anew(client: KafkaConsumer) -> None:
+def test_a_corrupt_batch_is_an_error_each_time_and_is_fetched_anew(client: TolerantConsumer) -> None:
     good, bad = batch([], []), damaged(batch([], offset=2))
     fetched(client, HERE, 0, good + bad)
     assert polled(client) == {HERE: [0, 1]}
@@ -131,7 +136,7 @@ def test_a_corrupt_batch_is_an_error_each_time_and_is_fetched_anew(client: Kafka
     assert polled(client) == {HERE: [2]}
 
 
-def test_a_corrupt_batch_does_not_cost_its_neighbours_their_turn(client: KafkaConsumer) -> None:
+def test_a_corrupt_batch_does_not_cost_its_neighbours_their_turn(client: TolerantConsumer) -> None:
     fetched(client, HERE, 0, damaged(batch([])))
     fetched(client, THERE, 0, batch([], []))
     with pytest.raises(UnreadableBatch):
@@ -139,7 +144,7 @@ def test_a_corrupt_batch_does_not_cost_its_neighbours_their_turn(client: KafkaCo
     assert polled(client) == {THERE: [0, 1]}
 
 
-def drained(client: KafkaConsumer, most: int) -> list[dict[int, list[int]]]:
+def drained(client: TolerantConsumer, most: int) -> list[dict[int, list[int]]]:
     """Returns the offsets of each poll, by partition, until nothing is left."""
     polls: list[dict[int, list[int]]] = []
     while batches := client.poll(timeout_ms=0, max_records=most):
@@ -147,7 +152,7 @@ def drained(client: KafkaConsumer, most: int) -> list[dict[int, list[int]]]:
     return polls
 
 
-def test_partitions_with_a_backlog_share_every_poll(client: KafkaConsumer) -> None:
+def test_partitions_with_a_backlog_share_every_poll(client: TolerantConsumer) -> None:
     fetched(client, HERE, 0, batch(*[[]] * 500))
     fetched(client, THERE, 0, batch(*[[]] * 400))
     polls = drained(client, 100)
@@ -159,7 +164,7 @@ def test_partitions_with_a_backlog_share_every_poll(client: KafkaConsumer) -> No
 
 
 @pytest.mark.parametrize("most", [1, 15, 16, 17, 1_000])
-def test_records_come_once_and_in_order_with_polls_of_any_size(client: KafkaConsumer, most: int) -> None:
+def test_records_come_once_and_in_order_with_polls_of_any_size(client: TolerantConsumer, most: int) -> None:
     fetched(client, HERE, 0, batch(*[[]] * 40) + batch(*[[]] * 8, offset=40))
     fetched(client, THERE, 0, batch([]))
     polls = drained(client, most)
@@ -168,7 +173,7 @@ def test_records_come_once_and_in_order_with_polls_of_any_size(client: KafkaCons
     assert client.next_offset(HERE) == 48
 
 
-def test_records_that_were_fetched_wait_while_their_partition_is_paused(client: KafkaConsumer) -> None:
+def test_records_that_were_fetched_wait_while_their_partition_is_paused(client: TolerantConsumer) -> None:
     fetched(client, HERE, 0, batch(*[[]] * 40))
     assert polled_some(client, 4) == {HERE: [0, 1, 2, 3]}
     client.pause(HERE)
@@ -178,13 +183,33 @@ def test_records_that_were_fetched_wait_while_their_partition_is_paused(client: 
     assert polled(client) == {HERE: list(range(4, 40))}
 
 
-def test_records_before_a_seek_are_not_delivered_after_it(client: KafkaConsumer) -> None:
+def test_records_before_a_seek_are_not_delivered_after_it(client: TolerantConsumer) -> None:
     fetched(client, HERE, 0, batch(*[[]] * 40))
     assert polled_some(client, 20) == {HERE: list(range(20))}
     client.seek(HERE, 7)
     assert polled(client) == {}
     fetched(client, HERE, 7, batch([], offset=7))
     assert polled(client) == {HERE: [7]}
+
+
+def test_the_private_names_of_the_client_are_where_they_were(client: TolerantConsumer) -> None:
+    """A new version of the client that moves one of them must fail here, not in production."""
+    fetcher = vars(client)["_fetcher"]
+    assert isinstance(fetcher, FairFetcher)
+    assert isinstance(vars(fetcher)["_completed_fetches"], deque)
+    assert vars(client)["_subscription"].assignment[HERE].position.offset == 0
+    assert "self.PartitionRecords(" in inspect.getsource(vars(Fetcher)["_parse_fetched_data"])
+    assert "self._unpack_records(" in inspect.getsource(Fetcher.PartitionRecords.__init__)
+    assert "self._read_msg()" in inspect.getsource(DefaultRecordBatch.__next__)
+    assert "self._buffer" in inspect.getsource(DefaultRecordBatch.__init__)
+    groups = inspect.getmodule(KafkaAdminClient.describe_groups)
+    assert groups is not None
+    assert "self._process_acl_operations(" in inspect.getsource(groups)
+
+
+def test_no_other_module_touches_private_names_of_the_client() -> None:
+    for path in Path(tolerant_clients.__file__).parent.glob("*.py"):
+        assert path.name == "tolerant_clients.py" or "SLF001" not in path.read_text(), path.name
 
 
 class Corrupt:
@@ -212,16 +237,15 @@ class Corrupt:
 
 
 def test_a_batch_that_stays_corrupt_is_an_outage_whatever_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(consumer, "KafkaConsumer", Corrupt())
-    monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    member = GroupConsumer(Connection("127.0.0.1:9", "group"), "readings", 60.0)
+    clock = FakeClock(0.0)
+    monkeypatch.setattr(consumer, "TolerantConsumer", Corrupt())
+    member = GroupConsumer(Connection("127.0.0.1:9", "group"), "readings", 60.0, clock)
     with structlog.testing.capture_logs() as said:
-        for now[0] in (0.0, 30.0, 60.0):
+        for clock.now in (0.0, 30.0, 60.0):
             with pytest.raises(TransientBrokerError, match="topic readings, partition 3, offset 17"):
                 member.poll()
             assert member.poll().end.keys() == {4}
-        now[0] = 61.0
+        clock.now = 61.0
         with pytest.raises(BrokerUnavailable, match=r"topic readings, partition 3, offset 17: .*for 61 s"):
             member.poll()
     assert [(one["topic"], one["partition"], one["offset"]) for one in said] == [("readings", 3, 17)]

@@ -1,0 +1,168 @@
+"""Kafka's consumer and admin client, changed where they would stop a process that must continue.
+
+| case | the client | here |
+|---|---|---|
+| the name of a header is not UTF-8 | reports a corrupt batch | puts U+FFFD for each wrong byte, as Java's client does |
+| a batch is corrupt | raises once; the next poll never returns | raises UnreadableBatch, then fetches the batch again |
+| several partitions have a backlog | delivers all of one, then of the next | takes turns, a few records of each |
+| a broker reports a right that the client does not know | raises ValueError | leaves that part of the answer as it is |
+
+This is the only module that touches private names of the client; a test fails when one of them moves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import kafka
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import KafkaError
+from kafka.record.default_records import DefaultRecordBatch
+
+from forecaster.broker.retry import describe
+
+TURN_RECORDS = 16
+"""Records that a poll takes from one partition before the next partition with a backlog has its turn."""
+
+
+class UnreadableBatch(KafkaError):  # type: ignore[misc]
+    """A batch cannot be read; the position of the consumer stays before it.
+
+    Args:
+        partition: partition of the batch.
+        offset: offset of the next record to read.
+        error: what is wrong with the batch.
+    """
+
+    def __init__(self, partition: kafka.TopicPartition, offset: int, error: Exception) -> None:
+        super().__init__(
+            f"topic {partition.topic}, partition {partition.partition}, offset {offset}: {describe(error)}"
+        )
+        self.partition = partition
+        self.offset = offset
+
+
+class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
+    """Kafka's consumer; `poll` raises UnreadableBatch whenever it meets one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._fetcher.__class__ = FairFetcher
+
+    def next_offset(self, partition: kafka.TopicPartition) -> int | None:
+        """Return the offset that is read next; None = not known yet.
+
+        The client's own `position` does the same after it has refreshed the positions of all partitions, which is slow.
+        """
+        state = self._subscription.assignment.get(partition)
+        return None if state is None or state.position is None else int(state.position.offset)
+
+
+class TolerantAdminClient(kafka.KafkaAdminClient):  # type: ignore[misc]
+    """Kafka's admin client; it does not translate the rights that a broker reports with each group."""
+
+    def _process_acl_operations(self, obj: Any) -> Any:
+        return obj
+
+
+class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    """Records of one partition from one fetch; it delivers a few at a time, then waits in the queue of fetches."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._queue: deque[Any] | None = None
+        self._is_queued = False
+
+    def __bool__(self) -> bool:
+        """Return whether the next records come from this fetch: never while it waits in the queue."""
+        return not self._is_queued and bool(super().__bool__())
+
+    @property
+    def fetched_offset(self) -> int:
+        """Offset of the next record; the fetcher asks for it by this name when the fetch comes from the queue."""
+        return int(self.next_fetch_offset)
+
+    def take_turns(self, queue: deque[Any]) -> PartitionRecords:
+        """Deliver the next records from this fetch, then wait at the end of the queue."""
+        self._queue, self._is_queued = queue, False
+        return self
+
+    def take(self, n: int | None = None) -> list[Any]:
+        """Return the next records, at most TURN_RECORDS where partitions take turns.
+
+        Raises:
+            UnreadableBatch: the next batch is corrupt. The rest of the fetch is dropped, because the client cannot
+                read on in it.
+        """
+        if self._queue is not None:
+            n = TURN_RECORDS if n is None else min(n, TURN_RECORDS)
+        try:
+            records: list[Any] = super().take(n)
+        except Exception as error:
+            self.drain()
+            raise UnreadableBatch(self.topic_partition, self.next_fetch_offset, error) from error
+        if self._queue is not None and self:
+            self._is_queued = True
+            self._queue.append(self)
+        return records
+
+    def _unpack_records(self, partition: kafka.TopicPartition, records: Any, *deserializers: Any) -> Any:
+        return super()._unpack_records(partition, _TolerantBatches(records), *deserializers)
+
+
+class FairFetcher(Fetcher):  # type: ignore[misc]
+    """Takes records from all partitions in turn, so that none waits for the backlog of another.
+
+    The order within a partition and its position are the client's own. A fetch that is partly delivered waits in the
+    client's queue of completed fetches. There the client sets it aside while its partition is paused, and does not
+    fetch its partition again.
+    """
+
+    PartitionRecords = PartitionRecords
+
+    def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:  # noqa: FBT001, FBT002 - signature of the client
+        """Return the next records, and False: partitions without records in the queue are to be fetched now."""
+        records, _ = super().fetched_records(max_records, update_offsets)
+        return records, False
+
+    def _parse_fetched_data(self, completed_fetch: Any) -> Any:
+        is_begun = isinstance(completed_fetch, PartitionRecords)
+        parsed = completed_fetch if is_begun else super()._parse_fetched_data(completed_fetch)
+        return None if parsed is None else parsed.take_turns(self._completed_fetches)
+
+
+class _TolerantBatches:
+    """Batches of one fetch, each of them tolerant of header names that are not UTF-8."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def next_batch(self) -> Any:
+        """Return the next batch; None after the last."""
+        batch = self._records.next_batch()
+        return _TolerantBatch(batch._buffer) if isinstance(batch, DefaultRecordBatch) else batch  # noqa: SLF001 - bytes of the batch
+
+
+class _TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
+    """A batch that decodes tolerantly from the first record on that needs it; strict decoding is faster."""
+
+    _buffer: bytearray
+
+    def _read_msg(self) -> Any:
+        try:
+            return super()._read_msg()
+        except UnicodeDecodeError:
+            self._buffer = _TolerantBytes(self._buffer)
+            return super()._read_msg()
+
+
+class _TolerantBytes(bytearray):
+    """Bytes whose parts can always be decoded."""
+
+    def __getitem__(self, where: Any) -> Any:
+        part: Any = super().__getitem__(where)
+        return _TolerantBytes(part) if isinstance(where, slice) else part
+
+    def decode(self, *_: str) -> str:
+        return super().decode("utf-8", "replace")
