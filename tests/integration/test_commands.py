@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
-from daemons import Daemon, wait_until
+from commands import run_command
+from daemons import QUICK_TO_GIVE_UP, Daemon, wait_until
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import create_topic
@@ -21,15 +22,8 @@ from forecaster.formats.models import Decision, Serve, decision_message, publica
 
 
 def forecaster(address: str, topic: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        "FORECASTER_KAFKA__BOOTSTRAP_SERVERS": address,
-        "FORECASTER_TOPICS__INPUT": topic,
-        "FORECASTER_KAFKA__CONNECT_DEADLINE": "7s",
-        "COLUMNS": "200",
-        **{f"FORECASTER_{name}": value for name, value in variables.items()},
-    }
-    command = [sys.executable, "-m", "forecaster", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    settings = {"KAFKA__BOOTSTRAP_SERVERS": address, "TOPICS__INPUT": topic, "KAFKA__CONNECT_DEADLINE": "7s"}
+    return run_command(*arguments, **{**settings, **variables})
 
 
 def test_check_says_what_is_wrong_with_its_exit_code(broker: str, topic: str) -> None:
@@ -161,7 +155,12 @@ def test_a_models_topic_of_several_partitions_is_exit_code_4(broker: str, topic:
 
 
 def test_check_without_a_broker_is_exit_code_3() -> None:
-    assert forecaster("127.0.0.1:9", "readings", "check").returncode == 3
+    """In a process of its own, as an operator runs it."""
+    settings = {"BOOTSTRAP_SERVERS": "127.0.0.1:9", "CONNECT_DEADLINE": "1s", "OPTIONS": QUICK_TO_GIVE_UP}
+    environment = {"FORECASTER_TOPICS__INPUT": "readings"}
+    environment |= {f"FORECASTER_KAFKA__{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "forecaster", "check"]
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False).returncode == 3
 
 
 def test_options_that_the_guarantees_rest_on_are_refused() -> None:

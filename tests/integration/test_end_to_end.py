@@ -10,7 +10,7 @@ import orjson
 import pytest
 from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
-from daemons import HOUR_MS, START_MS, Daemon, Stream, wait_until
+from daemons import HOUR_MS, QUICK_TO_GIVE_UP, START_MS, Daemon, Stream, wait_until
 
 from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter, create_topic
 from forecaster.core.network.model import Model
@@ -147,14 +147,15 @@ def assert_read_in_spite_of_its_header(address: str, topic: str, forecasts: int)
 
 
 def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
-    with Daemon(tmp_path, "127.0.0.1:9", "readings", KAFKA__CONNECT_DEADLINE="7s") as daemon:
+    quick = {"KAFKA__CONNECT_DEADLINE": "1s", "KAFKA__OPTIONS": QUICK_TO_GIVE_UP}
+    with Daemon(tmp_path, "127.0.0.1:9", "readings", **quick) as daemon:
         assert daemon.exit_code() == 3
         assert "trying again" in daemon.log
         assert "127.0.0.1:9" in daemon.log
 
 
 def test_sigterm_while_waiting_for_a_broker_ends_cleanly(tmp_path: Path) -> None:
-    with Daemon(tmp_path, "127.0.0.1:9", "readings") as daemon:
+    with Daemon(tmp_path, "127.0.0.1:9", "readings", KAFKA__OPTIONS=QUICK_TO_GIVE_UP) as daemon:
         wait_until(lambda: "trying again" in daemon.log, "a first try")
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0

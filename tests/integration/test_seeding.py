@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import orjson
 import pytest
 from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
+from commands import run_command
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
@@ -56,10 +55,7 @@ def command(address: str, topic: str, *arguments: str, **variables: str) -> subp
         "FORECAST__HORIZON": "4",
         **variables,
     }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
-    environment = {**kept, "COLUMNS": "200", **{f"FORECASTER_{name}": value for name, value in settings.items()}}
-    line = [sys.executable, "-m", "forecaster", *arguments]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return run_command(*arguments, **settings)
 
 
 def expected(model: Model) -> list[bytes]:

@@ -21,6 +21,8 @@ from forecaster.broker.plain_clients import CommittedRecord, RecordReader, Recor
 
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
+QUICK_TO_GIVE_UP = '{"bootstrap_timeout_ms": 300}'
+"""Options of a Kafka client: a try to reach a broker that is not there ends soon."""
 SHARED_BROKER = Path(__file__).parents[3] / "shared" / "kafka" / "broker"
 
 
