@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
@@ -23,6 +24,8 @@ STATUS_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
 MOST_WAITING, MOST_AT_ONCE = 32, 4
 """More questions are refused, and so many are answered between two batches."""
+RATE_SECONDS = 10.0
+"""Span of the rate of forecasts, or the time since the start where that is shorter."""
 Answer = TypeVar("Answer")
 
 
@@ -180,6 +183,7 @@ class Monitor:
     def __init__(self) -> None:
         self.status: WorkerStatus | None = None
         self._due, self._made = 0.0, time.monotonic()
+        self._counts = deque([(self._made, 0)])
         self._waiting: queue.Queue[tuple[Callable[[Inside], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
 
     def ask(self, question: Callable[[Inside], Answer]) -> Answer:
@@ -197,12 +201,20 @@ class Monitor:
             return answer.result(ANSWER_SECONDS)
         except NoAnswer:
             answer.cancel()
-            raise Unanswered(f"the worker had no time for {ANSWER_SECONDS:.0f} s: is the broker away?") from None
+            raise Unanswered(
+                f"the worker did not answer within {ANSWER_SECONDS:.0f} s (large batch, or broker down?)"
+            ) from None
 
     @property
     def age_seconds(self) -> float:
         """Since the newest copy was made."""
         return time.monotonic() - self._made
+
+    @property
+    def forecasts_per_second(self) -> float | None:
+        """Forecasts a second over the last RATE_SECONDS, as of the newest copy; None = there is no copy yet."""
+        (before, first), (now, last) = self._counts[0], self._counts[-1]
+        return (last - first) / (now - before) if now > before else None
 
     @property
     def is_due(self) -> bool:
@@ -215,6 +227,7 @@ class Monitor:
             self.status = inside.status()
             self._made = time.monotonic()
             self._due = self._made + STATUS_SECONDS
+            self._count(self.status.counters.forecasts)
         for _ in range(MOST_AT_ONCE):
             try:
                 question, answer = self._waiting.get_nowait()
@@ -222,6 +235,12 @@ class Monitor:
                 return
             if answer.set_running_or_notify_cancel():
                 _answer(question, answer, inside)
+
+    def _count(self, forecasts: int) -> None:
+        """Add the newest count, and drop those that the rate does not need."""
+        self._counts.append((self._made, forecasts))
+        while self._counts[1][0] <= self._made - RATE_SECONDS:
+            self._counts.popleft()
 
 
 def _answer(question: Callable[[Inside], Any], answer: Future[Any], inside: Inside) -> None:

@@ -90,10 +90,12 @@ def _api(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/v1/series")
     def series(
-        search: Annotated[str, Query(max_length=1024)] = "", limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100
+        search: Annotated[str, Query(max_length=1024)] = "",
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
+        order: views.SeriesOrder = views.SeriesOrder.NAME,
     ) -> Response:
-        """The series of this worker whose id holds a text."""
-        return _json(views.series_page(_ask(service, views.series_names), search, limit))
+        """The series of this worker whose id holds a text, by name or the busiest first."""
+        return _json(views.series_page(_ask(service, views.series_counts), search, limit, order))
 
     @app.get("/api/v1/series/{series_id:path}")
     def one_series(series_id: SeriesId) -> Response:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from heapq import nsmallest
 from itertools import chain, islice
 
@@ -97,6 +98,7 @@ class Overview:
         levels: of the quantiles.
         readings: by outcome.
         forecasts: published.
+        forecasts_per_second: over the last ten seconds; None = there is no copy yet.
         dead_letters: by reason.
         partitions: of this worker.
         scores: by horizon.
@@ -116,6 +118,7 @@ class Overview:
     levels: tuple[float, ...]
     readings: dict[str, int]
     forecasts: int
+    forecasts_per_second: float | None
     dead_letters: dict[str, int]
     partitions: list[PartitionView]
     scores: list[HorizonScore]
@@ -134,6 +137,22 @@ class PartitionView:
     series: int
     replay: int
     checkpoint: str
+
+
+class SeriesOrder(StrEnum):
+    """What the list of series begins with."""
+
+    NAME = "name"
+    BUSIEST = "busiest"
+    """Most valid readings first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCounts:
+    """Series of this worker, and the valid readings of each; an empty name is a free row."""
+
+    names: list[str]
+    readings: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +202,7 @@ def overview(service: Service) -> Overview:
         levels=() if status is None else status.levels,
         readings={} if counters is None else dict(counters.outcomes),
         forecasts=0 if counters is None else counters.forecasts,
+        forecasts_per_second=None if service.monitor is None else service.monitor.forecasts_per_second,
         dead_letters={} if counters is None else dict(counters.dead_letters),
         partitions=partitions(status),
         scores=[] if status is None else scores(status.counters.scores, status.horizons),
@@ -214,16 +234,28 @@ def training(service: Service) -> Training | None:
     return None if learner is None else Training(learner.leads, learner.running, dict(learner.counters.copy()))
 
 
-def series_names(inside: Inside) -> list[str]:
-    """Returns the series of this worker; empty names among them are free rows."""
-    return [name for one in inside.keeper.partitions for name in one.table.names]
+def series_counts(inside: Inside) -> SeriesCounts:
+    """Return the series of this worker with their valid readings, as of now."""
+    tables = [partition.table for partition in inside.keeper.partitions]
+    names = [name for table in tables for name in table.names]
+    return SeriesCounts(names, [count for table in tables for count in table.state.inputs.scaler.count.tolist()])
 
 
-def series_page(names: Sequence[str], search: str, limit: int) -> SeriesPage:
-    """Returns the series whose id holds a text, whatever its case."""
+def series_page(counts: SeriesCounts, search: str, limit: int, order: SeriesOrder) -> SeriesPage:
+    """Return the series whose id holds a text, whatever its case.
+
+    Args:
+        counts: all series.
+        search: the text.
+        limit: number of series to list.
+        order: which of them come first.
+    """
     text = search.casefold()
-    found = [name for name in names if name and text in name.casefold()]
-    return SeriesPage(len(found), nsmallest(limit, found))
+    rows = zip(counts.names, counts.readings, strict=True)
+    matches = [(-count, name) for name, count in rows if name and text in name.casefold()]
+    if order is SeriesOrder.NAME:
+        return SeriesPage(len(matches), nsmallest(limit, (name for _, name in matches)))
+    return SeriesPage(len(matches), [name for _, name in nsmallest(limit, matches)])
 
 
 def explanation(inside: Inside, series_id: str, service: Service) -> Explanation:
