@@ -33,13 +33,19 @@ from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.settings import PREFIX
 
-INPUT, PARTITIONS = "weather", 2
+INPUT, PARTITIONS = "weather", 3
+"""One partition for each airport: the worker takes as many records of one as of another, so all stay side by side."""
 SEASON_TICKS = 24
 OBSERVATION = ObservationConfig(interval_ms=HOUR_MS)
 NETWORK = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
 """What the daemon's defaults ask of a checkpoint; it refuses another."""
 CHUNK = 500
 QUIET_SECONDS, READY_SECONDS = 30.0, 60.0
+NEXT_STEPS = f"""
+next steps:
+  your Kafka  {PREFIX}KAFKA__BOOTSTRAP_SERVERS=HOST:9092 {PREFIX}TOPICS__INPUT=TOPIC forecaster run
+  your file   forecaster backtest FILE.csv --train 0.5
+  Docker      docker compose -f deploy/compose.yaml up --build    (live page: http://localhost:8080)"""
 _console = console()
 
 
@@ -90,6 +96,7 @@ class _Replay:
         self._weather = weather
         self._pace = pace
         self._first_forecast = self._last_forecast = 0.0
+        self._partitions: dict[bytes, int] = {}
 
     def run(self) -> None:
         """All forecasts of what was streamed have come, or none came for a long while."""
@@ -121,7 +128,7 @@ class _Replay:
                 yield
             if self._pace.seconds and time.monotonic() - begin > self._pace.seconds:
                 return
-            writer.send(key, value)
+            writer.send(key, value, partition=self._partitions.setdefault(key, len(self._partitions)))
             self.readings += len(FIELDS)
             if number % CHUNK == 0:
                 yield
@@ -160,6 +167,7 @@ def _print_summary(replay: _Replay) -> None:
         f"{rate:,.0f} forecasts per second, from Kafka to Kafka, exactly once\n"
         "The demo's broker lives in memory and knows no restart and no compaction: state survives on Apache Kafka."
     )
+    _console.print(NEXT_STEPS, highlight=False, soft_wrap=True)
 
 
 def _forecasts_reader(address: str) -> RecordReader:

@@ -9,10 +9,11 @@ and promoted by the rule, the readout is solved again and changed where that is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import orjson
@@ -35,7 +36,11 @@ from forecaster.records import F64, Outcome
 
 REPORT_WIDTH = 160
 SHOWN_HORIZONS = 4
+NARROW_COLUMNS = 4
+"""Columns that are shown unless all are asked for, besides the one that names the row."""
 
+Cells: TypeAlias = tuple[slice | int, slice | int]
+"""Series and horizons that a number is the mean of."""
 ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
 
 
@@ -104,12 +109,21 @@ def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress)
     return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(retraining.counts)), trace)
 
 
-def print_report(report: Report) -> None:
-    """Totals by horizon and by series were printed."""
-    to = console(REPORT_WIDTH)
-    to.print(_table("horizon", [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)], report))
-    rows = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
-    to.print(_table("series", [*rows, ("all", (slice(None), slice(None)))], report))
+def print_report(report: Report, *, wide: bool = False) -> None:
+    """Print the metrics by horizon and by series.
+
+    Args:
+        report: the metrics.
+        wide: all columns; else the first NARROW_COLUMNS.
+    """
+    to = console(REPORT_WIDTH if wide else 0)
+    columns = _columns(report)[: None if wide else NARROW_COLUMNS]
+    by_horizon = [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)]
+    by_series = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
+    to.print(_table("horizon", by_horizon, columns))
+    to.print(_table("series", [*by_series, ("all", (slice(None), slice(None)))], columns))
+    if not wide:
+        to.print("MASE: error over the mean step of the series; against last value: below 0 is better; --wide: more")
     outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
     to.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
     if report.learned:
@@ -157,17 +171,43 @@ def _shown(report: Report) -> list[int]:
     return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
 
 
-def _table(title: str, rows: list[tuple[str, tuple[slice | int, slice | int]]], report: Report) -> Table:
-    columns = ("", " of last value", " of seasonal naive")
-    table = Table(title, "scored", *(f"MASE{name}" for name in columns), *(f"MSE(z){name}" for name in columns))
-    table.add_column("pinball loss")
-    table.add_column("interval coverage")
-    for name, where in rows:
-        values = [*(report.mase[kind] for kind in NAMES), *(report.mse[kind] for kind in NAMES), report.pinball]
-        means = [f"{_mean(column[where]):.4g}" for column in values]
-        coverage = f"{100 * _mean(report.coverage[where]):.1f} %"
-        table.add_row(name, f"{int(report.scored[where].sum()):,}", *means, coverage)
+def _columns(report: Report) -> list[tuple[str, Callable[[Cells], str]]]:
+    """Return the title of each column and what it says of a part of the metrics, the most wanted ones first."""
+
+    def mean(values: F64) -> Callable[[Cells], str]:
+        return lambda cells: _number(_mean(values[cells]), ".4g")
+
+    def against_last(cells: Cells) -> str:
+        forecast, last = _mean(report.mase["forecast"][cells]), _mean(report.mase["last value"][cells])
+        return _number(100.0 * (forecast / last - 1.0) if last > 0 else np.nan, "+.1f", " %")
+
+    return [
+        ("MAE", mean(report.mae["forecast"])),
+        ("MASE", mean(report.mase["forecast"])),
+        ("against last value", against_last),
+        ("interval coverage", lambda cells: _number(100.0 * _mean(report.coverage[cells]), ".1f", " %")),
+        ("scored", lambda cells: f"{int(report.scored[cells].sum()):,}"),
+        *((f"MASE of {kind}", mean(report.mase[kind])) for kind in NAMES[1:]),
+        ("MSE(z)", mean(report.mse["forecast"])),
+        *((f"MSE(z) of {kind}", mean(report.mse[kind])) for kind in NAMES[1:]),
+        ("pinball loss", mean(report.pinball)),
+    ]
+
+
+def _table(
+    title: str, rows: Sequence[tuple[str, Cells]], columns: Sequence[tuple[str, Callable[[Cells], str]]]
+) -> Table:
+    table = Table(title)
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for name, cells in rows:
+        table.add_row(name, *(text(cells) for _, text in columns))
     return table
+
+
+def _number(value: float, form: str, unit: str = "") -> str:
+    """Return a number as text; a dash where there is none."""
+    return "–" if np.isnan(value) else f"{value:{form}}{unit}"
 
 
 def _mean(values: F64) -> float:

@@ -90,25 +90,27 @@ def _api(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/v1/series")
     def series(
-        search: Annotated[str, Query(max_length=1024)] = "", limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100
+        search: Annotated[str, Query(max_length=1024)] = "",
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
+        order: views.SeriesOrder = views.SeriesOrder.NAME,
     ) -> Response:
-        """The series of this worker whose id holds a text."""
-        return _json(views.series_page(_ask(service, views.series_names), search, limit))
+        """The series of this worker whose id holds a text, by name or the busiest first."""
+        return _json(views.series_page(_ask(service, views.series_counts), search, limit, order))
 
     @app.get("/api/v1/series/{series_id:path}")
     def one_series(series_id: SeriesId) -> Response:
         """All that is carried for a series, as `forecaster explain` shows it."""
-        return _json(_ask(service, lambda inside: views.explanation(inside, series_id, service)))
+        return _json(_ask(service, lambda view: views.explanation(view, series_id, service)))
 
     @app.get("/api/v1/forecasts/{series_id:path}")
     def forecasts(series_id: SeriesId) -> Response:
         """The newest forecast of a series, and the readings before it."""
-        return _json(_ask(service, lambda inside: views.forecast(inside, series_id)))
+        return _json(_ask(service, lambda view: views.forecast(view, series_id)))
 
     @app.get("/api/v1/models")
     def models() -> Response:
         """The checkpoints, the newest decisions, and what is served."""
-        return _json(_ask(service, lambda inside: views.models(inside, service)))
+        return _json(_ask(service, lambda view: views.models(view, service)))
 
 
 def _page(app: FastAPI) -> None:

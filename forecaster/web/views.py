@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from heapq import nsmallest
 from itertools import chain, islice
 
@@ -98,6 +99,7 @@ class Overview:
         levels: of the quantiles.
         readings: by outcome.
         forecasts: published.
+        forecasts_per_second: over the last ten seconds; None = there is no copy yet.
         dead_letters: by reason.
         partitions: of this worker.
         scores: by horizon.
@@ -117,6 +119,7 @@ class Overview:
     levels: tuple[float, ...]
     readings: dict[str, int]
     forecasts: int
+    forecasts_per_second: float | None
     dead_letters: dict[str, int]
     partitions: list[PartitionView]
     scores: list[HorizonScore]
@@ -135,6 +138,22 @@ class PartitionView:
     series: int
     replay: int
     checkpoint: str
+
+
+class SeriesOrder(StrEnum):
+    """What the list of series begins with."""
+
+    NAME = "name"
+    BUSIEST = "busiest"
+    """Most valid readings first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCounts:
+    """Series of this worker, and the valid readings of each; an empty name is a free row."""
+
+    names: list[str]
+    readings: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +203,7 @@ def overview(service: Service) -> Overview:
         levels=() if status is None else status.levels,
         readings={} if counters is None else dict(counters.outcomes),
         forecasts=0 if counters is None else counters.forecasts,
+        forecasts_per_second=None if service.monitor is None else service.monitor.forecasts_per_second,
         dead_letters={} if counters is None else dict(counters.dead_letters),
         partitions=partitions(status),
         scores=[] if status is None else scores(status.counters.scores, status.horizons),
@@ -219,31 +239,43 @@ def training(service: Service) -> Training | None:
     )
 
 
-def series_names(inside: WorkerView) -> list[str]:
-    """Returns the series of this worker; empty names among them are free rows."""
-    return [name for one in inside.store.partitions for name in one.table.names]
+def series_counts(view: WorkerView) -> SeriesCounts:
+    """Return the series of this worker with their valid readings, as of now."""
+    tables = [partition.table for partition in view.store.partitions]
+    names = [name for table in tables for name in table.names]
+    return SeriesCounts(names, [count for table in tables for count in table.state.inputs.scaler.count.tolist()])
 
 
-def series_page(names: Sequence[str], search: str, limit: int) -> SeriesPage:
-    """Returns the series whose id holds a text, whatever its case."""
+def series_page(counts: SeriesCounts, search: str, limit: int, order: SeriesOrder) -> SeriesPage:
+    """Return the series whose id holds a text, whatever its case.
+
+    Args:
+        counts: all series.
+        search: the text.
+        limit: number of series to list.
+        order: which of them come first.
+    """
     text = search.casefold()
-    found = [name for name in names if name and text in name.casefold()]
-    return SeriesPage(len(found), nsmallest(limit, found))
+    rows = zip(counts.names, counts.readings, strict=True)
+    matches = [(-count, name) for name, count in rows if name and text in name.casefold()]
+    if order is SeriesOrder.NAME:
+        return SeriesPage(len(matches), nsmallest(limit, (name for _, name in matches)))
+    return SeriesPage(len(matches), [name for _, name in nsmallest(limit, matches)])
 
 
-def explanation(inside: WorkerView, series_id: str, service: Service) -> Explanation:
+def explanation(view: WorkerView, series_id: str, service: Service) -> Explanation:
     """Returns all that is carried for a series; raises NoSuchSeries where this worker does not have it."""
-    partition, store = _partition_of(inside, series_id), inside.store
+    partition, store = _partition_of(view, series_id), view.store
     restored = store.restored(partition.number)
-    return explain_series(inside.pipeline, restored, series_id, store.champion, _registry(service).checkpoints)
+    return explain_series(view.pipeline, restored, series_id, store.champion, _registry(service).checkpoints)
 
 
-def forecast(inside: WorkerView, series_id: str) -> LatestForecast:
+def forecast(view: WorkerView, series_id: str) -> LatestForecast:
     """Returns the newest forecast of a series; raises NoSuchSeries where this worker does not have it."""
-    return latest_forecast(inside.pipeline, _partition_of(inside, series_id), series_id)
+    return latest_forecast(view.pipeline, _partition_of(view, series_id), series_id)
 
 
-def models(inside: WorkerView, service: Service) -> ModelsView:
+def models(view: WorkerView, service: Service) -> ModelsView:
     """Returns what is known of the models topic."""
     registry = _registry(service)
     checkpoints = [
@@ -257,7 +289,7 @@ def models(inside: WorkerView, service: Service) -> ModelsView:
         for name, one in registry.checkpoints.items()
     ]
     decisions = sorted(registry.decisions.values(), key=lambda one: one.at, reverse=True)
-    return ModelsView(inside.store.champion, registry.serve, checkpoints, decisions[:DECISIONS_SHOWN])
+    return ModelsView(view.store.champion, registry.serve, checkpoints, decisions[:DECISIONS_SHOWN])
 
 
 def _registry(service: Service) -> ModelRegistry:
@@ -271,9 +303,9 @@ def _partition(one: PartitionStatus) -> PartitionView:
     )
 
 
-def _partition_of(inside: WorkerView, series_id: str) -> Partition:
-    for partition in inside.store.partitions:
+def _partition_of(view: WorkerView, series_id: str) -> Partition:
+    for partition in view.store.partitions:
         if partition.table.row(series_id) >= 0:
             return partition
-    names = chain.from_iterable(one.table.names for one in inside.store.partitions)
+    names = chain.from_iterable(one.table.names for one in view.store.partitions)
     raise NoSuchSeries(series_id, list(islice(names, COMPARED)))

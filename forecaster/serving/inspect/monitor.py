@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
@@ -26,6 +27,8 @@ MOST_WAITING = 32
 """Number of questions that may wait; more are refused."""
 MOST_AT_ONCE = 4
 """Number of questions that are answered between two batches."""
+RATE_SECONDS = 10.0
+"""Span of the rate of forecasts, or the time since the start where that is shorter."""
 Answer = TypeVar("Answer")
 
 
@@ -106,6 +109,7 @@ class Monitor:
         self.status: WorkerStatus | None = None
         self._clock = clock
         self._due, self._made = 0.0, clock()
+        self._counts = deque([(self._made, 0)])
         self._waiting: queue.Queue[tuple[Callable[[WorkerView], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
 
     def ask(self, question: Callable[[WorkerView], Answer]) -> Answer:
@@ -134,6 +138,12 @@ class Monitor:
         return self._clock() - self._made
 
     @property
+    def forecasts_per_second(self) -> float | None:
+        """Forecasts a second over the last RATE_SECONDS, as of the newest status; None = there is no status yet."""
+        (before, first), (now, last) = self._counts[0], self._counts[-1]
+        return (last - first) / (now - before) if now > before else None
+
+    @property
     def is_due(self) -> bool:
         """Whether the status is old, or a question waits."""
         return self._clock() >= self._due or not self._waiting.empty()
@@ -144,6 +154,7 @@ class Monitor:
             self.status = view.status()
             self._made = self._clock()
             self._due = self._made + STATUS_SECONDS
+            self._count(self.status.counters.forecasts)
         for _ in range(MOST_AT_ONCE):
             try:
                 question, answer = self._waiting.get_nowait()
@@ -151,6 +162,12 @@ class Monitor:
                 return
             if answer.set_running_or_notify_cancel():
                 _answer(question, answer, view)
+
+    def _count(self, forecasts: int) -> None:
+        """Add the newest count, and drop those that the rate does not need."""
+        self._counts.append((self._made, forecasts))
+        while self._counts[1][0] <= self._made - RATE_SECONDS:
+            self._counts.popleft()
 
 
 def _answer(question: Callable[[WorkerView], Any], answer: Future[Any], view: WorkerView) -> None:

@@ -1,16 +1,34 @@
 "use strict";
 // The live page: asks this worker's API, and draws. It changes nothing.
 
-const STATUS_MS = 2000, FORECAST_MS = 1500, EXPLAIN_MS = 5000, MODELS_MS = 10000;
+const STATUS_MS = 2000, FORECAST_MS = 1500, LIST_MS = 5000, FIRST_LIST_MS = 700, EXPLAIN_MS = 3000, MODELS_MS = 10000;
+/** A failure is shown after this time without an answer: one late answer is nothing to act on. */
+const TROUBLE_MS = 10000;
+const LISTED = 500;
 const LAYOUT = {
-  margin: {l: 55, r: 15, t: 10, b: 40}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-  font: {family: "system-ui, sans-serif", size: 12}, legend: {orientation: "h", y: 1.12}, hovermode: "x unified",
+  margin: {l: 48, r: 12, t: 8, b: 34}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  font: {family: "system-ui, sans-serif", size: 12}, legend: {orientation: "h", y: 1.16, font: {size: 11}}, hovermode: "x unified",
+  uirevision: "kept",
 };
 const OPTIONS = {displayModeBar: false, responsive: true};
 const COLOURS = ["#7b8794", "#c78c1e", "#8a6fb5", "#4f9d8c", "#b5576b", "#6c8f3c", "#a0643c", "#5f7fb8", "#1f6fb2", "#0f4c81", "#38a3d1", "#27ae60"];
 const byId = (id) => document.getElementById(id);
+const phone = matchMedia("(max-width: 700px)");
+/** Figures and the list need no charts, so they are there before the script of the charts is. */
+const loaded = new Promise((resolve) => addEventListener("load", resolve));
 
-let series = "", before = null, fans = new Map(), truths = new Map();
+/** What was chosen; it outlives a reload of the page. */
+const chosen = {series: "", search: "", horizon: 0, scroll: 0, ...stored()};
+let isTrainer = false, latest = null, fans = new Map(), truths = new Map();
+
+function stored() {
+  try { return JSON.parse(sessionStorage.getItem("chosen")) || {}; } catch { return {}; }
+}
+
+function keep() {
+  try { sessionStorage.setItem("chosen", JSON.stringify(chosen)); } catch { /* storage is off: a reload begins again */ }
+  history.replaceState(null, "", chosen.series ? "#" + encodeURIComponent(chosen.series) : location.pathname);
+}
 
 async function ask(path) {
   const answer = await fetch("api/v1/" + path, {headers: {Accept: "application/json"}});
@@ -19,31 +37,46 @@ async function ask(path) {
   return body;
 }
 
-function trouble(text) {
-  byId("trouble").hidden = !text;
-  byId("trouble").textContent = text || "";
-}
+const failures = new Map();
 
-/** Repeats a task while somebody looks; what goes wrong is said, and tried again. */
-function every(milliseconds, task) {
+/** Runs a task again and again while the page is visible. */
+function every(task, milliseconds) {
   const turn = async () => {
-    try {
-      if (!document.hidden) { await task(); }
-      if (task.failed) { task.failed = false; trouble(""); }
-    } catch (error) {
-      task.failed = true;
-      if (error.status === 404) forget();
-      trouble(error.status ? error.message : "This worker does not answer: " + error.message);
-    }
-    setTimeout(turn, milliseconds);
+    if (!document.hidden) await attempt(task);
+    setTimeout(turn, typeof milliseconds === "function" ? milliseconds() : milliseconds);
   };
   turn();
 }
 
+async function attempt(task) {
+  try {
+    await task();
+    failures.delete(task);
+  } catch (error) {
+    if (error.status === 404) return forget();
+    const since = failures.has(task) ? failures.get(task).since : Date.now();
+    failures.set(task, {since, text: error.status ? error.message : `no answer: ${error.message}`});
+  }
+  showTrouble();
+}
+
+function showTrouble() {
+  const lasting = [...failures.values()].filter((failure) => Date.now() - failure.since >= TROUBLE_MS);
+  byId("trouble").hidden = !lasting.length;
+  if (lasting.length) byId("trouble").textContent = `For ${span((Date.now() - lasting[0].since) / 1000)}: ${lasting[0].text}`;
+}
+
+/** Draws a chart, or changes it; zoom and hidden traces stay. */
+async function draw(id, traces, layout) {
+  await loaded;
+  if (!byId(id).hasChildNodes()) await Plotly.newPlot(id, traces, {...LAYOUT, ...layout}, OPTIONS);
+  else await Plotly.react(id, traces, {...LAYOUT, ...layout}, OPTIONS);
+}
+
 function cell(text) {
-  const one = document.createElement("td");
-  one.textContent = text === null || text === undefined ? "–" : text;
-  return one;
+  const data = document.createElement("td");
+  data.textContent = text === null || text === undefined ? "–" : text;
+  return data;
 }
 
 function rows(id, table) {
@@ -64,8 +97,9 @@ function figures(pairs) {
   }));
 }
 
-const sum = (counts) => Object.values(counts).reduce((total, one) => total + one, 0);
+const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
 const whole = (value) => value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en");
+const number = (value) => value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toLocaleString("en", {maximumSignificantDigits: 4});
 
 function span(seconds) {
   const days = Math.floor(seconds / 86400), hours = Math.floor(seconds / 3600) % 24, minutes = Math.floor(seconds / 60) % 60;
@@ -74,143 +108,222 @@ function span(seconds) {
 
 async function showStatus() {
   const now = await ask("status");
+  isTrainer = now.role === "trainer";
+  document.body.classList.toggle("trainer", isTrainer);
   byId("where").textContent = `${now.input} · group ${now.group} · ${now.role} · version ${now.version}`;
   byId("ready").textContent = now.ready ? "ready" : now.why_not;
   byId("ready").className = "badge " + (now.ready ? "good" : "bad");
-  const seconds = before && now.as_of_ms > before.as_of_ms ? (now.as_of_ms - before.as_of_ms) / 1000 : null;
-  const rate = seconds ? (now.forecasts - before.forecasts) / seconds : null;
-  if (!before || seconds) before = now;
-  if (rate !== null || !byId("figures").children.length) {
-    figures([
-      ["series here", whole(now.series)], ["readings", whole(sum(now.readings))],
-      ["forecasts", whole(now.forecasts)], ["forecasts a second", whole(rate)],
-      ["dead letters", whole(sum(now.dead_letters))],
-      ["records that wait", whole(now.partitions.reduce((total, one) => total + (one.lag || 0), 0))],
-      ["up for", span(now.uptime_seconds)],
-    ]);
-  }
-  rows("partitions", now.partitions.map((one) => [
-    one.partition, one.state, whole(one.lag), whole(one.position), whole(one.series), whole(one.replay), one.checkpoint]));
+  figures([
+    ["series", whole(now.series)], ["readings", whole(sum(now.readings))], ["forecasts", whole(now.forecasts)],
+    ["forecasts per second", whole(now.forecasts_per_second || 0)], ["dead letters", whole(sum(now.dead_letters))],
+    ["lag, records", whole(now.partitions.reduce((total, partition) => total + (partition.lag || 0), 0))],
+    ["uptime", span(now.uptime_seconds)],
+  ]);
+  rows("partitions", now.partitions.map((partition) => [
+    partition.partition, partition.state, whole(partition.lag), whole(partition.position), whole(partition.series),
+    whole(partition.replay), partition.checkpoint]));
   byId("training").textContent = now.training === null ? "This process does not train." :
-    (now.training.elected ? "This process trains for the fleet" : "Another process of the fleet trains") +
-    (now.training.running ? `; a ${now.training.running} is under way.` : ".");
-  showScores(now);
+    (now.training.elected ? "This process trains for the fleet" : "Another process trains for the fleet") +
+    (now.training.running ? `; a ${now.training.running} run is under way.` : ".");
+  await showScores(now);
 }
 
-function showScores(now) {
-  const scored = now.scores.filter((one) => one.scored > 0);
-  const horizon = scored.map((one) => one.horizon);
-  const x = {title: {text: "ticks ahead"}, rangemode: "tozero"};
-  Plotly.react("error", [
-    {x: horizon, y: scored.map((one) => one.scaled_error / one.scaled_last_error), name: "forecaster", mode: "lines+markers", line: {color: "#1f6fb2"}},
-    {x: horizon, y: horizon.map(() => 1), name: "last value", mode: "lines", line: {color: "#7b8794", dash: "dash"}},
-  ], {...LAYOUT, xaxis: x, yaxis: {rangemode: "tozero"}}, OPTIONS);
+async function showScores(now) {
+  const scored = now.scores.filter((score) => score.scored > 0);
+  if (!scored.length) return;
+  const horizon = scored.map((score) => score.horizon);
+  const xaxis = {title: {text: "ticks ahead", standoff: 4}, rangemode: "tozero"};
+  const shapes = chosen.horizon ? [{type: "line", x0: chosen.horizon, x1: chosen.horizon, yref: "paper", y0: 0, y1: 1,
+    line: {color: "#b9c3cc", width: 1, dash: "dot"}}] : [];
   const nominal = now.levels.length > 1 ? now.levels[now.levels.length - 1] - now.levels[0] : null;
-  Plotly.react("coverage", [
-    {x: horizon, y: scored.map((one) => one.interval_coverage), name: "inside", mode: "lines+markers", line: {color: "#1f6fb2"}},
-    {x: horizon, y: horizon.map(() => nominal), name: "should be", mode: "lines", line: {color: "#7b8794", dash: "dash"}},
-  ], {...LAYOUT, xaxis: x, yaxis: {range: [0, 1], tickformat: ".0%"}}, OPTIONS);
+  await draw("error", [
+    {x: horizon, y: scored.map((score) => score.scaled_error / score.scaled_last_error), name: "forecaster", mode: "lines+markers", line: {color: "#1f6fb2"}},
+    {x: horizon, y: horizon.map(() => 1), name: "last value", mode: "lines", line: {color: "#7b8794", dash: "dash"}},
+  ], {xaxis, shapes, yaxis: {rangemode: "tozero"}});
+  await draw("coverage", [
+    {x: horizon, y: scored.map((score) => score.interval_coverage), name: "inside", mode: "lines+markers", line: {color: "#1f6fb2"}},
+    {x: horizon, y: horizon.map(() => nominal), name: "nominal", mode: "lines", line: {color: "#7b8794", dash: "dash"}},
+  ], {xaxis, shapes, yaxis: {range: [0, 1], tickformat: ".0%"}});
 }
 
 const date = (milliseconds) => new Date(milliseconds).toISOString();
 
-/** The band between two lines, and the line in it. */
+/** The first part of a forecast, up to a number of ticks ahead. */
+function cut(forecast, ticks) {
+  const count = forecast.timestamps.filter((stamp) => stamp <= forecast.timestamp + ticks * forecast.interval_ms).length || 1;
+  const quantiles = Object.fromEntries(Object.entries(forecast.quantiles).map(([level, values]) => [level, values.slice(0, count)]));
+  return {...forecast, timestamps: forecast.timestamps.slice(0, count), point: forecast.point.slice(0, count), quantiles};
+}
+
+const levels = (forecast) => Object.keys(forecast.quantiles).sort((one, other) => one - other);
+
+/** The band between the outermost quantiles, and the point forecast in it. */
 function fan(forecast, name, colour, opacity) {
-  const levels = Object.keys(forecast.quantiles).sort((one, other) => one - other);
-  const x = forecast.timestamps.map(date), low = forecast.quantiles[levels[0]], high = forecast.quantiles[levels[levels.length - 1]];
-  const edge = {x, mode: "lines", line: {width: 0}, hoverinfo: "skip", showlegend: false};
+  const [low, high] = [levels(forecast)[0], levels(forecast).at(-1)];
+  const x = forecast.timestamps.map(date), edge = {x, mode: "lines", line: {width: 0}, hoverinfo: "skip", showlegend: false};
   return [
-    {...edge, y: low}, {...edge, y: high, fill: "tonexty", fillcolor: colour + opacity},
+    {...edge, y: forecast.quantiles[low]}, {...edge, y: forecast.quantiles[high], fill: "tonexty", fillcolor: colour + opacity},
     {x, y: forecast.point, name, mode: "lines", line: {color: colour, width: opacity === "33" ? 2 : 1, dash: opacity === "33" ? "solid" : "dot"}},
   ];
 }
 
+/** The readings in order of time, with a gap where some are unknown to the page. */
+function line(interval) {
+  const stamps = [...truths.keys()].sort((one, other) => one - other), points = [];
+  stamps.forEach((stamp, place) => {
+    if (place && stamp - stamps[place - 1] > 1.5 * interval) points.push([stamp - interval, null]);
+    points.push([stamp, truths.get(stamp)]);
+  });
+  return {x: points.map(([stamp]) => date(stamp)), y: points.map(([, value]) => value)};
+}
+
 async function showForecast() {
-  if (!series) return;
-  const asked = series, now = await ask("forecasts/" + encodeURIComponent(series));
-  if (asked !== series || now.interval_ms === null) return;
+  if (!chosen.series || isTrainer) return;
+  const asked = chosen.series, now = await ask("forecasts/" + encodeURIComponent(asked));
+  if (asked !== chosen.series || now.interval_ms === null) return;
+  latest = now;
   now.past_ms.forEach((stamp, place) => truths.set(stamp, now.past[place]));
   fans.set(now.timestamp, now);
-  const reach = now.timestamps[now.timestamps.length - 1] - now.timestamp, first = now.timestamp - 3 * reach;
-  for (const stamp of truths.keys()) if (stamp < first) truths.delete(stamp);
+  offerHorizons(now);
+  await drawForecast();
+}
+
+async function drawForecast() {
+  if (latest === null) return;
+  const now = cut(latest, chosen.horizon), reach = latest.timestamps.at(-1) - latest.timestamp;
+  for (const stamp of truths.keys()) if (stamp < now.timestamp - 3 * reach) truths.delete(stamp);
   for (const made of fans.keys()) if (made < now.timestamp - reach) fans.delete(made);
-  const earlier = [...fans.keys()].filter((made) => made < now.timestamp);
-  const middle = now.timestamp - reach / 2;
-  const nearest = earlier.sort((one, other) => Math.abs(one - middle) - Math.abs(other - middle))[0];
-  const shown = [...truths.entries()].sort((one, other) => one[0] - other[0]);
-  Plotly.react("fan", [
-    ...(nearest === undefined ? [] : fan(fans.get(nearest), "forecast earlier", "#8a6fb5", "1c")),
+  const shown = now.timestamps.at(-1) - now.timestamp, middle = now.timestamp - shown / 2;
+  const earlier = [...fans.keys()].filter((made) => made < now.timestamp)
+    .sort((one, other) => Math.abs(one - middle) - Math.abs(other - middle))[0];
+  showSentence(now);
+  await draw("fan", [
+    ...(earlier === undefined ? [] : fan(cut(fans.get(earlier), chosen.horizon), "earlier forecast", "#8a6fb5", "1c")),
     ...fan(now, "forecast", "#1f6fb2", "33"),
-    {x: shown.map((one) => date(one[0])), y: shown.map((one) => one[1]), name: "readings (denoised)", mode: "lines", line: {color: "#1d2733", width: 1.5}},
-  ], {...LAYOUT, xaxis: {type: "date"}}, OPTIONS);
+    {...line(now.interval_ms), name: "readings (denoised)", mode: "lines", line: {color: "#1d2733", width: 1.5}},
+  ], {
+    uirevision: `${chosen.series} ${chosen.horizon}`,
+    xaxis: {type: "date", range: [date(now.timestamp - 3 * shown), date(now.timestamps.at(-1))]},
+  });
+}
+
+function showSentence(now) {
+  const known = levels(now), last = now.past.at(-1), ticks = Math.round((now.timestamps.at(-1) - now.timestamp) / now.interval_ms);
+  const [low, high] = [now.quantiles[known[0]].at(-1), now.quantiles[known.at(-1)].at(-1)];
+  byId("latest").textContent = `${date(now.timestamp).replace("T", " ").slice(0, 16)} UTC: ${number(last)}; ` +
+    `in ${ticks} ${ticks === 1 ? "tick" : "ticks"}: ${number(now.point.at(-1))}` +
+    (known.length > 1 ? `, ${Math.round(100 * (known.at(-1) - known[0]))} % interval ${number(low)} … ${number(high)}` : "");
+}
+
+/** The choice of horizons: a quarter, a half and all of the forecast. */
+function offerHorizons(now) {
+  const ticks = now.timestamps.map((stamp) => Math.round((stamp - now.timestamp) / now.interval_ms)), count = ticks.length;
+  const offered = [...new Set([count / 4, count / 2, count].map((place) => ticks[Math.max(0, Math.ceil(place) - 1)]))];
+  if (!offered.includes(chosen.horizon)) chosen.horizon = offered.at(-1);
+  const text = offered.join();
+  if (byId("horizon").dataset.offered !== text) {
+    byId("horizon").replaceChildren(...offered.map((tick) => new Option(`${tick} ${tick === 1 ? "tick" : "ticks"}`, tick)));
+    byId("horizon").dataset.offered = text;
+  }
+  byId("horizon").value = chosen.horizon;
 }
 
 async function showWeights() {
-  if (!series) return;
-  const asked = series, now = await ask("series/" + encodeURIComponent(series));
-  if (asked !== series || !now.pending.length) return;
-  const x = now.pending.map((one) => "+" + one.horizon);
+  if (!chosen.series || isTrainer) return;
+  const asked = chosen.series, now = await ask("series/" + encodeURIComponent(asked));
+  if (asked !== chosen.series || !now.pending.length) return;
+  const x = now.pending.map((pending) => "+" + pending.horizon);
   const bars = Object.keys(now.pending[0].weights).map((name, place) => ({
-    x, y: now.pending.map((one) => one.weights[name]), name, type: "bar", marker: {color: COLOURS[place % COLOURS.length]},
+    x, y: now.pending.map((pending) => pending.weights[name]), name, type: "bar", marker: {color: COLOURS[place % COLOURS.length]},
   })).filter((bar) => bar.y.some((weight) => weight >= 0.005));
-  const gate = {x, y: now.pending.map((one) => one.gate), name: "gate", mode: "lines+markers", line: {color: "#1d2733"}};
-  Plotly.react("weights", [...bars, gate],
-    {...LAYOUT, barmode: "stack", legend: {orientation: "v"}, hovermode: "closest", yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category"}}, OPTIONS);
+  const gate = {x, y: now.pending.map((pending) => pending.gate), name: "gate", mode: "lines+markers", line: {color: "#1d2733"}};
+  await draw("weights", [...bars, gate], {
+    barmode: "stack", legend: {orientation: "v", font: {size: 11}}, hovermode: "closest",
+    yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", title: {text: "ticks ahead", standoff: 4}},
+  });
 }
 
 async function showModels() {
-  const now = await ask("models");
-  const loss = (value) => value === null ? "–" : value.toPrecision(4);
-  rows("decisions", now.decisions.slice(0, 8).map((one) => [
-    one.at.replace("T", " ").slice(0, 16), one.checkpoint, one.work, loss(one.challenger_loss), loss(one.champion_loss),
-    one.checkpoint === now.champion ? "serves" : one.promoted ? "promoted" : "rejected"]));
-  if (!now.decisions.length) rows("decisions", [["nothing decided yet", "", "", "", "", ""]]);
+  if (isTrainer) return;
+  const now = await ask("models"), loss = (value) => value === null ? "–" : value.toPrecision(4);
+  rows("decisions", now.decisions.length ? now.decisions.slice(0, 8).map((decision) => [
+    decision.at.replace("T", " ").slice(0, 16), decision.checkpoint, decision.work, loss(decision.challenger_loss),
+    loss(decision.champion_loss), decision.checkpoint === now.champion ? "serving" : decision.promoted ? "promoted" : "rejected",
+  ]) : [["no decision yet", "", "", "", "", ""]]);
 }
 
-async function findSeries() {
-  const page = await ask("series?limit=200&search=" + encodeURIComponent(byId("search").value));
-  byId("names").replaceChildren(...page.series.map((name) => Object.assign(document.createElement("option"), {value: name})));
-  byId("found").textContent = `${whole(page.found)} of this worker`;
-  return page.series;
+async function showList() {
+  if (isTrainer) return;
+  const search = chosen.search, page = await ask(`series?limit=${LISTED}&search=${encodeURIComponent(search)}`);
+  if (search !== chosen.search) return;
+  const names = page.series, list = byId("names"), text = JSON.stringify(names);
+  if (list.dataset.listed !== text) {
+    const scroll = list.scrollTop;
+    list.replaceChildren(...names.map((name) => new Option(name)));
+    list.dataset.listed = text;
+    list.scrollTop = scroll;
+  }
+  list.value = chosen.series;
+  byId("matches").textContent = search ? `${whole(page.found)} found` : whole(page.found);
+  if (!chosen.series) await chooseFirst();
+}
+
+/** Chooses the series of the address, or the busiest one. */
+async function chooseFirst() {
+  const busiest = (await ask("series?limit=1&order=busiest")).series[0];
+  if (!chosen.series && busiest !== undefined) choose(busiest);
 }
 
 function choose(name) {
-  if (name === series) return;
-  series = name;
-  fans = new Map();
-  truths = new Map();
-  history.replaceState(null, "", "#" + encodeURIComponent(name));
-  Promise.all([showForecast(), showWeights()]).catch((error) => trouble(error.message));
+  if (name !== chosen.series) {
+    latest = null;
+    fans = new Map();
+    truths = new Map();
+  }
+  chosen.series = name;
+  byId("names").value = name;
+  byId("title").textContent = name;
+  keep();
+  attempt(showForecast);
+  attempt(showWeights);
 }
 
-/** The series is not here, or not any more: another one is chosen. */
+/** The series is not here, or not any more: the busiest one is chosen. */
 function forget() {
-  series = byId("search").value = "";
-  history.replaceState(null, "", location.pathname);
+  chosen.series = "";
+  keep();
+  attempt(showList);
 }
-
-byId("search").addEventListener("input", async () => {
-  try {
-    const found = await findSeries();
-    if (found.includes(byId("search").value)) choose(byId("search").value);
-  } catch (error) { trouble(error.message); }
-});
 
 function named(hash) {
   try { return decodeURIComponent(hash); } catch { return ""; }
 }
 
-async function begin() {
-  if (series) return;
-  const wanted = named(location.hash.slice(1)), found = await findSeries();
-  if (wanted || found.length) {
-    choose(wanted || found[0]);
-    byId("search").value = series;
-  }
+function begin() {
+  history.scrollRestoration = "manual";
+  byId("search").value = chosen.search;
+  const fit = () => { byId("names").size = phone.matches ? 1 : 12; };
+  fit();
+  phone.addEventListener("change", fit);
+  byId("search").addEventListener("input", () => { chosen.search = byId("search").value; keep(); attempt(showList); });
+  byId("names").addEventListener("change", () => choose(byId("names").value));
+  byId("horizon").addEventListener("change", () => {
+    chosen.horizon = Number(byId("horizon").value);
+    keep();
+    attempt(drawForecast);
+    attempt(showStatus);
+  });
+  addEventListener("hashchange", () => { const name = named(location.hash.slice(1)); if (name) choose(name); });
+  addEventListener("pagehide", () => { chosen.scroll = scrollY; keep(); });
+  document.addEventListener("visibilitychange", () => failures.clear());
+  const name = named(location.hash.slice(1)) || chosen.series;
+  if (name) choose(name);
+  loaded.then(() => scrollTo(0, chosen.scroll));
+  every(showStatus, STATUS_MS);
+  every(showList, () => chosen.series ? LIST_MS : FIRST_LIST_MS);
+  every(showForecast, FORECAST_MS);
+  every(showWeights, EXPLAIN_MS);
+  every(showModels, MODELS_MS);
 }
 
-every(STATUS_MS, showStatus);
-every(STATUS_MS, begin);
-every(FORECAST_MS, showForecast);
-every(EXPLAIN_MS, showWeights);
-every(MODELS_MS, showModels);
+begin();

@@ -16,7 +16,7 @@ from forecaster.core.metrics import in_interval, mase, mase_scale, pinball_loss
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, UsageError
-from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
+from forecaster.evaluation.backtest import BacktestPlan, print_report, report_json, run_backtest
 from forecaster.evaluation.prequential import PrequentialEvaluator, Report
 from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.formats.files import SeriesHistory
@@ -169,6 +169,41 @@ def test_the_json_report_is_json_with_null_for_nan() -> None:
     assert report["outcomes"] == {"forecast": 30}
 
 
+def printed(report: Report, capsys: pytest.CaptureFixture[str], *, wide: bool) -> dict[str, list[str]]:
+    """Returns the cells of each row of the tables, by its first one; titles are rows, too."""
+    print_report(report, wide=wide)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in ("│", "┃")]
+    rows = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in lines]
+    return {first: rest for first, *rest in rows}
+
+
+def test_the_table_has_the_five_columns_that_are_wanted_first(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run([daily(20), [5.0] * 480])
+    rows = printed(report, capsys, wide=False)
+    assert rows["series"] == rows["horizon"] == ["MAE", "MASE", "against last value", "interval coverage"]
+    mase, last = report.mase["forecast"][0].mean(), report.mase["last value"][0].mean()
+    share = 100 * (mase / last - 1)
+    assert rows["s0"] == [
+        f"{report.mae['forecast'][0].mean():.4g}",
+        f"{mase:.4g}",
+        f"{share:+.1f} %",
+        f"{100 * report.coverage[0].mean():.1f} %",
+    ]
+    assert share < -10
+    assert rows["s1"][:3] == ["0", "–", "–"], "a series that never moves has no step to compare with"
+    assert {"1", "2", "3", "all"} <= rows.keys()
+
+
+def test_a_wide_table_begins_with_the_narrow_one_and_shows_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run([daily(20)])
+    narrow, wide = (printed(report, capsys, wide=wide) for wide in (False, True))
+    assert all(wide[name][: len(cells)] == cells for name, cells in narrow.items())
+    rest = dict(zip(wide["series"], wide["s0"], strict=True))
+    assert rest["scored"] == f"{int(report.scored[0].sum()):,}"
+    assert rest["MSE(z) of seasonal naive"] == f"{report.mse['seasonal naive'][0].mean():.4g}"
+    assert rest["pinball loss"] == f"{report.pinball[0].mean():.4g}"
+
+
 def test_nothing_to_evaluate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         run([daily(3)], checkpoint=tmp_path)
@@ -207,7 +242,9 @@ def test_train_check_and_backtest_work_from_the_command_line(
     output = tmp_path / "out.json"
     commands(["backtest", str(tmp_path / "pump.csv"), "--json", str(output)], standalone_mode=False)
     assert json.loads(output.read_text())["checkpoint"] == Path(folder).name
-    assert "MASE" in capsys.readouterr().out
+    assert "pinball" not in capsys.readouterr().out
+    commands(["backtest", str(tmp_path / "pump.csv"), "--wide"], standalone_mode=False)
+    assert "pinball" in capsys.readouterr().out
     monkeypatch.setenv("FORECASTER_FORECAST__HORIZON", "4")
     with pytest.raises(CheckpointError, match="HORIZON"):
         commands(["backtest", str(tmp_path / "pump.csv")], standalone_mode=False)
