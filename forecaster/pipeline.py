@@ -18,11 +18,12 @@ from forecaster.core.ensemble.ensemble import Ensemble, EnsembleConfig, ExpertSt
 from forecaster.core.ensemble.experts import HEADS, TickContext
 from forecaster.core.ensemble.pending import Anchors, Matured, PendingRing, PendingState, rebase
 from forecaster.core.ensemble.seasonal import DAY_AND_WEEK, Seasons
-from forecaster.core.network.features import LEVEL, StepInputs
 from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, ReadoutIndex, StepForecast
-from forecaster.core.network.rewarm import switch
+from forecaster.core.rewarm import rewarm
 from forecaster.core.series.observe import Observed, Wave, observe, waves
+from forecaster.core.series.scaling import MIDDLE_LEVEL
 from forecaster.core.series.state import ObservationConfig
+from forecaster.core.series.step_inputs import StepInputs
 from forecaster.core.state import SeriesState, StateShape
 from forecaster.records import F32, F64, I64, Forecasts, Outcome, Outputs, Readings, Scores
 
@@ -150,7 +151,7 @@ def _switch(models: Models, which: I64, part: SeriesState) -> None:
     others = part.body != bodies[which]
     if others.any():
         for number in np.unique(which[others]):
-            switch(models[number], part, np.flatnonzero(others & (which == number)))
+            rewarm(models[number], part, np.flatnonzero(others & (which == number)))
 
 
 def _forget(config: PipelineConfig, part: SeriesState, rows: I64) -> None:
@@ -242,7 +243,7 @@ def _tick_context(observed: Observed) -> TickContext:
         context=inputs.context,
         last=inputs.last,
         scale=inputs.scale,
-        level=np.ascontiguousarray(inputs.levels[:, LEVEL]),
+        level=np.ascontiguousarray(inputs.levels[:, MIDDLE_LEVEL]),
         reference=observed.reference,
         value=observed.values,
     )

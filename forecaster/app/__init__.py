@@ -1,4 +1,4 @@
-"""Composition root: settings become plain values, connections, the worker, the trainer and the HTTP server.
+"""The composition root: it turns settings into plain values, connections, a worker, a trainer and an HTTP server.
 
-May import every package but `cli` and `demo`.
+May import: every package but cli, demo and evaluation.
 """

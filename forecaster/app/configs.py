@@ -1,4 +1,4 @@
-"""Settings become the plain values of everything else here, and nowhere else."""
+"""From settings to the plain values that every other package takes; only this package knows both."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from forecaster.pipeline import PipelineConfig
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.publisher import OutputTopics, PublishConfig
-from forecaster.serving.state.keeping import StateConfig
+from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.restore import RestoreConfig
 from forecaster.serving.worker import WorkerConfig
 from forecaster.settings import Settings
 
 PIPELINE_IDENTITY_VERSION = 1
 COMPACTED_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
-"""Small segments: only closed ones are compacted, and who starts reads what is not."""
+"""Kafka compacts closed segments only, and every restore reads the others in full: small segments keep it fast."""
 
 
 def horizons(settings: Settings) -> tuple[int, ...]:
-    """Returns the horizons of the mode: all up to the longest (`-to-many`), or only one."""
+    """Return the horizons of the mode, ascending, in ticks: all up to FORECAST__HORIZON, or a single one."""
     longest = settings.forecast.horizon
     by_mode = {
         "one-to-one": (1,),
@@ -52,7 +52,7 @@ def horizons(settings: Settings) -> tuple[int, ...]:
 
 
 def observation_config(settings: Settings) -> ObservationConfig:
-    """Returns what shapes a series' inputs."""
+    """Return how the readings of a series become inputs of the network."""
     denoise = settings.denoise
     return ObservationConfig(
         interval_ms=settings.series.interval,
@@ -73,7 +73,7 @@ def observation_config(settings: Settings) -> ObservationConfig:
 
 
 def pipeline_config(settings: Settings) -> PipelineConfig:
-    """Returns what is forecast, from what."""
+    """Return what is forecast, and from which inputs."""
     interval, seasons = settings.series.interval, settings.series.seasonalities
     return PipelineConfig(
         observation=observation_config(settings),
@@ -85,7 +85,7 @@ def pipeline_config(settings: Settings) -> PipelineConfig:
 
 
 def network_config(settings: Settings) -> NetworkConfig:
-    """Returns what a network trained with these settings looks like."""
+    """Return the shape of a network that is trained with these settings."""
     network = settings.network
     return NetworkConfig(
         horizons=horizons(settings),
@@ -102,7 +102,7 @@ def network_config(settings: Settings) -> NetworkConfig:
 
 
 def training_config(settings: Settings) -> TrainingConfig:
-    """Returns how a network is trained."""
+    """Return how a network is trained."""
     training = settings.training
     return TrainingConfig(
         tbptt_steps=training.tbptt_steps,
@@ -116,10 +116,10 @@ def training_config(settings: Settings) -> TrainingConfig:
 
 
 def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
-    """Returns the checkpoint of the folder that is served whatever the models topic says; None where none is set.
+    """Return the checkpoint in the folder NETWORK__CHECKPOINT; None where the models topic decides what is served.
 
     Raises:
-        CheckpointError: it cannot be read, or forecasts something else than the settings ask for.
+        CheckpointError: the checkpoint cannot be read, or forecasts something else than the settings ask for.
     """
     folder = settings.network.checkpoint
     if not folder:
@@ -130,14 +130,14 @@ def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
 
 
 def hidden_size(settings: Settings, champion: Model | None) -> int:
-    """Returns how many columns rows have for hidden states: as many as the settings or the champion need."""
+    """Return the width of the hidden states in rows: the larger one of a new network and of the champion."""
     with torch.random.fork_rng(devices=[]):
         trained = Network(network_config(settings)).state_size
     return max(trained, 0 if champion is None else champion.state_size)
 
 
 def connection(settings: Settings) -> Connection:
-    """Returns how the broker is reached, and as whom."""
+    """Return address, identity and security for the Kafka clients."""
     kafka = settings.kafka
     security = {
         "security_protocol": kafka.security_protocol,
@@ -160,9 +160,9 @@ def connection(settings: Settings) -> Connection:
 
 
 def needed_topics(settings: Settings) -> list[NeededTopic]:
-    """Returns the topics of this version beside its input."""
+    """Return the output topics."""
     topics = settings.topics
-    asked = {"scores of the forecasts": topics.scores, "the denoised stream": topics.denoised}
+    optional = {"scores of the forecasts": topics.scores, "denoised readings": topics.denoised}
     return [
         NeededTopic(topics.named("forecasts"), "forecasts"),
         NeededTopic(topics.named("dead_letters"), "dead letters"),
@@ -173,23 +173,23 @@ def needed_topics(settings: Settings) -> list[NeededTopic]:
             "readings to train on",
             {"cleanup.policy": "delete", "retention.ms": str(settings.training.window)},
         ),
-        *(NeededTopic(name, what) for what, name in asked.items() if name),
+        *(NeededTopic(name, purpose) for purpose, name in optional.items() if name),
     ]
 
 
 def models_topic(settings: Settings) -> NeededTopic:
-    """Returns the topic of the checkpoints: one partition, since the order of all its records counts."""
+    """Return the topic of the checkpoints; it has one partition, because the order of all its records counts."""
     name = settings.topics.named("models")
     return NeededTopic(name, "checkpoints", COMPACTED_TOPIC, required=("cleanup.policy",), partitions=1)
 
 
 def state_config(settings: Settings, hidden: int, identity: Identity) -> StateConfig:
-    """Returns how rows are kept.
+    """Return how rows are kept and stored.
 
     Args:
-        settings: of the state.
-        hidden: columns of a hidden state.
-        identity: what the rows belong to.
+        settings: settings of the process.
+        hidden: width of a hidden state.
+        identity: what the stored rows belong to.
     """
     state = settings.state
     return StateConfig(
@@ -205,13 +205,13 @@ def state_config(settings: Settings, hidden: int, identity: Identity) -> StateCo
 
 
 def state_identity(settings: Settings, cluster: str, topic: str, partitions: int) -> Identity:
-    """Returns what state written with these settings belongs to.
+    """Return what state belongs to that is written with these settings.
 
     Args:
-        settings: those that shape rows.
+        settings: settings of the process.
         cluster: id of the Kafka cluster.
         topic: id of the input topic.
-        partitions: of the input topic.
+        partitions: partition count of the input topic.
     """
     return Identity(
         cluster=cluster,
@@ -265,7 +265,7 @@ def pipeline_identity(settings: Settings) -> dict[str, Any]:
 
 
 def restore_config(settings: Settings, state_config: StateConfig) -> RestoreConfig:
-    """Returns how partitions are restored."""
+    """Return how partitions are restored."""
     names = settings.topics
     return RestoreConfig(
         source=names.input,
@@ -277,7 +277,7 @@ def restore_config(settings: Settings, state_config: StateConfig) -> RestoreConf
 
 
 def input_schema(settings: Settings) -> InputSchema:
-    """Returns where an input record holds what."""
+    """Return the layout of the input records."""
     fields = settings.input
     return InputSchema(
         series_field=fields.series_field,
@@ -289,7 +289,12 @@ def input_schema(settings: Settings) -> InputSchema:
 
 
 def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
-    """Returns the plain values of a worker; `partitions` of the input topic."""
+    """Return the plain values of a worker.
+
+    Args:
+        settings: settings of the process.
+        partitions: partition count of the input topic.
+    """
     names = settings.topics
     return WorkerConfig(
         pipeline=pipeline_config(settings),
@@ -315,17 +320,26 @@ def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
 
 
 def trains(settings: Settings) -> bool:
-    """Returns whether anybody trains what this fleet serves."""
+    """Return whether this fleet trains: a schedule is set, and no fixed checkpoint is served."""
     training = settings.training
     return not settings.network.checkpoint and not training.schedule == training.readout_schedule == "off"
 
 
 def training_schedule(settings: Settings) -> Schedule:
-    """Returns when it is time to train; raises UsageError where that cannot be read."""
+    """Return the schedule of the training runs.
+
+    Raises:
+        UsageError: a schedule cannot be read.
+    """
     return Schedule({RunKind.TRAINING: settings.training.schedule, RunKind.READOUT: settings.training.readout_schedule})
 
 
 def history_config(settings: Settings, partitions: int) -> HistoryConfig:
-    """Returns what a trainer reads; `partitions` of the history topic."""
+    """Return which readings a trainer reads.
+
+    Args:
+        settings: settings of the process.
+        partitions: partition count of the history topic.
+    """
     training = settings.training
     return HistoryConfig(settings.topics.named("history"), partitions, training.window, training.max_train_series)

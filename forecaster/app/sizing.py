@@ -1,4 +1,4 @@
-"""How large a deployment is: a table made by what the program says of itself, so that it is never out of date."""
+"""The generated table of memory and partitions for fleets of several sizes, `config/sizing.md`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,44 @@ import sys
 from dataclasses import dataclass
 
 from forecaster.app.configs import hidden_size, state_config
-from forecaster.serving.state.keeping import UNSTORED
+from forecaster.serving.state.config import UNSTORED
 from forecaster.settings import Settings, load_settings
 
 SERIES_PER_PARTITION = 10_000
-"""A partition of so many is taken over in the time that the restore of README needs."""
+"""Number of series that one partition restores within seconds; see README, \"How good, how fast\"."""
 LEAST_PARTITIONS = 4
 MIB = 2**20
 HEADER = """\
 # Sizing
 
-Of the rows in memory, with `SERIES__INTERVAL` set; where it is learned, its seasons take up to 800 bytes more.
-A process takes some 400 MiB beside them, and its trainer's child some 250 MiB more while it works, and what it trains
-on. Rows are shared out over the workers by partition. Partitions bound how many workers can share the work, and more of
-them later is a new start of the state, so begin with enough. What a worker can do a second depends on the machine:
-`tests/benchmarks/throughput.py` measures it on yours.
+Memory that the state of the series takes (the rows), and partitions to begin with, for fleets of several sizes.
+
+- The figures are for a fixed `SERIES__INTERVAL`. Where the interval is learned (`auto`), a series takes up to 800 bytes
+  more for its seasons.
+- Besides the rows, a process takes about 400 MiB. While a training runs, its child process takes about 250 MiB more,
+  plus the readings that it trains on.
+- The rows are divided among the workers by partition, so that there can be at most as many busy workers as partitions.
+  Adding partitions later starts the state again: begin with enough.
+- How many readings a worker processes in a second depends on the machine; `tests/benchmarks/throughput.py` measures it.
+
 Generated: `python -m forecaster.app.sizing > config/sizing.md`
 
-| series | a reading every | readings a second | horizon, context, readouts | bytes a series | rows | partitions |
+| series | one reading every | readings per second | horizon, context, readouts | bytes per series | rows | partitions |
 |---|---|---|---|---|---|---|
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Series, the seconds between their readings, and how they are forecast."""
+    """A fleet to size.
+
+    Attributes:
+        series: number of series.
+        interval_seconds: time between two readings of a series.
+        horizon: ticks ahead that are forecast.
+        context: ticks of input that are kept.
+        readouts: own or shared, as NETWORK__READOUTS.
+    """
 
     series: int
     interval_seconds: int
@@ -51,12 +64,12 @@ FLEETS = (
 
 
 def sizing_table() -> str:
-    """Returns the table as Markdown."""
+    """Return the page as Markdown."""
     return HEADER + "".join(map(_line, FLEETS))
 
 
 def row_bytes(settings: Settings) -> int:
-    """Returns what a series takes in memory."""
+    """Return the bytes of one series in memory, without its name."""
     return state_config(settings, hidden_size(settings, None), UNSTORED).row_bytes
 
 
@@ -71,10 +84,15 @@ def _line(fleet: Fleet) -> str:
     row = row_bytes(settings)
     partitions = max(LEAST_PARTITIONS, -(-fleet.series // SERIES_PER_PARTITION))
     return (
-        f"| {fleet.series:,} | {_span(fleet.interval_seconds)} | {fleet.series / fleet.interval_seconds:,.3g} | "
+        f"| {fleet.series:,} | {_span(fleet.interval_seconds)} | {_rate(fleet)} | "
         f"{fleet.horizon}, {fleet.context}, {fleet.readouts} | {row:,} | {fleet.series * row / MIB:,.0f} MiB | "
         f"{partitions} |\n"
     )
+
+
+def _rate(fleet: Fleet) -> str:
+    rate = fleet.series / fleet.interval_seconds
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def _span(seconds: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether the loop still turns: a process that hangs is worth less than one that is restarted."""
+"""The watchdog: it ends a process whose loop hangs, because an orchestrator can restart that process."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from forecaster.errors import NoProgress
 
 TICK_SECONDS = 1.0
 SICK_SECONDS = 60.0
-"""A loop that has been silent for so long is not alive: more than any single call to a broker may take."""
+"""Silence after which a loop counts as hanging; longer than any single call to a broker may take."""
 DEADLINE_SECONDS = 300.0
-LAST_WORDS_SECONDS = 10.0
+"""Silence after which the process ends."""
+DUMP_SECONDS = 10.0
+"""Time for writing the log and the stacks of all threads before the process ends anyway."""
 _log = structlog.get_logger()
 
 
 class Pulse(threading.Event):
-    """The order to end; whoever asks whether it was given shows that it turns.
+    """The event that tells the process to end; each look at it counts as a sign of life.
 
-    The loop asks between two batches, and whoever waits for a broker between two attempts, so that an outage is no
-    silence. Threads beside the loop must not ask.
+    The loop looks at it between two batches, and `retry` between two attempts, so that waiting for a broker is not
+    silence. Threads other than the loop must not look.
+
+    Attributes:
+        beats: number of looks.
     """
 
     def __init__(self) -> None:
@@ -33,24 +38,28 @@ class Pulse(threading.Event):
         self.beats = 0
 
     def is_set(self) -> bool:
-        """Returns whether the process is to end."""
+        """Return whether the process is to end."""
         self.beats += 1
         return super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Returns whether the process is to end, after so many seconds at most."""
+        """Return whether the process is to end; wait for that at most `timeout` seconds."""
         self.beats += 1
         return super().wait(timeout)
 
 
 class Watchdog:
-    """Ends the process with exit code 7 when the pulse has been silent for too long.
+    """Ends the process with exit code 7 when its pulse has been silent for too long.
 
-    Silence is counted in ticks of its own: of a process that was stopped, and goes on, nothing was expected meanwhile.
+    Silence is counted in ticks of the watchdog's own thread, not by a clock: while a process is stopped (SIGSTOP, a
+    suspended machine), neither the loop nor the watchdog runs, and the loop is not to blame.
 
     Args:
-        pulse: of the loop.
-        end: is called with the exit code; tests have their own.
+        pulse: pulse of the loop.
+        end: ends the process with an exit code.
+
+    Attributes:
+        silent_seconds: present silence of the pulse.
     """
 
     def __init__(self, pulse: Pulse, end: Callable[[int], object] = os._exit) -> None:
@@ -60,17 +69,17 @@ class Watchdog:
 
     @property
     def is_alive(self) -> bool:
-        """The loop turns."""
+        """Whether the loop makes progress, or was silent for a short time only."""
         return self.silent_seconds < SICK_SECONDS
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """A thread of its own watches while the context is open."""
+        """Watch in a thread of its own while the context is open."""
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(TICK_SECONDS):
-                self.look()
+                self.tick()
 
         threading.Thread(target=watch, name="watchdog", daemon=True).start()
         try:
@@ -78,23 +87,25 @@ class Watchdog:
         finally:
             done.set()
 
-    def look(self) -> None:
-        """One tick."""
+    def tick(self) -> None:
+        """Look at the pulse once; a hanging loop is first logged, later the process ends."""
         if self._pulse.beats != self._beats:
             self._beats, self.silent_seconds = self._pulse.beats, 0.0
             return
         self.silent_seconds += TICK_SECONDS
         if self.silent_seconds - TICK_SECONDS < SICK_SECONDS <= self.silent_seconds:
-            _log.warning("the loop is silent: what every thread does is written below", seconds=self.silent_seconds)
-            faulthandler.dump_traceback(sys.stderr)  # now: who asks /livez may end it before the deadline
+            _log.warning("loop_silent", silent_seconds=self.silent_seconds, deadline_seconds=DEADLINE_SECONDS)
+            faulthandler.dump_traceback(sys.stderr)  # now: a liveness probe may end the process before the deadline
         elif self.silent_seconds >= DEADLINE_SECONDS:
             self._give_up()
 
     def _give_up(self) -> None:
-        error = NoProgress(f"no progress for {DEADLINE_SECONDS:.0f} s: what every thread does is written below")
-        last_words = threading.Timer(LAST_WORDS_SECONDS, self._end, [error.exit_code])
-        last_words.start()  # a loop that hangs while it writes to standard error would keep us from writing, too
-        _log.error("ended with an error", exit_code=error.exit_code, error=str(error))
+        error = NoProgress(
+            f"the loop made no progress for {DEADLINE_SECONDS:.0f} s; the stacks of all threads follow: report them"
+        )
+        forced_end = threading.Timer(DUMP_SECONDS, self._end, [error.exit_code])
+        forced_end.start()  # if the loop hangs while it writes to standard error, this thread would hang there, too
+        _log.error("daemon_failed", exit_code=error.exit_code, error=str(error))
         faulthandler.dump_traceback(sys.stderr)
-        last_words.cancel()
+        forced_end.cancel()
         self._end(error.exit_code)

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.torch import load, save
 from torch import Tensor
 
-from forecaster.core.network.features import MEMBER
+from forecaster.core.network.features import MEMBER_FEATURES
 from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network, NetworkConfig
@@ -123,7 +123,7 @@ def _local_readouts(described: Description, weights: Tensor | None, where: str) 
         return None
     network = described.network
     if local is not None and weights is not None and local.members > 0 and len(local.member) == len(local.series_ids):
-        cross = local.members * MEMBER if local.members > 1 else 0
+        cross = local.members * MEMBER_FEATURES if local.members > 1 else 0
         shape = (len(local.series_ids), 2 * len(network.horizons), network.readout_size + cross)
         if weights.shape == shape and all(0 <= one < local.members for one in local.member):
             return LocalReadouts(tuple(local.series_ids), np.array(local.member, np.int64), local.members, weights)

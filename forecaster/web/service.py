@@ -19,9 +19,12 @@ class Liveness(Protocol):
     """Whether the daemon's loop makes progress; the watchdog of the daemon knows."""
 
     @property
-    def is_alive(self) -> bool: ...
+    def is_alive(self) -> bool:
+        """Whether the loop makes progress, or was silent for a short time only."""
+
     @property
-    def silent_seconds(self) -> float: ...
+    def silent_seconds(self) -> float:
+        """Time since the loop last showed a sign of life."""
 
 
 @dataclass(slots=True)

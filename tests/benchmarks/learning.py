@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
 
-from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.app.daemon import TORCH_THREADS, connect_worker
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
@@ -129,7 +129,7 @@ def swap(address: str) -> None:
     )
     bodies = [random_checkpoint(CONFIG, seed=seed, hidden_size=64) for seed in (1, 2)]
     with ExitStack() as stack:
-        worker, _ = start_worker(settings, threading.Event(), stack)
+        worker, _ = connect_worker(settings, threading.Event(), stack)
         serve(address, topic, bodies[0].id, publication(bodies[0]))
         sensors = Sensors(address, topic)
         sensors.start()

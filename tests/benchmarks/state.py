@@ -32,7 +32,7 @@ from daemons import Daemon, wait_until
 from fakes import STATE, FakeClient, FakeKafka, setup
 from reference_run import ReferenceRun
 
-from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.app.daemon import TORCH_THREADS, connect_worker
 from forecaster.broker.plain_clients import RecordWriter, create_topic
 from forecaster.core.arrays import arrays
 from forecaster.core.network.model import Model
@@ -112,7 +112,7 @@ def worker_on(address: str, topic: str, group: str, stack: ExitStack) -> Worker:
         series={"interval": HOUR_MS},
         network={"checkpoint": str(write_checkpoint(random_checkpoint(config, hidden_size=64), folder))},
     )
-    return start_worker(settings, threading.Event(), stack)[0]
+    return connect_worker(settings, threading.Event(), stack)[0]
 
 
 def restore(address: str, series: int) -> None:

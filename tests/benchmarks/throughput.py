@@ -28,7 +28,7 @@ import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from forecaster.app.daemon import TORCH_THREADS, start_worker
+from forecaster.app.daemon import TORCH_THREADS, connect_worker
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.core.network.model import Checkpoint
@@ -87,7 +87,7 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
     worker_module.advance = timed(stages, "advance", original[0])
     publishing.encode_forecasts = timed(stages, "encode", lambda *all_: list(original[1](*all_)))
     with ExitStack() as open_things:
-        worker, _ = start_worker(settings, threading.Event(), open_things)
+        worker, _ = connect_worker(settings, threading.Event(), open_things)
         parts = vars(worker)
         if history:
             topics = replace(parts["_config"].topics, history=f"{topic}.history")

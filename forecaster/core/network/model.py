@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from forecaster.core.network.features import StepInputs, assemble, assemble_step, cross_inputs
+from forecaster.core.network.features import assemble, assemble_step, cross_inputs, to_tensors
 from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
+from forecaster.core.series.step_inputs import StepInputs
 from forecaster.records import F32, I64, Bools
 
 TILE = 64
@@ -134,7 +135,7 @@ class Model:
         batch, horizons = len(state), len(self.config.horizons)
         tiles = -(-batch // TILE)
         with torch.inference_mode():
-            u, q = assemble(self.config.features, inputs.to_tensors())
+            u, q = assemble(self.config.features, to_tensors(inputs))
             rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
             parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
             end, z, base, middle, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
@@ -156,7 +157,7 @@ class Model:
         batch = known.shape[1]
         rows = -(-batch // TILE) * TILE
         with torch.inference_mode():
-            u = assemble_step(self.config.features, inputs.to_tensors())
+            u = assemble_step(self.config.features, to_tensors(inputs))
             order = torch.from_numpy(np.argsort(~known, axis=0, kind="stable"))
             u = u.gather(0, order.unsqueeze(-1).expand_as(u))  # the steps that there are, then padding
             lengths = _padded(torch.from_numpy(known.sum(axis=0)).unsqueeze(1), rows)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forecaster.core.arrays import put, shift, take
-from forecaster.core.network.features import StepInputs, calendar, group_inputs
 from forecaster.core.series import scaling, timeline
 from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
 from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FIRST_READINGS, follow
 from forecaster.core.series.state import InputState, ObservationConfig
+from forecaster.core.series.step_inputs import StepInputs, build_step_inputs, group_inputs
 from forecaster.core.series.timeline import Placement, TimelineState
 from forecaster.records import F64, I8, I64, Bools, Outcome
 
@@ -250,17 +250,5 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
 
 
 def _step_inputs(series: InputState, time_ms: I64, gap: I64, record: I64) -> StepInputs:
-    levels = (series.scaler.levels - series.reference[:, None]).astype(np.float32)
-    scale = series.scaler.scale().astype(np.float32)
-    masked = np.isnan(series.context[:, 0]).astype(np.float32)
-    inputs = StepInputs(
-        context=series.context,
-        last=series.last,
-        scale=scale,
-        levels=levels,
-        calendar=calendar(time_ms),
-        masked=masked,
-        gap=(1.0 - 1.0 / gap).astype(np.float32),
-        group=None,
-    )
+    inputs = build_step_inputs(series, series.context, series.last, time_ms, gap)
     return replace(inputs, group=group_inputs(inputs, record))

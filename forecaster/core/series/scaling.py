@@ -14,6 +14,9 @@ from forecaster.records import F64, I64, Bools
 
 LEVEL_HALF_LIVES = (24.0, 72.0, 336.0)
 """In readings; the first is also the mean that deviations are taken from."""
+LEVELS = len(LEVEL_HALF_LIVES)
+MIDDLE_LEVEL = 1
+"""Position of the level that is neither fast nor slow, for uses that need a single one."""
 SCALE_HALF_LIFE = 336.0
 WINSOR = 9.0
 """A squared deviation counts for at most this many times the variance so far."""
@@ -47,7 +50,7 @@ class ScalerState:
     @classmethod
     def empty(cls, n: int) -> ScalerState:
         """Returns n series that had no valid reading yet."""
-        return cls(np.zeros(n, np.int64), np.zeros((n, len(LEVEL_HALF_LIVES))), np.zeros(n), np.zeros(n))
+        return cls(np.zeros(n, np.int64), np.zeros((n, LEVELS)), np.zeros(n), np.zeros(n))
 
     def scale(self) -> F64:
         """Returns one deviation in the units of the series; 0 where nothing has varied yet; (N,)."""

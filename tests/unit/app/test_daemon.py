@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from forecaster.app import daemon as app
+from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.settings import Settings, load_settings
 from forecaster.web.service import Service
@@ -29,11 +30,21 @@ def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_i
     def run(*_: object) -> None:
         raise BrokerUnavailable("away for too long")
 
-    monkeypatch.setattr(app, "start_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None))
-    monkeypatch.setattr(app, "_train", train)
+    monkeypatch.setattr(app, "connect_worker", lambda *_: (SimpleNamespace(run=run, monitor=None), None))
+    monkeypatch.setattr(app, "_run_trainer", train)
     with pytest.raises(BrokerUnavailable):
         app.serve(settings(http={"port": None}))
     assert ended.wait(10), "the trainer was told to end"
+
+
+def test_a_trainer_that_has_ended_is_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    trainer = SimpleNamespace(run=lambda: shown.append(service.coordinator), counters={})
+    service = Service("trainer", "readings", "group", Watchdog(Pulse()))
+    monkeypatch.setattr(app, "connect_coordinator", lambda *_: trainer)
+    app._run_trainer(settings(), threading.Event(), service)  # noqa: SLF001
+    assert shown == [trainer]
+    assert service.coordinator is None
 
 
 def test_a_schedule_that_cannot_be_read_ends_the_daemon_before_anything_is_connected() -> None:

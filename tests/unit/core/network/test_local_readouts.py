@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from forecaster.core.network.features import MEMBER, StepInputs, cross_inputs
+from forecaster.core.network.features import MEMBER_FEATURES, cross_inputs
 from forecaster.core.network.local_readouts import LocalNormalEquations, LocalReadouts, bands
+from forecaster.core.series.step_inputs import StepInputs
 
 HORIZONS = (1, 2, 3, 7, 8)
 
@@ -90,7 +91,7 @@ def test_a_series_sees_what_the_others_of_its_record_did_in_their_own_places() -
         gap=nothing,
         group=None,
     )
-    seen = cross_inputs(inputs, np.array([0, 0, 1]), np.array([1, 0, 0]), 3).reshape(3, 3, MEMBER)
+    seen = cross_inputs(inputs, np.array([0, 0, 1]), np.array([1, 0, 0]), 3).reshape(3, 3, MEMBER_FEATURES)
     np.testing.assert_allclose(seen[0, 0], [-1.0, -2.0, -3.0, 0.5])
     np.testing.assert_allclose(seen[1, 1], [-1.0, -2.0, -3.0, 1.0])
     assert not seen[0, 1:].any()

@@ -1,0 +1,202 @@
+"""Connections of a process to Kafka: each is opened with retries, and closed in reverse order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TypeVar
+
+from forecaster.app.configs import (
+    connection,
+    fixed_checkpoint,
+    hidden_size,
+    input_schema,
+    needed_topics,
+    network_config,
+    restore_config,
+    state_config,
+    state_identity,
+)
+from forecaster.broker.connection import Connection
+from forecaster.broker.consumer import GroupConsumer
+from forecaster.broker.log_reader import LogReader
+from forecaster.broker.producer import ProducerConfig, TransactionalProducer
+from forecaster.broker.retry import retry
+from forecaster.broker.tail_reader import TailReader
+from forecaster.broker.topics import TopicAdmin
+from forecaster.formats.readings import Decoder
+from forecaster.registry.cache import CheckpointCache, opened_cache
+from forecaster.registry.follower import RegistryFollower
+from forecaster.serving.state.restore import Restorer
+from forecaster.settings import Settings
+
+Result = TypeVar("Result")
+
+
+class Connector:
+    """Opens the connections of a process; every method waits for the broker up to KAFKA__CONNECT_DEADLINE.
+
+    All methods raise BrokerUnavailable past that deadline, or when `stop` is set.
+
+    Args:
+        settings: settings of the process.
+        stop: set when the process is to end.
+        resources: closes the connections, the last one first.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event, resources: ExitStack) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._resources = resources
+        self._connection = connection(settings)
+
+    def retry(self, call: Callable[[], Result], action: str) -> Result:
+        """Return the result of a call to the broker, which is repeated until it succeeds.
+
+        Args:
+            call: asks the broker for something.
+            action: what the call does, as in "reading the models topic".
+        """
+        return retry(call, action, self._settings.kafka.connect_deadline / 1000, self._stop)
+
+    def topics(self) -> tuple[TopicAdmin, int]:
+        """Return a client that asks about topics, and the partition count of the input.
+
+        Missing output topics are created where TOPICS__CREATE allows it.
+
+        Raises:
+            TopicError: a topic is missing, or has a wrong partition count or setting.
+        """
+        names, needed = self._settings.topics, needed_topics(self._settings)
+        servers = self._settings.kafka.bootstrap_servers
+        topics = self.retry(lambda: TopicAdmin(self._connection), f"connecting to {servers}")
+        self._resources.callback(topics.close)
+        partitions = self.retry(lambda: topics.ensure(names.input, needed, create=names.create), "checking the topics")
+        return topics, partitions
+
+    def log_reader(self, topics: TopicAdmin) -> LogReader:
+        """Return a reader of single partitions."""
+        reader = self.retry(lambda: LogReader(self._connection, topics), "connecting a reader")
+        self._resources.callback(reader.close)
+        return reader
+
+    def tail_reader(self, member: Connection, topic: str, partitions: int) -> TailReader:
+        """Return a reader that follows all partitions of a topic.
+
+        Args:
+            member: address and identity.
+            topic: name of the topic.
+            partitions: partition count of the topic.
+        """
+        reader = self.retry(lambda: TailReader(member, topic, partitions), f"connecting a reader of topic {topic}")
+        self._resources.callback(reader.close)
+        return reader
+
+    def follower(self, topics: TopicAdmin) -> RegistryFollower:
+        """Return a follower of the models topic that has read it up to its present end."""
+        models = self._settings.topics.named("models")
+        cache = self._resources.enter_context(opened_cache(self._settings.cache.directory, models))
+        follower = _follower(self._settings, self.log_reader(topics), cache)
+        self.retry(follower.catch_up, f"reading topic {models}")
+        return follower
+
+    def restorer(self, topics: TopicAdmin, follower: RegistryFollower, partitions: int) -> Restorer:
+        """Return a restorer of the input's partitions; its `config` says how rows are kept.
+
+        Args:
+            topics: tells the ids of the cluster and of the input topic.
+            follower: knows which checkpoint is served.
+            partitions: partition count of the input.
+        """
+        reader = self.log_reader(topics)
+        return self.retry(
+            lambda: _restorer(self._settings, topics, follower, reader, partitions), "asking for the input's identity"
+        )
+
+    def producer(self, transactional_id: str, source: str, *, unique: bool) -> TransactionalProducer:
+        """Return a transactional producer; an older one with the same id is fenced.
+
+        Args:
+            transactional_id: identity of the producer.
+            source: topic whose offsets are committed with the transactions.
+            unique: whether no other process can have the id.
+        """
+        outage_deadline = self._settings.kafka.outage_deadline / 1000
+        config = ProducerConfig(transactional_id, source, unique, outage_deadline)
+        producer = self.retry(
+            lambda: TransactionalProducer(self._connection, config, self._stop), "starting a transactional producer"
+        )
+        self._resources.callback(producer.close)
+        return producer
+
+    def group_consumer(self, member: Connection, topic: str) -> GroupConsumer:
+        """Return a new member of a consumer group.
+
+        Args:
+            member: address, group and identity.
+            topic: name of the topic to read.
+        """
+        outage_deadline = self._settings.kafka.outage_deadline / 1000
+        consumer = self.retry(lambda: GroupConsumer(member, topic, outage_deadline), f"joining group {member.group_id}")
+        self._resources.callback(consumer.close)
+        return consumer
+
+
+def ask_broker(settings: Settings, question: Callable[[TopicAdmin], Result]) -> Result:
+    """Return the answer of a question that a command asks about topics; it is repeated after broker errors.
+
+    Args:
+        settings: settings of the command.
+        question: asks by means of a client that is open during the call.
+
+    Raises:
+        BrokerUnavailable: no broker answered within KAFKA__CONNECT_DEADLINE.
+    """
+    kafka, connected = settings.kafka, connection(settings)
+
+    def ask() -> Result:
+        with TopicAdmin(connected) as topics:
+            return question(topics)
+
+    return retry(ask, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
+
+
+@contextmanager
+def open_state(settings: Settings, topics: TopicAdmin) -> Iterator[tuple[RegistryFollower, Restorer]]:
+    """Open the models topic and the stored state for a command that only reads them.
+
+    Of all topics, only the input must exist.
+
+    Args:
+        settings: settings of the command.
+        topics: asks about topics.
+
+    Yields:
+        The follower of the models topic, read up to its end, and the restorer of the input's partitions.
+    """
+    names = settings.topics
+    counts = topics.partition_counts([names.input, names.named("models")])
+    with (
+        closing(LogReader(connection(settings), topics)) as models_reader,
+        closing(LogReader(connection(settings), topics)) as state_reader,
+    ):
+        follower = _follower(settings, models_reader, CheckpointCache(None))
+        if names.named("models") in counts:
+            follower.catch_up()
+        yield follower, _restorer(settings, topics, follower, state_reader, counts[names.input])
+
+
+def _follower(settings: Settings, reader: LogReader, cache: CheckpointCache) -> RegistryFollower:
+    """Return a follower of the models topic that has read nothing yet; the reader is for it alone."""
+    models = settings.topics.named("models")
+    return RegistryFollower(reader, models, cache, network_config(settings), fixed_checkpoint(settings))
+
+
+def _restorer(
+    settings: Settings, topics: TopicAdmin, follower: RegistryFollower, reader: LogReader, partitions: int
+) -> Restorer:
+    """Return a restorer of the input's partitions; the reader is for it alone."""
+    identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
+    rows = state_config(settings, hidden_size(settings, follower.model(follower.champion)), identity)
+    return Restorer(restore_config(settings, rows), follower, Decoder(input_schema(settings), rows.longest_id), reader)
