@@ -1,12 +1,12 @@
-"""What is kept in the state topic: blocks of rows, and for each partition the floor with what happened above it.
+"""Records of the state topic: blocks of rows, and one floor for each partition.
 
 | key | value |
 |---|---|
-| `<group>/<partition>/<block>` | a `StoredBlock`; a tombstone when the block is no more |
-| `<group>/<partition>/floor` | a `Floor`: where a replay must begin |
+| `<group>/<partition>/<block>` | a `StoredBlock`; a tombstone where the block is gone |
+| `<group>/<partition>/floor` | a `Floor`: where a replay must begin, and what happened above it |
 
-A value is 16 bytes of BLAKE2b over the rest, then MessagePack. Numbers are little-endian arrays with their type and
-shape; nothing is executed on reading.
+A value consists of a 16-byte BLAKE2b hash of the rest, and MessagePack. Numbers are stored as little-endian arrays with
+type and shape; decoding executes nothing.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from forecaster.errors import ForecasterError, StateError
 SCHEMA = 1
 FLOOR = "floor"
 FORMER_NAMES = {"inputs.reference": "inputs.origin"}
-"""Names that arrays had in blocks of earlier versions, for rows that are re-warmed."""
+"""Names of arrays in blocks of earlier versions, whose rows are re-warmed."""
 _HASH_BYTES = 16
 _ENCODER = msgspec.msgpack.Encoder()
 
 
 class CorruptSnapshot(ForecasterError):
-    """A record of the state topic is not what was written."""
+    """A record of the state topic cannot be decoded, or differs from what was written."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What stored state belongs to; state of another identity is never taken for ours.
+    """Origin of stored state: a service restores only state of its own identity without a policy or re-warming.
 
-    The body that a hidden state belongs to is named by its row.
+    The body that a hidden state belongs to is named in its row.
 
     Attributes:
         cluster: id of the Kafka cluster.
-        topic: id of the input topic: another one when it was deleted and made again.
-        partitions: of the input topic.
-        pipeline: hash of what rows hold: the settings that shape them, and how this version keeps them.
-        interval_ms: of the grids; 0 = learned.
+        topic: id of the input topic, which changes when the topic is deleted and created again.
+        partitions: partition count of the input topic.
+        pipeline: hash of the settings that shape the rows, and of the version of their layout.
+        interval_ms: interval of the grids, ms; 0 = learned.
     """
 
     cluster: str
@@ -58,13 +58,13 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Swap(msgspec.Struct, frozen=True):
-    """From an offset on a checkpoint serves.
+    """A change of the checkpoint that serves, from an offset on.
 
     Attributes:
-        offset: of the first reading that it can forecast at.
-        checkpoint: its id.
-        slots: so many groups of groups switch one after another.
-        stride: offsets from slot to slot.
+        offset: offset of the first reading that the checkpoint can forecast at.
+        checkpoint: id of the checkpoint.
+        slots: number of sets of groups that switch one after another.
+        stride: offsets from one slot to the next.
     """
 
     offset: int
@@ -74,17 +74,17 @@ class Swap(msgspec.Struct, frozen=True):
 
     @property
     def end(self) -> int:
-        """Every group switches at its first reading at or after this offset, at the latest."""
+        """Offset from which on every group is served by the checkpoint."""
         return self.offset + (self.slots - 1) * self.stride
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What happened to rows between readings, so that a replay does the same.
+    """A change of rows between two readings, which a replay repeats.
 
     Attributes:
-        offset: before the record at this offset.
+        offset: offset of the record before which it happened.
+        full: no new series gets a row from here on.
         freed: series that lost their rows.
-        full: from here on no new series gets a row.
     """
 
     offset: int
@@ -93,13 +93,15 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Floor(msgspec.Struct, frozen=True):
-    """Where a replay begins, and the events from there on.
+    """Offset at which a replay begins, and what happened from there on.
 
     Attributes:
-        offset: the first that is not in its block.
-        full: whether new series got rows there.
-        events: ascending by offset.
-        swaps: which checkpoints serve from there on, ascending by offset; the first one does at the floor.
+        identity: origin of the state.
+        offset: first offset whose reading is not in its block.
+        full: no new series got a row at the floor.
+        events: changes of rows from the floor on, ascending by offset.
+        swaps: swaps from the floor on, ascending by offset; the first one serves at the floor.
+        schema: version of the record's layout.
     """
 
     identity: Identity
@@ -111,7 +113,7 @@ class Floor(msgspec.Struct, frozen=True):
 
 
 class StoredArray(msgspec.Struct, frozen=True):
-    """One array of a block: numpy's name of its type, its shape, its bytes."""
+    """An array of a block: its type as numpy names it, its shape and its bytes."""
 
     type: str
     shape: list[int]
@@ -122,10 +124,12 @@ class StoredBlock(msgspec.Struct, frozen=True):
     """Rows as they were before the record at `offset`.
 
     Attributes:
-        offset: all readings of these rows before it are in them.
-        series_ids: the series of each row.
-        groups: the group of each; empty = each series is its own.
-        arrays: by dotted name; one row a series.
+        identity: origin of the state.
+        offset: the rows hold all of their readings before it.
+        series_ids: series of each row.
+        groups: group of each series; empty = each series is its own.
+        arrays: arrays of the rows, by dotted name; one row for each series.
+        schema: version of the record's layout.
     """
 
     identity: Identity
@@ -137,33 +141,43 @@ class StoredBlock(msgspec.Struct, frozen=True):
 
 
 def encode(record: StoredBlock | Floor) -> bytes:
-    """Returns the record's value."""
+    """Return the value of the record."""
     body = _ENCODER.encode(record)
     return hashlib.blake2b(body, digest_size=_HASH_BYTES).digest() + body
 
 
 def decode_block(value: bytes) -> StoredBlock:
-    """Returns the block; raises CorruptSnapshot, or StateError where a newer version wrote it."""
+    """Return the block.
+
+    Raises:
+        CorruptSnapshot: the value is not a block, or was damaged.
+        StateError: a newer version wrote it.
+    """
     return _decode(value, _BLOCK)
 
 
 def decode_floor(value: bytes) -> Floor:
-    """Returns the floor; raises CorruptSnapshot, or StateError where a newer version wrote it."""
+    """Return the floor.
+
+    Raises:
+        CorruptSnapshot: the value is not a floor, or was damaged.
+        StateError: a newer version wrote it.
+    """
     return _decode(value, _FLOOR)
 
 
 def stored_arrays(state: SeriesState) -> dict[str, StoredArray]:
-    """Returns the arrays of the rows."""
+    """Return the arrays of the rows; raise StateError on a big-endian machine."""
     if sys.byteorder != "little":
-        raise StateError("stored state is little-endian, and so must the machine be")
+        raise StateError("stored state is little-endian, and this machine is not: run on a little-endian machine")
     return {name: StoredArray(array.dtype.name, list(array.shape), array.tobytes()) for name, array in arrays(state)}
 
 
 def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
-    """Returns the rows of a block whose pipeline is ours.
+    """Return the rows of a block of the same pipeline; where the hidden states do not fit, they are left empty.
 
     Raises:
-        CorruptSnapshot: its arrays are not those of the shape.
+        CorruptSnapshot: the arrays of the block do not match the shape.
     """
     empty = shape.empty(len(block.series_ids))
     values = {name: loaded_array(block, name, array) for name, array in arrays(empty) if name != "hidden"}
@@ -174,13 +188,12 @@ def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
 
 
 def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
-    """Returns timeline, scale, levels and the inputs' context of the rows of a block whose pipeline is not ours.
+    """Return the rows of a block of another pipeline with the same interval: timeline, scale, levels and context.
 
-    Its grids must have our interval. The rows are re-warmed at their next readings. What speaks for another interval is
-    gathered anew.
+    The rows are re-warmed at their next readings. Evidence for another interval is dropped.
 
     Raises:
-        CorruptSnapshot: an array that both pipelines have is not the same kind of array in both.
+        CorruptSnapshot: an array of both pipelines has another type or shape in the block.
     """
     empty = shape.empty(len(block.series_ids))
     kept = ("timeline.", "inputs.reference", "inputs.last", "inputs.warming", "inputs.scaler.")
@@ -193,21 +206,21 @@ def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
 
 
 def _other_width(block: StoredBlock, name: str, like: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns the first columns of an array of another width; those that it lacks are as in `like`."""
+    """Return the first columns of an array that may have another width; missing columns are as in `like`."""
     stored = block.arrays.get(name)
     width = stored.shape[-1] if stored is not None else 0
-    found = loaded_array(block, name, np.empty((len(like), width), like.dtype))
+    loaded = loaded_array(block, name, np.empty((len(like), width), like.dtype))
     array = like.copy()
     common = min(width, array.shape[1])
-    array[:, :common] = found[:, :common]
+    array[:, :common] = loaded[:, :common]
     return array
 
 
 def loaded_array(block: StoredBlock, name: str, like: NDArray[Any]) -> NDArray[Any]:
-    """Returns one array of a block; raises CorruptSnapshot where it is not like the other."""
+    """Return an array of a block; raise CorruptSnapshot where its type and shape are not those of `like`."""
     stored = block.arrays.get(name) or block.arrays.get(FORMER_NAMES.get(name, name))
     if stored is None or stored.type != like.dtype.name or stored.shape != list(like.shape):
-        raise CorruptSnapshot(f"{name} is not {like.dtype.name} {list(like.shape)}")
+        raise CorruptSnapshot(f"{name} is missing, or is not {like.dtype.name} {list(like.shape)}")
     return np.frombuffer(stored.data, like.dtype).reshape(like.shape)
 
 
@@ -229,7 +242,8 @@ def _decode(value: bytes, decoder: msgspec.msgpack.Decoder[Record]) -> Record:
     schema = _parsed(_SCHEMA.decode, body).schema
     if schema > SCHEMA:
         raise StateError(
-            f"stored state has schema {schema}, this version reads up to {SCHEMA}: run the newer version that wrote it"
+            f"stored state has schema {schema}, but this version reads schemas up to {SCHEMA}: run the newer version "
+            "that wrote it"
         )
     return _parsed(decoder.decode, body)
 

@@ -1,12 +1,13 @@
-"""A group's state from history, before its first start: nothing of it counts until all of it is there.
+"""Seeding: the state that a consumer group starts with, made of its history before its first start.
 
-    1. the group has no offsets and no members
-    2. partition by partition: the rows that service would have made of the history, then their blocks, in transactions
-       that commit no offsets; blocks of an earlier attempt that are not written anew get tombstones
-    3. again 1
-    4. one transaction with the floors of all partitions and the group's offsets, at the beginning of the input
+    1. check that the group has no committed offsets and no members
+    2. partition by partition: make the rows that serving would have made of the history, and write their blocks in
+       transactions without offsets; blocks that only an earlier attempt wrote get tombstones
+    3. check the group again
+    4. commit the floors of all partitions and the group's offsets, at the start of the input, in one transaction
 
-Who ends in the middle leaves a group without offsets, which begins new: the next attempt begins anew.
+The blocks do not count before step 4. A run that ends earlier leaves a group without offsets, so that its first start,
+or the next run, begins from nothing.
 """
 
 from __future__ import annotations
@@ -26,36 +27,42 @@ from forecaster.records import Message, Outcome, Readings, Transaction
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.state.restore import Restorer
-from forecaster.serving.state.table import FREE
 
 BYTES_PER_TRANSACTION = 1_500_000
 MOST = 0.5
+"""Share of the series whose seeded rows may be lost because the input goes too far back."""
 
 
 class Producer(Protocol):
-    """What seeding asks of `TransactionalProducer`; tests have their own."""
+    """The part of `TransactionalProducer` that seeding needs; tests use a fake."""
 
-    def commit(self, transaction: Transaction) -> bool: ...
-    def restart(self) -> None: ...
+    def commit(self, transaction: Transaction) -> bool:
+        """Return whether the transaction was committed as far as is known; `restart` after a failure."""
+
+    def restart(self) -> None:
+        """End the failed transaction and connect again."""
 
 
 class ConsumerGroup(Protocol):
-    """What seeding asks of `broker.groups.Group`; tests have their own."""
+    """The part of `broker.consumer_groups.ConsumerGroup` that seeding needs; tests use a fake."""
 
-    def committed(self) -> dict[int, int]: ...
-    def members(self) -> int: ...
+    def committed(self) -> dict[int, int]:
+        """Return the committed offsets, by partition."""
+
+    def members(self) -> int:
+        """Return the number of live members."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeededPartition:
-    """What a partition begins with.
+    """The state that a partition starts with.
 
     Attributes:
-        number: of the partition.
-        series: that have a row.
-        left_out: series for which there was no room: they begin cold, as new ones do there.
-        blocks: of rows.
-        outcomes: how many readings became what.
+        number: number of the partition.
+        series: number of series with a row.
+        left_out: number of series without a row, since the partition has no room for more: they start cold.
+        blocks: number of blocks.
+        outcomes: number of readings by outcome.
     """
 
     number: int
@@ -66,17 +73,17 @@ class SeededPartition:
 
     @property
     def readings(self) -> int:
-        """How many went in."""
+        """Number of readings."""
         return self.outcomes.total()
 
 
 class Seeder:
-    """Writes the state that a group begins with.
+    """Writes the state that a consumer group starts with.
 
     Args:
-        restorer: of the group; makes its empty partitions, and feeds them.
-        producer: of transactions.
-        group: must not be in use.
+        restorer: creates the empty partitions, and replays the history into them.
+        producer: commits transactions.
+        group: the group, which must not be in use.
     """
 
     def __init__(self, restorer: Restorer, producer: Producer, group: ConsumerGroup) -> None:
@@ -85,36 +92,36 @@ class Seeder:
         self._offsets: dict[int, int] = {}
 
     def refuse_used_group(self) -> None:
-        """Nobody has used the group, and nobody is in it.
+        """Check that the group has never been used.
 
         Raises:
-            StateError: it has offsets or members.
-            TransientBrokerError: the broker did not say.
+            StateError: the group has committed offsets, or members.
+            TransientBrokerError: the broker did not answer.
         """
         name, source = self._restorer.config.state_config.key_prefix, self._restorer.config.source
         members = self._group.members()
         if members:
             raise StateError(
                 f"group {name}: has {members} live member{'s' if members > 1 else ''}: seed a group before its first "
-                "start, or name another with FORECASTER_KAFKA__GROUP_ID"
+                "start, or name another one with FORECASTER_KAFKA__GROUP_ID"
             )
         for number, offset in self._group.committed().items():
             raise StateError(
                 f"group {name}: has committed offset {offset} of {source} partition {number}: its series have a state "
-                "already: seed a group before its first start, or name another with FORECASTER_KAFKA__GROUP_ID"
+                "already: seed a group before its first start, or name another one with FORECASTER_KAFKA__GROUP_ID"
             )
 
     def seed(self, number: int, parts: Iterable[Readings]) -> SeededPartition:
-        """The blocks of a partition are in the state topic; they count once `finish` has committed.
+        """Write the blocks of a partition to the state topic; they count once `finish` has committed.
 
         Args:
-            number: of the partition.
-            parts: the history of its series, in order of time.
+            number: number of the partition.
+            parts: history of its series, in order of time.
 
         Raises:
-            StateError: the group is in use meanwhile; or a newer version wrote what is there.
-            UsageError: the input goes so far back that its readings would undo what the history did.
-            TransientBrokerError: not this time; the next time begins anew.
+            StateError: the group has been used in the meantime, or a newer version wrote the stored state.
+            UsageError: the input goes so far back that its readings would discard the seeded rows.
+            TransientBrokerError: the broker did not answer; the partition can be seeded again.
         """
         restored = self._restorer.restored(number)
         if restored.plan.recovery != Recovery.NEW:
@@ -124,20 +131,21 @@ class Seeder:
         outcomes: Counter[Outcome] = Counter()
         for readings in parts:
             offsets = np.full(len(readings), partition.position, np.int64)
-            became = self._restorer.replay_batch(partition, readings, offsets).outcomes
-            outcomes.update(Outcome(outcome) for outcome in became.tolist())
-            left_out.update(readings.series_ids[row] for row in np.flatnonzero(became == Outcome.STATELESS).tolist())
+            result = self._restorer.replayer.replay_batch(partition, readings, offsets)
+            outcomes.update(Outcome(outcome) for outcome in result.outcomes.tolist())
+            stateless = np.flatnonzero(result.outcomes == Outcome.STATELESS)
+            left_out.update(readings.series_ids[position] for position in stateless.tolist())
         self._refuse_older_input(partition)
-        partition.pending_tombstones -= set(partition.blocks)  # they are written anew
+        partition.pending_tombstones -= set(partition.blocks)  # new blocks replace those of an earlier attempt
         self._write(partition)
         return SeededPartition(number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
 
     def finish(self) -> None:
-        """The group has its offsets and floors: its first start restores what was seeded.
+        """Commit the group's offsets and the floors, so that its first start restores the seeded rows.
 
         Raises:
-            StateError: somebody has begun to use the group meanwhile.
-            TransientBrokerError: not this time.
+            StateError: the group has been used in the meantime.
+            TransientBrokerError: the broker did not answer, or did not commit.
         """
         self.refuse_used_group()
         if not self._commit(list(self._floors.values()), self._offsets) and self._group.committed() != self._offsets:
@@ -146,21 +154,25 @@ class Seeder:
             )
 
     def _refuse_older_input(self, partition: Partition) -> None:
-        """Most rows take the first readings of the input for late ones at worst, not for a grid that begins anew."""
+        """Check that the input does not go too far back.
+
+        Early readings of the input are late for most of the seeded rows; readings from farther back than the largest
+        gap would restart a series and discard its row.
+        """
         written = self._restorer.first_written_ms(partition.number)
         table = partition.table
-        used = np.array([name != FREE for name in table.names], np.bool_)
+        used = table.used
         if written is None or not used.any():
             return
         times, grid = table.state.timeline, self._restorer.config.pipeline.observation.grid
         reach = largest_gap(grid, np.maximum(times.interval_ms, 1)) * times.interval_ms
-        undone = (times.interval_ms > 0) & (written < last_stamp(times) - reach)
-        if undone[used].mean() > MOST:
+        discarded = (times.interval_ms > 0) & (written < last_stamp(times) - reach)
+        if discarded[used].mean() > MOST:
             until = iso_time(int(last_stamp(times)[used].max()))
             raise UsageError(
                 f"{self._restorer.config.source} partition {partition.number}: the input goes back to "
-                f"{iso_time(written)}, the history ends at {until}: a series that is read again from farther back than "
-                "FORECASTER_SERIES__MAX_GAP begins anew there, and what was seeded is lost: end the history where the "
+                f"{iso_time(written)}, but the history ends at {until}: a series whose input begins farther back than "
+                "FORECASTER_SERIES__MAX_GAP restarts there, and its seeded state is lost: end the history where the "
                 "input begins"
             )
 
@@ -171,11 +183,11 @@ class Seeder:
                 *messages, self._floors[partition.number] = messages
             if messages and not self._commit(messages, {}):
                 raise TransientBrokerError(f"partition {partition.number}: its blocks were not written")
-            partition.committed(writes)
+            partition.mark_written(writes)
         self._offsets[partition.number] = partition.position
 
     def _commit(self, messages: list[Message], offsets: dict[int, int]) -> bool:
-        """Returns whether all is committed; else there is a new producer."""
+        """Return whether the transaction was committed; otherwise restart the producer."""
         config = self._restorer.config
         committed = self._producer.commit(
             Transaction({config.state: messages}, offsets, standalone_member(config.state_config.key_prefix))

@@ -63,4 +63,4 @@ def test_retention_that_empties_a_transactional_input_is_no_loss(kafka: str, top
 
             wait_until(received, "a forecast for each reading")
             assert found[-2:] == [f"{topic}/0/18", f"{topic}/0/20"]
-            assert '"how": "restored"' in daemon.log
+            assert '"recovery": "restored"' in daemon.log

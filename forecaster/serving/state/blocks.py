@@ -1,35 +1,37 @@
-"""Which rows lie together in a block, up to which offset each block was written, and what has changed since.
+"""Blocks: which rows lie together, up to which offset each block was written, and which blocks have changed since.
 
-A block is the unit of snapshot: whole groups, since a row's replay needs the rows of its group as they were. It stays
-true until one of its rows changes; how far back a replay must go is decided by the block that changed longest ago.
+A block is the unit of snapshot. It consists of entire groups, since the replay of a row needs the rows of its group as
+they were. The stored copy of a block is true until one of its rows changes, so that the block that changed longest ago
+decides how far back a replay must begin.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from forecaster.clock import Clock, monotonic
 from forecaster.records import I64
 
 NEVER = -1
-"""Written never, or not changed."""
+"""Instead of an offset: never written, or not changed."""
 NO_BLOCK = -1
 RECORD_BYTES = 1_000_000
-"""A record of the broker's default size must hold a block, with the names of its series, however long."""
+"""A block must fit in a record of the broker's default size, with the names of its series, however long they are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class BlockLimits:
     """What fits in a block.
 
     Attributes:
-        groups: so many at most.
-        group_bytes: what the rows of a whole group take.
-        members: series in a group at most.
-        member_bytes: the name of a series of a group is longer than the group's by so many at most; 0 = no groups.
+        groups: largest number of groups.
+        group_bytes: bytes of the rows of a full group.
+        members: largest number of series in a group.
+        member_bytes: largest number of bytes by which the name of a series exceeds the name of its group; 0 = each
+            series is its own group.
     """
 
     groups: int
@@ -37,27 +39,27 @@ class Room:
     members: int
     member_bytes: int
 
-    def holds(self, groups: Collection[str]) -> bool:
-        """One record is enough for the rows of these groups, and for their names."""
-        return len(groups) * self.group_bytes + sum(map(self.needed, groups)) <= RECORD_BYTES
+    def allow(self, groups: Collection[str]) -> bool:
+        """Return whether one record can hold the rows of these groups and the names of their series."""
+        return len(groups) * self.group_bytes + sum(map(self.name_bytes, groups)) <= RECORD_BYTES
 
-    def needed(self, group: str) -> int:
-        """Returns how many bytes the names of a whole group take at most: each series has its own, and the group's."""
+    def name_bytes(self, group: str) -> int:
+        """Return the bytes that the names of a full group take at most: each series has its own and the group's."""
         size = len(group.encode())
         return self.members * (2 * size + self.member_bytes) if self.member_bytes else size
 
 
 @dataclass(slots=True)
 class Block:
-    """Some rows that are written together.
+    """Rows that are written together.
 
     Attributes:
-        rows: of the table.
-        groups: how many groups they are.
-        name_bytes: what the names of these groups take at most.
-        flushed_to: the topic's copy holds all readings before this offset; NEVER = there is no copy.
-        dirty_since: offset from which on readings are missing in the copy; NEVER = none is.
-        dirty_at: seconds of the clock then.
+        rows: rows of the table.
+        groups: number of their groups.
+        name_bytes: bytes that the names of these groups take at most.
+        flushed_to: the stored copy holds all readings before this offset; NEVER = there is no copy.
+        dirty_since: first offset whose reading the stored copy lacks; NEVER = it lacks none.
+        dirty_at: time of the clock at that change, seconds.
     """
 
     rows: list[int] = field(default_factory=list)
@@ -72,16 +74,18 @@ class Blocks:
     """The blocks of one partition.
 
     Args:
-        room: of a block.
+        limits: what fits in a block.
+        clock: tells how long a block has been dirty.
     """
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, limits: BlockLimits, clock: Clock = monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
         self._blocks: dict[int, Block] = {}
         self._of_row = np.full(64, NO_BLOCK, np.int64)
         self._of_group: dict[str, int] = {}
         self._group_of_row: dict[int, str] = {}
-        self._with_room: list[int] = []
+        self._not_full: list[int] = []
         self._next = 0
 
     def __getitem__(self, number: int) -> Block:
@@ -97,44 +101,47 @@ class Blocks:
         return len(self._blocks)
 
     def of(self, rows: I64) -> I64:
-        """Returns the block of each row; NO_BLOCK where it has none."""
+        """Return the block of each row; NO_BLOCK where it has none."""
         return self._of_row[rows]
 
     def group(self, row: int, series_id: str) -> str:
-        """Returns the group of the row's series."""
+        """Return the group of the row's series."""
         return self._group_of_row.get(row, series_id)
 
     def load(self, number: int, flushed_to: int, groups: Iterable[str]) -> dict[str, int]:
-        """There are blocks for these groups, without rows, of which the topic has a copy; returns the one of each.
+        """Open blocks, without rows, for the groups of a stored block; return the block of each group.
 
-        All are in block `number`, but where one record does not hold them any more: then they are in new ones.
+        All groups go to block `number`, unless one record can no longer hold them: then they go to new blocks.
 
         Args:
-            number: of the copy.
-            flushed_to: it holds all readings before this offset.
-            groups: of its rows.
+            number: number of the stored block.
+            flushed_to: the stored copy holds all readings before this offset.
+            groups: groups of its rows.
         """
-        distinct, found = list(dict.fromkeys(groups)), dict[str, int]()
-        whole = self._room.holds(distinct)
+        distinct, placed = list(dict.fromkeys(groups)), dict[str, int]()
+        fits = self._limits.allow(distinct)
         for group in distinct:
-            if not found or not (whole or self._fits(self._blocks[number], group)):
-                number = number if whole else self._next
+            if not placed or not (fits or self._fits(self._blocks[number], group)):
+                number = number if fits else self._next
                 self._open(number, flushed_to)
             self._count(self._blocks[number], group, 1)
-            found[group] = number
-        return found
+            placed[group] = number
+        return placed
 
     def reserve(self, numbers: Iterable[int]) -> None:
-        """New blocks have other numbers than these: what the topic holds under them stays as it is."""
+        """Keep new blocks from getting these numbers, so that the stored blocks of these numbers stay as they are."""
         self._next = max([self._next, *(number + 1 for number in numbers)])
 
     def place(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
-        """The row lies in the block of its group; a new group where there is room, or in block `number`, if loaded."""
-        own = group == series_id
-        block = NO_BLOCK if own else self._of_group.get(group, NO_BLOCK)
+        """Put the row in the block of its group.
+
+        A group that has no block yet goes to block `number`, if given, or to a block with space for it.
+        """
+        single = group == series_id
+        block = NO_BLOCK if single else self._of_group.get(group, NO_BLOCK)
         if block == NO_BLOCK:
-            block = self._roomy(group) if number is None else number
-        if not own:
+            block = self._block_with_space(group) if number is None else number
+        if not single:
             self._of_group[group] = block
             self._group_of_row[row] = group
         if row >= len(self._of_row):
@@ -143,7 +150,12 @@ class Blocks:
         self._blocks[block].rows.append(row)
 
     def remove(self, rows: Mapping[int, str], offset: int) -> list[int]:
-        """The rows of these series lie in no block; returns the blocks that are gone: those were their last ones."""
+        """Remove rows from their blocks; return the blocks that are gone because they have become empty.
+
+        Args:
+            rows: rows, each with its series.
+            offset: offset from which on the stored copies of their blocks are wrong.
+        """
         gone: list[int] = []
         for row, series_id in rows.items():
             number = int(self._of_row[row])
@@ -160,50 +172,50 @@ class Blocks:
             if not block.rows:
                 gone.append(number)
                 del self._blocks[number]
-            elif number not in self._with_room:
-                self._with_room.append(number)
+            elif number not in self._not_full:
+                self._not_full.append(number)
         return gone
 
-    def touch(self, rows: I64, offset: int) -> None:
-        """The rows hold readings from `offset` on that no copy has."""
+    def mark_rows_dirty(self, rows: I64, offset: int) -> None:
+        """Note that the rows hold readings from `offset` on that no stored copy has."""
         for number in np.unique(self._of_row[rows]).tolist():
             self._mark_dirty(self._blocks[number], offset)
 
-    def write(self, number: int, offset: int) -> None:
-        """The topic's copy holds all readings before `offset`."""
-        block = self._blocks[number]
-        block.flushed_to, block.dirty_since = offset, NEVER
-
     def mark_dirty(self, number: int, offset: int) -> None:
-        """The topic's copy is not what the block is from `offset` on."""
+        """Note that the stored copy of a block is wrong from `offset` on."""
         self._mark_dirty(self._blocks[number], offset)
 
     def mark_all_dirty(self, offset: int) -> None:
-        """No copy counts, whatever it was written at: every block has changed at `offset`."""
+        """Discard all stored copies: count every block as changed at `offset` and never written."""
         for block in self._blocks.values():
             block.flushed_to = block.dirty_since = NEVER
             self._mark_dirty(block, offset)
 
+    def mark_flushed(self, number: int, offset: int) -> None:
+        """Note that the stored copy of a block now holds all readings before `offset`."""
+        block = self._blocks[number]
+        block.flushed_to, block.dirty_since = offset, NEVER
+
     def dirty(self) -> list[int]:
-        """Returns the blocks whose copy is not true any more, those that changed longest ago first."""
+        """Return the blocks whose stored copies are no longer true, those that changed longest ago first."""
         numbers = [number for number, block in self._blocks.items() if block.dirty_since != NEVER]
         return sorted(numbers, key=lambda number: self._blocks[number].dirty_since)
 
     def _mark_dirty(self, block: Block, offset: int) -> None:
         if block.dirty_since == NEVER:
-            block.dirty_since, block.dirty_at = offset, time.monotonic()
+            block.dirty_since, block.dirty_at = offset, self._clock()
 
     def _count(self, block: Block, group: str, sign: int) -> None:
         block.groups += sign
-        block.name_bytes += sign * self._room.needed(group)
+        block.name_bytes += sign * self._limits.name_bytes(group)
 
-    def _roomy(self, group: str) -> int:
-        """Returns a block that a group fits in, and is counted in."""
-        while self._with_room:
-            number = self._with_room[-1]
+    def _block_with_space(self, group: str) -> int:
+        """Return a block that the group fits in, having counted the group in it."""
+        while self._not_full:
+            number = self._not_full[-1]
             if number in self._blocks and self._fits(self._blocks[number], group):
                 break
-            self._with_room.pop()
+            self._not_full.pop()
         else:
             number = self._next
             self._open(number, NEVER)
@@ -213,9 +225,9 @@ class Blocks:
     def _open(self, number: int, flushed_to: int) -> None:
         self._blocks[number] = Block(flushed_to=flushed_to)
         self._next = max(self._next, number + 1)
-        self._with_room.append(number)
+        self._not_full.append(number)
 
     def _fits(self, block: Block, group: str) -> bool:
-        room = self._room
-        size = (block.groups + 1) * room.group_bytes + block.name_bytes + room.needed(group)
-        return block.groups < room.groups and size <= RECORD_BYTES
+        limits = self._limits
+        size = (block.groups + 1) * limits.group_bytes + block.name_bytes + limits.name_bytes(group)
+        return block.groups < limits.groups and size <= RECORD_BYTES

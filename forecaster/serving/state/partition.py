@@ -1,122 +1,203 @@
-"""The state of one partition: its rows, their blocks, the offset that they are true up to, and what bounds them."""
+"""The state of one partition: its rows, their blocks, the floor, and what a batch and its transaction do to them."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
 from msgspec.structs import replace
 
+from forecaster.clock import Clock, monotonic
 from forecaster.core.arrays import take
 from forecaster.core.network.model import NO_CHECKPOINT, body_code
-from forecaster.core.series.timeline import last_stamp, patience_ms
 from forecaster.core.state import SeriesState
 from forecaster.formats.state import FLOOR, Event, Floor, StoredBlock, Swap, encode, stored_arrays
-from forecaster.records import I64, Message
+from forecaster.records import I64, Bools, Message
 from forecaster.serving.state.blocks import Blocks
-from forecaster.serving.state.keeping import NAME_BYTES, PartitionBatch, PartitionCheckout, StateConfig, StateWrites
+from forecaster.serving.state.config import StateConfig
+from forecaster.serving.state.idle import IdleSweep, names_to_free
+from forecaster.serving.state.pacing import WritePacer
 from forecaster.serving.state.swaps import NO_SLOT, RewarmProgress, folded, hashes, new_swap
-from forecaster.serving.state.table import FREE, Table
+from forecaster.serving.state.table import Table
 
-READINGS_PER_SERIES = 10
-LEAST_REPLAY = 100_000
-YOUNGEST = 0.25
-"""A block is not written again before it is this share of the replay limit old."""
-FREED_AT_ONCE = 1_000
-LEDGER_BYTES = 256 * 1024
-"""So many bytes of names of freed series wait for the floor at most."""
-QUORUM, FEWEST, MANY = 0.05, 3, 100
-"""A smaller share of the series, within these numbers, is not believed against the others: clocks may be wrong."""
+
+@dataclass(frozen=True, slots=True)
+class StateWrites:
+    """What a transaction writes of a partition's state, and what that means for the partition once it has committed.
+
+    Attributes:
+        position: the written blocks hold all readings before this offset.
+        written: blocks that are written.
+        tombstones: blocks that are deleted from the state topic.
+        freed: series that lose their rows at the end of the batch.
+        floor: the new floor; None = the stored one stays.
+        messages: records of the state topic; the floor's is the last one.
+    """
+
+    position: int
+    written: list[int]
+    tombstones: list[int]
+    freed: list[str]
+    floor: Floor | None
+    messages: list[Message]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages' values."""
+        return sum(len(message.value or b"") for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCheckout:
+    """The rows of one partition that a batch borrows.
+
+    Attributes:
+        rows: rows of the table, ascending.
+        fresh: the row that each new series gets when the batch is adopted.
+        groups: the group of each new series.
+        refused: position in the batch of the first reading whose series can have no row; -1 = none.
+    """
+
+    rows: I64
+    fresh: dict[str, int]
+    groups: dict[str, str]
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionBatch:
+    """What the writes of a partition depend on in a batch.
+
+    Attributes:
+        readings: number of its readings.
+        end: offset after the batch.
+        checkout: rows that it borrows, none of which may be freed; None = it has no readings.
+        refused_offset: offset of the first record with a series that can have no row; -1 = none.
+    """
+
+    readings: int
+    end: int
+    checkout: PartitionCheckout | None
+    refused_offset: int
 
 
 class Partition:
-    """One partition's rows; serving and replay both go through it.
+    """Rows, blocks and floor of one partition; serving and replay both use it.
+
+    The floor is the smallest offset whose reading is not yet in its row's block: a replay begins there. The floor also
+    lists the events above it (freed series, no more room for new ones) and the swaps of checkpoints.
 
     Args:
-        number: of the partition.
+        number: number of the partition.
         config: how its rows are kept.
-        position: the next offset.
+        position: offset of the next record.
+        clock: tells when a block or the floor is overdue.
 
-    Where `is_split`, rows of a stored block lie in several now, and its copy counts until all of them are written.
+    Attributes:
+        position: offset of the next record: the rows hold all readings before it.
+        pending_tombstones: stored blocks that the next write deletes.
+        is_split: rows of one stored block lie in several blocks now; the stored one counts until all are written.
     """
 
-    def __init__(self, number: int, config: StateConfig, position: int = 0) -> None:
+    def __init__(self, number: int, config: StateConfig, position: int = 0, clock: Clock = monotonic) -> None:
         self.number = number
         self.position = position
         self.table = Table(config.shape)
-        self.blocks = Blocks(config.room)
+        self.blocks = Blocks(config.block_limits, clock)
         self.floor = Floor(config.identity, position, swaps=[Swap(position, NO_CHECKPOINT)])
         self.pending_tombstones: set[int] = set()
         self.is_split = False
+        self.idle_sweep = IdleSweep(config.shape.observation.grid)
         self._config = config
+        self._clock = clock
+        self._pacer = WritePacer(config, clock)
         self._floor_stored = False
-        self._replays = False
+        self._floor_at = clock()
+        self._obeys_floor = False
         self._passed = position
-        self._credit = 0.0
         self._rewarm = RewarmProgress(Swap(-1, NO_CHECKPOINT), np.empty(0, np.int64))
-        self._since_sweep = 0
-        self._floor_at = time.monotonic()
 
-    def load(self, number: int, block: StoredBlock, state: SeriesState) -> None:
-        """The rows of a stored block are ours; of a series that lies in two blocks, the row of the later one."""
-        ours = [self._is_later(name, block.offset) for name in block.series_ids]
-        names = list(compress(block.series_ids, ours))
+    # Restore
+
+    def load_block(self, number: int, block: StoredBlock, state: SeriesState) -> None:
+        """Add the rows of a stored block; of a series that lies in two blocks, keep the row of the later one."""
+        newest = [self._is_newest(name, block.offset) for name in block.series_ids]
+        names = list(compress(block.series_ids, newest))
         if not names:
             self.pending_tombstones.add(number)
             return
-        groups = list(compress(block.groups or block.series_ids, ours))
-        found = self.blocks.load(number, block.offset, groups)
+        groups = list(compress(block.groups or block.series_ids, newest))
+        placed = self.blocks.load(number, block.offset, groups)
         if number not in self.blocks:
             self.is_split = True
-        if number not in self.blocks or len(names) < len(ours):
-            for part in set(found.values()):
+        if number not in self.blocks or len(names) < len(newest):
+            for part in set(placed.values()):
                 self.mark_dirty(part)
         rows, fresh = self.table.find(names, len(names))
-        self.table.put(rows, take(state, np.flatnonzero(ours)), fresh)
+        self.table.put(rows, take(state, np.flatnonzero(newest)), fresh)
         for name, group, row in zip(names, groups, rows.tolist(), strict=True):
-            self.blocks.place(row, name, group, found[group])
+            self.blocks.place(row, name, group, placed[group])
 
     def mark_dirty(self, number: int) -> None:
-        """The topic's copy of a loaded block must be replaced; it is true up to the floor at least."""
+        """Note that the stored copy of a loaded block must be replaced; it is true up to the floor at least."""
         self.blocks.mark_dirty(number, max(self.blocks[number].flushed_to, self.position))
 
-    def replay(self, offset: int, floor: Floor) -> None:
-        """Readings from `offset` on are replayed: until `serving`, the floor's events decide who has a row."""
-        self.floor, self._replays = floor, True
+    def begin_replay(self, offset: int, floor: Floor) -> None:
+        """Prepare to replay readings from `offset` on: until `end_replay`, the floor's events decide who has a row."""
+        self.floor, self._obeys_floor = floor, True
         self.position, self._passed = offset, offset - 1  # an event before the first reading is yet to come
 
     def move_to(self, offset: int) -> None:
-        """The position is there, and what happened up to there has happened; while replaying."""
+        """Move the position during a replay, and apply the floor's events up to there."""
         for event in self.floor.events:
             if self._passed < event.offset <= offset:
-                known = [name for name in event.freed if self._freed_by(name, event.offset)]
+                known = [name for name in event.freed if self._is_freed_by(name, event.offset)]
                 self.free(known, event.offset)
         self._passed = max(self._passed, offset)
         self.position = offset
 
-    def next_event(self) -> int:
-        """Returns the offset of the first event after the position."""
+    def next_event_offset(self) -> int:
+        """Return the offset of the first event after the position; sys.maxsize where there is none."""
         return min((event.offset for event in self.floor.events if event.offset > self.position), default=sys.maxsize)
 
-    def serving(self, *, stored: bool) -> None:
-        """From here on the rows decide who gets one; `stored` = the topic's floor is ours."""
-        self._replays, self._floor_stored = False, stored
+    def end_replay(self, *, floor_stored: bool) -> None:
+        """Let the partition itself decide who gets a row from here on.
+
+        Args:
+            floor_stored: the state topic holds this partition's floor.
+        """
+        self._obeys_floor, self._floor_stored = False, floor_stored
 
     def mark_full(self, offset: int) -> None:
-        """From the record at `offset` on no new series has got a row."""
+        """Note that no new series has got a row from the record at `offset` on."""
         if not self._is_full():
             self.floor = replace(self.floor, events=[*self.floor.events, Event(offset, full=True)])
             self._floor_stored = False
 
+    def unseen(self, series_ids: Sequence[str], offsets: I64) -> Bools:
+        """Return which readings are not yet in their row's block; (N,)."""
+        rows = np.array([self.table.row(name) for name in series_ids], np.int64)
+        numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1)
+        written = {number: self.blocks[number].flushed_to for number in set(numbers.tolist()) - {-1}}
+        seen_to = np.array([written.get(number, 0) for number in numbers.tolist()], np.int64)
+        return np.asarray(seen_to <= offsets, np.bool_)
+
+    # Batches
+
     def checkout(
         self, series_ids: Sequence[str], groups: Sequence[str] | None, records: I64
     ) -> tuple[I64, PartitionCheckout]:
-        """Returns the row of each series, -1 where it can have none, and what is taken.
+        """Return the row of each series, -1 where it can have none, and the rows that a batch of them borrows.
 
         The new series of one record get their rows together or not at all.
+
+        Args:
+            series_ids: series of the N readings.
+            groups: their groups; None = each series is its own.
+            records: the record that each reading came in; (N,).
         """
         rows, fresh = self.table.find(series_ids, self._room())
         distinct = np.unique(rows)
@@ -126,51 +207,63 @@ class Partition:
             before = set(series_ids[:refused])
             rows, fresh = self.table.find(series_ids, sum(name in before for name in fresh))
             distinct = np.unique(rows)
-        named = dict(zip(series_ids, groups, strict=True)) if groups is not None and fresh else {}
-        own = {name: named.get(name, name) for name in fresh}
-        return rows, PartitionCheckout(self.number, distinct[distinct >= 0], fresh, own, refused)
+        group_of = dict(zip(series_ids, groups, strict=True)) if groups is not None and fresh else {}
+        new_groups = {name: group_of.get(name, name) for name in fresh}
+        return rows, PartitionCheckout(distinct[distinct >= 0], fresh, new_groups, refused)
 
-    def adopt(self, part: PartitionCheckout, state: SeriesState) -> None:
-        """The rows hold the readings of a batch that begins at the position; the position is the caller's to move."""
-        self.table.put(part.rows, state, part.fresh)
-        for name, row in part.fresh.items():
-            self.blocks.place(row, name, part.groups[name])
-        self.blocks.touch(part.rows, self.position)
-        self.table.mark_active(part.rows)
+    def adopt(self, checkout: PartitionCheckout, state: SeriesState) -> None:
+        """Replace the borrowed rows by those of a batch that begins at the position; the caller moves the position."""
+        self.table.put(checkout.rows, state, checkout.fresh)
+        for name, row in checkout.fresh.items():
+            self.blocks.place(row, name, checkout.groups[name])
+        self.blocks.mark_rows_dirty(checkout.rows, self.position)
+        self.table.mark_active(checkout.rows)
+
+    def free(self, series_ids: Sequence[str], offset: int) -> None:
+        """Free the rows of the series from `offset` on."""
+        if not series_ids:
+            return
+        rows = {self.table.row(name): name for name in series_ids}
+        self.pending_tombstones |= set(self.blocks.remove(rows, offset))
+        self.table.free(series_ids)
+        self._rewarm.forget(list(rows))
+
+    # Swaps
 
     def swaps_with(self, champion: str) -> list[Swap]:
-        """Returns which checkpoints serve from the floor on, with a swap to the champion where it can begin now."""
+        """Return the swaps from the floor on, and a new one to the champion where it can begin now."""
         swaps = self.floor.swaps
         if swaps[-1].checkpoint == champion or swaps[-1].end > self.position:
             return swaps
         context = self._config.shape.observation.context
         return [*swaps, new_swap(swaps[-1], champion, self.position, len(self.table), context)]
 
-    def next_slot(self) -> I64:
-        """Returns rows whose groups have switched by the newest swap, some tiles at most; empty = there are none."""
+    def rows_to_rewarm(self) -> I64:
+        """Return rows whose groups have switched by the newest swap, some tiles at a time; empty when there are none.
+
+        Rows are returned once: the caller re-warms them.
+        """
         swap = self.floor.swaps[-1]
-        if swap != self._rewarm.swap and self._is_same_body(swap):
+        if swap != self._rewarm.swap and self._has_body_of(swap):
             self._rewarm = RewarmProgress(swap, np.empty(0, np.int64))
         elif swap != self._rewarm.swap:
-            names = self.table.names
-            groups = [self.blocks.group(row, name) for row, name in enumerate(names)]
-            slots = np.where([name != FREE for name in names], hashes(groups) % swap.slots, NO_SLOT)
+            groups = [self.blocks.group(row, name) for row, name in enumerate(self.table.names)]
+            slots = np.where(self.table.used, hashes(groups) % swap.slots, NO_SLOT)
             self._rewarm = RewarmProgress(swap, slots.astype(np.int64))
         return self._rewarm.next_rows(self.position)
 
-    def _is_same_body(self, swap: Swap) -> bool:
-        return bool((self.table.state.body == body_code(swap.checkpoint)).all())
+    # Writes
 
-    def writes(self, batch: PartitionBatch, swaps: list[Swap], budget: int) -> StateWrites:
-        """Returns what the transaction of a batch must write of the state as it is before the batch.
+    def batch_writes(self, batch: PartitionBatch, swaps: list[Swap], budget: int) -> StateWrites:
+        """Return what the transaction of a batch writes: the state as it is before the batch.
 
         Args:
-            batch: what it does to the partition.
-            swaps: which checkpoints served in it.
+            batch: facts about the batch.
+            swaps: checkpoints that serve in it.
             budget: bytes that blocks may take.
         """
-        numbers = self._due(batch.readings, budget)
-        freed = self._idle(batch.readings, batch.part)
+        numbers = self._pacer.due(self.blocks, self.position, batch.readings, len(self.table), budget)
+        freed = self._idle_series(batch)
         events = list(self.floor.events)
         if batch.refused_offset >= 0 and not self._is_full():
             events.append(Event(batch.refused_offset, full=True))
@@ -181,170 +274,102 @@ class Partition:
         return self._writes(numbers, freed, self._floor_after(numbers, events, swaps) if moves else None)
 
     def flush(self, budget: int) -> StateWrites | None:
-        """Returns changes that write what is dirty, those longest so first; None = nothing is, and the floor is here.
+        """Return writes of dirty blocks, those that changed longest ago first; None = all is written.
 
-        Where the topic's floor is not ours, ours comes with the last of them: until then theirs stays true.
+        Where the state topic does not hold this partition's floor, the last of the writes contains it: until then the
+        stored floor and its blocks stay true.
         """
         dirty = self.blocks.dirty()
-        numbers = self._within(dirty, budget)
+        numbers = self._pacer.within(self.blocks, dirty, budget)
         if not numbers and not self.pending_tombstones and self._floor_stored and self.floor.offset == self.position:
             return None
-        ends = self._floor_stored or len(numbers) == len(dirty)
-        floor = self._floor_after(numbers, self.floor.events, self.floor.swaps) if ends else None
+        with_floor = self._floor_stored or len(numbers) == len(dirty)
+        floor = self._floor_after(numbers, self.floor.events, self.floor.swaps) if with_floor else None
         return self._writes(numbers, [], floor)
 
-    def overdue(self) -> bool:
-        """Some block has been dirty, or the floor behind, for longer than the snapshot interval."""
-        numbers = self.blocks.dirty()
-        limit = time.monotonic() - self._config.snapshot_seconds
-        return any(self.blocks[number].dirty_at <= limit for number in numbers) or self._is_floor_overdue()
+    def is_overdue(self) -> bool:
+        """Return whether a block has been dirty, or the floor behind, for longer than the snapshot interval."""
+        return self._pacer.any_overdue(self.blocks) or self._is_floor_overdue()
 
-    def committed(self, writes: StateWrites) -> None:
-        """The changes are in the topic; to be said before the batch itself is adopted."""
+    def mark_written(self, writes: StateWrites) -> None:
+        """Note that the writes are in the state topic; call it before the batch itself is adopted."""
         for number in writes.written:
-            self.blocks.write(number, writes.position)
-        self.pending_tombstones -= {
-            *writes.tombstones,
-            *writes.written,
-        }  # what is written anew must not be ended after it
+            self.blocks.mark_flushed(number, writes.position)
+        self.pending_tombstones.difference_update(writes.tombstones, writes.written)  # never delete a new block
         if writes.floor is not None:
-            self.floor, self._floor_stored, self._floor_at = writes.floor, True, time.monotonic()
+            self.floor, self._floor_stored, self._floor_at = writes.floor, True, self._clock()
 
-    def free(self, series_ids: Sequence[str], offset: int) -> None:
-        """The series have no rows any more, from `offset` on."""
-        if not series_ids:
-            return
-        rows = {self.table.row(name): name for name in series_ids}
-        self.pending_tombstones |= set(self.blocks.remove(rows, offset))
-        self.table.free(series_ids)
-        self._rewarm.forget(list(rows))
-
-    def unseen(self, series_ids: Sequence[str], offsets: I64) -> np.ndarray:
-        """Returns which readings are not in their row's block yet; (N,)."""
-        rows = np.array([self.table.row(name) for name in series_ids], np.int64)
-        numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1)
-        written = {number: self.blocks[number].flushed_to for number in set(numbers.tolist()) - {-1}}
-        return np.array([written.get(number, 0) for number in numbers.tolist()], np.int64) <= offsets
-
-    def _is_later(self, name: str, offset: int) -> bool:
-        """The series has no row yet, or one of an older block, which it loses."""
+    def _is_newest(self, name: str, offset: int) -> bool:
+        """Return whether a block at `offset` has the newest row of the series; the row of an older block is freed."""
         row = self.table.row(name)
         if row < 0:
             return True
-        other = self.blocks[int(self.blocks.of(np.array([row]))[0])]
-        if other.flushed_to >= offset:
+        flushed_to = self._flushed_to(row)
+        if flushed_to >= offset:
             return False
-        self.free([name], other.flushed_to)
+        self.free([name], flushed_to)
         return True
 
-    def _freed_by(self, name: str, offset: int) -> bool:
-        """The series has a row from before it was freed at `offset`."""
+    def _is_freed_by(self, name: str, offset: int) -> bool:
+        """Return whether the series has a row from before it was freed at `offset`."""
         row = self.table.row(name)
-        return row >= 0 and self.blocks[int(self.blocks.of(np.array([row]))[0])].flushed_to < offset
+        return row >= 0 and self._flushed_to(row) < offset
+
+    def _flushed_to(self, row: int) -> int:
+        """Return the offset up to which the stored copy of the row's block is true."""
+        return self.blocks[int(self.blocks.of(np.array([row]))[0])].flushed_to
 
     def _room(self) -> int:
-        if self._replays:
+        """Return how many new series can get a row."""
+        if self._obeys_floor:
             return 0 if self._is_full() else sys.maxsize
         left = self._config.max_series - len(self.table)
-        return left if left >= self._config.group_size else 0  # no group gets in after one that did not
+        return left if left >= self._config.group_size else 0  # after a group without room a smaller one has none, too
 
     def _is_full(self) -> bool:
-        """No new series gets a row at the position."""
-        closed = self.floor.full
+        """Return whether new series get no row at the position."""
+        full = self.floor.full
         for event in self.floor.events:
-            if event.offset <= self.position or not self._replays:
-                closed = event.full
-        return closed
+            if event.offset <= self.position or not self._obeys_floor:
+                full = event.full
+        return full
+
+    def _has_body_of(self, swap: Swap) -> bool:
+        return bool((self.table.state.body == body_code(swap.checkpoint)).all())
+
+    def _idle_series(self, batch: PartitionBatch) -> list[str]:
+        """Return the series that are freed at the end of the batch."""
+        self.idle_sweep.readings += batch.readings
+        if batch.checkout is None or not self.idle_sweep.is_due(len(self.table)):
+            return []
+        rows = self.idle_sweep.idle_rows(self.table, batch.checkout.rows, full=self._room() == 0)
+        recorded = [name for event in self.floor.events for name in event.freed]
+        return names_to_free(self.table.names, rows, recorded)
 
     def _is_floor_overdue(self) -> bool:
-        """The floor is older than the snapshot interval, and behind: what came since it touched no row."""
-        is_old = self._floor_at <= time.monotonic() - self._config.snapshot_seconds
+        """Return whether the floor is older than the snapshot interval, and behind: later records touched no row."""
+        is_old = self._floor_at <= self._clock() - self._config.snapshot_seconds
         return is_old and self.floor.offset < self._lowest()
 
     def _lowest(self, written: Collection[int] = ()) -> int:
-        """Returns the first offset that is not in its block's copy, once these blocks are written."""
+        """Return the first offset whose reading is in no stored block, once these blocks are written."""
         others = set(self.blocks.dirty()) - set(written)
         return min((self.blocks[number].dirty_since for number in others), default=self.position)
 
-    def _due(self, readings: int, budget: int) -> list[int]:
-        """Returns the blocks to be written with a batch, paced so that none is older than the replay limit."""
-        limit = self._config.replay_limit or max(LEAST_REPLAY, READINGS_PER_SERIES * len(self.table))
-        row = self._config.row_bytes + NAME_BYTES
-        self._credit += readings * len(self.table) * row / (limit * (1.0 - YOUNGEST))
-        self._credit = min(self._credit, 2.0 * budget)
-        overdue = time.monotonic() - self._config.snapshot_seconds
-        due: list[int] = []
-        for number in self.blocks.dirty():
-            block = self.blocks[number]
-            size = len(block.rows) * row
-            late = block.dirty_at <= overdue
-            age = self.position - block.dirty_since
-            old = age >= limit or (age >= YOUNGEST * limit and self._credit >= size)
-            if not (late or old) or budget <= 0 or (due and budget < size):
-                break
-            self._credit = max(0.0, self._credit - size)
-            budget -= size
-            due.append(number)
-        return due
-
-    def _within(self, numbers: Sequence[int], budget: int) -> list[int]:
-        row = self._config.row_bytes + NAME_BYTES
-        sizes = np.cumsum([len(self.blocks[number].rows) * row for number in numbers])
-        return list(numbers[: max(1, int(np.searchsorted(sizes, budget, side="right")))]) if numbers else []
-
-    def _idle(self, readings: int, part: PartitionCheckout | None) -> list[str]:
-        """Returns series to be freed: idle for longer than they may be, by the clock of the series that live.
-
-        That is the lower median of the last stamps of those with readings since enough of them were heard.
-        """
-        self._since_sweep += readings
-        if self._since_sweep < max(FREED_AT_ONCE, len(self.table)) or part is None:
-            return []
-        self._since_sweep = 0
-        names, state = self.table.names, self.table.state.timeline
-        used = np.array([name != FREE for name in names], np.bool_)
-        stamps, heard = last_stamp(state), used & self.table.active()
-        if not heard.any():
-            return []
-        clock = _lower_median(stamps[heard])
-        if heard.sum() < min(max(QUORUM * used.sum(), FEWEST), MANY):  # more are waited for
-            clock = min(clock, _lower_median(stamps[used]))
-        else:
-            self.table.clear_active()
-        grid = self._config.shape.observation.grid
-        limit = patience_ms(grid, state)
-        if self._room() == 0:  # what has not shown its interval yet makes room for others
-            limit[state.interval_ms == 0] = grid.ttl_ms
-        idle = used & (clock - stamps > limit)
-        idle[part.rows[part.rows < len(names)]] = False
-        return self._freeable(names, np.flatnonzero(idle).tolist())
-
-    def _freeable(self, names: Sequence[str], rows: Sequence[int]) -> list[str]:
-        """Returns the series of the first of these rows: so many as can be freed at once, and noted in the floor."""
-        held = sum(len(name) for event in self.floor.events for name in event.freed)
-        freed: list[str] = []
-        for row in rows[:FREED_AT_ONCE]:
-            held += len(names[row].encode())
-            if held > LEDGER_BYTES:
-                break
-            freed.append(names[row])
-        return freed
-
     def _floor_after(self, numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
-        """Returns the floor once these blocks are written; events below it are folded into it."""
+        """Return the floor once these blocks are written; events below it are folded into it."""
         offset = self._lowest(numbers)
-        closed = self.floor.full
+        full = self.floor.full
         for event in events:
             if event.offset < offset:
-                closed = event.full
+                full = event.full
         kept = [event for event in events if event.offset >= offset]
-        return Floor(self._config.identity, offset, closed, kept, folded(swaps, offset))
+        return Floor(self._config.identity, offset, full, kept, folded(swaps, offset))
 
     def _writes(self, numbers: list[int], freed: list[str], floor: Floor | None) -> StateWrites:
-        blocks = {number: self._encoded(number) for number in numbers}
-        ours = floor is not None or self._floor_stored  # else the topic's floor still needs what it names
-        tombstones = sorted(self.pending_tombstones - set(numbers)) if ours else []
-        messages = [self._message(number, value) for number, value in blocks.items()]
+        may_delete = floor is not None or self._floor_stored  # the floor of another owner still needs its blocks
+        tombstones = sorted(self.pending_tombstones - set(numbers)) if may_delete else []
+        messages = [self._message(number, self._encoded(number)) for number in numbers]
         messages += [self._message(number, None) for number in tombstones]
         if floor is not None:
             messages.append(self._message(FLOOR, encode(floor)))
@@ -360,9 +385,3 @@ class Partition:
         arrays = stored_arrays(take(self.table.state, np.array(rows, np.int64)))
         block = StoredBlock(self._config.identity, self.position, names, [] if groups == names else groups, arrays)
         return encode(block)
-
-
-def _lower_median(stamps: I64) -> int:
-    """Returns the event time that more than half of the rows have reached."""
-    middle = (len(stamps) - 1) // 2
-    return int(np.partition(stamps, middle)[middle])

@@ -1,4 +1,4 @@
-"""Which partitions are ours, which of them are whole and serve, and what each transaction writes of their state."""
+"""The state of the partitions that are assigned to this worker, and what each transaction writes of it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,40 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
+from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK
-from forecaster.core.network.rewarm import switch
+from forecaster.core.rewarm import rewarm
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import partitions_of
 from forecaster.formats.state import Swap
 from forecaster.pipeline import Batch, Models
 from forecaster.records import I64, Decoded, PollResult
-from forecaster.serving.state.keeping import PartitionBatch, StateWrites
-from forecaster.serving.state.partitions import Checkout, Partitions
-from forecaster.serving.state.restore import Restored, Restorer
+from forecaster.serving.state.checkout import Checkout, adopt, check_out
+from forecaster.serving.state.config import StateConfig
+from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
+from forecaster.serving.state.partition import Partition, PartitionBatch, StateWrites
+from forecaster.serving.state.restore import Restored, RestoreQueue, Restorer
 from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
 
 BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
-"""So long a restore holds up the partitions that serve ..."""
+"""Time that a restore keeps the partitions that serve waiting ..."""
 LONG_SLICE_SECONDS = 0.5
-"""... and where none does, the next poll."""
-
-
+"""... and the next poll, where no partition serves."""
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """What a batch works on, and what its transaction writes of the state.
+    """A batch ready to be computed, and what its transaction writes of the state.
 
     Attributes:
         checkout: the batch's own copy of the rows that it touches.
-        models: that serve in it.
-        batch: its readings, and which rows and models they meet.
+        models: models that serve in it.
+        batch: its readings, each with its row and its model.
         numbers: the partition of each reading; (N,).
-        changes: of the state as it is before the batch, by partition.
+        writes: writes of the state as it is before the batch, by partition.
     """
 
     checkout: Checkout
@@ -56,181 +57,234 @@ class PreparedBatch:
 
 
 class StateStore:
-    """Partitions are restored, served, written and forgotten here.
+    """Owns the state of the assigned partitions.
+
+    - `phases`: the phase of each partition in its life cycle.
+    - `partitions`: the open partitions, each with its rows, blocks, floor and swaps. They serve, or are held.
+    - the restores under way: `follow` queues assigned partitions, `restore` works on the queue for a slice of time, and
+      `open` lets a restored partition serve.
+
+    A batch borrows rows. `prepare` copies the rows that it touches, assigns the models, and determines the blocks that
+    its transaction writes; the partitions stay as they are. After the commit, `adopt` replaces the rows by the copy.
+    Where the transaction failed, nothing needs to be undone.
+
+    Between batches, `overdue_writes` and `dirty_writes` return blocks for transactions of their own, and `mark_written`
+    notes their commit.
 
     Args:
-        partitions: those that serve; none yet.
-        restorer: of those that shall.
-        checkpoints: what serves.
+        restorer: restores partitions.
+        checkpoints: the models, and which of them is the champion.
+        clock: tells the slices of the restores.
+
+    Attributes:
+        config: how the rows of a partition are kept.
+        phases: phase of each partition.
     """
 
-    def __init__(self, partitions: Partitions, restorer: Restorer, checkpoints: Checkpoints) -> None:
-        self.partitions = partitions
+    def __init__(self, restorer: Restorer, checkpoints: Checkpoints, clock: Clock = monotonic) -> None:
+        self.config: StateConfig = restorer.config.state_config
+        self.phases = PartitionPhases()
         self._restorer = restorer
+        self._queue = RestoreQueue(restorer, self.phases, clock)
         self._checkpoints = checkpoints
+        self._open: dict[int, Partition] = {}
+        self._restored: dict[int, Restored] = {}
         self._rotation = 0
         self._refused = ""
-        self._restored: dict[int, Restored] = {}
 
     @property
     def champion(self) -> str:
-        """Id of the checkpoint that is to be served."""
+        """Id of the checkpoint that is to serve."""
         return self._checkpoints.champion
 
     @property
+    def partitions(self) -> Mapping[int, Partition]:
+        """Open partitions, by number: those that serve or are held."""
+        return self._open
+
+    @property
+    def series(self) -> int:
+        """Number of series with a row."""
+        return sum(len(partition.table) for partition in self._open.values())
+
+    @property
     def waiting(self) -> list[int]:
-        """Partitions of ours that are not whole yet."""
-        return self._restorer.waiting
-
-    def restored(self, number: int) -> Restored:
-        """Returns how an open partition became whole."""
-        return self._restored[number]
-
-    def open(self, restored: Restored) -> None:
-        """The partition serves."""
-        self._restored[restored.partition.number] = restored
-        self.partitions.open(restored.partition)
+        """Assigned partitions that are not open yet."""
+        return self.phases.numbers(PartitionPhase.WAITING, PartitionPhase.RESTORING)
 
     @property
     def restoring(self) -> bool:
-        """Some partition of ours is not whole yet."""
-        return len(self._restorer) > 0
+        """Whether an assigned partition is not open yet."""
+        return bool(self.waiting)
 
-    def follow(self, closed: Collection[int], opened: Collection[int]) -> None:
-        """Partitions that are not ours any more, or anew, are forgotten; those opened are to be restored."""
-        self._restorer.cancel(closed)
-        for number in {*closed, *opened}:
-            self.partitions.close(number)
-            self._restored.pop(number, None)
-        self._restorer.add(opened)
+    def restored(self, number: int) -> Restored:
+        """Return how an open partition was restored."""
+        return self._restored[number]
 
-    def look(self) -> None:
-        """What is to be served is known as of now; models that no partition needs are in memory no more."""
-        self._checkpoints.look()
-        needed = {swap.checkpoint for partition in self.partitions for swap in partition.floor.swaps}
+    def follow(self, revoked: Collection[int], assigned: Collection[int]) -> None:
+        """Drop the state of revoked partitions, and queue assigned ones to be restored."""
+        self._close({*revoked, *assigned})
+        for number in assigned:
+            self.phases.move(number, PartitionPhase.WAITING)
+
+    def restore_again(self, numbers: Collection[int]) -> None:
+        """Drop the state of partitions, and queue them to be restored."""
+        self.follow((), numbers)
+
+    def restore(self) -> Restored | None:
+        """Restore for a slice of time; return a partition as soon as it is restored.
+
+        Raises:
+            StateError: the state cannot be restored in full and ON_LOST_INPUT is `fail`, or a newer version wrote it.
+            TopicError: the same, because of another partition count.
+        """
+        return self._queue.work(SLICE_SECONDS if self._open else LONG_SLICE_SECONDS)
+
+    def open(self, restored: Restored) -> None:
+        """Let a restored partition serve."""
+        number = restored.partition.number
+        self.phases.move(number, PartitionPhase.SERVING)
+        self._open[number], self._restored[number] = restored.partition, restored
+
+    def hold(self, number: int) -> None:
+        """Mark a serving partition as held until a restart: it keeps its rows and gets no more records."""
+        self.phases.move(number, PartitionPhase.HELD)
+
+    def log_start(self, number: int) -> int:
+        """Return the first offset of a partition's input."""
+        return self._restorer.log_start(number)
+
+    def refresh_models(self) -> None:
+        """Refresh the champion, and evict models that no partition needs."""
+        self._checkpoints.refresh()
+        needed = {swap.checkpoint for partition in self._open.values() for swap in partition.floor.swaps}
         if not self.restoring:
-            self._checkpoints.keep({*needed, self._checkpoints.champion})
+            self._checkpoints.keep_only({*needed, self._checkpoints.champion})
 
     def rewarm_next_slot(self) -> None:
-        """Rows that switch to another body hold its hidden states before their next readings come: a slot at a time.
+        """Re-warm a slot of rows that switch to another body, before their next readings come.
 
         Nothing of it is written: a restore does it again.
         """
-        for partition in self.partitions:
-            rows = partition.next_slot()
+        for partition in self._open.values():
+            rows = partition.rows_to_rewarm()
             if not len(rows):
                 continue
             checkpoint, state = partition.floor.swaps[-1].checkpoint, partition.table.state
             model = self._checkpoints.model(checkpoint)
             code = NO_NETWORK if model is None else model.body_code
             if model is not None or checkpoint == NO_CHECKPOINT:
-                switch(model, state, rows[state.body[rows] != code])
+                rewarm(model, state, rows[state.body[rows] != code])
             return
 
-    def restore(self) -> Restored | None:
-        """A slice of the restoring has been done; returns a partition that became whole by it."""
-        return self._restorer.work(SLICE_SECONDS if len(self.partitions) else LONG_SLICE_SECONDS)
-
-    def log_start(self, number: int) -> int:
-        """Returns the first offset of a partition's input."""
-        return self._restorer.log_start(number)
-
     def prepare(self, polled: PollResult, decoded: Decoded) -> PreparedBatch:
-        """Returns what a batch works on; the partitions stay as they are.
+        """Return the batch with its copy of the rows, its models and its writes; the partitions stay as they are.
 
         Args:
-            polled: the batch's records.
+            polled: records of the batch.
             decoded: its readings.
         """
         readings = decoded.readings
         numbers = partitions_of(readings, polled.records)
-        checkout = self.partitions.checkout(readings, numbers)
-        champion = self._checkpoints.champion
-        is_there = self._can_serve(champion)
-        swaps = {
-            number: self.partitions[number].swaps_with(champion) if is_there else self.partitions[number].floor.swaps
-            for number in polled.end
-        }
+        checkout = check_out(self._open, readings, numbers)
+        swaps = self._swaps(polled.end)
         offsets = np.array([record.offset for record in polled.records], np.int64)[readings.records]
-        serving = assign_models(self._checkpoints, swaps, numbers, offsets, readings)
-        batch = Batch(readings, checkout.row, serving.which)
-        return PreparedBatch(
-            checkout, serving.models, batch, numbers, self._writes(polled, checkout, numbers, offsets, swaps)
-        )
+        assigned = assign_models(self._checkpoints, swaps, numbers, offsets, readings)
+        batch = Batch(readings, checkout.row, assigned.which)
+        writes = self._batch_writes(polled.end, checkout, numbers, offsets, swaps)
+        return PreparedBatch(checkout, assigned.models, batch, numbers, writes)
 
-    def _can_serve(self, champion: str) -> bool:
-        """Returns whether swaps to the champion may begin; says once why not."""
-        why = "it cannot be read, or its hidden state is larger than the rows have room for until a restart"
-        try:
-            can = can_serve(self._checkpoints, champion, self.partitions.config.shape.hidden)
-        except TransientBrokerError as error:
-            can, why = False, str(error)
-        if not can and self._refused != champion:
-            _log.warning("the champion does not serve here: what served before goes on", checkpoint=champion, why=why)
-        self._refused = "" if can else champion
-        return can
-
-    def _writes(
-        self,
-        polled: PollResult,
-        checkout: Checkout,
-        numbers: I64,
-        offsets: I64,
-        swaps: Mapping[int, list[Swap]],
-    ) -> dict[int, StateWrites]:
-        budget = BLOCK_BYTES_PER_TRANSACTION
-        found: dict[int, StateWrites] = {}
-        for number in self._in_rotation(polled.end):
-            part = checkout.parts.get(number)
-            refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
-            batch = PartitionBatch(int((numbers == number).sum()), polled.end[number], part, refused)
-            writes = self.partitions[number].writes(batch, swaps[number], budget)
-            budget -= writes.size
-            found[number] = writes
-        return found
-
-    def overdue(self, but: Container[int]) -> dict[int, StateWrites]:
-        """Returns changes of partitions that have had nothing to do for long, and were not written since.
+    def adopt(self, prepared: PreparedBatch, ends: Mapping[int, int]) -> None:
+        """Take over a committed batch: its writes are in the state topic, and its rows become the partitions' rows.
 
         Args:
-            but: partitions that have a batch, whose transaction writes what is due of them.
+            prepared: the batch.
+            ends: offset after the batch, of each partition whose part of it was committed.
+        """
+        self.mark_written({number: writes for number, writes in prepared.writes.items() if number in ends})
+        adopt(self._open, prepared.checkout, ends)
+        for number, end in ends.items():
+            self._open[number].position = end
+            self._open[number].free(prepared.writes[number].freed, end)
+
+    def overdue_writes(self, but: Container[int]) -> dict[int, StateWrites]:
+        """Return writes of partitions that have had no readings, and were not written, for the snapshot interval.
+
+        Args:
+            but: partitions with a batch, whose transaction contains their writes.
         """
         budget = BLOCK_BYTES_PER_TRANSACTION
-        found: dict[int, StateWrites] = {}
-        for partition in self.partitions:
-            if budget > 0 and partition.number not in but and partition.overdue():
+        overdue: dict[int, StateWrites] = {}
+        for number, partition in self._open.items():
+            if budget > 0 and number not in but and partition.is_overdue():
                 writes = partition.flush(budget)
                 if writes is not None:
                     budget -= writes.size
-                    found[partition.number] = writes
-        return found
+                    overdue[number] = writes
+        return overdue
 
-    def dirty(self) -> dict[int, StateWrites]:
-        """Returns changes of one partition that has something to write; empty = none has."""
-        for partition in self.partitions:
+    def dirty_writes(self) -> dict[int, StateWrites]:
+        """Return writes of one partition that has something to write; empty = no partition has."""
+        for number, partition in self._open.items():
             writes = partition.flush(BLOCK_BYTES_PER_TRANSACTION)
             if writes is not None:
-                return {partition.number: writes}
+                return {number: writes}
         return {}
 
-    def committed(self, prepared: PreparedBatch, ends: Mapping[int, int]) -> None:
-        """The topic holds the changes, and the rows of the partitions in `ends` hold the batch."""
-        self.written({number: one for number, one in prepared.writes.items() if number in ends})
-        self.partitions.adopt(prepared.checkout, ends, ends)
-        for number in ends:
-            self.partitions[number].free(prepared.writes[number].freed, ends[number])
-
-    def written(self, writes: Mapping[int, StateWrites]) -> None:
-        """The topic holds the changes."""
-        for number, one in writes.items():
-            before = self.partitions[number].floor.swaps[-1]
-            self.partitions[number].committed(one)
-            swap = self.partitions[number].floor.swaps[-1]
+    def mark_written(self, writes: Mapping[int, StateWrites]) -> None:
+        """Note that the writes, by partition, are in the state topic."""
+        for number, written in writes.items():
+            before = self._open[number].floor.swaps[-1]
+            self._open[number].mark_written(written)
+            swap = self._open[number].floor.swaps[-1]
             if swap != before:
-                _log.info("swap", partition=number, to=swap.checkpoint, offset=swap.offset, whole_from=swap.end)
+                _log.info(
+                    "swap_started", partition=number, to=swap.checkpoint, offset=swap.offset, complete_from=swap.end
+                )
+
+    def _close(self, numbers: Collection[int]) -> None:
+        self._queue.cancel(numbers)
+        for number in numbers:
+            if self.phases[number] is not PartitionPhase.CLOSED:
+                self.phases.move(number, PartitionPhase.CLOSED)
+            self._open.pop(number, None)
+            self._restored.pop(number, None)
+
+    def _swaps(self, numbers: Collection[int]) -> dict[int, list[Swap]]:
+        """Return the swaps of each partition of a batch, with a new one to the champion where it can begin."""
+        champion = self._checkpoints.champion
+        if self._can_serve(champion):
+            return {number: self._open[number].swaps_with(champion) for number in numbers}
+        return {number: self._open[number].floor.swaps for number in numbers}
+
+    def _can_serve(self, champion: str) -> bool:
+        """Return whether swaps to the champion can begin; log the reason once where they cannot."""
+        reason = "it cannot be read, or its hidden state is larger than the rows have space for until a restart"
+        try:
+            can = can_serve(self._checkpoints, champion, self.config.shape.hidden)
+        except TransientBrokerError as error:
+            can, reason = False, str(error)
+        if not can and self._refused != champion:
+            _log.warning("champion_not_served", checkpoint=champion, reason=reason)
+        self._refused = "" if can else champion
+        return can
+
+    def _batch_writes(
+        self, ends: Mapping[int, int], checkout: Checkout, numbers: I64, offsets: I64, swaps: Mapping[int, list[Swap]]
+    ) -> dict[int, StateWrites]:
+        budget = BLOCK_BYTES_PER_TRANSACTION
+        batch_writes: dict[int, StateWrites] = {}
+        for number in self._in_rotation(ends):
+            part = checkout.parts.get(number)
+            refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
+            batch = PartitionBatch(int((numbers == number).sum()), ends[number], part, refused)
+            writes = self._open[number].batch_writes(batch, swaps[number], budget)
+            budget -= writes.size
+            batch_writes[number] = writes
+        return batch_writes
 
     def _in_rotation(self, numbers: Collection[int]) -> list[int]:
-        """Returns the partitions, each time beginning with another: the budget reaches all of them in turn."""
+        """Return the partitions, beginning with another one each time, so that the budget reaches all of them."""
         ordered = sorted(numbers)
         self._rotation = (self._rotation + 1) % len(ordered)
         return ordered[self._rotation :] + ordered[: self._rotation]

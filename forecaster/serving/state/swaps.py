@@ -1,10 +1,10 @@
-"""Which checkpoint forecasts at which reading: decided by offsets alone, so that a replay decides the same.
+"""Swaps: which checkpoint forecasts at which reading, decided by offsets alone, so that a replay decides the same.
 
-A swap is a record in the floor of its partition: from an offset on another checkpoint serves. Where its body is another
-one, each row must be re-warmed from its context, so that the groups switch one slot after another: a group switches at
-its first reading at or after `offset + (hash(group) mod slots) x stride`. Between the two, its rows may be re-warmed at
-any time with the same result: the keeper does so for a whole slot at once, and what it has not come to is done when
-the reading comes. The next swap waits for the end of this one.
+A swap is recorded in the floor of its partition: another checkpoint serves from an offset on. Where that checkpoint has
+another body, each row must be re-warmed from its context. The groups therefore switch one slot after another: a group
+switches at its first reading at or after `offset + (hash(group) mod slots) x stride`. From that offset on, its rows can
+be re-warmed at any time with the same result: the worker re-warms entire slots between batches, and a row that it has
+not reached yet is re-warmed at its reading. The next swap begins after the end of the present one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ from forecaster.formats.state import Swap
 from forecaster.records import I64, Readings
 
 STRIDE = 256
-"""A tile of rows is re-warmed every so many readings, with a context of so many ticks; more ticks, less often."""
-CONTEXT_OF_THAT = 96
-
-
+"""Readings between the re-warming of two tiles of rows, with a context of STRIDE_CONTEXT ticks."""
+STRIDE_CONTEXT = 96
+"""Length of the context that STRIDE is meant for; a longer context is re-warmed less often, in proportion."""
 NO_SLOT = -1
 MOST_ROWS = 4 * TILE
-"""So many rows are re-warmed at a time: after a restore that changes the body, all of them are due at once."""
+"""Rows that are re-warmed at a time: after a restore that changes the body, all rows are due at once."""
 
 
 @dataclass(slots=True)
 class RewarmProgress:
-    """How far the rows of a partition have been re-warmed for a swap: slots before `slot` have.
+    """Progress of re-warming the rows of a partition for a swap: the slots before `slot` are done.
 
     Attributes:
-        swap: the newest one.
-        slots: of the rows when it began; NO_SLOT = no series, or done, or another one since; (N,).
-        slot: the next one.
+        swap: the newest swap.
+        slots: slot of each row when the swap began; NO_SLOT = no series, or done, or another series since; (N,).
+        slot: the next slot.
     """
 
     swap: Swap
@@ -45,7 +44,7 @@ class RewarmProgress:
     slot: int = 0
 
     def next_rows(self, position: int) -> I64:
-        """Returns rows of the next slot, which are done then, once the position is there; else none."""
+        """Return rows of the next slot, and count them as done; none where the position is before the slot's offset."""
         if self.slot >= self.swap.slots or position < self.swap.offset + self.slot * self.swap.stride:
             return np.empty(0, np.int64)
         rows = np.flatnonzero(self.slots == self.slot)
@@ -55,33 +54,47 @@ class RewarmProgress:
         return rows[:MOST_ROWS]
 
     def forget(self, rows: Sequence[int]) -> None:
-        """The rows are freed: the series that has one of them next switches by its own slot, at its reading."""
+        """Skip rows that were freed: the next series in such a row switches at its reading, by its own slot."""
         for row in rows:
             if row < len(self.slots):
                 self.slots[row] = NO_SLOT
 
 
 class Checkpoints(Protocol):
-    """What serving asks of `RegistryFollower`; tests have their own."""
+    """The part of `RegistryFollower` that serving needs; tests use a fake."""
 
     @property
-    def champion(self) -> str: ...
-    def look(self) -> None: ...
-    def catch_up(self) -> None: ...
-    def keep(self, checkpoint_ids: Collection[str]) -> None: ...
-    def model(self, checkpoint_id: str) -> Model | None: ...
+    def champion(self) -> str:
+        """Id of the checkpoint that is to serve."""
+
+    def refresh(self) -> None:
+        """Read new records of the models topic, without waiting for any."""
+
+    def catch_up(self) -> None:
+        """Read the models topic up to its present end."""
+
+    def keep_only(self, checkpoint_ids: Collection[str]) -> None:
+        """Evict all other models from memory."""
+
+    def model(self, checkpoint_id: str) -> Model | None:
+        """Return the model of a checkpoint; None where it cannot be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAssignment:
-    """The models that serve in a batch, None = before any training, and which of them at each reading; (N,)."""
+    """The models that serve in a batch of N readings.
+
+    Attributes:
+        models: the models; None = no network, before any training.
+        which: position in `models` for each reading; (N,).
+    """
 
     models: list[Model | None]
     which: I64
 
 
 def can_serve(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool:
-    """Returns whether a checkpoint is there, and rows with hidden states of so many columns can hold its."""
+    """Return whether a checkpoint is available, and its hidden state fits in rows with that many columns."""
     if checkpoint_id == NO_CHECKPOINT:
         return True
     model = checkpoints.model(checkpoint_id)
@@ -89,51 +102,51 @@ def can_serve(checkpoints: Checkpoints, checkpoint_id: str, hidden: int) -> bool
 
 
 def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: int) -> Swap:
-    """Returns a swap that begins at the offset, a tile of rows a slot.
+    """Return a swap that begins at the offset, with a tile of rows in a slot.
 
     Args:
-        before: the swap that has ended.
-        checkpoint: what is to serve.
-        offset: of the next reading.
-        series: of the partition.
+        before: the swap before it, which has ended.
+        checkpoint: the checkpoint that will serve.
+        offset: offset of the next reading.
+        series: number of series in the partition.
         context: ticks that a row is re-warmed from.
     """
     if body_of(before.checkpoint) == body_of(checkpoint) or checkpoint == NO_CHECKPOINT:
         return Swap(offset, checkpoint)
     slots = max(1, -(-series // TILE))
-    return Swap(offset, checkpoint, slots, max(1, round(STRIDE * context / CONTEXT_OF_THAT)) if slots > 1 else 0)
+    return Swap(offset, checkpoint, slots, max(1, round(STRIDE * context / STRIDE_CONTEXT)) if slots > 1 else 0)
 
 
 def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
-    """Returns the swaps that a replay from the floor on needs."""
+    """Return the swaps that a replay from the floor on needs."""
     ended = [number for number, swap in enumerate(swaps) if swap.end <= floor]
     return list(swaps[ended[-1] :]) if ended else list(swaps)
 
 
 def active_swap(swaps: Sequence[Swap], offsets: I64, groups: Sequence[str]) -> I64:
-    """Returns which of the swaps each reading falls under; (N,).
+    """Return which swap decides about each reading, as a position in `swaps`; (N,).
 
     Args:
-        swaps: of the partition, ascending, the first in force from the beginning.
-        offsets: of the readings; (N,).
-        groups: of the readings; N of them.
+        swaps: swaps of the partition, ascending; the first holds from the beginning.
+        offsets: offsets of the readings; (N,).
+        groups: groups of the N readings.
     """
-    found = np.zeros(len(offsets), np.int64)
+    active = np.zeros(len(offsets), np.int64)
     if not len(offsets):
-        return found
+        return active
     first, slots = int(offsets.min()), None
     for number, swap in enumerate(swaps[1:], 1):
         if swap.end <= first:
-            found[:] = number
+            active[:] = number
             continue
         if slots is None:
             slots = hashes(groups)
-        found[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
-    return found
+        active[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
+    return active
 
 
 def hashes(groups: Sequence[str]) -> I64:
-    """Returns the hash of each group, which decides about its slot."""
+    """Return the hash of each group, which determines its slot."""
     return np.array([group_hash(group) for group in groups], np.int64)
 
 
@@ -144,23 +157,23 @@ def assign_models(
     offsets: I64,
     readings: Readings,
 ) -> ModelAssignment:
-    """Returns who forecasts at each reading.
+    """Return which model forecasts at each reading.
 
     Args:
-        checkpoints: where the models come from; those of the swaps are there.
-        swaps: of each partition.
+        checkpoints: source of the models; those that the swaps name are available.
+        swaps: swaps of each partition.
         numbers: the partition of each reading; (N,).
-        offsets: of the readings; (N,).
-        readings: N of them.
+        offsets: offsets of the readings; (N,).
+        readings: N readings.
     """
     groups = readings.groups or readings.series_ids
     ids: dict[str, int] = {}
     which = np.zeros(len(numbers), np.int64)
     for number in np.unique(numbers).tolist():
         rows = np.flatnonzero(numbers == number)
-        own = swaps[number]
-        named = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in own], np.int64)
-        which[rows] = named[active_swap(own, offsets[rows], [groups[row] for row in rows.tolist()])]
+        partition_swaps = swaps[number]
+        checkpoint = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in partition_swaps], np.int64)
+        which[rows] = checkpoint[active_swap(partition_swaps, offsets[rows], [groups[row] for row in rows.tolist()])]
     names, (used, which) = list(ids), np.unique(which, return_inverse=True)
-    serving = [names[number] for number in used.tolist()]
+    serving = [names[position] for position in used.tolist()]
     return ModelAssignment([None if name == NO_CHECKPOINT else checkpoints.model(name) for name in serving], which)

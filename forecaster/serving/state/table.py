@@ -12,10 +12,11 @@ from forecaster.records import I64, Bools
 
 INITIAL_CAPACITY = 64
 FREE = ""
+"""Name of a row that has no series."""
 
 
 class Table:
-    """A struct of arrays with spare capacity, and an index by series_id. Rows that were freed are used again."""
+    """A struct of arrays with spare capacity, and an index by series_id. Freed rows are reused."""
 
     def __init__(self, shape: StateShape) -> None:
         self._shape = shape
@@ -30,24 +31,29 @@ class Table:
 
     @property
     def state(self) -> SeriesState:
-        """A view of the rows up to the last one in use; `names` says which of them are."""
+        """View of the rows up to the last one in use; `names` tells which of them are."""
         return first(self._state, len(self._names))
 
     @property
     def names(self) -> list[str]:
-        """The series of each row; FREE where there is none."""
+        """Series of each row; FREE where there is none."""
         return self._names
 
+    @property
+    def used(self) -> Bools:
+        """Whether each row has a series."""
+        return np.array([name != FREE for name in self._names], np.bool_)
+
     def row(self, series_id: str) -> int:
-        """Returns the row of a series; -1 = it has none."""
+        """Return the row of a series; -1 = it has none."""
         return self._index.get(series_id, -1)
 
     def find(self, series_ids: Sequence[str], room: int) -> tuple[I64, dict[str, int]]:
-        """Returns the row of each series, and of those that have none yet the rows that they would get.
+        """Return the row of each series, and the rows that series without one would get.
 
         Args:
-            series_ids: N of them, repeats allowed.
-            room: so many new series may have a row; those beyond it get -1.
+            series_ids: N series, repeats allowed.
+            room: number of new series that may get a row; the others have row -1.
         """
         index = self._index
         rows = [index.get(series_id, -1) for series_id in series_ids]
@@ -62,7 +68,7 @@ class Table:
         return np.array(rows, np.int64), fresh
 
     def copy(self, rows: I64, fresh: Mapping[str, int]) -> SeriesState:
-        """Returns a copy of the rows; those of fresh series are without a reading."""
+        """Return a copy of the rows; the rows of fresh series are empty."""
         copied = take(self._state, np.minimum(rows, len(self._state) - 1))
         if fresh:
             new = np.flatnonzero(np.isin(rows, list(fresh.values())))
@@ -70,7 +76,7 @@ class Table:
         return copied
 
     def put(self, rows: I64, state: SeriesState, fresh: Mapping[str, int]) -> None:
-        """The rows are those of `state`, and the fresh series have the rows that `find` named."""
+        """Replace the rows by those of `state`, and give the fresh series the rows that `find` named."""
         reused = [name for name, row in fresh.items() if row < len(self._names)]
         del self._free[len(self._free) - len(reused) :]
         for name in reused:
@@ -84,21 +90,21 @@ class Table:
         put(self._state, rows, state)
 
     def mark_active(self, rows: I64) -> None:
-        """The rows have had readings."""
+        """Note that the rows have had readings."""
         self._grow_active()
         self._active[rows] = True
 
     def active(self) -> Bools:
-        """Returns which rows have had readings since this was last forgotten; a view."""
+        """Return which rows have had readings since the last `clear_active`; a view."""
         self._grow_active()
         return self._active[: len(self._names)]
 
     def clear_active(self) -> None:
-        """No row has had readings."""
+        """Forget which rows have had readings."""
         self._active[:] = False
 
     def free(self, series_ids: Sequence[str]) -> None:
-        """The series have no rows any more."""
+        """Free the rows of the series."""
         for name in series_ids:
             row = self._index.pop(name)
             self._names[row] = FREE
@@ -110,7 +116,7 @@ class Table:
             self._active = np.concatenate([self._active, np.zeros(max(missing, len(self._active)), np.bool_)])
 
     def _spare(self, number: int) -> int:
-        """Returns the row that the `number`-th new series would get."""
+        """Return the row that the `number`-th new series would get."""
         if number < len(self._free):
             return self._free[-1 - number]
         return len(self._names) + number - len(self._free)

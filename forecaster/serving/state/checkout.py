@@ -1,0 +1,73 @@
+"""Borrowing rows: a batch works on its own copy, and the copy replaces the rows once the batch is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from forecaster.core.arrays import concatenate, convert
+from forecaster.core.state import SeriesState
+from forecaster.records import I64, Readings
+from forecaster.serving.state.partition import Partition, PartitionCheckout
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A batch's own copy of the rows that it touches.
+
+    Attributes:
+        state: the copied rows, partition after partition.
+        row: row of `state` that each reading's series has; -1 = it can have none; (N,).
+        parts: what is borrowed from each partition, in the order of `state`.
+    """
+
+    state: SeriesState
+    row: I64
+    parts: dict[int, PartitionCheckout]
+
+
+def check_out(partitions: Mapping[int, Partition], readings: Readings, numbers: I64) -> Checkout:
+    """Return a copy of the rows of the readings' series; the partitions stay as they are.
+
+    Args:
+        partitions: open partitions, by number; at least one.
+        readings: N readings.
+        numbers: the partition of each reading; (N,).
+    """
+    row = np.empty(len(readings), np.int64)
+    states: list[SeriesState] = []
+    parts: dict[int, PartitionCheckout] = {}
+    begin = 0
+    for number in sorted(set(numbers.tolist())):
+        in_partition = np.flatnonzero(numbers == number)
+        positions, partition = in_partition.tolist(), partitions[number]
+        groups = None if readings.groups is None else [readings.groups[position] for position in positions]
+        rows, part = partition.checkout(
+            [readings.series_ids[position] for position in positions], groups, readings.records[in_partition]
+        )
+        row[in_partition] = np.where(rows < 0, -1, np.searchsorted(part.rows, rows) + begin)
+        begin += len(part.rows)
+        states.append(partition.table.copy(part.rows, part.fresh))
+        parts[number] = part if part.refused < 0 else replace(part, refused=positions[part.refused])
+    if not states:
+        states.append(next(iter(partitions.values())).table.copy(np.empty(0, np.int64), {}))
+    return Checkout(concatenate(states), row, parts)
+
+
+def adopt(partitions: Mapping[int, Partition], checkout: Checkout, numbers: Container[int]) -> None:
+    """Replace the borrowed rows by the batch's copy; the positions stay for the caller to move.
+
+    Args:
+        partitions: open partitions, by number.
+        checkout: the copy, as the batch has left it.
+        numbers: partitions that adopt their part of it.
+    """
+    begin = 0
+    for number, part in checkout.parts.items():
+        end = begin + len(part.rows)
+        if number in numbers:
+            rows = convert(checkout.state, lambda array, span=slice(begin, end): array[span])  # type: ignore[misc]
+            partitions[number].adopt(part, rows)
+        begin = end

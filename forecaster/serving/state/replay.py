@@ -1,0 +1,118 @@
+"""Replay: the input above the floor goes into the rows again, and nothing is published."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forecaster.pipeline import Batch, PipelineConfig, advance
+from forecaster.records import I64, Decoded, Readings, SourceRecord
+from forecaster.serving.state.checkout import adopt, check_out
+from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.stored import Progress, Reader
+from forecaster.serving.state.swaps import Checkpoints, assign_models
+
+CHUNK_RECORDS = 400
+"""Records that are replayed in a slice: about 20 ms."""
+
+
+class RecordDecoder(Protocol):
+    """The part of `formats.readings.Decoder` that a replay needs."""
+
+    def decode(self, records: list[SourceRecord]) -> Decoded:
+        """Return the readings and the dead letters of the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """Result of replaying N readings.
+
+    Attributes:
+        outcomes: values of `Outcome`; (N,).
+        refused: position of the first reading whose series could have no row; -1 = none.
+    """
+
+    outcomes: NDArray[np.int8]
+    refused: int
+
+
+class Replayer:
+    """Applies readings to the rows of a partition as serving would have done, without outputs.
+
+    Args:
+        pipeline: pipeline that the readings go through.
+        checkpoints: models that the partition's swaps name.
+        decoder: decodes the records of the input.
+        reader: reads the input.
+    """
+
+    def __init__(
+        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: Reader
+    ) -> None:
+        self._pipeline = pipeline
+        self._checkpoints = checkpoints
+        self._decoder = decoder
+        self._reader = reader
+
+    def replay(self, partition: Partition, topic: str, end: int) -> Generator[Progress | None, None, int]:
+        """Replay the input from the partition's position up to `end`; return the number of readings, in slices.
+
+        Readings that a row's block includes already are skipped, and the events of the floor are applied in between.
+
+        Raises:
+            TransientBrokerError: the broker did not answer.
+        """
+        replayed = 0
+        if partition.position >= end:
+            return replayed
+        self._reader.seek(topic, partition.number, partition.position)
+        while self._reader.position < end:
+            records = [record for record in self._reader.read() if record.offset < end]
+            while records:
+                chunk = _next_chunk(partition, records)
+                replayed += self._replay_chunk(partition, chunk)
+                records = records[len(chunk) :]
+                yield Progress("replay_input", partition.number, chunk[-1].offset, end)
+            yield None
+        return replayed
+
+    def replay_batch(self, partition: Partition, readings: Readings, offsets: I64) -> ReplayResult:
+        """Apply a batch of readings to the rows of a partition.
+
+        Args:
+            partition: its swaps tell which checkpoints forecast.
+            readings: N readings.
+            offsets: offsets of their records; (N,).
+        """
+        partitions, number = {partition.number: partition}, partition.number
+        numbers = np.full(len(readings), number, np.int64)
+        checkout = check_out(partitions, readings, numbers)
+        models = assign_models(self._checkpoints, {number: partition.floor.swaps}, numbers, offsets, readings)
+        batch = Batch(readings, checkout.row, models.which)
+        outputs = advance(self._pipeline, models.models, checkout.state, batch)
+        adopt(partitions, checkout, partitions)
+        return ReplayResult(outputs.outcomes, checkout.parts[number].refused)
+
+    def _replay_chunk(self, partition: Partition, records: list[SourceRecord]) -> int:
+        """Apply the readings that are not yet in the rows' blocks; return their number."""
+        readings = self._decoder.decode(records).readings
+        offsets = np.array([record.offset for record in records], np.int64)[readings.records]
+        unseen = partition.unseen(readings.series_ids, offsets)
+        readings, offsets = readings.among(unseen), offsets[unseen]
+        if len(readings):
+            refused = self.replay_batch(partition, readings, offsets).refused
+            if refused >= 0:
+                partition.mark_full(records[int(readings.records[refused])].offset)
+        partition.move_to(records[-1].offset + 1)
+        return len(readings)
+
+
+def _next_chunk(partition: Partition, records: Sequence[SourceRecord]) -> list[SourceRecord]:
+    """Return the records up to the next event of the floor, having moved the position to the first record."""
+    partition.move_to(records[0].offset)
+    event = partition.next_event_offset()
+    return [record for record in records[:CHUNK_RECORDS] if record.offset < event]

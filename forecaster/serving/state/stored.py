@@ -1,0 +1,187 @@
+"""What the topics hold of a partition: its stored state, and the bounds of its input."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from forecaster.clock import Clock
+from forecaster.errors import TransientBrokerError
+from forecaster.formats.state import FLOOR, CorruptSnapshot, Floor, StoredBlock, decode_block, decode_floor
+from forecaster.records import SourceRecord
+
+CONFIRM_SECONDS = 2.0
+"""Time to wait for a record that must be in the log."""
+
+
+class Reader(Protocol):
+    """The part of `LogReader` that a restore needs; tests use a fake."""
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """Return the group's committed offset; None where it has none."""
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset of the log, and the offset after its last record."""
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Continue at the offset of the partition."""
+
+    def read(self) -> list[SourceRecord]:
+        """Return the next records; none where they take longer than a moment."""
+
+    @property
+    def position(self) -> int:
+        """Offset of the next record, behind the transaction markers that were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Offsets of a partition's input.
+
+    Attributes:
+        committed: offset that the group has committed; None = none.
+        log_start: first offset of the log.
+        log_end: offset after the last record of the log.
+    """
+
+    committed: int | None
+    log_start: int
+    log_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one step of a restore has come.
+
+    Attributes:
+        step: name of the step.
+        partition: number of the partition.
+        offset: next offset to read.
+        end: offset at which the step ends.
+    """
+
+    step: str
+    partition: int
+    offset: int
+    end: int
+
+
+@dataclass
+class StoredState:
+    """What the state topic holds of a partition.
+
+    Attributes:
+        blocks: readable blocks, by number.
+        floor: the floor; None = there is none, or it cannot be read.
+        corrupt: why a record cannot be read, by the last part of its key.
+        numbers: numbers of all blocks, readable or not.
+        missing: checkpoints that the floor names and that cannot serve here.
+    """
+
+    blocks: dict[int, StoredBlock] = field(default_factory=dict)
+    floor: Floor | None = None
+    corrupt: dict[str, str] = field(default_factory=dict)
+    numbers: set[int] = field(default_factory=set)
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: bytes | None) -> None:
+        """Take the next record of a key, which replaces earlier ones; note a record that cannot be read.
+
+        Args:
+            name: last part of the key: a block's number, or the floor's name.
+            value: value of the record; None = a tombstone.
+
+        Raises:
+            StateError: a newer version wrote it.
+        """
+        self.corrupt.pop(name, None)
+        try:
+            if name == FLOOR:
+                self.floor = None
+                self.floor = None if value is None else decode_floor(value)
+            elif name.isdigit():
+                self._add_block(int(name), value)
+        except CorruptSnapshot as error:
+            self.corrupt[name] = str(error)
+
+    def _add_block(self, number: int, value: bytes | None) -> None:
+        self.blocks.pop(number, None)
+        self.numbers.discard(number)
+        if value is not None:
+            self.numbers.add(number)
+            self.blocks[number] = decode_block(value)
+
+
+def input_bounds(reader: Reader, topic: str, number: int, clock: Clock) -> Bounds:
+    """Return the bounds of a partition's input.
+
+    The broker can report an end before the committed offset for a moment. Then the record before that offset decides:
+    where it can be read, the log reaches up to the committed offset.
+
+    Raises:
+        TransientBrokerError: the broker did not answer.
+    """
+    committed = reader.committed(topic, number)
+    start, end = reader.bounds(topic, number)
+    if committed is not None and committed > end:
+        end = max(end, _confirmed_end(reader, topic, number, committed, clock))
+    return Bounds(committed, start, end)
+
+
+def _confirmed_end(reader: Reader, topic: str, number: int, committed: int, clock: Clock) -> int:
+    """Return how far the log can be read, `committed` at most; 0 where the broker refuses to read there."""
+    reader.seek(topic, number, committed - 1)
+    deadline = clock() + CONFIRM_SECONDS
+    try:
+        while reader.position < committed and clock() < deadline:
+            reader.read()
+    except TransientBrokerError:  # Kafka's answer to an offset beyond the end
+        return 0
+    return min(committed, reader.position)
+
+
+def read_state(reader: Reader, topic: str, number: int, key_prefix: str) -> Generator[Progress, None, StoredState]:
+    """Read the state topic up to its high watermark; return the newest record of each key of the group.
+
+    Args:
+        reader: reads the topic.
+        topic: the state topic.
+        number: number of the partition.
+        key_prefix: first part of the group's keys; the keys of other groups are ignored.
+
+    Raises:
+        StateError: a newer version wrote the state.
+        TransientBrokerError: the broker did not answer.
+    """
+    stored = StoredState()
+    begin, end = reader.bounds(topic, number)
+    if begin >= end:
+        return stored
+    reader.seek(topic, number, begin)
+    records: Sequence[SourceRecord] = ()
+    while records or reader.position < end:
+        records = reader.read()
+        for record in records:
+            prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
+            if prefix == f"{key_prefix}/{record.partition}":
+                stored.add(name, record.value)
+        yield Progress("read_state", number, reader.position, end)
+    return stored
+
+
+def first_written_ms(reader: Reader, topic: str, number: int, clock: Clock) -> int | None:
+    """Return when the first record of a partition was written; None where it has none, or carries no time.
+
+    Raises:
+        TransientBrokerError: the broker did not answer.
+    """
+    begin, end = reader.bounds(topic, number)
+    if begin == end:
+        return None
+    reader.seek(topic, number, begin)
+    deadline = clock() + CONFIRM_SECONDS
+    while reader.position < end and clock() < deadline:
+        for record in reader.read():
+            return record.timestamp if record.timestamp > 0 else None
+    return None
