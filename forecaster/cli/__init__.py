@@ -1,4 +1,7 @@
-"""The command line."""
+"""The command line: one module for each command. typer and rich are imported only here.
+
+May import every other package.
+"""
 
 from forecaster.cli.commands import main
 

@@ -1,17 +1,18 @@
-"""`forecaster check` and `forecaster topics`: what would go wrong, before anything runs."""
+"""`forecaster check`: everything that would stop `forecaster run`, found before the start."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from pydantic import SecretStr
 from rich.table import Table
 
 from forecaster.app.configs import fixed_checkpoint, needed_topics, training_schedule
-from forecaster.app.daemon import opened_state, with_topics
-from forecaster.broker.topics import NeededTopic, TopicAdmin
+from forecaster.app.connect import ask_broker, open_state
+from forecaster.broker.topics import TopicAdmin
+from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
+from forecaster.cli.topics import topic_table
 from forecaster.core.network.model import NO_CHECKPOINT
 from forecaster.errors import TopicError
 from forecaster.serving.state.restore import Restorer
@@ -19,39 +20,26 @@ from forecaster.settings import Settings, variables
 from forecaster.settings.example import as_written
 
 
-def check_everything(settings: Settings) -> None:
-    """Everything that `run` needs was looked at, and printed; raises what `run` would raise."""
-    to = console()
-    to.print(_settings_table(settings))
-    fixed_checkpoint(settings)  # before anybody is asked
+def check() -> None:
+    """Check settings, checkpoint, broker, topics and stored state; exit with the code of the first problem."""
+    settings = settings_with_broker()
+    terminal = console()
+    terminal.print(_settings_table(settings))
+    fixed_checkpoint(settings)  # a wrong setting is reported before the broker is asked
     training_schedule(settings)
-    with_topics(settings, lambda topics: _check_topics(settings, topics))
-    for line in with_topics(settings, lambda topics: _stored(settings, topics)):
-        to.print(line)
-    topic_table(settings, needed_topics(settings))
-    to.print(_rights_table(settings))
-    to.print("everything fits")
-
-
-def create_topics(settings: Settings, needed: Sequence[NeededTopic]) -> None:
-    """The missing output topics exist."""
-    with_topics(settings, lambda topics: topics.ensure(settings.topics.input, needed, create=True))
-
-
-def topic_table(settings: Settings, needed: Sequence[NeededTopic]) -> None:
-    """The topics were printed: what for, how many partitions, which are missing."""
-    names = [settings.topics.input, *(topic.name for topic in needed)]
-    found = with_topics(settings, lambda topics: topics.partition_counts(names))
-    table = Table("topic", "purpose", "partitions", "settings")
-    for topic in [NeededTopic(settings.topics.input, "input, never created"), *needed]:
-        count = found.get(topic.name)
-        wanted = ", ".join(f"{name}={value}" for name, value in topic.settings.items()) or "the broker's defaults"
-        table.add_row(topic.name, topic.purpose, "missing" if count is None else str(count), wanted)
-    console().print(table)
+    ask_broker(settings, lambda topics: _check_topics(settings, topics))
+    for line in ask_broker(settings, lambda topics: _recovery_lines(settings, topics)):
+        terminal.print(line)
+    terminal.print(topic_table(settings))
+    terminal.print(_rights_table(settings))
+    terminal.print("everything fits")
 
 
 def needed_rights(settings: Settings) -> list[tuple[str, str]]:
-    """Returns on what the daemon needs which rights where the topics are there; `SECURITY.md` has the same list."""
+    """Return the resources that the daemon uses, each with the rights that it needs; SECURITY.md has the same list.
+
+    The topics exist already; to create them takes more.
+    """
     topics, group = settings.topics, settings.kafka.group_id
     written = [topics.named("forecasts"), topics.named("dead_letters"), topics.scores, topics.denoised]
     return [
@@ -66,12 +54,12 @@ def needed_rights(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
-    """Missing outputs are well where `run` would create them."""
+    """Raise TopicError if a topic does not fit, or is missing and `run` would not create it."""
     source, needed = settings.topics.input, needed_topics(settings)
-    found = topics.partition_counts([source, *(topic.name for topic in needed)])
-    if source not in found:
+    counts = topics.partition_counts([source, *(topic.name for topic in needed)])
+    if source not in counts:
         raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
-    existing = [topic for topic in needed if topic.name in found or not settings.topics.create]
+    existing = [topic for topic in needed if topic.name in counts or not settings.topics.create]
     topics.ensure(source, existing, create=False)
     others = [
         name for name in topics.training_groups(settings.topics.named("models")) if name != settings.kafka.group_id
@@ -83,41 +71,40 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
         )
 
 
-def _stored(settings: Settings, topics: TopicAdmin) -> list[str]:
-    """Returns what `run` would serve, what a series takes, and what would become of the stored state.
+def _recovery_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
+    """Return lines about the checkpoint that would serve, the memory per series, and the recovery of the state.
 
-    Raises what `run` would raise.
+    Raises:
+        CheckpointError: `run` would refuse the checkpoint.
+        StateError: `run` would refuse the state.
     """
     names = settings.topics
-    found = topics.partition_counts([names.input, names.named("state")])
-    with opened_state(settings, topics) as (follower, restorer):
-        name = (
-            f"{NO_CHECKPOINT} (the last value, until one is trained)"
-            if follower.champion == NO_CHECKPOINT
-            else follower.champion
-        )
+    counts = topics.partition_counts([names.input, names.named("state")])
+    with open_state(settings, topics) as (follower, restorer):
+        without = " (the last value, until one is trained)" if follower.champion == NO_CHECKPOINT else ""
         lines = [
-            f"checkpoint: {name}",
-            f"memory: {restorer.config.state_config.row_bytes:,} bytes a series, beside its name",
+            f"checkpoint: {follower.champion}{without}",
+            f"memory: {restorer.config.state_config.row_bytes:,} bytes per series, without its name",
         ]
-        if names.named("state") not in found:
-            return [*lines, "state: none is stored yet"]
-        return lines + _verdicts(restorer, found[names.input])
+        if names.named("state") not in counts:
+            return [*lines, "state: nothing is stored yet"]
+        return lines + _plan_lines(restorer, counts[names.input])
 
 
-def _verdicts(restorer: Restorer, partitions: int) -> list[str]:
+def _plan_lines(restorer: Restorer, partitions: int) -> list[str]:
+    """Return a line for each way in which partitions would be recovered, with the number of them."""
     plans = [restorer.plan(number) for number in range(partitions)]
-    verdicts = Counter((plan.recovery.value, plan.reason) for plan in plans)
+    counts = Counter((plan.recovery.value, plan.reason) for plan in plans)
     return [
-        f"state: {count} of {len(plans)} partitions would be: {how}{f' ({reason})' if reason else ''}"
-        for (how, reason), count in verdicts.items()
+        f"state: {count} of {len(plans)} partitions: {how}{f' ({reason})' if reason else ''}"
+        for (how, reason), count in counts.items()
     ]
 
 
 def _rights_table(settings: Settings) -> Table:
-    table = Table("on", "rights that are needed (not asked for here)")
-    for on, rights in needed_rights(settings):
-        table.add_row(on, rights)
+    table = Table("resource", "rights that are needed (not checked)")
+    for resource, rights in needed_rights(settings):
+        table.add_row(resource, rights)
     return table
 
 

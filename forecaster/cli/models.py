@@ -1,20 +1,24 @@
-"""`forecaster models` and `train --publish`: what is on the models topic, and what of it is served."""
+"""`forecaster models`: the checkpoints on the models topic, and which of them serves."""
 
 from __future__ import annotations
 
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+import typer
 from rich.table import Table
 
 from forecaster.app.configs import connection, models_topic, network_config
-from forecaster.app.daemon import with_topics
+from forecaster.app.connect import ask_broker
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import retry
 from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
+from forecaster.cli.options import settings_with_broker
+from forecaster.cli.terminal import console
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, body_of
 from forecaster.core.network.network import Network
 from forecaster.errors import CheckpointError
@@ -25,9 +29,36 @@ from forecaster.registry.follower import read_registry
 from forecaster.registry.registry import ModelRegistry
 from forecaster.settings import Settings
 
+models = typer.Typer(no_args_is_help=True)
+CheckpointId = Annotated[str, typer.Argument(help="Id as `forecaster models list` shows it; `none` = no network.")]
+
+
+@models.command(name="list")
+def list_models() -> None:
+    """List the checkpoints: when published, readings, decision with both losses, and which one serves."""
+    console().print(model_table(settings_with_broker()))
+
+
+@models.command()
+def show(checkpoint_id: CheckpointId) -> None:
+    """Print a checkpoint's network, the facts of its training and its decision, as JSON."""
+    typer.echo(model_json(settings_with_broker(), checkpoint_id))
+
+
+@models.command()
+def promote(checkpoint_id: CheckpointId) -> None:
+    """Let all workers serve this checkpoint."""
+    typer.echo(promote_checkpoint(settings_with_broker(), checkpoint_id))
+
+
+@models.command()
+def rollback() -> None:
+    """Let all workers serve the last checkpoint that they served with another body."""
+    typer.echo(roll_back(settings_with_broker()))
+
 
 def model_table(settings: Settings) -> Table:
-    """Returns a row for each checkpoint, and for each decision whose checkpoint is gone."""
+    """Return a table with a row for each checkpoint, and for each decision whose checkpoint is gone."""
     registry = _registry(settings)
     table = Table("id", "published", "readings", "decision", "loss", "champion's loss", "", caption=_serving(registry))
     table.columns[0].no_wrap = True
@@ -46,10 +77,10 @@ def model_table(settings: Settings) -> Table:
 
 
 def model_json(settings: Settings, checkpoint_id: str) -> str:
-    """Returns all that is known of a checkpoint, as JSON for people.
+    """Return everything that the topic holds of a checkpoint, as indented JSON.
 
     Raises:
-        CheckpointError: the topic does not have it.
+        CheckpointError: the topic does not hold it.
     """
     registry = _registry(settings)
     published, decision = registry.published(checkpoint_id), registry.decisions.get(checkpoint_id)
@@ -66,58 +97,59 @@ def model_json(settings: Settings, checkpoint_id: str) -> str:
     return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode()
 
 
-def promote(settings: Settings, checkpoint_id: str) -> str:
-    """The fleet is to serve the checkpoint; returns a sentence that says so.
+def promote_checkpoint(settings: Settings, checkpoint_id: str) -> str:
+    """Let all workers serve the checkpoint; return a sentence for the operator.
 
     Raises:
-        CheckpointError: the topic does not have it, or it forecasts something else than the settings ask for.
+        CheckpointError: the topic does not hold it, or it does not fit the settings.
     """
     registry = _registry(settings)
-    now = registry.serve.checkpoint if registry.serve else NO_CHECKPOINT
+    champion = registry.serve.checkpoint if registry.serve else NO_CHECKPOINT
     _refuse_unusable(settings, registry, checkpoint_id)
-    if now == checkpoint_id:
-        return f"{checkpoint_id} is served already"
-    _write(settings, [_ordered(checkpoint_id, now, "promoted by hand")])
-    return f"{checkpoint_id} is to be served, instead of {now}{_larger(settings, registry, checkpoint_id)}"
+    if champion == checkpoint_id:
+        return f"{checkpoint_id} serves already"
+    _write(settings, [_serve_order(checkpoint_id, champion, "promoted by hand")])
+    return f"{checkpoint_id} will serve instead of {champion}{_restart_note(settings, registry, checkpoint_id)}"
 
 
 def roll_back(settings: Settings) -> str:
-    """The fleet is to serve the last other body that it served; returns a sentence that says so.
+    """Let all workers serve the last checkpoint with another body; return a sentence for the operator.
 
-    A new readout of a bad body is as bad: where all that is known is of the same body, it goes back to the readout
-    before.
+    Another readout of a bad body would be bad, too. If the topic knows no usable checkpoint with another body, the
+    workers go back to the readout before.
 
     Raises:
-        CheckpointError: nothing was served before, or it cannot be served any more.
+        CheckpointError: no checkpoint served before, or it is not usable.
     """
     registry = _registry(settings)
     if registry.serve is None:
         topic = settings.topics.named("models")
         raise CheckpointError(f"topic {topic}: no checkpoint was ever promoted: there is nothing to go back to")
-    now = registry.serve.checkpoint
-    others = (name for name in registry.superseded if body_of(name) != body_of(now))
-    before = next((name for name in others if _is_usable(settings, registry, name)), registry.serve.previous)
-    _refuse_unusable(settings, registry, before)
-    _write(settings, [_ordered(before, now, "rolled back by hand")])
-    of_same = ", another readout of the same body: no other one is left" if body_of(before) == body_of(now) else ""
-    return f"{before} is to be served again, instead of {now}{of_same}{_larger(settings, registry, before)}"
+    champion = registry.serve.checkpoint
+    others = (name for name in registry.superseded if body_of(name) != body_of(champion))
+    target = next((name for name in others if _is_usable(settings, registry, name)), registry.serve.previous)
+    _refuse_unusable(settings, registry, target)
+    _write(settings, [_serve_order(target, champion, "rolled back by hand")])
+    is_same_body = body_of(target) == body_of(champion)
+    body_note = " (a readout of the same body: no other body is left)" if is_same_body else ""
+    return f"{target} will serve again instead of {champion}{body_note}{_restart_note(settings, registry, target)}"
 
 
 def ensure_models_topic(settings: Settings) -> None:
-    """The topic fits, or was made where TOPICS__CREATE says so; raises TopicError where it does not."""
-    with_topics(settings, lambda topics: _ensure(settings, topics, create=settings.topics.create))
+    """Create the models topic if it is missing and TOPICS__CREATE allows it; raise TopicError if it does not fit."""
+    ask_broker(settings, lambda topics: _ensure(settings, topics, create=settings.topics.create))
 
 
-def publish(settings: Settings, checkpoint: Checkpoint) -> str:
-    """The checkpoint is on the topic, and is to be served where nothing was so far; returns a sentence that says so."""
+def publish_checkpoint(settings: Settings, checkpoint: Checkpoint) -> str:
+    """Write the checkpoint to the models topic, and let it serve if it is the first; return a sentence about it."""
     messages, topic = publication(checkpoint), settings.topics.named("models")
-    first = _registry(settings).serve is None
-    if first:
-        messages.append(_ordered(checkpoint.id, NO_CHECKPOINT, "the first one that was published"))
+    is_first = _registry(settings).serve is None
+    if is_first:
+        messages.append(_serve_order(checkpoint.id, NO_CHECKPOINT, "the first one that was published"))
     _write(settings, messages)
-    if first:
-        return f"published to {topic}, and to be served, since nothing was: {checkpoint.id}"
-    return f"published to {topic}, not served before `forecaster models promote {checkpoint.id}`"
+    if is_first:
+        return f"{checkpoint.id} is published to {topic} and will serve, because no checkpoint has served before"
+    return f"published to {topic}; to serve it: forecaster models promote {checkpoint.id}"
 
 
 def _registry(settings: Settings) -> ModelRegistry:
@@ -126,7 +158,7 @@ def _registry(settings: Settings) -> ModelRegistry:
         with closing(LogReader(connection(settings), topics)) as reader:
             return read_registry(reader, settings.topics.named("models"))
 
-    return with_topics(settings, read)
+    return ask_broker(settings, read)
 
 
 def _ensure(settings: Settings, topics: TopicAdmin, *, create: bool) -> None:
@@ -134,19 +166,20 @@ def _ensure(settings: Settings, topics: TopicAdmin, *, create: bool) -> None:
 
 
 def _write(settings: Settings, messages: list[Message]) -> None:
-    """The records are on the topic; written twice, they say the same."""
+    """Write the records to the models topic; a repetition does no harm."""
     topic, deadline = settings.topics.named("models"), settings.kafka.connect_deadline / 1000
     retry(
         lambda: write_records(connection(settings), topic, messages), f"writing to {topic}", deadline, threading.Event()
     )
 
 
-def _ordered(checkpoint_id: str, previous: str, reason: str) -> Message:
+def _serve_order(checkpoint_id: str, previous: str, reason: str) -> Message:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     return serve_message(Serve(checkpoint_id, previous, "operator", at, reason))
 
 
 def _refuse_unusable(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> None:
+    """Raise CheckpointError if the checkpoint is unknown, or does not fit the settings."""
     if checkpoint_id == NO_CHECKPOINT:
         return
     published = registry.published(checkpoint_id)
@@ -163,24 +196,25 @@ def _is_usable(settings: Settings, registry: ModelRegistry, checkpoint_id: str) 
     return True
 
 
-def _larger(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> str:
-    """Returns what to do where workers that run have no room for the checkpoint's hidden states; else nothing."""
+def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> str:
+    """Return what to do if the rows of running workers have no room for the checkpoint's hidden state; else nothing."""
     published = registry.published(checkpoint_id)
     if published is None:
         return ""
-    needed, room = (Network(one).state_size for one in (published.description.network, network_config(settings)))
+    configs = published.description.network, network_config(settings)
+    needed, room = (Network(config).state_size for config in configs)
     if needed <= room:
         return ""
     return (
-        "; its hidden state is larger than NETWORK__HIDDEN_SIZE and LAYERS ask for: "
-        "a worker that began without it serves it after a restart"
+        "; its hidden state is larger than NETWORK__HIDDEN_SIZE and LAYERS ask for: a worker that was started before "
+        "serves it after a restart"
     )
 
 
 def _unknown(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> CheckpointError:
+    topic, reason = settings.topics.named("models"), registry.why_unavailable(checkpoint_id)
     return CheckpointError(
-        f"checkpoint {checkpoint_id}, topic {settings.topics.named('models')}: {registry.why_not(checkpoint_id)}; "
-        "`forecaster models list` shows what there is"
+        f"checkpoint {checkpoint_id}, topic {topic}: {reason}; `forecaster models list` shows the checkpoints"
     )
 
 
@@ -188,7 +222,7 @@ def _serving(registry: ModelRegistry) -> str:
     serve = registry.serve
     if serve is None:
         return "nothing is promoted yet: forecasts are made without a network"
-    return f"to be served: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})"
+    return f"champion: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})"
 
 
 def _mark(registry: ModelRegistry, checkpoint_id: str) -> str:

@@ -1,4 +1,4 @@
-"""What commands print: tables, and the progress bar of a training."""
+"""Output on the terminal: tables, and the progress bar of a training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forecaster.learning.fitting.network_fit import Progress as TrainingProgress
 
-UNCUT = 200
-"""Columns of what no terminal shows, a pipe or the log of a container: tables are not cut there."""
+FILE_WIDTH = 200
+"""Columns of output that goes to a pipe or a container's log, so that tables are not cut there."""
 
 
 def console(least: int = 0) -> Console:
-    """Returns what tables and sentences are printed with, on standard output.
+    """Return a console on standard output.
 
     Args:
-        least: columns of a table whose lines are rather broken by a narrow terminal than cut.
+        least: columns of a table; in a narrower terminal its lines wrap instead of being cut.
     """
-    one = Console()
-    return Console(width=max(one.width, least if one.is_terminal else UNCUT))
+    default = Console()
+    return Console(width=max(default.width, least if default.is_terminal else FILE_WIDTH))
 
 
 @contextmanager
 def training_progress() -> Iterator[Callable[[TrainingProgress], None]]:
-    """Yields what shows a training's progress, on standard error."""
+    """Yield a function that shows the progress of a training on standard error."""
     columns = TextColumn("training"), BarColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=None, loss="")

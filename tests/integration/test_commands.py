@@ -47,7 +47,7 @@ def test_check_refuses_a_second_group_with_the_topics_of_the_first(kafka: str, t
     create_topic(kafka, topic, 2)
     with Daemon(tmp_path, kafka, topic, ROLE="both") as daemon:
         daemon.serving()
-        wait_until(lambda: "trainer elected" in daemon.log, "a trainer")
+        wait_until(lambda: "trainer_elected" in daemon.log, "a trainer")
         assert forecaster(kafka, topic, "check", KAFKA__GROUP_ID=f"{topic}-group").returncode == 0
         second = forecaster(kafka, topic, "check", KAFKA__GROUP_ID="second")
         assert second.returncode == 4
@@ -106,7 +106,7 @@ def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_
     decision = Decision(second, first, True, 0.25, 0.5, 1000, "better", "2025-01-01T00:00:00+00:00")  # noqa: FBT003
     write_records(Connection(broker, "test"), f"{topic}.models", [decision_message(decision)])
     assert models("promote", first).returncode == 0
-    assert models("promote", second).stdout.strip() == "second is to be served, instead of first"
+    assert models("promote", second).stdout.strip() == "second will serve instead of first"
     for name, why in ((other, "FORECASTER_FORECAST__HORIZON"), ("nobody", "not on the topic")):
         refused = models("promote", name)
         assert refused.returncode == 5
@@ -117,12 +117,12 @@ def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_
     assert all(part in rows[second] for part in ("serving", "4711", "promoted", "0.25000", "0.50000"))
     shown = json.loads(models("show", second).stdout)
     assert (shown["serving"], shown["decision"]["champion"]) == ("serving", first)
-    assert models("rollback").stdout.strip() == "first is to be served again, instead of second"
+    assert models("rollback").stdout.strip() == "first will serve again instead of second"
     readout = published(broker, topic, "second.1-0000")
     for name, before in ((second, first), (readout, second)):
         order = Serve(name, before, "operator", "2025-01-01T00:00:00+00:00", "the test says so")
         write_records(Connection(broker, "test"), f"{topic}.models", [serve_message(order)])
-    back = "first is to be served again, instead of second.1-0000"
+    back = "first will serve again instead of second.1-0000"
     assert models("rollback").stdout.strip() == back, "a new readout of a bad body is as bad"
     wide = published(broker, topic, "wide", hidden_size=128)
     assert "serves it after a restart" in models("promote", wide).stdout
@@ -139,11 +139,11 @@ def test_the_first_checkpoint_that_is_trained_and_published_is_served_and_the_ne
     trained = forecaster(broker, topic, *command, **SMALL)
     assert trained.returncode == 0, trained.stderr
     folder, sentence = trained.stdout.splitlines()
-    assert "to be served, since nothing was" in sentence
+    assert "will serve, because no checkpoint has served before" in sentence
     shown = json.loads(forecaster(broker, topic, "models", "show", Path(folder).name, **SMALL).stdout)
     assert (shown["serving"], shown["description"]["facts"]["readings"]) == ("serving", 48)
     again = forecaster(broker, topic, *command, **SMALL)
-    assert "not served before" in again.stdout
+    assert "to serve it: forecaster models promote" in again.stdout
 
 
 def test_a_models_topic_of_several_partitions_is_exit_code_4(broker: str, topic: str) -> None:

@@ -167,9 +167,11 @@ def test_an_unknown_series_is_refused_with_the_ids_that_are_near() -> None:
     for number, name in enumerate(("pump-17", "pump-11", "boiler")):
         send(kafka, range(5), name, number % 2)
     turn(one)
-    with pytest.raises(UsageError, match=r"group group has no such series; near ids: pump-(17, pump-11|11, pump-17)$"):
+    with pytest.raises(
+        UsageError, match=r"group group has no such series; similar ids: pump-(17, pump-11|11, pump-17)$"
+    ):
         explained(kafka, made_of, "pump-71")
-    with pytest.raises(UsageError, match="none of its 3 series is called nearly so"):
+    with pytest.raises(UsageError, match="none of its 3 series has a similar id"):
         explained(kafka, made_of, "xyz")
 
 

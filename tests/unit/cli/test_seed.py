@@ -9,7 +9,7 @@ import pytest
 from builders import START_MS
 
 from forecaster.broker.consumer_groups import partition_of
-from forecaster.cli.seed import arrange
+from forecaster.cli.seed import input_history
 from forecaster.errors import UsageError
 from forecaster.formats.files import SeriesHistory, read_files
 
@@ -21,33 +21,33 @@ def wide(folder: Path, name: str = "boiler", columns: str = "timestamp,in,out", 
 
 
 def test_without_value_fields_each_cell_is_a_record_keyed_by_its_series(tmp_path: Path) -> None:
-    arranged = arrange(wide(tmp_path), ())
+    arranged = input_history(wide(tmp_path), ())
     assert arranged.groups == ["boiler/in", "boiler/out"]
-    assert arranged.places(7).tolist() == [partition_of(b"boiler/in", 7), partition_of(b"boiler/out", 7)]
-    [part] = arranged.parts(np.ones(2, np.bool_))
+    assert arranged.partitions_of_series(7).tolist() == [partition_of(b"boiler/in", 7), partition_of(b"boiler/out", 7)]
+    [part] = arranged.batches(np.ones(2, np.bool_))
     assert part.groups is None
     assert part.records.tolist() == [0, 1, 2, 3]
 
 
 def test_with_value_fields_a_line_is_a_record_keyed_by_its_file(tmp_path: Path) -> None:
-    arranged = arrange(wide(tmp_path), ("in", "out"))
-    assert arranged.places(7).tolist() == [partition_of(b"boiler", 7)] * 2
-    [part] = arranged.parts(np.ones(2, np.bool_))
+    arranged = input_history(wide(tmp_path), ("in", "out"))
+    assert arranged.partitions_of_series(7).tolist() == [partition_of(b"boiler", 7)] * 2
+    [part] = arranged.batches(np.ones(2, np.bool_))
     assert part.groups == ["boiler"] * 4
     assert part.records.tolist() == [0, 0, 1, 1]
     assert part.series_ids == ["boiler/in", "boiler/out"] * 2
 
 
 def test_columns_that_are_no_field_are_counted_and_no_column_at_all_is_refused(tmp_path: Path) -> None:
-    arranged = arrange(wide(tmp_path), ("in", "pressure"))
+    arranged = input_history(wide(tmp_path), ("in", "pressure"))
     assert (arranged.unnamed, set(arranged.history.row.tolist())) == (1, {0})
     with pytest.raises(UsageError, match="FORECASTER_INPUT__VALUE_FIELDS=pressure"):
-        arrange(wide(tmp_path), ("pressure",))
+        input_history(wide(tmp_path), ("pressure",))
 
 
 def test_a_reading_that_no_record_can_carry_is_counted(tmp_path: Path) -> None:
     rows = f"{START_MS},1e31,2\n{START_MS},,-1e31\n"
-    arranged = arrange(wide(tmp_path, rows=rows), ())
+    arranged = input_history(wide(tmp_path, rows=rows), ())
     assert (arranged.refused, len(arranged.history)) == (2, 2)
     assert np.isnan(arranged.history.values).sum() == 1
 
@@ -56,11 +56,11 @@ def test_only_the_asked_for_series_are_in_a_partition_and_no_record_is_cut(tmp_p
     columns = [f"s{number}" for number in range(9)]
     lines = "".join(f"{START_MS + 1000 * line}," + ",".join("1" * 9) + "\n" for line in range(500))
     history = wide(tmp_path, columns="timestamp," + ",".join(columns), rows=lines)
-    arranged = arrange(history, tuple(columns))
-    parts = list(arranged.parts(np.ones(9, np.bool_)))
+    arranged = input_history(history, tuple(columns))
+    parts = list(arranged.batches(np.ones(9, np.bool_)))
     assert len(parts) > 1
     assert all(len(part) % 9 == 0 for part in parts)
-    alone = arrange(history, ())
+    alone = input_history(history, ())
     only = np.arange(9) == 4
-    assert {name for part in alone.parts(only) for name in part.series_ids} == {"boiler/s4"}
-    assert sum(len(part) for part in alone.parts(only)) == 500
+    assert {name for part in alone.batches(only) for name in part.series_ids} == {"boiler/s4"}
+    assert sum(len(part) for part in alone.batches(only)) == 500
