@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from forecaster.core.metrics import mase
+from forecaster.core.metrics import in_interval, mase
 from forecaster.records import F64, I64
 
 
@@ -98,7 +98,7 @@ class Scoreboard:
         season = _at(_filled(truth), target - self._season * -(-horizons // self._season))
         forecasts = {"forecast": points, "last value": last, "seasonal naive": season}
         scored = np.isfinite(actual) & np.isfinite(last) & np.isfinite(season)
-        inside.append(((actual >= bounds[:, 0]) & (actual <= bounds[:, 1]))[scored].astype(np.float64))
+        inside.append(in_interval(actual, bounds[:, 0], bounds[:, 1])[scored].astype(np.float64))
         return {name: np.broadcast_to(actual - values, actual.shape)[scored] for name, values in forecasts.items()}
 
 

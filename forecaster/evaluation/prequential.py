@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.core.metrics import in_interval, mase_scale, pinball_loss
+from forecaster.core.metrics import mase_scale
+from forecaster.core.scoring import score
 from forecaster.formats.files import SeriesHistory
 from forecaster.records import F64, I64, Bools, Outputs
 
@@ -68,7 +69,7 @@ class PrequentialEvaluator:
         series = len(history.series_ids)
         self._history = history
         self._horizons = np.array(horizons, np.int64)
-        self._levels = np.array(levels)
+        self._levels = levels
         self._begin = begin
         self._begin_ms = int(history.timestamp_ms[begin])
         self._grid = _Grid(history, interval_ms)
@@ -93,21 +94,19 @@ class PrequentialEvaluator:
         made_ms = (
             self._history.timestamp_ms[position, None] - self._horizons * self._grid.interval_of(position)[:, None]
         )
-        truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
-        scored = ~np.isnan(truth) & ~np.isnan(scores.point) & (made_ms >= self._begin_ms)
-        if not scored.any():
+        scored = score(scores, self._levels)
+        truth, counted = scored.truth, scored.met & (made_ms >= self._begin_ms)
+        if not counted.any():
             return
         seasonal = self._grid.seasonal(position, self._horizons, self._truth)
         seasonal = np.where(np.isnan(seasonal), scores.last_value, seasonal)
         for name, values in zip(NAMES, (scores.point, scores.last_value, seasonal), strict=True):
-            self._sum(self._absolute[name], position, np.abs(truth - values), scored)
-            self._sum(self._square[name], position, (truth - values) ** 2, scored)
-        losses = pinball_loss(scores.quantiles, truth, self._levels).mean(axis=1)
-        within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
-        self._sum(self._pinball, position, losses, scored)
-        self._sum(self._inside, position, within.astype(np.float64), scored)
-        self._below += (scored[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
-        self._sum(self._count, position, np.ones_like(truth), scored)
+            self._sum(self._absolute[name], position, np.abs(truth - values), counted)
+            self._sum(self._square[name], position, (truth - values) ** 2, counted)
+        self._sum(self._pinball, position, scored.pinball_loss, counted)
+        self._sum(self._inside, position, scored.in_interval.astype(np.float64), counted)
+        self._below += (counted[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
+        self._sum(self._count, position, np.ones_like(truth), counted)
 
     def report(self, outcomes: dict[str, int], checkpoint: str, learned: dict[str, int]) -> Report:
         """Returns the metrics of everything added."""

@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from safetensors.torch import load, save
-from torch import Tensor
+from safetensors.numpy import load, save
 
-from forecaster.core.network.features import MEMBER_FEATURES
-from forecaster.core.network.local_readouts import LocalReadouts
+from forecaster.core.network.local_readouts import GroupPlaces
 from forecaster.core.network.model import Checkpoint
-from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, FatalError
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 PARTIAL = ".partial-"
 """Folders that are being written begin so."""
-_READOUT, _LOCAL = "readout", "own"
-_BODY = "body."
 
 
 class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,57 +72,39 @@ class PackedCheckpoint:
 
 
 def pack(checkpoint: Checkpoint) -> PackedCheckpoint:
-    """Returns the checkpoint as bytes; the same checkpoint gives the same bytes."""
-    tensors = {_BODY + name: weight.contiguous() for name, weight in checkpoint.weights.items()}
-    tensors[_READOUT] = checkpoint.readout.contiguous()
-    described_local = None
-    if (local := checkpoint.local) is not None:
-        tensors[_LOCAL] = local.weights
-        described_local = LocalDescription(list(local.series_ids), local.member.tolist(), local.members)
-    weights = save(tensors)
-    sha256 = hashlib.sha256(weights).hexdigest()
-    facts = dict(checkpoint.facts)
-    return PackedCheckpoint(
-        Description(SCHEMA, checkpoint.id, sha256, checkpoint.network, facts, described_local), weights
+    """Return the checkpoint as bytes; equal checkpoints give equal bytes."""
+    weights = save(checkpoint.to_arrays())
+    local = checkpoint.local
+    description = Description(
+        schema=SCHEMA,
+        id=checkpoint.id,
+        sha256=hashlib.sha256(weights).hexdigest(),
+        network=checkpoint.network,
+        facts=dict(checkpoint.facts),
+        local=None if local is None else LocalDescription(list(local.series_ids), local.member.tolist(), local.members),
     )
+    return PackedCheckpoint(description, weights)
 
 
 def unpack(packed: PackedCheckpoint, where: str) -> Checkpoint:
-    """Returns the checkpoint.
+    """Return the checkpoint.
 
     Args:
-        packed: from a folder or a topic.
-        where: said in errors.
+        packed: description and weights, from a folder or the models topic.
+        where: place of the checkpoint, for error messages.
 
     Raises:
-        CheckpointError: it is damaged, or its weights do not fit its network.
+        CheckpointError: the checkpoint is damaged, or its weights do not fit its network.
     """
-    described = packed.description
     refuse_damage(packed, where)
-    tensors = load(packed.weights)
-    readout, local = tensors.pop(_READOUT, None), tensors.pop(_LOCAL, None)
-    body = {name.removeprefix(_BODY): tensor for name, tensor in tensors.items()}
-    expected = {name: tensor.shape for name, tensor in Network(described.network).state_dict().items()}
-    shape = (described.network.readout_size, len(described.network.horizons))
-    if readout is None or readout.shape != shape or {n: t.shape for n, t in body.items()} != expected:
-        raise CheckpointError(f"{where}: weights and network of the checkpoint do not fit each other: train it again")
-    return Checkpoint(
-        described.id, described.network, body, readout, described.facts, _local_readouts(described, local, where)
-    )
-
-
-def _local_readouts(described: Description, weights: Tensor | None, where: str) -> LocalReadouts | None:
-    """Returns the readouts of single series; raises CheckpointError where they are not those of the description."""
-    local = described.local
-    if local is None and weights is None:
-        return None
-    network = described.network
-    if local is not None and weights is not None and local.members > 0 and len(local.member) == len(local.series_ids):
-        cross = local.members * MEMBER_FEATURES if local.members > 1 else 0
-        shape = (len(local.series_ids), 2 * len(network.horizons), network.readout_size + cross)
-        if weights.shape == shape and all(0 <= one < local.members for one in local.member):
-            return LocalReadouts(tuple(local.series_ids), np.array(local.member, np.int64), local.members, weights)
-    raise CheckpointError(f"{where}: the readouts of single series do not fit the network: train it again")
+    description, local = packed.description, packed.description.local
+    places = None if local is None else GroupPlaces(local.series_ids, local.member, local.members)
+    try:
+        return Checkpoint.from_arrays(
+            description.id, description.network, load(packed.weights), description.facts, places
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def refuse_damage(packed: PackedCheckpoint, where: str) -> None:

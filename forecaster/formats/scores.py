@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from forecaster.core.metrics import in_interval, pinball_loss
+from forecaster.core.scoring import score
 from forecaster.formats.forecasts import message_of_reading
 from forecaster.records import Message, Outputs, Readings, Scores, SourceRecord
 
@@ -22,18 +22,20 @@ def encode_scores(
         records: where the readings came from.
         levels: of the quantiles.
     """
-    truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
-    met = ~np.isnan(truth) & ~np.isnan(scores.point)
-    within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
-    errors = np.ascontiguousarray(np.abs(truth - scores.point))
-    last_errors = np.ascontiguousarray(np.abs(truth - scores.last_value))
-    losses = np.ascontiguousarray(pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1))
-    for row in np.flatnonzero(met.any(axis=1)).tolist():
+    scored = score(scores, levels)
+    errors, last_errors, losses = (
+        np.ascontiguousarray(values)  # the encoder takes rows of no others
+        for values in (scored.absolute_error, scored.last_value_error, scored.pinball_loss)
+    )
+    for row in np.flatnonzero(scored.met.any(axis=1)).tolist():
         body = {
             "truth": scores.truth[row],
             "absolute_error": errors[row],
             "pinball_loss": losses[row],
-            "inside": [bool(one) if known else None for one, known in zip(within[row], met[row], strict=True)],
+            "inside": [
+                bool(is_inside) if is_met else None
+                for is_inside, is_met in zip(scored.in_interval[row], scored.met[row], strict=True)
+            ],
             "last_value_error": last_errors[row],
         }
         yield message_of_reading(body, int(scores.reading[row]), readings, records)

@@ -9,7 +9,7 @@ import numpy as np
 
 from forecaster.clock import WallClock
 from forecaster.core.arrays import take
-from forecaster.core.metrics import in_interval, pinball_loss
+from forecaster.core.scoring import score
 from forecaster.formats.dead_letters import encode_dead_letter
 from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.scores import encode_denoised, encode_scores
@@ -120,20 +120,19 @@ class ScoreTotals:
 
     def add(self, scores: Scores, levels: Sequence[float]) -> None:
         """Add the scores of a batch."""
-        truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
-        met = ~np.isnan(truth) & ~np.isnan(scores.point)
-        error, last_error = np.abs(truth - scores.point), np.abs(truth - scores.last_value)
+        scored = score(scores, levels)
+        error, last_error = scored.absolute_error, scored.last_value_error
         per_scale = np.divide(1.0, scores.scale, where=scores.scale > 0, out=np.zeros_like(scores.scale))[:, None]
         columns = {
-            "count": met,
+            "count": scored.met,
             "error": error,
             "last_error": last_error,
             "scaled_error": np.minimum(error * per_scale, MOST_SCALES),
             "scaled_last_error": np.minimum(last_error * per_scale, MOST_SCALES),
-            "pinball": pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1),
-            "inside": in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
+            "pinball": scored.pinball_loss,
+            "inside": scored.in_interval,
         }
         for name, values in columns.items():
-            total = np.where(met, values, 0.0).sum(axis=0)
+            total = np.where(scored.met, values, 0.0).sum(axis=0)
             before = getattr(self, name)
             setattr(self, name, before + total if len(before) else total)

@@ -173,7 +173,7 @@ def _checkpoint_fields() -> dict[str, Any]:
 
 
 def _tensor_names(weights: bytes) -> list[str]:
-    from safetensors.torch import load
+    from safetensors.numpy import load
 
     return list(load(weights))
 

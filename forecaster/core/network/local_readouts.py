@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,14 @@ BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
 """Horizons up to each of these have their normal equations in common: a row counts where all of them came true."""
 MOST_BYTES = 512 * 1024**2
 """Own readouts are solved for fleets whose normal equations take no more."""
+
+
+class GroupPlaces(NamedTuple):
+    """C series, the place of each in its group, and the number of series of the largest group."""
+
+    series_ids: Sequence[str]
+    member: Sequence[int]
+    members: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from forecaster.core.network.features import assemble, assemble_step, cross_inputs, to_tensors
-from forecaster.core.network.local_readouts import LocalReadouts
+from forecaster.core.network.features import MEMBER_FEATURES, assemble, assemble_step, cross_inputs, to_tensors
+from forecaster.core.network.local_readouts import GroupPlaces, LocalReadouts
 from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
 from forecaster.core.series.step_inputs import StepInputs
+from forecaster.errors import CheckpointError
 from forecaster.records import F32, I64, Bools
 
 TILE = 64
@@ -25,18 +26,20 @@ COLUMNS = 16
 
 
 NO_CHECKPOINT = "none"
-"""The id of the checkpoint before any training: the point is the last value."""
+"""Id that stands for the time before any training: the simple experts forecast alone."""
 NO_NETWORK, UNKNOWN_BODY = 0, -1
-"""Body codes of rows without a hidden state, and of rows whose hidden state fits no body of ours."""
+"""Body codes of rows without a hidden state, and of rows whose hidden state belongs to no known body."""
+BODY, READOUT, LOCAL = "body.", "readout", "own"
+"""Names of weights in stored checkpoints: the prefix of those of the body, the shared readout, the local readouts."""
 
 
 def body_of(checkpoint_id: str) -> str:
-    """Returns the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
+    """Return the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
     return checkpoint_id.partition(".")[0]
 
 
 def body_code(checkpoint_id: str) -> int:
-    """Returns the number by which rows name the body of a checkpoint; NO_BODY for genesis."""
+    """Return the number by which rows name the body of a checkpoint; NO_NETWORK for NO_CHECKPOINT."""
     body = body_of(checkpoint_id)
     if body == NO_CHECKPOINT:
         return NO_NETWORK
@@ -45,14 +48,14 @@ def body_code(checkpoint_id: str) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A trained body and its readout, with everything needed to use them.
+    """A trained body and its readouts, with everything needed to use them.
 
     Attributes:
-        id: names it in every forecast; see `body_of`.
-        network: what the body looks like.
-        weights: the body's.
-        readout: (P + Z, J).
-        facts: about its training, for people.
+        id: name in every forecast; see `body_of`.
+        network: shape of the body.
+        weights: weights of the body by name.
+        readout: shared readout; (P + Z, J).
+        facts: notes about the training, for people.
         local: readouts of single series; None = there are none.
     """
 
@@ -65,8 +68,59 @@ class Checkpoint:
 
     @property
     def body(self) -> str:
-        """Id of the body, which hidden states belong to; a new readout of the same one is `<body>.<n>`."""
+        """Id of the body, which hidden states belong to."""
         return body_of(self.id)
+
+    def to_arrays(self) -> dict[str, F32]:
+        """Return all weights by their stored names, as contiguous arrays."""
+        tensors = {BODY + name: weight for name, weight in self.weights.items()} | {READOUT: self.readout}
+        if self.local is not None:
+            tensors[LOCAL] = self.local.weights
+        return {name: tensor.detach().contiguous().numpy() for name, tensor in tensors.items()}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        checkpoint_id: str,
+        network: NetworkConfig,
+        arrays: Mapping[str, F32],
+        facts: Mapping[str, Any],
+        places: GroupPlaces | None = None,
+    ) -> Checkpoint:
+        """Return a checkpoint whose weights share the memory of the arrays.
+
+        Args:
+            checkpoint_id: name of the checkpoint.
+            network: shape of the body.
+            arrays: weights by stored name, see `to_arrays`; writable.
+            facts: notes about the training.
+            places: the series with readouts of their own; None = there are none.
+
+        Raises:
+            CheckpointError: the weights do not fit the network or the series.
+        """
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        readout, local = tensors.pop(READOUT, None), tensors.pop(LOCAL, None)
+        body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items()}
+        expected = {name: tensor.shape for name, tensor in Network(network).state_dict().items()}
+        shape = (network.readout_size, len(network.horizons))
+        if readout is None or readout.shape != shape or {n: t.shape for n, t in body.items()} != expected:
+            raise CheckpointError("weights and network of the checkpoint do not fit each other: train it again")
+        return cls(checkpoint_id, network, body, readout, facts, _local_readouts(network, places, local))
+
+
+def _local_readouts(network: NetworkConfig, places: GroupPlaces | None, weights: Tensor | None) -> LocalReadouts | None:
+    """Return the readouts of single series; raise CheckpointError where they fit neither network nor series."""
+    if places is None and weights is None:
+        return None
+    if places is not None and weights is not None and places.members > 0:
+        cross = places.members * MEMBER_FEATURES if places.members > 1 else 0
+        shape = (len(places.series_ids), 2 * len(network.horizons), network.readout_size + cross)
+        in_range = all(0 <= place < places.members for place in places.member)
+        if weights.shape == shape and len(places.member) == len(places.series_ids) and in_range:
+            member = np.array(places.member, np.int64)
+            return LocalReadouts(tuple(places.series_ids), member, places.members, weights)
+    raise CheckpointError("the readouts of single series do not fit the network: train it again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,12 @@ class NetworkConfig:
         """P + Z, the rows of the readout."""
         return self.features.readout_size + self.hidden_size
 
+    @property
+    def state_size(self) -> int:
+        """S, the columns of a hidden state: the convolution's buffer, then each layer's state."""
+        buffer = max(self.convolution - 1, 0) * self.hidden_size
+        return buffer + self.layers * self.hidden_size * (2 if self.cell == "lstm" else 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
