@@ -161,7 +161,7 @@ def test_before_any_training_there_is_no_hidden_state() -> None:
 
 def test_an_unknown_series_is_refused_with_the_ids_that_are_near() -> None:
     made_of, kafka = setup(pipeline=CONFIG), FakeKafka(2)
-    with pytest.raises(UsageError, match="has no state of any series"):
+    with pytest.raises(UsageError, match="has no state yet"):
         explained(kafka, made_of, "pump-71")
     one = worker(kafka, made_of)
     for number, name in enumerate(("pump-17", "pump-11", "boiler")):
