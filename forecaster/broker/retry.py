@@ -47,7 +47,7 @@ def retry(
                     f"{action}: no success for {waited:.0f} s: {describe(error)}; check the addresses in "
                     "FORECASTER_KAFKA__BOOTSTRAP_SERVERS and the rights of this user"
                 ) from error
-            _log.warning("broker_retry", action=action, error=describe(error), wait_seconds=wait)
+            _log.warning("broker_call_failed", action=action, error=describe(error), wait_seconds=wait)
             stop.wait(wait)
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 

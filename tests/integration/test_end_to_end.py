@@ -31,7 +31,7 @@ def test_every_reading_has_one_forecast_and_sigterm_ends_cleanly(broker: str, to
             stream.assert_exactly_once()
             daemon.send(signal.SIGTERM)
             assert daemon.exit_code() == 0
-            assert '"records": 300' in daemon.log
+            assert [entry["records"] for entry in daemon.events("worker_ended")] == [300]
     with Daemon(tmp_path, broker, topic) as daemon, closing(Stream(broker, topic, PARTITIONS)) as stream:
         daemon.serving()
         stream.sent = 300
@@ -129,7 +129,7 @@ def test_a_header_that_is_not_utf_8_stops_nobody(kafka: str, topic: str, tmp_pat
         writer.send(b"pump", orjson.dumps({"timestamp": START_MS + 3 * HOUR_MS, "value": 3}), headers=headers)
         writer.flush()
         assert_read_in_spite_of_its_header(kafka, topic, forecasts=4)
-        assert '"replayed": 3' in heir.log
+        assert [entry["replayed"] for entry in heir.events("partition_restored")] == [3]
 
 
 def assert_read_in_spite_of_its_header(address: str, topic: str, forecasts: int) -> None:
@@ -150,13 +150,13 @@ def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
     quick = {"KAFKA__CONNECT_DEADLINE": "1s", "KAFKA__OPTIONS": QUICK_TO_GIVE_UP}
     with Daemon(tmp_path, "127.0.0.1:9", "readings", **quick) as daemon:
         assert daemon.exit_code() == 3
-        assert "trying again" in daemon.log
+        assert daemon.events("broker_call_failed")
         assert "127.0.0.1:9" in daemon.log
 
 
 def test_sigterm_while_waiting_for_a_broker_ends_cleanly(tmp_path: Path) -> None:
     with Daemon(tmp_path, "127.0.0.1:9", "readings", KAFKA__OPTIONS=QUICK_TO_GIVE_UP) as daemon:
-        wait_until(lambda: "trying again" in daemon.log, "a first try")
+        wait_until(lambda: daemon.events("broker_call_failed"), "a first try")
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
 
@@ -175,7 +175,7 @@ def test_other_partition_counts_are_exit_code_4_before_anything_is_served(
     with Daemon(tmp_path, broker, topic) as daemon:
         assert daemon.exit_code() == 4
         assert f"{topic}.forecasts" in daemon.log
-        assert "partition_opened" not in daemon.log
+        assert not daemon.events("partition_opened")
 
 
 def test_too_many_bad_records_end_the_daemon_with_exit_code_6_when_asked_to(

@@ -17,9 +17,8 @@ HUNG_WORKER = Path(__file__).with_name("hung_worker.py")
 
 def test_readiness_status_series_and_metrics_say_what_is_so(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
-    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
-        http = Http(daemon)
-        wait_until(lambda: http.get("readyz")[0] == 200, "readiness")
+    with Daemon(tmp_path, broker, topic) as daemon:
+        http = Http(daemon.serving())
         with closing(Stream(broker, topic, PARTITIONS)) as stream:
             stream.send_hours(30)
             stream.assert_exactly_once()
@@ -34,7 +33,7 @@ def test_readiness_status_series_and_metrics_say_what_is_so(broker: str, topic: 
 
 def test_who_asks_all_the_time_costs_no_forecast(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
-    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
+    with Daemon(tmp_path, broker, topic) as daemon:
         http, stop, answers = Http(daemon.serving()), threading.Event(), list[int]()
 
         def ask() -> None:
@@ -60,16 +59,15 @@ def test_a_partition_that_is_held_is_not_ready_and_who_waits_for_a_broker_is_ali
 ) -> None:
     create_topic(broker, topic, PARTITIONS)
     limits = {"DEAD_LETTERS__MAX_CONSECUTIVE": "5"}
-    with Daemon(tmp_path, broker, topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1", **limits) as daemon:
-        http = Http(daemon)
-        daemon.serving()
+    with Daemon(tmp_path, broker, topic, **limits) as daemon:
+        http = Http(daemon.serving())
         with closing(RecordWriter(broker, topic)) as writer:
             for _ in range(10):
                 writer.send(b"pump", b"no json", partition=1)
             writer.flush()
         wait_until(lambda: "held: 1" in http.get("readyz")[1], "a held partition")
-    with Daemon(tmp_path, "127.0.0.1:1", topic, HTTP__PORT="0", HTTP__HOST="127.0.0.1") as daemon:
-        http = Http(daemon)
+    with Daemon(tmp_path, "127.0.0.1:1", topic) as daemon:
+        http = Http(daemon).wait()
         assert http.get("livez")[0] == 200
         assert http.get("readyz")[0] == 503
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,40 @@ from forecaster.broker.plain_clients import CommittedRecord, RecordReader, Recor
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
 QUICK_TO_GIVE_UP = '{"bootstrap_timeout_ms": 300}'
-"""Options of a Kafka client: a try to reach a broker that is not there ends soon."""
+"""KAFKA__OPTIONS with which an attempt to reach a missing broker ends soon."""
 SHARED_BROKER = Path(__file__).parents[3] / "shared" / "kafka" / "broker"
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """The condition holds; fails when it does not come to hold in time."""
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Return when the condition holds; fail, and say what was waited for, if it does not within the time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         pause.wait(0.05)
 
 
-class Daemon:
-    """`forecaster run` in its own process; a context manager that leaves none behind."""
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
-    def __init__(self, folder: Path, address: str, topic: str, *, script: Path | None = None, **variables: str) -> None:
+
+class Daemon:
+    """`forecaster run` in its own process; a context manager that leaves no process behind.
+
+    Args:
+        folder: folder for the log.
+        address: address of the broker.
+        topic: input topic.
+        script: script to run instead of `forecaster run`.
+        variables: settings, named without FORECASTER_; others are those of a small worker.
+    """
+
+    def __init__(
+        self, folder: Path, address: str, topic: str, *, script: Path | str | None = None, **variables: str
+    ) -> None:
+        self.port = free_port()
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": address,
             "KAFKA__SESSION_TIMEOUT": f"{SESSION_TIMEOUT_MS}ms",
@@ -47,7 +66,8 @@ class Daemon:
             "SERIES__INTERVAL": "1h",
             "FORECAST__HORIZON": "4",
             "ROLE": "worker",
-            "HTTP__PORT": "",
+            "HTTP__HOST": "127.0.0.1",
+            "HTTP__PORT": str(self.port),
             **variables,
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FORECASTER_")}
@@ -70,18 +90,33 @@ class Daemon:
     def log(self) -> str:
         return self._log.read_text()
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the log entries of an event, the oldest first."""
+        entries: list[dict[str, Any]] = []
+        for line in self.log.splitlines():
+            with suppress(orjson.JSONDecodeError):  # stacks, and a line that is being written
+                entries.append(orjson.loads(line))
+        return [entry for entry in entries if entry.get("event") == name]
+
     def serving(self) -> Daemon:
-        """It has partitions."""
-        wait_until(lambda: "partition_opened" in self.log or self.process.poll() is not None, "partitions")
+        """Wait until the daemon is ready and has partitions."""
+        wait_until(lambda: self._serves() or self.process.poll() is not None, "a daemon with partitions that is ready")
         assert self.process.poll() is None, self.log
         return self
+
+    def _serves(self) -> bool:
+        http = Http(self)
+        try:
+            return http.get("readyz")[0] == 200 and bool(http.json("partitions"))
+        except OSError:  # it does not listen yet
+            return False
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     @property
     def resident_mib(self) -> float:
-        """Its memory."""
+        """Resident memory of the process, MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
@@ -90,12 +125,21 @@ class Daemon:
 
 
 class Http:
-    """Asks a daemon."""
+    """Asks a daemon over HTTP; raises OSError while the daemon does not listen."""
 
     def __init__(self, daemon: Daemon) -> None:
-        wait_until(lambda: '"event": "http"' in daemon.log, "http")
-        said = next(orjson.loads(line) for line in daemon.log.splitlines() if '"event": "http"' in line)
-        self._address = f"http://127.0.0.1:{said['port']}"
+        self._address = f"http://127.0.0.1:{daemon.port}"
+
+    def wait(self) -> Http:
+        """Wait until the daemon listens."""
+
+        def answers() -> bool:
+            with suppress(OSError):
+                return bool(self.get("livez"))
+            return False
+
+        wait_until(answers, "an answer over HTTP")
+        return self
 
     def get(self, path: str) -> tuple[int, str]:
         try:
@@ -111,7 +155,7 @@ class Http:
 
 
 class Stream:
-    """Readings of a few series into a topic, and the forecasts that come out of it."""
+    """Writes readings of ten series to a topic, and reads the forecasts that come out of it."""
 
     def __init__(self, address: str, topic: str, partitions: int) -> None:
         self._writer = RecordWriter(address, topic)
@@ -126,7 +170,7 @@ class Stream:
         self._reader.close()
 
     def send_hours(self, hours: int) -> None:
-        """One reading of each of ten series an hour."""
+        """Send one reading of each series for each hour."""
         for _ in range(hours):
             for series in range(10):
                 value = {"timestamp": START_MS + self.hour * HOUR_MS, "value": (series * self.hour) % 17}
@@ -137,13 +181,15 @@ class Stream:
         self._writer.flush()
 
     def receive(self) -> int:
-        """How many forecasts have come so far."""
+        """Return the number of forecasts that have arrived since the start."""
         self.forecasts += self._reader.poll()
         return len(self.forecasts)
 
     def assert_exactly_once(self) -> None:
-        """There is one forecast for each reading, in the partition and in the order of its reading."""
-        wait_until(lambda: self.receive() >= self.sent, f"{self.sent} forecasts, {len(self.forecasts)} came", 120)
+        """Wait for one forecast of each reading; check that it is in the partition and the order of its reading."""
+        wait_until(
+            lambda: self.receive() >= self.sent, f"{self.sent} forecasts, {len(self.forecasts)} have arrived", 120
+        )
         self.receive()
         sources = [forecast.headers["source"] for forecast in self.forecasts]
         assert len(sources) == self.sent
@@ -152,6 +198,8 @@ class Stream:
             assert int(forecast.headers["source"].split(b"/")[1]) == forecast.partition
         for partition in range(self._partitions):
             offsets = [
-                int(one.headers["source"].split(b"/")[2]) for one in self.forecasts if one.partition == partition
+                int(forecast.headers["source"].split(b"/")[2])
+                for forecast in self.forecasts
+                if forecast.partition == partition
             ]
             assert offsets == sorted(offsets)

@@ -39,8 +39,8 @@ def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_i
 
 def test_a_trainer_that_has_ended_is_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[object] = []
-    trainer = SimpleNamespace(run=lambda: shown.append(service.coordinator), counters={})
     service = Service("trainer", "readings", "group", Watchdog(Pulse()))
+    trainer = SimpleNamespace(run=lambda: shown.append(service.coordinator), counters={})
     monkeypatch.setattr(app, "connect_coordinator", lambda *_: trainer)
     app._run_trainer(settings(), threading.Event(), service)  # noqa: SLF001
     assert shown == [trainer]
