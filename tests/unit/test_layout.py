@@ -65,6 +65,33 @@ MAY_IMPORT_INSIDE = {
         "state": {"ensemble", "series"},
         "rewarm": {"arrays", "network", "series", "state"},
     },
+    "settings": {
+        "types": set(),
+        "groups": {"types"},
+        "environment": {"groups"},
+        "example": {"types"},
+    },
+    "broker": {
+        "connection": set(),
+        "embedded": set(),
+        "retry": set(),
+        "tolerant_clients": {"retry"},
+        "topics": {"connection", "retry"},
+        "consumer": {"connection", "retry", "tolerant_clients"},
+        "tail_reader": {"connection", "retry", "tolerant_clients"},
+        "log_reader": {"connection", "retry", "tolerant_clients", "topics"},
+        "consumer_groups": {"connection", "log_reader", "retry", "tolerant_clients"},
+        "producer": {"connection", "retry"},
+        "writer": {"connection", "retry"},
+        "plain_clients": {"tolerant_clients"},
+    },
+    "app": {
+        "configs": set(),
+        "watchdog": set(),
+        "sizing": {"configs"},
+        "connect": {"configs"},
+        "daemon": {"configs", "connect", "watchdog"},
+    },
     "registry": {
         "registry": set(),
         "cache": set(),
@@ -180,6 +207,11 @@ def test_the_environment_is_read_in_settings_only(module: str) -> None:
     text = MODULES[module].read_text()  # the demo may: it hands its own environment on to the daemon
     assert "os.environ" not in text
     assert "getenv" not in text
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] not in ("clock", "demo")])
+def test_seconds_come_from_a_clock_that_is_handed_in(module: str) -> None:
+    assert "time.monotonic" not in MODULES[module].read_text()  # the demo may: it plays a stream in real time
 
 
 def test_the_table_knows_every_package() -> None:
