@@ -1,6 +1,6 @@
-"""The trainer's child process: it computes and writes files, and never talks to the topics that it learns for.
+"""The child process that trains: it computes and writes files, and never writes to a topic.
 
-It ends with its parent: it holds the reading end of a pipe, and ends when the pipe does.
+The child holds the reading end of a pipe from its parent, and ends when the parent, and with it the pipe, is gone.
 """
 
 from __future__ import annotations
@@ -9,55 +9,62 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
+from forecaster.clock import Clock, monotonic
+
 KILL_SECONDS = 10.0
 NICENESS = 10
-"""The child gives way to the worker beside it."""
-LAST_BYTES = 2_000
+"""The child gives way to the worker on the same machine."""
+OUTPUT_TAIL_BYTES = 2_000
 
 
 class ExitKind(StrEnum):
     """How a child ended."""
 
-    WELL = "well"
+    OK = "ok"
     FAILED = "failed"
-    KILLED = "killed"  # it was past its deadline
+    KILLED = "killed"  # it ran past its deadline
 
 
 class ChildProcess:
-    """One run of a command with a deadline.
+    """One run of a command of this program, with a deadline.
 
     Args:
-        command: of this program, without the program's own name.
-        log: file that takes what it prints.
-        deadline_seconds: it is killed when it takes longer.
+        command: the arguments, without the name of the program.
+        log: file that takes the output.
+        deadline_seconds: a run that takes longer is killed.
+        clock: for the deadline.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, deadline_seconds: float) -> None:
+    def __init__(self, command: Sequence[str], log: Path, deadline_seconds: float, clock: Clock = monotonic) -> None:
         self._log = log
-        self._deadline = time.monotonic() + deadline_seconds
+        self._clock = clock
+        self._deadline = clock() + deadline_seconds
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "forecaster", *command], stdin=subprocess.PIPE, stdout=output, stderr=output
             )
 
     def poll(self) -> ExitKind | None:
-        """Returns how it has ended; None while it works. One that is past its deadline is killed."""
+        """Return how the child ended, None while it works; kill a child that is past its deadline."""
         code = self._process.poll()
-        if code is None and time.monotonic() < self._deadline:
+        if code is None and self._clock() < self._deadline:
             return None
-        self.end()
+        self.kill()
         if code is None:
             return ExitKind.KILLED
-        return ExitKind.WELL if code == 0 else ExitKind.FAILED
+        return ExitKind.OK if code == 0 else ExitKind.FAILED
 
-    def end(self) -> None:
-        """It is killed. One that the system cannot end at once (it waits for a disk) must not hold up who calls."""
+    def kill(self) -> None:
+        """Kill the child.
+
+        A child that the system cannot end at once, say because it waits for a disk, delays the caller by `KILL_SECONDS`
+        at most.
+        """
         if self._process.stdin is not None:
             self._process.stdin.close()
         if self._process.poll() is None:
@@ -67,20 +74,24 @@ class ChildProcess:
 
     @property
     def output_tail(self) -> str:
-        """The end of what it printed; nothing where that cannot be read any more."""
+        """The end of the output; empty where it cannot be read."""
         try:
-            return self._log.read_bytes()[-LAST_BYTES:].decode(errors="replace").strip()
+            return self._log.read_bytes()[-OUTPUT_TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
             return ""
 
 
 def end_with_parent(pipe: int) -> None:
-    """This process gives way to others, and ends as soon as the other end of its pipe, a descriptor, is closed."""
+    """Lower the priority of this process, and end it as soon as the other end of its pipe is closed.
+
+    Args:
+        pipe: descriptor of the reading end.
+    """
     os.nice(NICENESS)
 
     def wait() -> None:
-        while os.read(pipe, 4_096):  # not through a file object, whose lock would be in the way of a clean end
+        while os.read(pipe, 4_096):  # the descriptor, since a file object has a lock that can block the process's exit
             pass
-        os._exit(1)  # nobody wants the result
+        os._exit(1)  # no parent is left to use the result
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -1,105 +1,58 @@
-"""The trainer of a fleet: one of all processes that could train does, by Kafka's election.
+"""The trainer of a fleet: every process that may train runs a coordinator, and Kafka elects one of them.
 
-    1. poll          are we the member of the trainers' group that has the models topic?
-    2. look          what serves, how many readings there are, whether the live loss has drifted
-    3. follow        the child process: killed past its deadline; what it made is published, or what it found is said
-    4. decide        what is due, and whether there is enough that is new
+    1. poll      does this member of the trainers' group own the models topic's partition, that is: is it elected?
+    2. observe   the champion, the number of readings, reported drift
+    3. follow    the child process of the present run: kill it past its deadline, publish its result
+    4. decide    whether a run is due, and whether enough readings are new for it
 
-The work itself is done by a child process, which can die or hang without touching anybody. What it made is published in
-a transaction that carries our membership as of the poll: who was deposed meanwhile, stopped or cut off, cannot publish.
+`iterate` does these steps once. A child process does the training, so that it can die or hang without harm. Its result
+is published in a transaction that carries the group membership of the last poll: a coordinator that was deposed
+meanwhile, because its process was stopped or cut off, cannot publish.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
+from forecaster.backoff import Backoff
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import ForecasterError, TransientBrokerError
-from forecaster.formats.checkpoints import read_checkpoint, write_checkpoint
-from forecaster.formats.models import PARTITION, Decision, Serve, decision_message, publication, serve_message
+from forecaster.formats.checkpoints import write_checkpoint
+from forecaster.formats.models import PARTITION
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.decision import TrainerState, TrainingRules, next_run
+from forecaster.learning.dependencies import Child, Dependencies
+from forecaster.learning.lifecycle import CoordinatorPhase
+from forecaster.learning.publication import decision_messages, decision_of
 from forecaster.learning.run import RunResult, read_result
 from forecaster.learning.schedule import RunKind
 from forecaster.records import Member, Message, PollResult, Transaction
-from forecaster.registry.registry import SUPERSEDED_MS, ModelRegistry
+from forecaster.registry.registry import SUPERSEDED_MS
 
-BODIES_KEPT = 5
 RETRY_SECONDS = 5.0
-FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 3_600.0
-"""After each training that comes to nothing the next one that nobody asked for waits twice as long."""
-MOST_DOUBLINGS = 10
-"""More of them change nothing, and thousands are no number any more."""
-OWN_WORD_SECONDS = 60.0
-"""So long the learner waits for its own decision to come back to it from the topic."""
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3_600.0
+"""Pauses after failed trainings; a scheduled run does not wait for them."""
+DECISION_SECONDS = 60.0
+"""How long the coordinator waits until it reads its own decision back from the topic."""
 CHAMPION, RESULT = "champion", "result"
+_NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
 _log = structlog.get_logger()
-
-
-class TrainersGroup(Protocol):
-    """What is asked of `GroupConsumer`, subscribed to the models topic; its partition is never resumed."""
-
-    def poll(self, *, wait: bool) -> PollResult: ...
-
-
-class Registry(Protocol):
-    """What is asked of `RegistryFollower`."""
-
-    @property
-    def champion(self) -> str: ...
-    @property
-    def registry(self) -> ModelRegistry: ...
-    def look(self) -> None: ...
-    def checkpoint(self, checkpoint_id: str) -> Checkpoint | None: ...
-
-
-class Readings(Protocol):
-    """What is asked of `HistoryCounter`."""
-
-    @property
-    def is_current(self) -> bool: ...
-    def begin(self) -> None: ...
-    def look(self) -> int: ...
-
-
-class Producer(Protocol):
-    """What is asked of `TransactionalProducer`."""
-
-    def commit(self, transaction: Transaction) -> bool: ...
-    def restart(self) -> None: ...
-
-
-class Child(Protocol):
-    """What is asked of `ChildProcess`."""
-
-    def poll(self) -> ExitKind | None: ...
-    def end(self) -> None: ...
-    @property
-    def output_tail(self) -> str: ...
-
-
-class DueRuns(Protocol):
-    """What is asked of `Schedule`."""
-
-    def take(self) -> set[RunKind]: ...
 
 
 class RunEvent(StrEnum):
     """What happens to a run, as it is counted."""
 
     STARTED = "started"
-    SKIPPED = "skipped"  # too little was new
+    SKIPPED = "skipped"  # too few readings were new
     PROMOTED = "promoted"
     REJECTED = "rejected"
     NOT_BEGUN = "not_begun"
@@ -108,7 +61,7 @@ class RunEvent(StrEnum):
     NOT_READABLE = "not_readable"
     NOT_PUBLISHED = "not_published"
     OVERTAKEN = "overtaken"  # another checkpoint serves meanwhile
-    DROPPED = "dropped"  # we were deposed
+    DROPPED = "dropped"  # the coordinator was deposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +70,10 @@ class CoordinatorConfig:
 
     Attributes:
         topic: the models topic.
-        rules: how much there must be to learn from.
-        folder: for the child's files.
-        start: begins a child: what it does, and the folder that it finds the champion in and leaves its result in.
-        superseded_ms: so long a checkpoint stays on the topic after it has served.
+        rules: how many readings a run needs.
+        folder: for the files of the child.
+        start: starts a child for a kind of run, in a folder where it finds the champion and leaves its result.
+        superseded_ms: how long a checkpoint stays on the topic after it has served.
     """
 
     topic: str
@@ -131,250 +84,272 @@ class CoordinatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Dependencies:
-    """What a learner knows of the world: one of each, and nobody else uses them."""
+class _Run:
+    """A run whose child is at work.
 
-    group: TrainersGroup
-    follower: Registry
-    readings: Readings
-    producer: Producer
-    schedule: DueRuns
+    Attributes:
+        kind: of the run.
+        child: does the work.
+        champion: id of the checkpoint that served when the run started.
+        readings_at: `TrainerState.readings_at` before the run, to restore when it fails.
+    """
+
+    kind: RunKind
+    child: Child
+    champion: str
+    readings_at: dict[RunKind, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
-    """A child at work, on what, beginning from which champion; and when works were last done before it."""
+class _Awaited:
+    """A published decision: the id of its checkpoint, and until when to wait for it."""
 
-    work: RunKind
-    child: Child
-    champion: str
-    before: dict[RunKind, int]
+    checkpoint: str
+    until: float
 
 
 class TrainingCoordinator:
-    """Trains while it is elected.
+    """Starts, follows and publishes training runs while it is elected; one thread, but for the properties.
 
     Args:
         config: plain values.
-        outside: what it knows of the world.
+        dependencies: objects that it calls.
+        stop: set when the coordinator is to end.
     """
 
-    def __init__(self, config: CoordinatorConfig, outside: Dependencies) -> None:
-        self._config = config
-        self._outside = outside
-        self._known = TrainerState(NO_CHECKPOINT, 0)
-        self._leads = False
-        self._running: _Running | None = None
-        self._published, self._published_at = "", 0.0
-        self._has_begun = False
+    def __init__(self, config: CoordinatorConfig, dependencies: Dependencies, stop: threading.Event) -> None:
+        self._config, self._stop, self._clock = config, stop, dependencies.clock
+        self._group, self._follower = dependencies.group, dependencies.follower
+        self._counter, self._producer = dependencies.counter, dependencies.producer
+        self._schedule = dependencies.schedule
+        self._phase = CoordinatorPhase.NOT_ELECTED
+        self._state = TrainerState(NO_CHECKPOINT, 0)
+        self._has_baseline = False
         self._due: set[RunKind] = set()
-        self._failures, self._rests_until = 0, 0.0
+        self._run: _Run | None = None
+        self._awaited = _Awaited("", 0.0)
+        self._backoff = _NO_FAILURE
         self._unready = "not a member of the trainers' group yet"
         self.counters: Counter[str] = Counter()
 
     @property
     def unready(self) -> str:
-        """Why it could not train if it were elected; empty = it could; other threads may ask."""
+        """Why this process could not train if it were elected; empty = it could; safe to read from other threads."""
         return self._unready
 
     @property
     def leads(self) -> bool:
-        """This process is the one that trains; other threads may ask."""
-        return self._leads
+        """Whether this process is elected; safe to read from other threads."""
+        return self._phase is not CoordinatorPhase.NOT_ELECTED
 
     @property
     def running(self) -> str | None:
-        """What the child at work does; None = there is none; other threads may ask."""
-        running = self._running
-        return None if running is None else running.work.value
+        """The kind of the present run; None = there is none; safe to read from other threads."""
+        run = self._run
+        return None if run is None else run.kind.value
 
-    def run(self, stop: threading.Event) -> None:
-        """Trains until `stop` is set; a child at work is ended.
+    def run(self) -> None:
+        """Train until `stop` is set; then kill the child of the present run.
 
         Raises:
             BrokerUnavailable: no broker was there for the outage deadline.
         """
         try:
-            while not stop.is_set():
+            while not self._stop.is_set():
                 try:
                     self.iterate()
                 except TransientBrokerError as error:
                     self._unready = "waiting for the broker"
-                    _log.warning("trainer waits for the broker", error=str(error), wait_seconds=RETRY_SECONDS)
-                    stop.wait(RETRY_SECONDS)
+                    _log.warning("trainer_waits_for_broker", error=str(error), wait_seconds=RETRY_SECONDS)
+                    self._stop.wait(RETRY_SECONDS)
         finally:
-            self._drop_child()
+            self._drop_run()
 
     def iterate(self) -> None:
-        """One round, as the numbered steps of this module say; it takes a moment."""
-        polled = self._outside.group.poll(wait=True)
+        """Do the numbered steps of this module once; no step takes long.
+
+        Raises:
+            TransientBrokerError: a step failed; the next call repeats it.
+        """
+        polled = self._group.poll(wait=True)
         self._follow_election(polled)
-        self._outside.follower.look()
+        self._follower.refresh()
+        self._update_readiness(polled)
+        if not self.leads or not polled.stable:
+            return
+        self._observe()
+        if self._run is not None:
+            self._follow_run(self._run, polled.member)
+        elif self._is_free():
+            self._start_due_run()
+
+    def _follow_election(self, polled: PollResult) -> None:
+        if polled.revoked and self.leads:
+            self._drop_run()
+            self._enter(CoordinatorPhase.NOT_ELECTED)
+            _log.info("trainer_deposed")
+        if polled.assigned:
+            self._has_baseline = False
+            self._counter.restart()
+            if not self.leads:
+                self._settle()
+            _log.info("trainer_elected", generation=polled.member.generation_id)
+
+    def _update_readiness(self, polled: PollResult) -> None:
         if not polled.answered:
             self._unready = "the broker does not answer"
         elif polled.stable:
             self._unready = ""
-        if not self._leads or not polled.stable:
-            return
-        self._look()
-        if self._running is not None:
-            self._follow_child(self._running, polled.member)
-        elif self._knows_what_serves():
-            self._decide()
 
-    def _knows_what_serves(self) -> bool:
-        """Our own last decision has come back from the topic, or has not for too long."""
-        if self._published not in ("", *self._outside.follower.registry.decisions):
-            if time.monotonic() < self._published_at + OWN_WORD_SECONDS:
+    def _observe(self) -> None:
+        state, registry = self._state, self._follower.registry
+        state.champion = self._follower.champion
+        state.readings = self._counter.count()
+        state.has_drifted = registry.has_drifted
+        if registry.decisions and not self._has_baseline:
+            # Another process has trained before. When is not known: count new readings as if it had been now.
+            state.readings_at = dict.fromkeys(RunKind, state.readings)
+            self._has_baseline = self._counter.is_current
+
+    def _follow_run(self, run: _Run, member: Member) -> None:
+        exit_kind = run.child.poll()
+        if exit_kind is None:
+            return
+        self._run = None
+        if exit_kind != ExitKind.OK:
+            self._record_failed_run(run.kind, run.readings_at, RunEvent(exit_kind.value))
+            _log.error(
+                "training_run_failed",
+                kind=run.kind.value,
+                exit=exit_kind.value,
+                output_tail=run.child.output_tail,
+            )
+        elif run.champion != self._follower.champion:
+            self._record_failed_run(run.kind, run.readings_at, RunEvent.OVERTAKEN)
+            champion = self._follower.champion
+            _log.warning("training_run_overtaken", kind=run.kind.value, started_from=run.champion, champion=champion)
+        else:
+            self._publish(run, member)
+
+    def _is_free(self) -> bool:
+        """Return whether a run may start: the last decision was read back from the topic, or is given up."""
+        if (
+            self._phase is CoordinatorPhase.AWAITING_DECISION
+            and self._awaited.checkpoint not in self._follower.registry.decisions
+        ):
+            if self._clock() < self._awaited.until:
                 return False
-            _log.warning("our own decision is not on the models topic: was it made again?", checkpoint=self._published)
-        self._published = ""
+            _log.warning("decision_not_read_back", checkpoint=self._awaited.checkpoint, topic=self._config.topic)
+        self._settle()
         return True
 
-    def _follow_election(self, polled: PollResult) -> None:
-        if polled.revoked and self._leads:
-            self._leads, self._published = False, ""
-            self._drop_child()
-            _log.info("trainer deposed")
-        if polled.assigned:
-            self._leads, self._has_begun = True, False
-            self._outside.readings.begin()
-            _log.info("trainer elected", generation=polled.member.generation_id)
+    def _start_due_run(self) -> None:
+        self._state.is_backing_off = self._phase is CoordinatorPhase.BACKING_OFF
+        self._due |= self._schedule.take()
+        upcoming = next_run(self._config.rules, self._state, self._due)
+        if upcoming.kind is not None:
+            self._start(upcoming.kind, upcoming.reason)
+        for kind in upcoming.skipped:
+            self._count(kind, RunEvent.SKIPPED)
+        self._due.clear()  # only here: a run that the broker kept from starting stays due
 
-    def _look(self) -> None:
-        known, follower = self._known, self._outside.follower
-        known.champion = follower.champion
-        known.readings = self._outside.readings.look()
-        known.has_drifted = follower.registry.has_drifted
-        known.is_resting = time.monotonic() < self._rests_until
-        if follower.registry.decisions and not self._has_begun:
-            # Another process has trained before: as many new readings must come as if it had been now.
-            known.at = dict.fromkeys(RunKind, known.readings)
-            self._has_begun = self._outside.readings.is_current
-
-    def _decide(self) -> None:
-        self._due |= self._outside.schedule.take()
-        following = next_run(self._config.rules, self._known, self._due)
-        if following.work is not None:
-            self._begin(following.work, following.why)
-        for work in following.skipped:
-            self._count(work, RunEvent.SKIPPED)
-        self._due.clear()  # and not before: what the broker kept from beginning is due still
-
-    def _begin(self, work: RunKind, why: str) -> None:
-        """A child is at work in a folder that holds the champion, if there is one."""
-        known, champion = self._known, self._known.champion
-        checkpoint = None if champion == NO_CHECKPOINT else self._outside.follower.checkpoint(champion)
-        before = dict(known.at)
-        self._has_begun = True
-        known.at[work] = known.readings
-        if work == RunKind.TRAINING:
-            known.at[RunKind.READOUT] = known.readings
-        self._count(work, RunEvent.STARTED)
-        _log.info("trainer begins", work=work.value, why=why, readings=known.readings, champion=champion)
+    def _start(self, kind: RunKind, reason: str) -> None:
+        """Start a child in a folder that holds the champion, if there is one."""
+        state, champion = self._state, self._state.champion
+        checkpoint = None if champion == NO_CHECKPOINT else self._follower.checkpoint(champion)
+        readings_at = state.mark_started(kind)
+        self._has_baseline = True
+        self._count(kind, RunEvent.STARTED)
+        _log.info("training_run_started", kind=kind.value, reason=reason, readings=state.readings, champion=champion)
         try:
-            self._running = _Running(work, self._start(work, checkpoint), champion, before)
+            child = self._start_child(kind, checkpoint)
         except (ForecasterError, OSError) as error:
-            self._record_failed_run(work, before, RunEvent.NOT_BEGUN)
-            _log.error(
-                "trainer's child cannot begin", work=work.value, folder=str(self._config.folder), error=str(error)
-            )
+            self._record_failed_run(kind, readings_at, RunEvent.NOT_BEGUN)
+            _log.error("training_run_not_started", kind=kind.value, folder=str(self._config.folder), error=str(error))
+        else:
+            self._run = _Run(kind, child, champion, readings_at)
+            self._enter(CoordinatorPhase.RUNNING)
 
-    def _start(self, work: RunKind, champion: Checkpoint | None) -> Child:
+    def _start_child(self, kind: RunKind, champion: Checkpoint | None) -> Child:
         folder = self._config.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if champion is not None:
             write_checkpoint(champion, folder / CHAMPION)
-        return self._config.start(work, folder)
+        return self._config.start(kind, folder)
 
-    def _follow_child(self, running: _Running, member: Member) -> None:
-        ended = running.child.poll()
-        if ended is None:
-            return
-        self._running = None
-        if ended != ExitKind.WELL:
-            self._record_failed_run(running.work, running.before, RunEvent(ended.value))
-            output_tail = running.child.output_tail
-            _log.error(
-                "trainer's child did not end well", work=running.work.value, how=ended.value, output_tail=output_tail
-            )
-        elif running.champion != self._outside.follower.champion:
-            self._record_failed_run(running.work, running.before, RunEvent.OVERTAKEN)
-            _log.warning("what was learned is dropped: another checkpoint serves now", was=running.champion)
-        else:
-            self._publish(running, member)
-
-    def _publish(self, running: _Running, member: Member) -> None:
-        """The decision is on the topic, with the checkpoint and the order to serve it where it was promoted."""
+    def _publish(self, run: _Run, member: Member) -> None:
+        """Publish the decision of a run, and the checkpoint that it promotes, in one transaction."""
         try:
             result = read_result(self._config.folder / RESULT)
-            messages = self._messages(running, result)
+            messages = self._messages(run, result)
         except (ForecasterError, OSError) as error:
-            self._record_failed_run(running.work, running.before, RunEvent.NOT_READABLE)
-            _log.error("what the trainer's child has left cannot be read", work=running.work.value, error=str(error))
+            self._record_failed_run(run.kind, run.readings_at, RunEvent.NOT_READABLE)
+            _log.error("training_result_unreadable", kind=run.kind.value, error=str(error))
             return
-        outcome = RunEvent.PROMOTED if result.promoted else RunEvent.REJECTED
-        if messages and not self._outside.producer.commit(
-            Transaction({self._config.topic: messages}, {PARTITION: 0}, member)
-        ):
-            self._outside.producer.restart()
-            outcome = RunEvent.NOT_PUBLISHED
-            self._record_failed_run(running.work, running.before, outcome)
+        event = RunEvent.PROMOTED if result.promoted else RunEvent.REJECTED
+        if messages and not self._commit(messages, member):
+            event = RunEvent.NOT_PUBLISHED
+            self._record_failed_run(run.kind, run.readings_at, event)
         else:
-            self._published, self._published_at = result.checkpoint if messages else "", time.monotonic()
-            if running.work == RunKind.TRAINING:
-                self._failures, self._rests_until = 0, 0.0
-            self._count(running.work, outcome)
+            self._record_decision(run.kind, event, result.checkpoint if messages else "")
         _log.info(
-            "trainer decides",
-            work=running.work.value,
-            outcome=outcome.value,
+            "training_run_decided",
+            kind=run.kind.value,
+            outcome=event.value,
             checkpoint=result.checkpoint,
             challenger_loss=result.challenger_loss,
             champion_loss=result.champion_loss,
             reason=result.reason,
         )
 
-    def _messages(self, running: _Running, result: RunResult) -> Sequence[Message]:
-        if not result.checkpoint:
-            return []  # there was nothing better to be had
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        decision = Decision(
-            checkpoint=result.checkpoint,
-            champion=running.champion,
-            promoted=result.promoted,
-            challenger_loss=result.challenger_loss,
-            champion_loss=result.champion_loss,
-            scored=result.scored,
-            reason=result.reason,
-            at=now,
-            work=running.work.value,
-        )
-        answered = self._outside.follower.registry.answered() if running.work == RunKind.TRAINING else []
-        if not result.promoted:
-            return [decision_message(decision), *answered]
-        checkpoint = read_checkpoint(self._config.folder / RESULT / result.checkpoint)
-        serve = Serve(result.checkpoint, running.champion, "trainer", now, result.reason)
-        clearing = self._outside.follower.registry.clearing(BODIES_KEPT, self._config.superseded_ms)
-        return [*publication(checkpoint), decision_message(decision), serve_message(serve), *clearing, *answered]
+    def _messages(self, run: _Run, result: RunResult) -> Sequence[Message]:
+        if not result.checkpoint:  # the run found no better readout
+            return []
+        decision = decision_of(result, run.kind, run.champion, datetime.now(UTC).isoformat(timespec="seconds"))
+        folder = self._config.folder / RESULT
+        return decision_messages(decision, self._follower.registry, folder, self._config.superseded_ms)
 
-    def _record_failed_run(self, work: RunKind, before: dict[RunKind, int], how: RunEvent) -> None:
-        """It is as if the work had not been begun, but for the rest after a training, which grows."""
-        self._count(work, how)
-        self._known.at = before
-        if work != RunKind.TRAINING:
-            return
-        rest = min(FIRST_REST_SECONDS * 2.0**self._failures, LONGEST_REST_SECONDS)
-        self._failures = min(self._failures + 1, MOST_DOUBLINGS)
-        self._rests_until = time.monotonic() + rest
+    def _commit(self, messages: Sequence[Message], member: Member) -> bool:
+        """Return whether the broker has accepted the transaction, which carries this process's membership."""
+        if self._producer.commit(Transaction({self._config.topic: messages}, {PARTITION: 0}, member)):
+            return True
+        self._producer.restart()
+        return False
 
-    def _count(self, work: RunKind, event: RunEvent) -> None:
-        self.counters[f"{work}_{event}"] += 1
+    def _record_decision(self, kind: RunKind, event: RunEvent, awaited: str) -> None:
+        """Count the run; wait for its decision to come back, where one was published."""
+        self._count(kind, event)
+        if kind == RunKind.TRAINING:
+            self._backoff = _NO_FAILURE
+        if awaited:
+            self._awaited = _Awaited(awaited, self._clock() + DECISION_SECONDS)
+            self._enter(CoordinatorPhase.AWAITING_DECISION)
+        else:
+            self._settle()
 
-    def _drop_child(self) -> None:
-        if self._running is not None:
-            self._running.child.end()
-            self._known.at = self._running.before
-            self._count(self._running.work, RunEvent.DROPPED)
-            self._running = None
+    def _record_failed_run(self, kind: RunKind, readings_at: dict[RunKind, int], event: RunEvent) -> None:
+        """Restore the state of before the run; after a training, back off from unscheduled ones."""
+        self._count(kind, event)
+        self._state.readings_at = readings_at
+        if kind == RunKind.TRAINING:
+            self._backoff = self._backoff.after_failure(self._clock())
+        self._settle()
+
+    def _drop_run(self) -> None:
+        if self._run is not None:
+            self._run.child.kill()
+            self._state.readings_at = self._run.readings_at
+            self._count(self._run.kind, RunEvent.DROPPED)
+            self._run = None
+
+    def _settle(self) -> None:
+        """Enter the phase between runs: backing off while the pause after a failure lasts, else idle."""
+        self._enter(CoordinatorPhase.BACKING_OFF if self._backoff.lasts(self._clock()) else CoordinatorPhase.IDLE)
+
+    def _enter(self, phase: CoordinatorPhase) -> None:
+        if phase is not self._phase:
+            self._phase = self._phase.to(phase)
+
+    def _count(self, kind: RunKind, event: RunEvent) -> None:
+        self.counters[f"{kind}_{event}"] += 1

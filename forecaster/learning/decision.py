@@ -1,4 +1,4 @@
-"""When the trainer works, and on what: one pure decision."""
+"""When the trainer starts a run, and of which kind: one pure function, `next_run`."""
 
 from __future__ import annotations
 
@@ -11,76 +11,88 @@ from forecaster.learning.schedule import RunKind
 
 @dataclass(frozen=True, slots=True)
 class TrainingRules:
-    """What is done, and how much must be there.
+    """How many readings a run needs, and which kinds of runs there are.
 
     Attributes:
-        min_readings: before a first training.
-        min_new_ticks: new readings before another run.
-        works: what is done at all.
+        min_readings: readings in the history topic before the first training.
+        min_new_ticks: readings since the last run of a kind before the next one.
+        kinds: kinds of runs that are not switched off.
     """
 
     min_readings: int
     min_new_ticks: int
-    works: frozenset[RunKind] = frozenset(RunKind)
+    kinds: frozenset[RunKind] = frozenset(RunKind)
 
 
 @dataclass(slots=True)
 class TrainerState:
-    """What the decision rests on.
+    """What the trainer knows when it decides about its next run.
 
     Attributes:
-        champion: id of the checkpoint that serves; `none` = before any training.
-        readings: in the history topic so far.
-        at: how many there were when each kind of work was last done; missing = never.
-        has_drifted: the live loss has, since the last training.
-        is_resting: a training has come to nothing not long ago: until the rest is over only what is due is done.
+        champion: id of the checkpoint that serves; `none` before any training.
+        readings: readings counted in the history topic so far.
+        readings_at: that count when a run of each kind last started; a missing kind has never run.
+        has_drifted: a worker has reported drift since the last training.
+        is_backing_off: a training failed recently: until the pause is over, only scheduled runs start.
     """
 
     champion: str
     readings: int
-    at: dict[RunKind, int] = field(default_factory=dict)
+    readings_at: dict[RunKind, int] = field(default_factory=dict)
     has_drifted: bool = False
-    is_resting: bool = False
+    is_backing_off: bool = False
 
-    def new(self, work: RunKind) -> int:
-        """Returns how many readings have come since the work was last done."""
-        return self.readings - self.at.get(work, 0)
+    def new_readings(self, kind: RunKind) -> int:
+        """Return how many readings have come since a run of this kind last started."""
+        return self.readings - self.readings_at.get(kind, 0)
+
+    def mark_started(self, kind: RunKind) -> dict[RunKind, int]:
+        """Record that a run starts now; return the `readings_at` of before, which a failed run restores."""
+        before = dict(self.readings_at)
+        self.readings_at[kind] = self.readings
+        if kind == RunKind.TRAINING:  # a training solves a new readout, too
+            self.readings_at[RunKind.READOUT] = self.readings
+        return before
 
 
 @dataclass(frozen=True, slots=True)
 class NextRun:
-    """What to do now (None = nothing), why, and what was due and is skipped for want of new readings."""
+    """The run to start now.
 
-    work: RunKind | None
-    why: str = ""
+    Attributes:
+        kind: None = no run.
+        reason: why it starts, for people.
+        skipped: kinds that were due, and are skipped because too few readings are new.
+    """
+
+    kind: RunKind | None
+    reason: str = ""
     skipped: tuple[RunKind, ...] = ()
 
 
-def next_run(rules: TrainingRules, known: TrainerState, due: Collection[RunKind]) -> NextRun:
-    """Returns what the trainer does next.
+def next_run(rules: TrainingRules, state: TrainerState, due: Collection[RunKind]) -> NextRun:
+    """Return the run that the trainer starts next.
 
-    The first training does not wait for the schedule; drift brings the next one forward. A training makes a new
-    readout, too, so that it goes first.
+    The first training does not wait for the schedule, and drift brings the next training forward. A training goes
+    before a readout, because it solves a new readout as well.
 
     Args:
-        rules: how much must be there.
-        known: what is there.
-        due: what the schedule asks for.
+        rules: how many readings a run needs.
+        state: what the trainer knows.
+        due: kinds that the schedule asks for.
     """
-    if known.readings < rules.min_readings:
+    if state.readings < rules.min_readings:
         return NextRun(None)
-    trains = RunKind.TRAINING in rules.works
-    unasked = trains and not known.is_resting
-    if unasked and known.champion == NO_CHECKPOINT and RunKind.TRAINING not in known.at:
-        return NextRun(RunKind.TRAINING, "the first readings are there")
-    wanted = [RunKind.TRAINING] if (unasked and known.has_drifted) or (trains and RunKind.TRAINING in due) else []
-    if RunKind.READOUT in due and known.champion != NO_CHECKPOINT:
+    trains = RunKind.TRAINING in rules.kinds
+    may_start_unscheduled = trains and not state.is_backing_off
+    if may_start_unscheduled and state.champion == NO_CHECKPOINT and RunKind.TRAINING not in state.readings_at:
+        return NextRun(RunKind.TRAINING, "there are enough readings for a first training")
+    has_drifted = may_start_unscheduled and state.has_drifted
+    wanted = [RunKind.TRAINING] if has_drifted or (trains and RunKind.TRAINING in due) else []
+    if RunKind.READOUT in due and state.champion != NO_CHECKPOINT:
         wanted.append(RunKind.READOUT)
-    skipped = tuple(work for work in wanted if known.new(work) < rules.min_new_ticks)
-    ready = [work for work in wanted if work not in skipped]
+    ready = [kind for kind in wanted if state.new_readings(kind) >= rules.min_new_ticks]
+    skipped = tuple(kind for kind in wanted if kind in due and kind not in ready)
     if not ready:
-        return NextRun(None, skipped=tuple(work for work in skipped if work in due))
-    why = (
-        "the live loss has drifted" if ready[0] == RunKind.TRAINING and ready[0] not in due else "the schedule says so"
-    )
-    return NextRun(ready[0], why, tuple(work for work in skipped if work in due))
+        return NextRun(None, skipped=skipped)
+    return NextRun(ready[0], "it is scheduled" if ready[0] in due else "the live loss has drifted", skipped)

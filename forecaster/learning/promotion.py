@@ -1,4 +1,4 @@
-"""Whether a challenger serves: both go through the serving pipeline over what neither was fitted on."""
+"""Whether a challenger is to serve: it and the champion serve readings, in simulation, that neither was fitted to."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecaster.core.metrics import pinball_loss
 from forecaster.core.network.model import Checkpoint
+from forecaster.core.scoring import last_value_scores, score
 from forecaster.core.series.scaling import SCALE_HALF_LIFE
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.simulation import ServingSimulation
@@ -24,8 +24,8 @@ class Rule:
     """When a challenger is promoted.
 
     Attributes:
-        min_scored: so many forecasts must have met their truth.
-        margin: its loss must be below (1 - margin) x the champion's.
+        min_scored: number of forecasts that must be scored.
+        margin: the loss must be below (1 - margin) x the champion's.
     """
 
     min_scored: int = MIN_SCORED
@@ -34,18 +34,19 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class PromotionDecision:
-    """What came of a judgement.
+    """Whether a challenger is promoted, and the losses that decided.
 
-    Losses are means over the series of two ratios to the last value's, averaged: of the mean absolute error of the
-    point, and of the mean pinball loss of the quantiles. NaN = nothing to judge by, or a forecast was no number.
+    A loss is the mean over the series of two ratios to the last-value forecast, averaged: that of the mean absolute
+    error of the point, and that of the mean pinball loss of the quantiles. NaN = no series could be scored, or a
+    forecast was not finite.
 
     Attributes:
-        champion_loss: of what serves.
-        challenger_loss: of what wants to.
+        champion_loss: of the checkpoint that serves.
+        challenger_loss: of the challenger.
         last_value_loss: of the last value as point and as every quantile: 1.
-        scored: forecasts that met their truth.
-        promote: the challenger is to serve.
-        reason: why, for people.
+        scored: number of scored forecasts.
+        promote: whether the challenger is to serve.
+        reason: explanation for people.
     """
 
     champion_loss: float
@@ -58,7 +59,15 @@ class PromotionDecision:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Absolute errors and pinball losses by series, of the forecasts and of the last value, and how many that is of."""
+    """Sums over the scored forecasts.
+
+    Attributes:
+        error: absolute errors of the point, by series; NaN if the network's forecasts were not finite.
+        pinball: pinball losses of the quantiles, by series.
+        last_error: absolute errors of the last value, by series.
+        last_pinball: pinball losses of the last value as every quantile, by series.
+        count: number of scored forecasts.
+    """
 
     error: F64
     pinball: F64
@@ -75,51 +84,49 @@ def evaluate_challenger(
     promotion_ms: int,
     rule: Rule | None = None,
 ) -> PromotionDecision:
-    """Returns the verdict on the forecasts whose truths came from `promotion_ms` on.
+    """Return the decision by the forecasts whose truths came from `promotion_ms` on.
 
     Args:
-        pipeline: what is forecast, from what.
-        champion: what serves; None = before any training.
-        challenger: what wants to.
-        history: the promotion stretch, and before it what the rows warm up on.
-        promotion_ms: where the stretch begins.
-        rule: when it is promoted; None = as usual.
+        pipeline: what is forecast, and how.
+        champion: the checkpoint that serves; None = before any training.
+        challenger: the checkpoint that may replace it.
+        history: the promotion split, and the readings before it that warm up the rows.
+        promotion_ms: where the promotion split begins.
+        rule: when a challenger is promoted; None = the defaults.
     """
-    known = history.since(promotion_ms - _warm_up_ms(pipeline, history))
-    serving = _sums(pipeline, champion, known, promotion_ms)
-    wanting = _sums(pipeline, challenger, known, promotion_ms)
-    return _verdict(serving, wanting, rule or Rule())
+    replayed = history.since(promotion_ms - _warm_up_ms(pipeline, history))
+    champion_sums = _sums(pipeline, champion, replayed, promotion_ms)
+    challenger_sums = _sums(pipeline, challenger, replayed, promotion_ms)
+    return _decide(champion_sums, challenger_sums, rule or Rule())
 
 
 def _warm_up_ms(pipeline: PipelineConfig, history: SeriesHistory) -> int:
-    """Returns how long before the stretch the rows begin: their context is full, and their scale has a half-life."""
+    """Return how long rows warm up before the split: until their context is full, and their scale has a half-life."""
     interval = pipeline.observation.interval_ms or history.interval_ms()
     return int(pipeline.observation.context + max(pipeline.horizons) + SCALE_HALF_LIFE) * interval
 
 
 def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: SeriesHistory, promotion_ms: int) -> _Sums:
-    """Returns what a checkpoint's forecasts were worth when it alone served."""
-    levels, series = np.array(pipeline.quantile_levels), len(history.series_ids)
-    error, pinball, last_error, last_pinball = totals = np.zeros((4, series))
+    """Return the sums over a checkpoint's forecasts, when it alone serves the history."""
+    levels = pipeline.quantile_levels
+    error, pinball, last_error, last_pinball = totals = np.zeros((4, len(history.series_ids)))
     count = 0
     for first, outputs in ServingSimulation(replace(pipeline, with_details=True), history, checkpoint).until(
         len(history)
     ):
         scores = outputs.scores
         position = scores.reading + first
-        truth, last = scores.truth[:, None], scores.last_value
-        made = ~np.isnan(truth) & ~np.isnan(last) & (history.timestamp_ms[position] >= promotion_ms)[:, None]
+        forecast, last_value = score(scores, levels), score(last_value_scores(scores), levels)
+        made = last_value.met & (history.timestamp_ms[position] >= promotion_ms)[:, None]
         if not made.any():
             continue
         if checkpoint is not None and np.isnan(scores.experts[:, pipeline.ensemble.network][made]).any():
             error[:] = np.nan  # the combination would hide it
-        truths = np.broadcast_to(truth, last.shape)
-        naive = np.broadcast_to(last[:, None], scores.quantiles.shape)
         values = (
-            np.abs(truths - scores.point),
-            pinball_loss(scores.quantiles, truths, levels).mean(axis=1),
-            np.abs(truths - last),
-            pinball_loss(naive, truths, levels).mean(axis=1),
+            forecast.absolute_error,
+            forecast.pinball_loss,
+            last_value.absolute_error,
+            last_value.pinball_loss,
         )
         for total, column in zip(totals, values, strict=True):
             np.add.at(total, history.row[position], np.where(made, column, 0.0).sum(axis=1))
@@ -128,31 +135,32 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
 
 
 def _loss(sums: _Sums, error: F64, pinball: F64) -> float:
-    """Returns the mean over series of the mean of both ratios; a series whose last value is never wrong has none."""
-    has = (sums.last_error > 0) & (sums.last_pinball > 0)
-    if not has.any():
+    """Return the mean over series of both ratios' mean; leave out series whose last value was never wrong."""
+    scored = (sums.last_error > 0) & (sums.last_pinball > 0)
+    if not scored.any():
         return math.nan
-    ratios = 0.5 * (error[has] / sums.last_error[has] + pinball[has] / sums.last_pinball[has])
+    ratios = 0.5 * (error[scored] / sums.last_error[scored] + pinball[scored] / sums.last_pinball[scored])
     return float(ratios.mean())
 
 
-def _verdict(serving: _Sums, wanting: _Sums, rule: Rule) -> PromotionDecision:
-    champion = _loss(serving, serving.error, serving.pinball)
-    challenger = _loss(wanting, wanting.error, wanting.pinball)
-    last_value = _loss(serving, serving.last_error, serving.last_pinball)
-    scored = min(serving.count, wanting.count)
-    bound = (1.0 - rule.margin) * champion
-    asked = f"{bound:.4f}, {rule.margin:.0%} less than the champion's"
+def _decide(champion_sums: _Sums, challenger_sums: _Sums, rule: Rule) -> PromotionDecision:
+    champion = _loss(champion_sums, champion_sums.error, champion_sums.pinball)
+    challenger = _loss(challenger_sums, challenger_sums.error, challenger_sums.pinball)
+    last_value = _loss(champion_sums, champion_sums.last_error, champion_sums.last_pinball)
+    scored = min(champion_sums.count, challenger_sums.count)
     if scored < rule.min_scored:
         promote, reason = False, f"only {scored} forecasts were scored; {rule.min_scored} are needed"
     elif math.isnan(last_value):
-        promote, reason = False, "no series has varied in the promotion stretch: there is nothing to judge by"
+        promote, reason = False, "no series varied in the promotion split: there is nothing to compare"
     elif not math.isfinite(challenger):
         promote, reason = False, "the challenger's forecasts are not all finite"
     elif not math.isfinite(champion):
         promote, reason = True, "the champion's forecasts are not all finite, the challenger's are"
-    elif challenger < bound:
-        promote, reason = True, f"the challenger's loss {challenger:.4f} is below {asked}"
     else:
-        promote, reason = False, f"the challenger's loss {challenger:.4f} is not below {asked}"
+        bound = (1.0 - rule.margin) * champion
+        promote = challenger < bound
+        reason = (
+            f"the challenger's loss {challenger:.4f} is {'' if promote else 'not '}below {bound:.4f}, "
+            f"{rule.margin:.0%} less than the champion's"
+        )
     return PromotionDecision(champion, challenger, last_value, scored, promote, reason)

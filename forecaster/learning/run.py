@@ -1,4 +1,4 @@
-"""One run of the trainer, in the child process: from the history and the champion to files that say what came of it."""
+"""One run of the trainer, in the child process: from the history and the champion to files with the result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import TrainingConfig
-from forecaster.learning.fitting.readout_refit import refresh
+from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.learning.fitting.train import TrainingData, build_training_data
 from forecaster.learning.schedule import RunKind
 from forecaster.pipeline import PipelineConfig
@@ -25,15 +25,15 @@ FILE = "result.json"
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """What came of a run.
+    """The result of a run, as its file holds it.
 
     Attributes:
-        checkpoint: id of the challenger, whose folder lies beside it; empty = there is none.
-        promoted: it is to serve.
-        challenger_loss: on the stretch that decides; None = not known.
-        champion_loss: on the same.
-        scored: so many forecasts, or targets of a readout, were compared.
-        reason: for people.
+        checkpoint: id of the challenger, whose folder lies next to the file; empty = there is none.
+        promoted: whether the challenger is to serve.
+        challenger_loss: on the time span that decides; None = unknown.
+        champion_loss: on the same time span; None = unknown.
+        scored: number of forecasts, or of a readout's targets, that were compared.
+        reason: explanation for people.
     """
 
     checkpoint: str
@@ -46,44 +46,44 @@ class RunResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What is learned: what is forecast, from what, by which network, how it is trained."""
+    """What is forecast and how, the network to train, and how to train it."""
 
     pipeline: PipelineConfig
     network: NetworkConfig
     training: TrainingConfig
 
 
-NOTHING = RunResult(
+NO_BETTER_READOUT = RunResult(
     checkpoint="",
     promoted=False,
     challenger_loss=None,
     champion_loss=None,
     scored=0,
-    reason="no better readout on the newest stretch",
+    reason="no better readout on the newest readings",
 )
 
 
 def run_training(
     config: RunConfig,
-    work: RunKind,
+    kind: RunKind,
     read: Callable[[], SeriesHistory],
     champion: Checkpoint | None,
     folder: Path,
 ) -> None:
-    """What came of the run lies in the folder, the challenger beside it.
+    """Train, and write the result to the folder, with the challenger next to it.
 
     Args:
-        config: what is learned.
-        work: a new body, or a new readout of the champion's.
-        read: gives the history.
-        champion: what serves; None = before any training.
-        folder: made here.
+        config: what to train.
+        kind: a new body, or a new readout for the champion's body.
+        read: returns the history.
+        champion: the checkpoint that serves; None = before any training.
+        folder: where the result goes; it must not exist.
 
     Raises:
         UsageError: the history holds nothing to learn from.
     """
     data = build_training_data(read(), config.pipeline.observation, local=config.training.local)
-    challenger, result = _trained(config, data, champion) if work == RunKind.TRAINING else _resolved(data, champion)
+    challenger, result = _train(config, data, champion) if kind == RunKind.TRAINING else _refit(data, champion)
     folder.mkdir(parents=True)
     if challenger is not None:
         write_checkpoint(challenger, folder)
@@ -91,41 +91,45 @@ def run_training(
 
 
 def read_result(folder: Path) -> RunResult:
-    """Returns what a run has left in the folder; raises ForecasterError where that cannot be read."""
+    """Return the result that a run has left in the folder.
+
+    Raises:
+        ForecasterError: the result is missing, or cannot be read.
+    """
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=RunResult)
     except (OSError, msgspec.DecodeError) as error:
-        raise ForecasterError(f"{folder / FILE}: the trainer's child has left nothing readable: {error}") from error
+        raise ForecasterError(f"{folder / FILE}: the result of the training run cannot be read: {error}") from error
 
 
-def _trained(config: RunConfig, data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint, RunResult]:
-    made = challenge(data, config.pipeline, config.network, config.training, champion)
-    verdict = made.verdict
+def _train(config: RunConfig, data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint, RunResult]:
+    outcome = challenge(data, config.pipeline, config.network, config.training, champion)
+    decision = outcome.decision
     result = RunResult(
-        checkpoint=made.challenger.id,
-        promoted=verdict.promote,
-        challenger_loss=_finite(verdict.challenger_loss),
-        champion_loss=_finite(verdict.champion_loss),
-        scored=verdict.scored,
-        reason=verdict.reason,
+        checkpoint=outcome.challenger.id,
+        promoted=decision.promote,
+        challenger_loss=_finite(decision.challenger_loss),
+        champion_loss=_finite(decision.champion_loss),
+        scored=decision.scored,
+        reason=decision.reason,
     )
-    return made.challenger, result
+    return outcome.challenger, result
 
 
-def _resolved(data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint | None, RunResult]:
-    refreshed = None if champion is None else refresh(data, champion)
-    if refreshed is None:
-        return None, NOTHING
-    facts = refreshed.checkpoint.facts["readout"]
+def _refit(data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint | None, RunResult]:
+    refit = None if champion is None else refit_readout(data, champion)
+    if refit is None:
+        return None, NO_BETTER_READOUT
+    facts = refit.checkpoint.facts["readout"]
     result = RunResult(
-        checkpoint=refreshed.checkpoint.id,
+        checkpoint=refit.checkpoint.id,
         promoted=True,
-        challenger_loss=_finite(refreshed.error),
-        champion_loss=_finite(refreshed.champion_error),
+        challenger_loss=_finite(refit.error),
+        champion_loss=_finite(refit.champion_error),
         scored=int(facts["targets"]),
-        reason=f"squared errors of the newest stretch: {refreshed.error:.5g}, {refreshed.champion_error:.5g} before",
+        reason=f"squared error on the newest readings: {refit.error:.5g}, {refit.champion_error:.5g} before",
     )
-    return refreshed.checkpoint, result
+    return refit.checkpoint, result
 
 
 def _finite(loss: float) -> float | None:

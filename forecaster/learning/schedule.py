@@ -1,4 +1,7 @@
-"""When it is time to train. APScheduler's jobs only say so: they never work themselves, so none can block its slot."""
+"""When runs of the trainer are due.
+
+APScheduler's jobs only mark a kind of run as due. They never train, so that no job blocks the next one.
+"""
 
 from __future__ import annotations
 
@@ -21,38 +24,44 @@ SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
 class RunKind(StrEnum):
-    """What the trainer can do."""
+    """The kinds of training runs."""
 
     TRAINING = "training"  # a new body, and its readout
-    READOUT = "readout"  # a new readout of the body that serves
+    READOUT = "readout"  # a new readout for the body that serves
+
+
+VARIABLES = {
+    RunKind.TRAINING: "FORECASTER_TRAINING__SCHEDULE",
+    RunKind.READOUT: "FORECASTER_TRAINING__READOUT_SCHEDULE",
+}
 
 
 class Schedule:
-    """Fires while the context is open.
+    """Marks kinds of runs as due while its context is open.
 
     Args:
-        when: `every DURATION`, `cron MINUTE HOUR DAY MONTH WEEKDAY` (UTC) or `off`, of each kind of work.
+        times: `every DURATION`, `cron MINUTE HOUR DAY MONTH WEEKDAY` (UTC) or `off`, for each kind of run.
 
     Raises:
-        UsageError: one of them cannot be read.
+        UsageError: a text cannot be read.
     """
 
-    def __init__(self, when: Mapping[RunKind, str]) -> None:
+    def __init__(self, times: Mapping[RunKind, str]) -> None:
         self._due: set[RunKind] = set()
         self._lock = threading.Lock()
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(1)},
-            # A job that is late runs all the same (APScheduler's default skips it after one second), once for all the
-            # times that it was late; the jobs end at once, so that one instance is enough.
+            # A late job still runs (APScheduler's default skips it after one second), and once however often it was
+            # late; a job ends at once, so that one instance is enough.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
-        triggers = {work: _trigger(work, text) for work, text in when.items()}
-        self.works = frozenset(work for work, trigger in triggers.items() if trigger is not None)
-        """What is done at all: what is `off` never is."""
-        for work, trigger in triggers.items():
+        triggers = {kind: _trigger(kind, text) for kind, text in times.items()}
+        self.kinds = frozenset(kind for kind, trigger in triggers.items() if trigger is not None)
+        """Kinds that are not `off`."""
+        for kind, trigger in triggers.items():
             if trigger is not None:
-                self._scheduler.add_job(self._fire, trigger, args=[work], id=work.value)
+                self._scheduler.add_job(self._fire, trigger, args=[kind], id=kind.value)
 
     def __enter__(self) -> Schedule:
         self._scheduler.start()
@@ -62,49 +71,53 @@ class Schedule:
         self._scheduler.shutdown(wait=False)
 
     def take(self) -> set[RunKind]:
-        """Returns what has become due since the last time."""
+        """Return the kinds that have become due since the last call."""
         with self._lock:
             due, self._due = self._due, set()
         return due
 
-    def _fire(self, work: RunKind) -> None:
+    def _fire(self, kind: RunKind) -> None:
         with self._lock:
-            self._due.add(work)
+            self._due.add(kind)
 
 
-def _trigger(work: RunKind, text: str) -> BaseTrigger | None:
-    variable = {RunKind.TRAINING: "SCHEDULE", RunKind.READOUT: "READOUT_SCHEDULE"}[work]
-    kind, _, rest = text.strip().partition(" ")
+def _trigger(kind: RunKind, text: str) -> BaseTrigger | None:
+    """Return the trigger that a text asks for; None = `off`."""
+    variable = VARIABLES[kind]
+    form, _, rest = text.strip().partition(" ")
     try:
-        if kind == "off" and not rest:
+        if form == "off" and not rest:
             return None
-        if kind == "every":
+        if form == "every":
             number = rest.strip().rstrip("dhms")
             return IntervalTrigger(seconds=int(number) * SECONDS[rest.strip()[len(number) :]], timezone=UTC)
-        if kind == "cron":
+        if form == "cron":
             *fields, weekdays = rest.split()
-            return CronTrigger.from_crontab(" ".join([*fields, _named(weekdays)]), timezone=UTC)
+            return CronTrigger.from_crontab(" ".join([*fields, _weekday_names(weekdays)]), timezone=UTC)
     except (ValueError, KeyError) as error:
-        raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: {error}") from error
-    raise UsageError(f"FORECASTER_TRAINING__{variable}={text!r}: expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
+        raise UsageError(f"{variable}={text!r}: {error}") from error
+    raise UsageError(f"{variable}={text!r}: expected `every 1h`, `cron 0 3 * * *` (UTC) or `off`")
 
 
-def _named(field: str) -> str:
-    """Returns cron's weekdays as names: cron counts from Sunday, which is 0 and 7, and APScheduler from Monday."""
+def _weekday_names(field: str) -> str:
+    """Return the weekdays of a cron field as names.
+
+    Numbers mean different days: cron counts from Sunday, which is 0 and 7, and APScheduler from Monday.
+    """
     if field == "*":
         return field
-    found: list[str] = []
+    names: list[str] = []
     for part in field.lower().split(","):
         span, _, step = part.partition("/")
         first, _, last = "0-6".partition("-") if span == "*" else span.partition("-")
-        begin = _weekday(first)
-        end = _weekday(last) if last else 6 if step else begin
+        begin = _weekday_number(first)
+        end = _weekday_number(last) if last else 6 if step else begin
         days = range(begin, end + (7 if end < begin else 0) + 1, int(step or 1))
-        found += [WEEKDAYS[day % 7] for day in days]
-    return ",".join(dict.fromkeys(found))
+        names += [WEEKDAYS[day % 7] for day in days]
+    return ",".join(dict.fromkeys(names))
 
 
-def _weekday(text: str) -> int:
+def _weekday_number(text: str) -> int:
     if text in WEEKDAYS:
         return WEEKDAYS.index(text)
     if text.isdigit() and int(text) <= 7:

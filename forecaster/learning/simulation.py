@@ -1,4 +1,4 @@
-"""A history goes through the serving pipeline, without a broker; what serves may change on the way."""
+"""Serving of a history through the pipeline, without a broker; the checkpoint can change on the way."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs
 
 SLICE = 2_000
-"""Readings that are served at a time."""
+"""Readings in a batch, about."""
 
 
 class ServingSimulation:
-    """The rows of all series of a history, and how far they are.
+    """Serves a history from its beginning; keeps the rows of all its series, and the position.
 
     Args:
-        pipeline: what is forecast, from what.
-        history: goes through it from its beginning.
-        checkpoint: what serves at first; None = before any training.
-        begin: position from which on it does; where it was trained on the readings before, it would be trusted too much
-            for what it had forecast of them.
+        pipeline: what is forecast, and how.
+        history: the readings.
+        checkpoint: the first one to serve; None = none, as before any training.
+        begin: position of the first reading that the checkpoint serves. If it was trained on the readings before, its
+            forecasts of them would be too good, and the ensemble would trust it too much.
     """
 
     def __init__(
@@ -32,31 +32,31 @@ class ServingSimulation:
     ) -> None:
         self._pipeline = pipeline
         self._history = history
-        self._first, self._begin = None if checkpoint is None else Model(checkpoint), begin
+        self._first_model, self._begin = None if checkpoint is None else Model(checkpoint), begin
         self._model: Model | None = None
         self._state: SeriesState = pipeline.shape(0).empty(len(history.series_ids))
         self._position = 0
 
     @property
     def checkpoint(self) -> str:
-        """The id of what serves."""
+        """Id of the checkpoint that serves."""
         return NO_CHECKPOINT if self._model is None else self._model.id
 
     def until(self, end: int) -> Iterator[tuple[int, Outputs]]:
-        """Yields the position of the first reading, and the outputs, of every batch up to position `end`."""
+        """Yield the position of the first reading, and the outputs, of every batch up to position `end`."""
         while self._position < end:
             first = self._position
-            if self._first is not None and first >= self._begin:
-                self._use(self._first)
-                self._first = None
-            until = end if self._first is None else min(end, self._begin)
+            if self._first_model is not None and first >= self._begin:
+                self._use(self._first_model)
+                self._first_model = None
+            until = end if self._first_model is None else min(end, self._begin)
             last = self._history.record_end(min(first + SLICE, until))
             self._position = last
             yield first, self._serve(first, last)
 
     def swap(self, checkpoint: Checkpoint) -> None:
-        """The checkpoint serves from the next reading on; hidden states stay where they are of the same body."""
-        self._first = None
+        """Serve with another checkpoint from the next reading on; hidden states of the same body stay."""
+        self._first_model = None
         self._use(Model(checkpoint))
 
     def _use(self, model: Model) -> None:

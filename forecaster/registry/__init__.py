@@ -1,4 +1,4 @@
-"""The models topic: which checkpoints exist, which of them is to be served, and their copies on disk.
+"""The models topic: the checkpoints on it, which of them is to be served, and their copies on disk.
 
 May import `formats` and `core`.
 """

@@ -1,4 +1,7 @@
-"""Checkpoints on disk that also are on the models topic: nothing is lost with them, and no fault here stops anyone."""
+"""Copies on disk of the checkpoints on the models topic.
+
+The topic holds everything, so that a cache that is lost or broken costs only time: its faults are logged, never raised.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,23 @@ from forecaster.formats.checkpoints import (
 )
 
 PARTIAL_SECONDS = 600.0
-"""A folder that has been in the making for so long was left behind by a process that died."""
+"""A partial folder that is older than this was left behind by a process that died."""
 _log = structlog.get_logger()
 
 
 class CheckpointCache:
-    """A folder for each checkpoint, written whole or not at all, looked at by its hash when it is read.
+    """A folder for each checkpoint, written completely or not at all; reading verifies the hash.
 
     Args:
-        folder: where; made when it is missing; None = nothing is kept.
+        folder: made when it is missing; None = no checkpoint is kept.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._said = False
+        self._is_fault_logged = False
 
     def holds(self, checkpoint_id: str, sha256: str) -> bool:
-        """Returns whether such a checkpoint seems to be there; its weights are not looked at."""
+        """Return whether the cache has this checkpoint, by its description alone."""
         if self._folder is None:
             return False
         try:
@@ -47,7 +50,7 @@ class CheckpointCache:
             return False
 
     def read(self, checkpoint_id: str, sha256: str) -> PackedCheckpoint | None:
-        """Returns the checkpoint with this hash; None where there is none, or it is damaged."""
+        """Return the checkpoint with this hash; None where it is missing or damaged."""
         if self._folder is None or not self.holds(checkpoint_id, sha256):
             return None
         folder = self._folder / checkpoint_id
@@ -55,13 +58,13 @@ class CheckpointCache:
             packed = read_packed(folder)
             refuse_damage(packed, str(folder))
         except CheckpointError as error:
-            self._say(str(error))
+            self._log_once(str(error))
             shutil.rmtree(folder, ignore_errors=True)
             return None
         return packed
 
     def write(self, packed: PackedCheckpoint) -> None:
-        """The checkpoint is there; where it cannot be, that is said once, and it is read from the topic each time."""
+        """Write the checkpoint; if that fails, log it once: the checkpoint is then read from the topic each time."""
         name = packed.description.id
         if self._folder is None or self.holds(name, packed.description.sha256):
             return
@@ -69,35 +72,38 @@ class CheckpointCache:
         try:
             write_packed(packed, self._folder, durable=False)
         except CheckpointError as error:
-            self._say(str(error))
+            self._log_once(str(error))
         else:
-            self._said = False
+            self._is_fault_logged = False
 
-    def keep(self, checkpoint_ids: Collection[str]) -> None:
-        """Other checkpoints are gone, and what a process that died left behind."""
+    def keep_only(self, checkpoint_ids: Collection[str]) -> None:
+        """Remove all other checkpoints, and partial folders that a dead process left behind."""
         if self._folder is None:
             return
         try:
             for path in list(self._folder.iterdir()):
-                left = path.name.startswith(PARTIAL) and time.time() - path.stat().st_mtime > PARTIAL_SECONDS
-                if left or not (path.name.startswith(PARTIAL) or path.name in checkpoint_ids):
+                if path.name.startswith(PARTIAL):
+                    is_unused = time.time() - path.stat().st_mtime > PARTIAL_SECONDS
+                else:
+                    is_unused = path.name not in checkpoint_ids
+                if is_unused:
                     shutil.rmtree(path, ignore_errors=True)
         except OSError:  # no such folder, or another process was faster
             return
 
-    def _say(self, what: str) -> None:
-        if not self._said:
-            self._said = True
-            _log.warning("a checkpoint is read from the models topic: see FORECASTER_CACHE__DIRECTORY", error=what)
+    def _log_once(self, error: str) -> None:
+        if not self._is_fault_logged:
+            self._is_fault_logged = True
+            _log.warning("checkpoint_cache_failed", variable="FORECASTER_CACHE__DIRECTORY", error=error)
 
 
 @contextmanager
 def opened_cache(directory: str, topic: str) -> Iterator[CheckpointCache]:
-    """Yields the cache of a topic's checkpoints.
+    """Yield the cache of a topic's checkpoints.
 
     Args:
-        directory: where each topic has a folder of its own; empty = a temporary folder that is gone afterwards.
-        topic: whose checkpoints; others of the folder are removed when they are not on it any more.
+        directory: holds a folder for each topic; empty = a temporary folder, removed afterwards.
+        topic: the models topic; checkpoints that are no longer on it are removed from its folder.
     """
     if directory:
         yield CheckpointCache(Path(directory) / topic)
@@ -105,7 +111,7 @@ def opened_cache(directory: str, topic: str) -> Iterator[CheckpointCache]:
     try:
         temporary = tempfile.TemporaryDirectory(prefix="forecaster-", ignore_cleanup_errors=True)
     except OSError as error:
-        _log.warning("no temporary folder: checkpoints are read from the models topic each time", error=str(error))
+        _log.warning("checkpoint_cache_disabled", variable="FORECASTER_CACHE__DIRECTORY", error=str(error))
         yield CheckpointCache(None)
         return
     with temporary as folder:

@@ -1,13 +1,14 @@
-"""What a worker knows of the models topic: which checkpoint is to be served, and the networks of those in use."""
+"""What a process knows of the models topic: which checkpoint is to be served, and the models in use."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
 import structlog
 
+from forecaster.backoff import Backoff
+from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, TransientBrokerError
@@ -17,57 +18,43 @@ from forecaster.records import SourceRecord
 from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.registry import ModelRegistry
 
-LOOK_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
+"""Least time between two reads of new records, and the pause after a first failure."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""Each attempt that fails doubles the time to the next one, up to this: batches wait while it is made."""
+"""Longest pause after failures: batches wait while an attempt is made."""
 STALLED_SECONDS = 10.0
-"""A topic that should have more records, and gives none for so long, is asked again from the outside."""
-_LOOKING = "looking"
+"""A read that should return records, and returns none for this long, is given up."""
+_REFRESH = "refresh"
 _log = structlog.get_logger()
 
 
 class TopicReader(Protocol):
-    """What a watch asks of `LogReader`; tests have their own."""
+    """A `LogReader`."""
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-    def seek(self, topic: str, partition: int, offset: int) -> None: ...
-    def read(self, *, wait: bool = True) -> list[SourceRecord]: ...
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset of a partition, and the offset after its last record."""
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read this partition from this offset on."""
+
+    def read(self, *, wait: bool = True) -> list[SourceRecord]:
+        """Return the next records."""
+
     @property
-    def position(self) -> int: ...
-
-
-class Pauses:
-    """How long it is before something that failed is tried again; by what it is."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._until: dict[str, float] = {}
-
-    def lasts(self, what: str) -> bool:
-        """It is not to be tried yet."""
-        return time.monotonic() < self._until.get(what, 0.0)
-
-    def failed(self, what: str) -> float:
-        """Returns the seconds to the next attempt: each time twice as many."""
-        seconds = min(2.0 * self._seconds.get(what, LOOK_SECONDS / 2.0), LONGEST_PAUSE_SECONDS)
-        self._seconds[what], self._until[what] = seconds, time.monotonic() + seconds
-        return seconds
-
-    def went_well(self, what: str) -> None:
-        """The next failure is the first one again."""
-        self._seconds.pop(what, None)
-        self._until.pop(what, None)
+    def position(self) -> int:
+        """Offset of the next record to read."""
 
 
 class RegistryFollower:
     """Follows the models topic; one thread only.
 
     Args:
-        reader: an instance of its own.
+        reader: for this follower alone.
         topic: the models topic.
-        cache: of its checkpoints on disk.
-        wanted: what a network trained with the settings looks like.
-        fixed: a checkpoint that is served whatever the topic says.
+        cache: copies of its checkpoints on disk.
+        network: network that the settings ask for; a checkpoint with another one is not served.
+        fixed: a checkpoint that is served whatever the topic holds; None = the topic decides.
+        clock: for pauses.
     """
 
     def __init__(
@@ -75,71 +62,72 @@ class RegistryFollower:
         reader: TopicReader,
         topic: str,
         cache: CheckpointCache,
-        wanted: NetworkConfig,
+        network: NetworkConfig,
         fixed: Checkpoint | None = None,
+        clock: Clock = monotonic,
     ) -> None:
-        self._reader, self._topic, self._cache, self._wanted, self._fixed = reader, topic, cache, wanted, fixed
+        self._reader, self._topic, self._cache = reader, topic, cache
+        self._network, self._fixed, self._clock = network, fixed, clock
         self._registry = ModelRegistry()
         self._next: int | None = None
         self._end = 0
-        self._lost = True
-        self._unsettled = self._is_away = False
+        self._must_seek = True
+        self._has_changes = self._is_outage_logged = False
         self._champion = fixed.id if fixed else NO_CHECKPOINT
         self._models: dict[str, Model] = {}
         self._refused: dict[str, str] = {}
-        self._said: set[tuple[str, str]] = set()
-        self._look_at = 0.0
-        self._pauses = Pauses()
+        self._logged: set[tuple[str, str, str]] = set()
+        self._refresh_at = 0.0
+        self._backoffs: dict[str, Backoff] = {}
 
     @property
     def registry(self) -> ModelRegistry:
-        """What the topic held when it was last looked at."""
+        """The content of the topic as of the last read."""
         return self._registry
 
     @property
     def champion(self) -> str:
-        """Id of the checkpoint that is to be served; `none` where no usable one is named."""
+        """Id of the checkpoint to serve; `none` where the topic names no usable one."""
         return self._champion
 
     def catch_up(self) -> None:
-        """Everything that is on the topic now is known.
+        """Read everything that is on the topic now.
 
         Raises:
-            TransientBrokerError: not this time; the next time goes on from here.
+            TransientBrokerError: the broker failed; the next call continues where this one ended.
         """
-        self._resume()
-        for record in _records_before(self._reader, self._end):
-            self._add(record)
-        self._settle()
+        self._seek_next()
+        for record in _records_before(self._reader, self._end, self._clock):
+            self._apply(record)
+        self._apply_changes()
 
-    def look(self) -> None:
-        """What came since the last time is known; once a second at most, without waiting.
+    def refresh(self) -> None:
+        """Read new records, once a second at most, without waiting for any.
 
-        Where the broker does not answer, that is said once, and what was known stays true.
+        An outage of the broker is logged once; what is known stays in use.
         """
-        if time.monotonic() < self._look_at:
+        if self._clock() < self._refresh_at:
             return
-        resumed = self._lost
+        after_seek = self._must_seek
         try:
-            if resumed:
-                self._resume()
+            if after_seek:
+                self._seek_next()
             records = self._reader.read(wait=False)
-            settled = self._reader.position >= self._end
+            is_at_end = self._reader.position >= self._end
         except TransientBrokerError as error:
-            self._note_outage(error)
-            self._look_at = time.monotonic() + self._pauses.failed(_LOOKING)
+            self._record_outage(error)
             return
-        self._look_at = time.monotonic() + LOOK_SECONDS
-        if not resumed:  # one look after another went well
-            self._is_away = False
-            self._pauses.went_well(_LOOKING)
+        self._refresh_at = self._clock() + REFRESH_SECONDS
+        if not after_seek:  # a seek can succeed during an outage; two reads in a row cannot
+            self._is_outage_logged = False
+            self._backoffs.pop(_REFRESH, None)
         for record in records:
-            self._add(record)
-        if self._unsettled and settled:
-            self._settle()
+            self._apply(record)
+        if self._has_changes and is_at_end:
+            self._apply_changes()
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
-        """Returns a checkpoint; None where neither cache nor topic has it, or it must not be used.
+        """Return a checkpoint; None where neither cache nor topic has it, or it must not be used.
 
         Raises:
             TransientBrokerError: the cache does not have it, and the topic could not be read this time.
@@ -151,15 +139,15 @@ class RegistryFollower:
             return None
         packed = self._cache.read(checkpoint_id, published.description.sha256)
         try:
-            return unpack(packed or self._read_again(checkpoint_id), f"checkpoint {checkpoint_id}")
+            return unpack(packed or self._read_from_topic(checkpoint_id), f"checkpoint {checkpoint_id}")
         except CheckpointError as error:
             self._refused[checkpoint_id] = published.description.sha256
-            self._say(f"checkpoint {checkpoint_id} is not used", str(error))
-            self._choose()
+            self._log_once("checkpoint_refused", checkpoint_id, str(error))
+            self._choose_champion()
             return None
 
     def model(self, checkpoint_id: str) -> Model | None:
-        """Returns the model of a checkpoint, the same one while it is kept; None as `checkpoint`, and of `none`.
+        """Return the model of a checkpoint, the same object while it is kept; None as `checkpoint`, and for `none`.
 
         Raises:
             TransientBrokerError: as `checkpoint`.
@@ -171,95 +159,107 @@ class RegistryFollower:
             self._models[checkpoint_id] = Model(checkpoint)
         return self._models[checkpoint_id]
 
-    def keep(self, checkpoint_ids: Collection[str]) -> None:
-        """Models of other checkpoints are in memory no more."""
+    def keep_only(self, checkpoint_ids: Collection[str]) -> None:
+        """Remove the models of all other checkpoints from memory."""
         self._models = {name: model for name, model in self._models.items() if name in checkpoint_ids}
 
-    def _resume(self) -> None:
-        """The next record is the one after those that are known; where the topic is another one, its first."""
+    def _seek_next(self) -> None:
+        """Seek the first record that is not known yet; begin again where the topic was made again."""
         begin, self._end = self._reader.bounds(self._topic, PARTITION)
         if self._next is None or not begin <= self._next <= self._end:
             self._next = begin
             self._registry = ModelRegistry()
         self._reader.seek(self._topic, PARTITION, self._next)
-        self._lost = False
+        self._must_seek = False
 
-    def _add(self, record: SourceRecord) -> None:
-        """The record counts, and a checkpoint that is whole by it is in the cache."""
-        self._next, self._unsettled = record.offset + 1, True
+    def _apply(self, record: SourceRecord) -> None:
+        """Apply a record to the registry; write the checkpoint that it completes to the cache."""
+        self._next, self._has_changes = record.offset + 1, True
         packed = self._registry.add(record.key, record.value, record.timestamp)
         if packed is not None:
             self._refused.pop(packed.description.id, None)
             self._cache.write(packed)
 
-    def _settle(self) -> None:
-        """What the records say is done: it would be wrong before all are read that were there at the beginning."""
-        self._unsettled = False
+    def _apply_changes(self) -> None:
+        """Act on the changed registry: at the end of the topic only, since later records can undo earlier ones."""
+        self._has_changes = False
         for name, fault in self._registry.faults.items():
-            self._say(f"checkpoint {name} is never served", fault)
+            self._log_once("checkpoint_damaged", name, fault)
         for key, problem in self._registry.problems.items():
-            self._say(f"record {key} of the models topic is passed over", problem)
-        self._cache.keep(self._registry.checkpoints.keys())
-        self._choose()
+            self._log_once("registry_record_ignored", key, problem)
+        self._cache.keep_only(self._registry.checkpoints.keys())
+        self._choose_champion()
 
-    def _choose(self) -> None:
-        """The champion is the checkpoint to be served, else the one before it, else none."""
+    def _choose_champion(self) -> None:
+        """Choose the checkpoint that is to be served, if it can be, else the one before it, else none."""
         serve = self._registry.serve
         if self._fixed is None:
             named = () if serve is None else (serve.checkpoint, serve.previous)
-            self._champion = next((name for name in named if self._fits(name)), NO_CHECKPOINT)
+            self._champion = next((name for name in named if self._can_serve(name)), NO_CHECKPOINT)
 
-    def _fits(self, checkpoint_id: str) -> bool:
-        """Returns whether it can be served; says why not."""
+    def _can_serve(self, checkpoint_id: str) -> bool:
+        """Return whether a checkpoint can be served; log why not."""
         if checkpoint_id == NO_CHECKPOINT:
             return True
         published = self._registry.published(checkpoint_id)
         if published is None:
-            self._say(f"checkpoint {checkpoint_id} cannot be served", self._registry.why_not(checkpoint_id))
+            self._log_once("checkpoint_unusable", checkpoint_id, self._registry.why_unavailable(checkpoint_id))
             return False
         try:
-            refuse_other_network(published.description.network, self._wanted, f"checkpoint {checkpoint_id}")
+            refuse_other_network(published.description.network, self._network, f"checkpoint {checkpoint_id}")
         except CheckpointError as error:
-            self._say(f"checkpoint {checkpoint_id} cannot be served", str(error))
+            self._log_once("checkpoint_unusable", checkpoint_id, str(error))
             return False
         return self._refused.get(checkpoint_id) != published.description.sha256
 
-    def _read_again(self, checkpoint_id: str) -> PackedCheckpoint:
-        """Returns a checkpoint from the topic; raises CheckpointError where it is not whole there, or damaged."""
-        if self._pauses.lasts(checkpoint_id):
-            raise TransientBrokerError(f"checkpoint {checkpoint_id} could not be read a moment ago")
+    def _read_from_topic(self, checkpoint_id: str) -> PackedCheckpoint:
+        """Return a checkpoint from the topic.
+
+        Raises:
+            CheckpointError: it is incomplete there, or damaged.
+            TransientBrokerError: the topic could not be read, now or a moment ago.
+        """
+        backoff = self._backoff(checkpoint_id)
+        if backoff.lasts(self._clock()):
+            raise TransientBrokerError(f"checkpoint {checkpoint_id}: the models topic could not be read a moment ago")
         registry = ModelRegistry(only=checkpoint_id)
         try:
-            for record in records_to_end(self._reader, self._topic):
+            for record in records_to_end(self._reader, self._topic, self._clock):
                 packed = registry.add(record.key, record.value, record.timestamp)
                 if packed is not None:
                     self._cache.write(packed)
-                    self._pauses.went_well(checkpoint_id)
+                    self._backoffs.pop(checkpoint_id, None)
                     return packed
         except TransientBrokerError:
-            self._pauses.failed(checkpoint_id)
+            self._backoffs[checkpoint_id] = backoff.after_failure(self._clock())
             raise
         finally:
-            self._lost = True  # the next look goes on where the last one ended
-        raise CheckpointError(f"checkpoint {checkpoint_id}: {registry.why_not(checkpoint_id)}")
+            self._must_seek = True  # the next refresh continues where the last one ended
+        raise CheckpointError(f"checkpoint {checkpoint_id}: {registry.why_unavailable(checkpoint_id)}")
 
-    def _note_outage(self, error: TransientBrokerError) -> None:
-        self._lost = True
-        if not self._is_away:
-            self._is_away = True
-            _log.warning("the models topic cannot be read: what was known is served", error=str(error))
+    def _backoff(self, key: str) -> Backoff:
+        return self._backoffs.get(key, Backoff(REFRESH_SECONDS, LONGEST_PAUSE_SECONDS))
 
-    def _say(self, what: str, reason: str) -> None:
-        if (what, reason) not in self._said:
-            self._said.add((what, reason))
-            _log.warning(what, reason=reason, topic=self._topic)
+    def _record_outage(self, error: TransientBrokerError) -> None:
+        self._must_seek = True
+        backoff = self._backoffs[_REFRESH] = self._backoff(_REFRESH).after_failure(self._clock())
+        self._refresh_at = backoff.until
+        if not self._is_outage_logged:
+            self._is_outage_logged = True
+            _log.warning("models_topic_unavailable", topic=self._topic, error=str(error))
+
+    def _log_once(self, event: str, key: str, reason: str) -> None:
+        """Log a problem of a checkpoint, or of the record with this key, unless it was logged before."""
+        if (event, key, reason) not in self._logged:
+            self._logged.add((event, key, reason))
+            _log.warning(event, key=key, reason=reason, topic=self._topic)
 
 
 def read_registry(reader: TopicReader, topic: str) -> ModelRegistry:
-    """Returns what the topic holds now.
+    """Return the present content of the models topic.
 
     Raises:
-        TransientBrokerError: not this time.
+        TransientBrokerError: the broker failed.
     """
     registry = ModelRegistry()
     for record in records_to_end(reader, topic):
@@ -267,20 +267,26 @@ def read_registry(reader: TopicReader, topic: str) -> ModelRegistry:
     return registry
 
 
-def records_to_end(reader: TopicReader, topic: str) -> Iterator[SourceRecord]:
-    """Yields all records that are on the topic now; raises TransientBrokerError where they do not come."""
+def records_to_end(reader: TopicReader, topic: str, clock: Clock = monotonic) -> Iterator[SourceRecord]:
+    """Yield all records that are on the topic now.
+
+    Raises:
+        TransientBrokerError: the broker failed, or the records did not come.
+    """
     begin, end = reader.bounds(topic, PARTITION)
     if begin < end:
         reader.seek(topic, PARTITION, begin)
-        yield from _records_before(reader, end)
+        yield from _records_before(reader, end, clock)
 
 
-def _records_before(reader: TopicReader, end: int) -> Iterator[SourceRecord]:
-    deadline = time.monotonic() + STALLED_SECONDS
+def _records_before(reader: TopicReader, end: int, clock: Clock) -> Iterator[SourceRecord]:
+    deadline = clock() + STALLED_SECONDS
     while reader.position < end:
         records = reader.read()
         yield from records
         if records:
-            deadline = time.monotonic() + STALLED_SECONDS
-        elif time.monotonic() > deadline:
-            raise TransientBrokerError(f"no more records came at offset {reader.position} of {end}")
+            deadline = clock() + STALLED_SECONDS
+        elif clock() > deadline:
+            raise TransientBrokerError(
+                f"models topic: no records came at offset {reader.position}, before offset {end}"
+            )

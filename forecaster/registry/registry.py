@@ -1,4 +1,4 @@
-"""What the models topic holds: learned from its records in their order; pure."""
+"""The content of the models topic: the checkpoints, the decisions, and which checkpoint is to be served."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from forecaster.formats.models import DRIFT, KEY, SCHEMA, SERVE, TRAINING, Decis
 from forecaster.records import Message
 
 MAX_PENDING_BYTES = 67_108_864
-"""So many bytes of unfinished checkpoints are held; larger ones are read when they are asked for."""
+"""Most bytes of incomplete checkpoints that are held; a larger checkpoint is read again when it is needed."""
 ORPHAN_MS = 3_600_000
-"""Chunks whose description has not come for so long were left behind by a writer that died."""
+"""Chunks without a description that are older than this were left behind by a writer that died."""
 DECISIONS_KEPT = 200
 SUPERSEDED_MS = 24 * 3_600_000
-"""So long a checkpoint that served stays at least: floors name it, and are not older than the snapshot interval."""
+"""Least time that a checkpoint stays after it has served: floors name it, and can be as old as a snapshot interval."""
 Record = TypeVar("Record", Decision, Serve)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A checkpoint that is whole on the topic; its weights are not in memory.
+    """A checkpoint that is complete on the topic; its weights are not in memory.
 
     Attributes:
         description: id, hash, network and facts.
-        chunks: of its weights.
+        chunks: number of chunks of its weights.
         size: of its weights, bytes.
-        published_ms: when its description was written, epoch ms.
+        published_ms: timestamp of its description's record, epoch ms.
     """
 
     description: Description
@@ -43,10 +43,16 @@ class Published:
 
 @dataclass(slots=True)
 class _Entry:
-    """What is known of one checkpoint.
+    """The records of one checkpoint, complete or not.
 
-    `sizes` of the chunks that are on the topic; `pending`: chunks that are held until their hash can be looked at;
-    `fault`: why it must not be served.
+    Attributes:
+        description: None = its record has not come.
+        chunks: number of chunks that the description asks for.
+        published_ms: timestamp of the description's record, epoch ms.
+        seen_ms: timestamp of the newest record, epoch ms.
+        sizes: bytes of each chunk that is on the topic, by number.
+        pending: chunks that are held until the hash over all of them can be checked, by number.
+        fault: why the checkpoint must not be served; empty = no fault is known.
     """
 
     description: Description | None = None
@@ -58,15 +64,15 @@ class _Entry:
     fault: str = ""
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.description is not None and all(number in self.sizes for number in range(self.chunks))
 
     @property
-    def held(self) -> int:
+    def held_bytes(self) -> int:
         return sum(map(len, self.pending.values()))
 
-    def assembled(self) -> PackedCheckpoint | None:
-        """Returns what was held, and holds it no more; None while something is missing."""
+    def assemble(self) -> PackedCheckpoint | None:
+        """Return the checkpoint and forget its chunks; None while a record is missing."""
         if self.description is None or any(number not in self.pending for number in range(self.chunks)):
             return None
         weights = b"".join(self.pending[number] for number in range(self.chunks))
@@ -74,9 +80,9 @@ class _Entry:
         return PackedCheckpoint(self.description, weights)
 
 
-def _checked(entry: _Entry) -> PackedCheckpoint | None:
-    """Returns what is assembled and undamaged; the entry says so where it is damaged."""
-    packed = None if entry.fault else entry.assembled()
+def _assemble_undamaged(entry: _Entry) -> PackedCheckpoint | None:
+    """Return the checkpoint if it is complete and its hash fits; record a wrong hash as a fault of the entry."""
+    packed = None if entry.fault else entry.assemble()
     if packed is None:
         return None
     try:
@@ -88,10 +94,14 @@ def _checked(entry: _Entry) -> PackedCheckpoint | None:
 
 
 class ModelRegistry:
-    """What the topic holds, learned from its records in their order; pure, and of bounded memory.
+    """The content of the topic, built from its records in their order; pure, and of bounded memory.
 
     Args:
-        only: weights of this checkpoint alone are assembled, however large; empty = of each that is small enough.
+        only: assemble the weights of this checkpoint alone, however large; empty = of each that is small enough.
+
+    Attributes:
+        serve: the newest order to serve; None = there is none.
+        problems: why a record is not used, by its key.
     """
 
     def __init__(self, only: str = "") -> None:
@@ -103,60 +113,62 @@ class ModelRegistry:
         self._drifts: set[str] = set()
         self._superseded_ms: dict[str, int] = {}
         self.problems: dict[str, str] = {}
-        """Why a record is not used, by its key."""
 
     @property
     def has_drifted(self) -> bool:
-        """Some worker's live loss has drifted since the last body was trained."""
+        """Whether a worker has reported drift since the last training."""
         return bool(self._drifts)
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
-        """By id of the challenger, the newest last."""
+        """Decisions by the id of their challenger, the newest last."""
         return self._decisions
 
     @property
     def checkpoints(self) -> Mapping[str, Published]:
-        """Those that are whole and not known to be damaged, by id, the newest last."""
-        return {name: found for name in self._entries if (found := self.published(name)) is not None}
+        """Checkpoints that are complete and not known to be damaged, by id, the newest last."""
+        published = ((name, self.published(name)) for name in self._entries)
+        return {name: checkpoint for name, checkpoint in published if checkpoint is not None}
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """Why a checkpoint of the topic must not be served, by its id."""
+        """Why a checkpoint must not be served, by its id."""
         return {name: entry.fault for name, entry in self._entries.items() if entry.fault}
 
     @property
     def superseded(self) -> list[str]:
-        """What has served and does no more, as far as the topic still says, who did last first."""
+        """Ids of checkpoints that served before, the most recent first, as far as records on the topic name them."""
         return list(reversed(self._superseded_ms))
 
     def published(self, checkpoint_id: str) -> Published | None:
-        """Returns a checkpoint; None where it is not there, not whole or damaged."""
+        """Return a checkpoint; None where it is missing, incomplete or damaged."""
         entry = self._entries.get(checkpoint_id)
-        if entry is None or entry.description is None or not entry.whole or entry.fault:
+        if entry is None or entry.description is None or not entry.is_complete or entry.fault:
             return None
         size = sum(entry.sizes[number] for number in range(entry.chunks))
         return Published(entry.description, entry.chunks, size, entry.published_ms)
 
-    def why_not(self, checkpoint_id: str) -> str:
-        """Returns why there is no such checkpoint, for people."""
+    def why_unavailable(self, checkpoint_id: str) -> str:
+        """Return why there is no such checkpoint, for people."""
         entry = self._entries.get(checkpoint_id)
         if entry is None:
             return "it is not on the topic"
-        return entry.fault or "it is not whole: some of its records are missing"
+        return entry.fault or "it is incomplete: some of its records are missing"
 
     def add(self, key: bytes | None, value: bytes | None, timestamp_ms: int) -> PackedCheckpoint | None:
-        """The record counts; returns the checkpoint that is whole by it, its hash looked at: nothing keeps its weights.
+        """Apply a record; return the checkpoint that it completes, if its hash fits, else None.
+
+        The registry itself keeps no weights of complete checkpoints.
 
         Args:
-            key: of the record; what is not ours is passed over.
+            key: of the record; a record with an unknown key is ignored.
             value: None = a tombstone.
             timestamp_ms: of the record, epoch ms.
         """
         name = (key or b"").decode(errors="replace")
         self._now_ms = max(self._now_ms, timestamp_ms)
         if name == SERVE:
-            self._serve(value)
+            self._apply_serve(value)
             return None
         if name.startswith(DRIFT):
             (self._drifts.discard if value is None else self._drifts.add)(name)
@@ -166,15 +178,16 @@ class ModelRegistry:
             return None
         kind, checkpoint_id, number = match.groups()
         if kind == "decision":
-            self._decide(name, checkpoint_id, value)
+            self._apply_decision(name, checkpoint_id, value)
             return None
-        return self._add(checkpoint_id, int(number) if number else None, value, timestamp_ms)
+        return self._apply_checkpoint(checkpoint_id, int(number) if number else None, value, timestamp_ms)
 
     def to_remove(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> dict[str, int]:
-        """Returns the checkpoints that may go, with the number of chunks that each may have.
+        """Return the ids of checkpoints to remove, with the number of chunks that each may have on the topic.
 
-        There stay: of the `keep` newest bodies the first checkpoint and the newest readout; what is to be served, and
-        what before it; what served until `superseded_ms` ago, since floors may name it.
+        Of each of the `keep` newest bodies the first checkpoint and the newest readout stay. So do the checkpoint that
+        is to be served, the one before it, and every checkpoint that served within the last `superseded_ms`, since
+        floors may name it.
         """
         bodies: dict[str, list[str]] = {}
         for name, entry in self._entries.items():
@@ -191,21 +204,24 @@ class ModelRegistry:
             if name not in stay and (entry.description is not None or self._now_ms - entry.seen_ms > ORPHAN_MS)
         }
 
-    def answered(self) -> list[Message]:
-        """Returns tombstones of what workers said of drift: a training has answered it."""
+    def drift_tombstones(self) -> list[Message]:
+        """Return tombstones of the workers' drift reports, for a training that answers them."""
         return [model_message(name, None) for name in sorted(self._drifts)]
 
-    def clearing(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> list[Message]:
-        """Returns tombstones of the checkpoints that may go, and of all but recent decisions."""
-        gone = [
+    def cleanup_tombstones(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> list[Message]:
+        """Return tombstones of the checkpoints to remove, and of all but the newest decisions; see `to_remove`."""
+        checkpoints = [
             message
             for name, chunks in self.to_remove(keep, superseded_ms).items()
             for message in tombstones(name, chunks)
         ]
         old = list(self._decisions)[:-DECISIONS_KEPT]
-        return [*gone, *(model_message(f"decision/{name}", None) for name in old if name not in self._entries)]
+        return [*checkpoints, *(model_message(f"decision/{name}", None) for name in old if name not in self._entries)]
 
-    def _add(self, name: str, number: int | None, value: bytes | None, timestamp_ms: int) -> PackedCheckpoint | None:
+    def _apply_checkpoint(
+        self, name: str, number: int | None, value: bytes | None, timestamp_ms: int
+    ) -> PackedCheckpoint | None:
+        """Apply chunk `number` of a checkpoint, or its description where `number` is None."""
         entry = self._entries.setdefault(name, _Entry())
         entry.seen_ms = timestamp_ms
         if number is None:
@@ -221,11 +237,11 @@ class ModelRegistry:
                 entry.pending[number] = value
         if not (entry.sizes or entry.description or entry.fault):
             del self._entries[name]
-        self._bound()
-        return _checked(entry)
+        self._limit_memory()
+        return _assemble_undamaged(entry)
 
     def _describe(self, name: str, entry: _Entry, value: bytes | None) -> None:
-        """The entry has the description of the record; none where it is a tombstone or cannot be used."""
+        """Set the entry's description to that of the record; to None for a tombstone, or if it cannot be used."""
         entry.description, entry.chunks, entry.fault = None, 0, ""
         if value is None:
             return
@@ -240,26 +256,26 @@ class ModelRegistry:
         if entry.description.id != name:
             entry.fault = f"its description is that of {entry.description.id}"
 
-    def _bound(self) -> None:
-        """Unfinished checkpoints hold a bounded number of bytes; who has waited longest is dropped first."""
+    def _limit_memory(self) -> None:
+        """Drop the chunks of incomplete checkpoints, the oldest first, until they fit into `MAX_PENDING_BYTES`."""
         if self._only:
             return
         holding = [entry for entry in self._entries.values() if entry.pending]
-        while sum(entry.held for entry in holding) > MAX_PENDING_BYTES:
+        while sum(entry.held_bytes for entry in holding) > MAX_PENDING_BYTES:
             holding.pop(0).pending.clear()
 
-    def _serve(self, value: bytes | None) -> None:
-        """What cannot be read changes nothing: what served goes on."""
+    def _apply_serve(self, value: bytes | None) -> None:
+        """Apply an order to serve; one that cannot be read changes nothing."""
         if value is None:
             self.serve = None
         else:
-            self.serve = self._decoded(SERVE, value, Serve) or self.serve
+            self.serve = self._decode(SERVE, value, Serve) or self.serve
             if self.serve is not None:
                 self._supersede(self.serve.previous)
 
-    def _decide(self, key: str, name: str, value: bytes | None) -> None:
+    def _apply_decision(self, key: str, name: str, value: bytes | None) -> None:
         self._decisions.pop(name, None)
-        decision = None if value is None else self._decoded(key, value, Decision)
+        decision = None if value is None else self._decode(key, value, Decision)
         if decision is not None:
             self._decisions[name] = decision
             if decision.work == TRAINING:
@@ -268,11 +284,12 @@ class ModelRegistry:
                 self._supersede(decision.champion)
 
     def _supersede(self, name: str) -> None:
-        """The checkpoint serves no more; who did last is last."""
+        """Record that a checkpoint no longer serves, as the most recent one."""
         self._superseded_ms.pop(name, None)
         self._superseded_ms[name] = self._now_ms
 
-    def _decoded(self, key: str, value: bytes, kind: type[Record]) -> Record | None:
+    def _decode(self, key: str, value: bytes, kind: type[Record]) -> Record | None:
+        """Return the decoded record; None, with an entry in `problems`, where it cannot be read."""
         try:
             record = msgspec.json.decode(value, type=kind)
         except msgspec.DecodeError as error:

@@ -92,7 +92,7 @@ def latencies(address: str, *, training: bool) -> list[float]:
         with closing(RecordReader(address, f"{topic}.forecasts", PARTITIONS)) as reader:
             sensors.start()
             if training:
-                wait_until(lambda: list(reader.poll()) and "trainer begins" in daemon.log, "a training", 60)
+                wait_until(lambda: list(reader.poll()) and "training_run_started" in daemon.log, "a training", 60)
             begin = time.monotonic()
             while time.monotonic() < begin + SETTLING_SECONDS + SECONDS:
                 for record in reader.poll():
@@ -101,7 +101,7 @@ def latencies(address: str, *, training: bool) -> list[float]:
                     if sent > begin + SETTLING_SECONDS:
                         found.append(time.monotonic() - sent)
             sensors.end.set()
-        began, ended = daemon.log.count("trainer begins"), daemon.log.count("trainer decides")
+        began, ended = daemon.log.count("training_run_started"), daemon.log.count("training_run_decided")
         sys.stdout.write(f"training {training}: {len(found):,} forecasts, {began} trainings begun, {ended} ended\n")
     return sorted(found)
 

@@ -54,7 +54,7 @@ def trainer_seconds(sequences: list[TrainingSequence], config: TrainingConfig) -
     vars(trainer)["_solve"] = lambda: torch.empty(0)
     moments: list[float] = []
     begin = time.perf_counter()
-    trainer.train(lambda _: moments.append(time.perf_counter()))
+    trainer.fit(lambda _: moments.append(time.perf_counter()))
     return (moments[-1] - begin) / len(moments)
 
 

@@ -17,7 +17,7 @@ from forecaster.broker.plain_clients import RecordWriter, create_topic
 from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import TopicAdmin
 from forecaster.formats.history import encode_history
-from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistorySource
+from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistoryReader
 
 PARTITIONS, HOURS, SERIES = 3, 20, 4
 
@@ -36,10 +36,10 @@ def write(broker: str, topic: str, *, timestamp_ms: int | None = None, hours: ra
 
 
 @contextmanager
-def reading(broker: str, topic: str, window_ms: int) -> Iterator[HistorySource]:
+def reading(broker: str, topic: str, window_ms: int) -> Iterator[HistoryReader]:
     connection = Connection(broker, "forecaster-trainer")
     with TopicAdmin(connection) as topics, closing(LogReader(connection, topics)) as reader:
-        yield HistorySource(HistoryConfig(topic, PARTITIONS, window_ms, max_series=100), reader)
+        yield HistoryReader(HistoryConfig(topic, PARTITIONS, window_ms, max_series=100), reader)
 
 
 def test_what_was_written_is_read_in_the_order_of_time(broker: str, topic: str) -> None:
@@ -67,13 +67,13 @@ def test_the_counter_meets_what_was_there_and_what_comes(broker: str, topic: str
     with closing(TailReader(Connection(broker, "forecaster-trainer"), topic, PARTITIONS)) as tail:
         counter = HistoryCounter(tail)
         once = PARTITIONS * HOURS * SERIES
-        wait_until(lambda: counter.look() == once, "all that was there")
+        wait_until(lambda: counter.count() == once, "all that was there")
         write(broker, topic)
-        wait_until(lambda: counter.look() == 2 * once, "what came")
+        wait_until(lambda: counter.count() == 2 * once, "what came")
         write(broker, topic)
-        counter.begin()
+        counter.restart()
         assert not counter.is_current, "who is elected again finds a backlog"
-        wait_until(lambda: counter.look() == 3 * once and counter.is_current, "the new backlog")
+        wait_until(lambda: counter.count() == 3 * once and counter.is_current, "the new backlog")
 
 
 @pytest.mark.kafka

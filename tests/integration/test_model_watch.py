@@ -19,7 +19,7 @@ from forecaster.broker.retry import retry
 from forecaster.broker.topics import NeededTopic, TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.formats.models import Serve, publication, serve_message
-from forecaster.registry import follower as model_watch
+from forecaster.registry import follower as follower_module
 from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.follower import RegistryFollower
 
@@ -29,7 +29,7 @@ CHECKPOINT = random_checkpoint(pipeline_config(), hidden_size=512)
 
 @pytest.fixture
 def follower(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryFollower]:
-    monkeypatch.setattr(model_watch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 0.0)
     connection = Connection(broker, "test")
     with TopicAdmin(connection) as topics:
         topics.create([NeededTopic(topic, "models", partitions=1)], 3)
@@ -49,7 +49,7 @@ def test_what_is_published_and_ordered_while_it_looks_is_served(
     messages = publication(CHECKPOINT)
     assert len(messages) > 3
     write_records(Connection(broker, "test"), topic, [*messages, serve_message(order(CHECKPOINT.id))])
-    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")
+    wait_until(lambda: follower.refresh() or follower.champion == CHECKPOINT.id, "the champion")
     found = follower.checkpoint(CHECKPOINT.id)
     assert found is not None
     assert torch.equal(found.readout, CHECKPOINT.readout)
@@ -64,7 +64,7 @@ def test_a_watch_without_a_cache_reads_it_from_the_topic_and_goes_on(
     follower.catch_up()
     assert follower.model(CHECKPOINT.id) is not None
     write_records(connection, topic, [serve_message(order(CHECKPOINT.id))])
-    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")
+    wait_until(lambda: follower.refresh() or follower.champion == CHECKPOINT.id, "the champion")
 
 
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
@@ -83,4 +83,4 @@ def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(
     follower.catch_up()
     assert follower.champion == "none"
     write_records(connection, topic, [message])
-    wait_until(lambda: follower.look() or follower.champion == CHECKPOINT.id, "the champion")
+    wait_until(lambda: follower.refresh() or follower.champion == CHECKPOINT.id, "the champion")

@@ -79,14 +79,14 @@ def child_of(daemon: Daemon) -> int:
 
 def test_a_child_that_is_killed_or_hangs_is_counted_and_the_next_one_is_promoted(trainers: Trainers) -> None:
     trainer = trainers.daemon("trainer", TRAINING__DEADLINE="30s")
-    said(trainer, "trainer begins")
+    said(trainer, "training_run_started")
     killed = child_of(trainer)
     subprocess.run(["kill", "-KILL", str(killed)], check=True)
-    said(trainer, '"how": "failed"')
-    wait_until(lambda: trainer.log.count("trainer begins") == 2, "the next one")
+    said(trainer, '"exit": "failed"')
+    wait_until(lambda: trainer.log.count("training_run_started") == 2, "the next one")
     hung = child_of(trainer)
     subprocess.run(["kill", "-STOP", str(hung)], check=True)
-    said(trainer, '"how": "killed"')
+    said(trainer, '"exit": "killed"')
     said(trainer, '"outcome": "promoted"')
     trainers.stream.send_hours(5)
     trainers.stream.assert_exactly_once()
@@ -97,12 +97,12 @@ def test_a_child_that_is_killed_or_hangs_is_counted_and_the_next_one_is_promoted
 
 def test_when_the_leader_is_killed_another_one_takes_over(trainers: Trainers) -> None:
     leader = trainers.daemon("trainer")
-    said(leader, "trainer begins")
+    said(leader, "training_run_started")
     heir = trainers.daemon("trainer")
     child = child_of(leader)
     leader.send(signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of its child, too")
-    said(heir, "trainer elected")
+    said(heir, "trainer_elected")
     said(heir, '"outcome": "promoted"')
 
 
@@ -123,7 +123,7 @@ def test_a_training_of_three_poll_intervals_leaves_lag_and_generation_as_they_ar
     assert trainers.worker.exit_code() == 0
     static = {"KAFKA__INSTANCE_ID": "worker-0", "KAFKA__SESSION_TIMEOUT": "30s"}
     both = trainers.daemon("both", KAFKA__OPTIONS='{"max_poll_interval_ms": 7000}', **static).serving()
-    said(both, "trainer begins")
+    said(both, "training_run_started")
     child, pause = child_of(both), threading.Event()
     subprocess.run(["kill", "-STOP", str(child)], check=True)
     for _ in range(22):
@@ -134,8 +134,8 @@ def test_a_training_of_three_poll_intervals_leaves_lag_and_generation_as_they_ar
     said(both, '"outcome": "promoted"')
     trainers.stream.send_hours(20)
     trainers.stream.assert_exactly_once()
-    assert both.log.count("trainer elected") == 1
-    assert "trainer deposed" not in both.log
+    assert both.log.count("trainer_elected") == 1
+    assert "trainer_deposed" not in both.log
     both.send(signal.SIGTERM)
     assert both.exit_code() == 0
     again = trainers.daemon("worker", **static).serving()

@@ -1,22 +1,23 @@
-"""A learner, and all that it knows as plain objects."""
+"""A training coordinator among fakes."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
-import pytest
 from builders import pipeline_config, random_checkpoint
+from clock import FakeClock
 from fakes import Member
 
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.models import drift_message
-from forecaster.learning import coordinator
 from forecaster.learning.child_process import ExitKind
-from forecaster.learning.coordinator import CoordinatorConfig, Dependencies, TrainingCoordinator
+from forecaster.learning.coordinator import CoordinatorConfig, TrainingCoordinator
 from forecaster.learning.decision import TrainingRules
+from forecaster.learning.dependencies import Dependencies
 from forecaster.learning.run import FILE, RunResult
 from forecaster.learning.schedule import RunKind
 from forecaster.records import PollResult, Transaction
@@ -29,35 +30,47 @@ REJECTED = RunResult(CHALLENGER.id, False, 0.95, 0.9, 1_000, "not better")  # no
 
 
 class World:
-    """Everything that a learner knows, as plain objects; a child ends when it is told how."""
+    """Everything that a coordinator depends on; a test sets what happens next.
+
+    Attributes:
+        assigned, revoked: partitions of the next poll.
+        readings: the count of the history topic.
+        is_current: the backlog is counted.
+        due: kinds of runs that the schedule asks for next.
+        fails: transactions are refused.
+        away: checkpoints cannot be read, since the broker is away.
+        stop: ends the coordinator.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.registry, self.champion = ModelRegistry(), NO_CHECKPOINT
-        self.opened: list[int] = []
-        self.closed: list[int] = []
+        self.assigned: list[int] = []
+        self.revoked: list[int] = []
         self.generation = 1
         self.readings, self.due = 0, set[RunKind]()
-        self.fail, self.away, self.is_current = False, False, True
-        self.restarts = self.counts_from = 0
+        self.fails, self.away, self.is_current = False, False, True
+        self.restarts = self.counted_from = 0
         self.transactions: list[Transaction] = []
         self.children: list[FakeChild] = []
+        self.clock, self.stop = FakeClock(), threading.Event()
         self._folder = folder
 
     def coordinator(self) -> TrainingCoordinator:
         config = CoordinatorConfig("models", TrainingRules(100, 10), self._folder / "work", self._start)
-        return TrainingCoordinator(config, Dependencies(self, self, Counter(self), self, self))  # type: ignore[arg-type]
+        dependencies = Dependencies(self, self, FakeCounter(self), self, self, self.clock)  # type: ignore[arg-type]
+        return TrainingCoordinator(config, dependencies, self.stop)
 
-    def _start(self, work: RunKind, folder: Path) -> FakeChild:
-        self.children.append(FakeChild(work, folder))
+    def _start(self, kind: RunKind, folder: Path) -> FakeChild:
+        self.children.append(FakeChild(kind, folder))
         return self.children[-1]
 
     def poll(self, *, wait: bool) -> PollResult:
         assert wait, "the loop must not spin"
-        opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
-        return PollResult([], {}, {}, Member(generation_id=self.generation), closed, opened, stable=True)
+        assigned, revoked, self.assigned, self.revoked = self.assigned, self.revoked, [], []
+        return PollResult([], {}, {}, Member(generation_id=self.generation), revoked, assigned, stable=True)
 
-    def look(self) -> None:
-        """The catalogue is what the test makes of it."""
+    def refresh(self) -> None:
+        """Do nothing: a test changes the registry itself."""
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
         if self.away:
@@ -65,7 +78,7 @@ class World:
         return random_checkpoint(CONFIG) if checkpoint_id != NO_CHECKPOINT else None
 
     def commit(self, transaction: Transaction) -> bool:
-        if self.fail:
+        if self.fails:
             return False
         self.transactions.append(transaction)
         for message in transaction.messages["models"]:
@@ -74,8 +87,7 @@ class World:
             self.champion = self.registry.serve.checkpoint
         return True
 
-    def drift(self) -> None:
-        """A worker reports it."""
+    def report_drift(self) -> None:
         message = drift_message(0)
         self.registry.add(message.key, message.value, 0)
 
@@ -87,16 +99,8 @@ class World:
         return due
 
 
-class Clock:
-    """Time that passes when a test says so."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1_000.0
-        monkeypatch.setattr(coordinator.time, "monotonic", lambda: self.now)
-
-
-class Counter:
-    """The count of readings."""
+class FakeCounter:
+    """The count of readings, as the world has it."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -105,10 +109,10 @@ class Counter:
     def is_current(self) -> bool:
         return self._world.is_current
 
-    def begin(self) -> None:
-        self._world.counts_from = self._world.readings
+    def restart(self) -> None:
+        self._world.counted_from = self._world.readings
 
-    def look(self) -> int:
+    def count(self) -> int:
         return self._world.readings
 
 
@@ -117,20 +121,20 @@ class FakeChild:
 
     output_tail = "oh"
 
-    def __init__(self, work: RunKind, folder: Path) -> None:
-        self.work, self.folder = work, folder
-        self.ended: ExitKind | None = None
-        self.dropped = False
+    def __init__(self, kind: RunKind, folder: Path) -> None:
+        self.kind, self.folder = kind, folder
+        self.exit: ExitKind | None = None
+        self.killed = False
 
     def poll(self) -> ExitKind | None:
-        return self.ended
+        return self.exit
 
-    def end(self) -> None:
-        self.dropped = True
+    def kill(self) -> None:
+        self.killed = True
 
     def finish(self, result: RunResult) -> None:
         folder = self.folder / "result"
         folder.mkdir()
         (folder / FILE).write_bytes(msgspec.json.encode(result))
         write_checkpoint(CHALLENGER, folder)
-        self.ended = ExitKind.WELL
+        self.exit = ExitKind.OK

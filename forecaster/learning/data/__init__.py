@@ -1,4 +1,4 @@
-"""From the history topic or files to training sequences and batches.
+"""From the history topic, or files, to training sequences and batches.
 
-May import `broker`, `formats` and `core`.
+May import `formats` and `core`.
 """

@@ -1,7 +1,7 @@
-"""Inputs made worse on purpose, so that the network learns to see through noise, spikes and dropouts.
+"""Augmentation of inputs, so that the network learns to forecast through noise, spikes and dropouts.
 
-A disturbed grid has its causal consequences: the last valid value and the mask of every step follow from it. Truths
-stay what they are; targets are counted from the disturbed last value, as a forecast in service would be.
+A disturbed grid keeps its causal consequences: the last valid value and the mask of every step follow from it. Truths
+stay; targets are differences to the disturbed last value, as those of a forecast in service would be.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class AugmentationConfig:
     """How inputs are disturbed; all rates 0 = not at all.
 
     Attributes:
-        share: of the sequences that are disturbed in a pass, each at its own strength between 0 and the full rates.
-        noise: deviation of the noise on each value, in scales.
-        spikes: share of the ticks whose value is moved by a spike.
-        spike_size: deviation of a spike, in scales.
-        dropouts: share of the ticks whose value is missing.
+        share: share of the sequences that are disturbed in a pass, each at a strength of its own, up to the full rates.
+        noise: standard deviation of the noise on each value, in scales.
+        spikes: share of the ticks that get a spike.
+        spike_size: standard deviation of a spike, in scales.
+        dropouts: share of the ticks whose value is removed.
     """
 
     share: float = 0.5
@@ -34,44 +34,47 @@ class AugmentationConfig:
 
     @property
     def is_off(self) -> bool:
-        """True where nothing would be disturbed."""
+        """Whether nothing is disturbed."""
         return self.share == 0.0 or (self.noise == 0.0 and self.spikes == 0.0 and self.dropouts == 0.0)
 
 
-def augmented(config: AugmentationConfig, batch: PaddedBatch, generator: torch.Generator) -> PaddedBatch:
-    """Returns the batch with a disturbed grid; the batch itself where nothing is disturbed.
+def augment(config: AugmentationConfig, batch: PaddedBatch, generator: torch.Generator) -> PaddedBatch:
+    """Return the batch with a disturbed grid; the batch itself where augmentation is off.
 
-    Scale, levels and what the group did stay those of the clean inputs: they hardly move in service either.
+    Scales, levels and the inputs from the group stay those of the clean inputs: in service, too, disturbances hardly
+    move them.
 
     Args:
-        config: how much.
+        config: how inputs are disturbed.
         batch: not modified.
-        generator: where the disturbances come from.
+        generator: source of randomness.
     """
     if config.is_off:
         return batch
-    return batch.with_grid(disturbed(config, batch.grid, batch.scale_by_tick, generator))
+    return batch.with_grid(disturb(config, batch.grid, batch.scale_by_tick, generator))
 
 
-def disturbed(config: AugmentationConfig, grid: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns inputs by tick with noise, spikes and dropouts; a series keeps its first value, to have a last one.
+def disturb(config: AugmentationConfig, grid: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a grid with noise, spikes and dropouts, (G, B).
+
+    The first value of a sequence stays, so that every step has a last valid value.
 
     Args:
-        config: how much.
+        config: how inputs are disturbed.
         grid: NaN where there is no input; (G, B).
-        scale: of each tick; (G, B).
-        generator: where the disturbances come from.
+        scale: at each tick; (G, B).
+        generator: source of randomness.
     """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
-    ticks, series = grid.shape
-    strength = uniform(series) * (uniform(series) < config.share)
-    moved = config.noise * torch.randn(ticks, series, generator=generator)
-    spiked = uniform(ticks, series) < config.spikes * strength
-    jump = config.spike_size * torch.randn(ticks, series, generator=generator)
-    changed = grid + scale * (strength * moved + torch.where(spiked, jump, 0.0))
-    first = (~torch.isnan(grid)).cumsum(0) <= 1
-    dropped = (uniform(ticks, series) < config.dropouts * strength) & ~first
-    return torch.where(dropped, torch.nan, torch.where(first, grid, changed))
+    ticks, sequences = grid.shape
+    strength = uniform(sequences) * (uniform(sequences) < config.share)
+    noise = config.noise * torch.randn(ticks, sequences, generator=generator)
+    has_spike = uniform(ticks, sequences) < config.spikes * strength
+    spike = config.spike_size * torch.randn(ticks, sequences, generator=generator)
+    noisy = grid + scale * (strength * noise + torch.where(has_spike, spike, 0.0))
+    is_first = (~torch.isnan(grid)).cumsum(0) <= 1
+    is_dropped = (uniform(ticks, sequences) < config.dropouts * strength) & ~is_first
+    return torch.where(is_dropped, torch.nan, torch.where(is_first, grid, noisy))

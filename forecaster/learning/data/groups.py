@@ -1,4 +1,4 @@
-"""Who is whose neighbour in a fleet: which series come in one record."""
+"""The groups of the series in a history: series whose readings come in the same records."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from forecaster.formats.files import SeriesHistory
 from forecaster.records import I64
 
 MOST_SERIES = 300
-"""Series of a larger fleet have no readouts of their own."""
+"""Series of a larger fleet get no local readouts."""
 MOST_MEMBERS = 16
-"""Of a larger group no series sees the others one by one."""
+"""In a larger group the network sees no inputs of the other series one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesGroups:
-    """The series of a fleet and their places in their groups.
+    """The series of a fleet, and their places in their groups.
 
     Attributes:
-        series_ids: C of them.
+        series_ids: C ids.
         member: place of each series in its group, in the order of their ids; (C,).
-        size: of the largest group; 1 = no series sees another.
+        size: number of series in the largest group; 1 = no series sees another.
     """
 
     series_ids: tuple[str, ...]
@@ -31,21 +31,28 @@ class SeriesGroups:
 
 
 def series_groups_of(history: SeriesHistory) -> SeriesGroups | None:
-    """Returns who is whose neighbour, by the records that they came in; None of a large fleet."""
+    """Return the groups of a history; None if it holds more than `MOST_SERIES` series, or none."""
     count = len(history.series_ids)
     if not 0 < count <= MOST_SERIES:
         return None
-    begins = np.flatnonzero(np.diff(history.records, prepend=-1))
-    lengths = np.diff(begins, append=len(history.row))
-    lead = np.repeat(history.row[begins], lengths)
-    group = list(range(count))
-    for pair in np.unique(lead * count + history.row).tolist():
-        first, second = group[pair // count], group[pair % count]
-        group = [first if one == second else one for one in group]
+    group = _group_of_each_series(history)
     names = np.array(history.series_ids, object)
     member = np.zeros(count, np.int64)
-    for one in set(group):
-        mine = np.flatnonzero(np.array(group) == one)
-        member[mine[np.argsort(names[mine], kind="stable")]] = np.arange(len(mine))
+    for number in np.unique(group):
+        series = np.flatnonzero(group == number)
+        member[series[np.argsort(names[series], kind="stable")]] = np.arange(len(series))
     size = int(member.max()) + 1
     return SeriesGroups(tuple(history.series_ids), member, size if size <= MOST_MEMBERS else 1)
+
+
+def _group_of_each_series(history: SeriesHistory) -> I64:
+    """Return a number for the group of each series: two series that ever share a record have the same; (C,)."""
+    count = len(history.series_ids)
+    begins = np.flatnonzero(np.diff(history.records, prepend=-1))
+    lengths = np.diff(begins, append=len(history.row))
+    first_of_record = np.repeat(history.row[begins], lengths)
+    group = np.arange(count)
+    for pair in np.unique(first_of_record * count + history.row).tolist():
+        first, second = group[pair // count], group[pair % count]
+        group[group == second] = first
+    return group

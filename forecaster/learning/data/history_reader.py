@@ -1,4 +1,4 @@
-"""What a trainer reads of the history topic: the readings themselves once, and their count all the time."""
+"""Reads the history topic for the trainer: all its readings once, and their count all the time."""
 
 from __future__ import annotations
 
@@ -13,40 +13,54 @@ from forecaster.formats.history import DamagedHistory, HistoryPart, count_of, de
 from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import SourceRecord
 
-READS_PER_LOOK = 4
-"""Some thousand records, about 0.1 s where the topic is long."""
+READS_PER_COUNT = 4
+"""Some thousand records: about 0.1 s where the topic is long."""
 _log = structlog.get_logger()
 
 
-class Reader(Protocol):
-    """What is asked of `LogReader`; tests have their own."""
+class PartitionReader(Protocol):
+    """A `LogReader`."""
 
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]: ...
-    def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int: ...
-    def seek(self, topic: str, partition: int, offset: int) -> None: ...
-    def read(self) -> list[SourceRecord]: ...
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset of a partition, and the offset after its last record."""
+
+    def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """Return the offset of the first record from a time on."""
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read this partition from this offset on."""
+
+    def read(self) -> list[SourceRecord]:
+        """Return the next records."""
+
     @property
-    def position(self) -> int: ...
+    def position(self) -> int:
+        """Offset of the next record to read."""
 
 
 class Tail(Protocol):
-    """What is asked of `TailReader`; tests have their own."""
+    """A `TailReader`."""
 
-    def read(self) -> list[SourceRecord]: ...
-    def mark_backlog(self) -> None: ...
-    def has_read_backlog(self) -> bool: ...
+    def read(self) -> list[SourceRecord]:
+        """Return the next records; empty at the end."""
+
+    def mark_backlog(self) -> None:
+        """Mark the present end of the topic as the end of the backlog."""
+
+    def has_read_backlog(self) -> bool:
+        """Return whether everything up to the mark is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryConfig:
-    """Plain values of the reading.
+    """Plain values.
 
     Attributes:
         topic: the history topic.
-        partitions: of it.
-        window_ms: what was written longer ago is left out.
-        max_series: more series than these are thinned out by whole groups.
-        max_readings: the newest by event time are kept.
+        partitions: their number.
+        window_ms: records that were written longer ago are left out.
+        max_series: of more series than this, some groups are left out.
+        max_readings: the newest ones, by event time, are kept.
     """
 
     topic: str
@@ -56,42 +70,45 @@ class HistoryConfig:
     max_readings: int = 2_000_000
 
 
-class HistorySource:
+class HistoryReader:
     """Reads the history topic as if it were a file.
 
     Args:
         config: plain values.
         reader: of the topic.
+
+    Attributes:
+        damaged: number of damaged records in the last `read`.
     """
 
-    def __init__(self, config: HistoryConfig, reader: Reader) -> None:
+    def __init__(self, config: HistoryConfig, reader: PartitionReader) -> None:
         self._config = config
         self._reader = reader
         self.damaged = 0
 
     def read(self, now_ms: int) -> SeriesHistory:
-        """Returns the readings of the window up to now, in the order of time; damaged records are counted and left out.
+        """Return the readings of the window up to now, in the order of time; count damaged records and leave them out.
 
-        It waits for open transactions and for a broker that is away; how long at most, the caller decides.
+        A read waits for open transactions, and for a broker that is away; the caller sets a deadline.
 
         Args:
             now_ms: epoch ms.
 
         Raises:
-            TransientBrokerError: not this time; begin again.
-            StateError: a newer version wrote some of it.
+            TransientBrokerError: the broker failed; start again.
+            StateError: a newer version wrote some records.
         """
         config = self._config
-        newest = RecentReadings(config.max_readings, config.max_series)
+        recent = RecentReadings(config.max_readings, config.max_series)
         ends = [self._reader.bounds(config.topic, number)[1] for number in range(config.partitions)]
         self.damaged = 0
         for number, end in enumerate(ends):
-            self._read_partition(number, end, now_ms, newest)
-        history = newest.history()
-        _log.info("history read", readings=len(history), series=len(history.series_ids), damaged_records=self.damaged)
+            self._read_partition(number, end, now_ms, recent)
+        history = recent.history()
+        _log.info("history_read", readings=len(history), series=len(history.series_ids), damaged_records=self.damaged)
         return history
 
-    def _read_partition(self, number: int, end: int, now_ms: int, newest: RecentReadings) -> None:
+    def _read_partition(self, number: int, end: int, now_ms: int, recent: RecentReadings) -> None:
         topic, reader = self._config.topic, self._reader
         position = reader.offset_at(topic, number, now_ms - self._config.window_ms)
         if position < end:
@@ -104,68 +121,77 @@ class HistorySource:
                 first = reader.bounds(topic, number)[0]
                 if first <= position:
                     raise
-                _log.info("retention took history while it was read", partition=number, offset=position, next=first)
+                _log.info("history_expired_while_reading", topic=topic, partition=number, offset=position, next=first)
                 position = first
                 reader.seek(topic, number, position)
                 continue
             for record in records:
-                if record.offset < end and (part := self._part(record)):
-                    newest.add(part)
+                if record.offset < end and (part := self._decode(record)):
+                    recent.add(part)
 
-    def _part(self, record: SourceRecord) -> HistoryPart | None:
+    def _decode(self, record: SourceRecord) -> HistoryPart | None:
+        """Return the readings of a record; None, counted, where it is damaged."""
         try:
             return decode_history(record.value or b"")
         except DamagedHistory as error:
-            if not self.damaged:
-                where = {"partition": record.partition, "offset": record.offset}
-                _log.warning("a damaged record of the history is left out", **where, error=str(error))
+            if not self.damaged:  # one warning for each read is enough
+                _log.warning(
+                    "history_record_damaged",
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                    error=str(error),
+                )
             self.damaged += 1
             return None
 
 
 class HistoryCounter:
-    """Counts what workers write to the history topic, by what the records say of themselves.
+    """Counts the readings that workers write to the history topic, by the counts in the headers of the records.
 
     Args:
         tail: of the topic, at its beginning.
+
+    Attributes:
+        is_current: whether everything that the topic held at the last `restart` is counted.
     """
 
     def __init__(self, tail: Tail) -> None:
         self._tail = tail
         self._readings = 0
-        self._unclear = False
+        self._is_warning_logged = False
         self._has_mark = False
         self.is_current = False
-        """All that the topic held when the counting began, the last time, has been met."""
 
-    def begin(self) -> None:
-        """What the topic holds by now is a backlog: nothing new to who counts from here on."""
+    def restart(self) -> None:
+        """Treat everything that the topic holds by now as a backlog: readings that are not new to the trainer."""
         self._has_mark = self.is_current = False
 
-    def look(self) -> int:
-        """Returns how many readings were met since the beginning of what the topic held; it takes a moment at most.
+    def count(self) -> int:
+        """Read new records, and return the number of readings since the beginning of the topic.
 
-        The first looks are behind where the topic is long; those after them catch up.
+        A call reads `READS_PER_COUNT` times at most: where the topic is long, the first counts are behind.
 
         Raises:
-            TransientBrokerError: not this time.
+            TransientBrokerError: the broker failed.
         """
         if not self._has_mark:
             self._tail.mark_backlog()
             self._has_mark = True
-        for _ in range(READS_PER_LOOK):
+        for _ in range(READS_PER_COUNT):
             records = self._tail.read()
             for record in records:
-                self._count(record)
+                self._add(record)
             self.is_current = self.is_current or self._tail.has_read_backlog()
             if not records:
                 break
         return self._readings
 
-    def _count(self, record: SourceRecord) -> None:
+    def _add(self, record: SourceRecord) -> None:
         count = count_of(record)
-        if count is None and not self._unclear:
-            self._unclear = True
-            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            _log.warning("a record of the history topic does not say how much it holds", **where)
+        if count is None and not self._is_warning_logged:
+            self._is_warning_logged = True
+            _log.warning(
+                "history_record_without_count", topic=record.topic, partition=record.partition, offset=record.offset
+            )
         self._readings += count or 0

@@ -1,4 +1,4 @@
-"""Training sequences: the very steps that serving would have made, by series and between restarts and long gaps."""
+"""Training sequences: the steps that serving would have made, for each series between restarts and long gaps."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from forecaster.core.network.features import StepInputs, calendar, cross_inputs
+from forecaster.core.network.features import cross_inputs
 from forecaster.core.series.observe import Observed
+from forecaster.core.series.step_inputs import StepInputs, calendar
 from forecaster.learning.data.groups import SeriesGroups
-from forecaster.records import I64
-
-F32 = NDArray[np.float32]
+from forecaster.records import F32, F64, I64, Bools
 
 SHORTEST = 2
 """A sequence of one step has no target."""
 LONGEST_GAP = 2
-"""A gap of more contexts begins a sequence: it shows nothing of what was before, and its ticks would fill memory."""
+"""A gap of more contexts than this ends a sequence: the next step sees nothing from before, and ticks take memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """Columns of the steps of one wave, or of all; `context` only of those that begin a sequence."""
+    """Columns of the steps of one wave, or of all waves; the contexts are kept apart, for first steps alone.
+
+    Attributes:
+        row: number of each step's series.
+        tick: on the grid of the series.
+        begins: whether the step begins a sequence.
+        reference: reference value of the series; `last`, `levels`, `values` and `truth` are differences to it.
+        values: denoised inputs; NaN where there is none.
+        truth: NaN where there is none, or where the filters mask it.
+    """
 
     row: I64
     tick: I64
-    restarted: NDArray[np.bool_]
-    reference: NDArray[np.float64]
+    begins: Bools
+    reference: F64
     time_ms: I64
     interval_ms: I64
     gap: F32
@@ -44,23 +51,24 @@ class _Steps:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """T steps of one series without a restart or a long gap, and what came true on its grid.
+    """T steps of one series without a restart or a long gap, and the truths on its grid of G ticks.
 
     Attributes:
-        row: of its series.
-        inputs: of each step, but for the context, which the grid holds; (T, ...).
-        place: where in the grid each step stands; (T,).
-        time_ms: event time of each step; (T,).
+        row: number of the series.
+        inputs: inputs of each step but for the context, which the grid holds; (T, ...).
+        grid_index: index of each step in the grid; (T,).
+        time_ms: event time of each step, epoch ms; (T,).
         interval_ms: spacing of the grid.
-        grid: denoised inputs by tick; NaN where there was none; it begins a context before the first step.
-        truth: raw truths by tick, minus the origin, NaN where there was none or the filters mask it: nobody learns to
-            forecast a spike; the same length.
-        cross: what the other series of the group did, one by one; (T, X).
+        grid: denoised inputs by tick, minus the reference; NaN where there is none; begins a context before the first
+            step; (G,).
+        truth: raw values by tick, minus the reference; NaN where there is none, or where the filters mask it, since
+            spikes are not to be forecast; (G,).
+        cross: inputs from the other series of the group, one by one; (T, X).
     """
 
     row: int
     inputs: StepInputs
-    place: I64
+    grid_index: I64
     time_ms: I64
     interval_ms: int
     grid: F32
@@ -68,18 +76,18 @@ class TrainingSequence:
     cross: F32
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.grid_index)
 
     def before(self, time_ms: int) -> TrainingSequence:
-        """Returns the steps whose stamps surely lie before `time_ms`: half an interval after their tick, at most."""
+        """Return the steps whose stamps lie before `time_ms`; a stamp is at most half an interval after its tick."""
         count = int(np.searchsorted(self.time_ms, time_ms - self.interval_ms // 2, side="right"))
         names = [name for name in StepInputs.__slots__ if name != "context"]
         inputs = replace(self.inputs, **{name: getattr(self.inputs, name)[:count] for name in names})
-        ticks = int(self.place[count - 1]) + 1 if count else 0
+        ticks = int(self.grid_index[count - 1]) + 1 if count else 0
         return replace(
             self,
             inputs=inputs,
-            place=self.place[:count],
+            grid_index=self.grid_index[:count],
             time_ms=self.time_ms[:count],
             grid=self.grid[:ticks],
             truth=self.truth[:ticks],
@@ -87,52 +95,52 @@ class TrainingSequence:
         )
 
 
-def before(sequences: Sequence[TrainingSequence], time_ms: int) -> list[TrainingSequence]:
-    """Returns what the sequences had been at `time_ms`: every step rests on the readings up to it alone."""
-    return in_order([cut for sequence in sequences if len(cut := sequence.before(time_ms)) >= SHORTEST])
+def sequences_before(sequences: Sequence[TrainingSequence], time_ms: int) -> list[TrainingSequence]:
+    """Return the sequences as they were at `time_ms`, in the order of `sort_sequences`.
+
+    A step depends on earlier readings alone, so that a cut sequence equals one that is built from a cut history.
+    """
+    return sort_sequences([cut for sequence in sequences if len(cut := sequence.before(time_ms)) >= SHORTEST])
 
 
-def in_order(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
-    """Returns the longest first; those of one length in the order of their series and time."""
-    return sorted(sequences, key=lambda one: (-len(one), one.row, int(one.time_ms[0])))
+def sort_sequences(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    """Return the longest sequences first; those of the same length in the order of their series and time."""
+    return sorted(sequences, key=lambda sequence: (-len(sequence), sequence.row, int(sequence.time_ms[0])))
 
 
 class SequencesBuilder:
-    """Collects observed waves until they are cut into sequences.
+    """Collects observed waves, and cuts them into sequences.
 
     Args:
-        context: ticks of inputs that are kept.
-        members: who is whose neighbour; None = no series sees another.
+        context: ticks of inputs that the network sees.
+        groups: of the series; None = no series sees another.
     """
 
-    def __init__(self, context: int, members: SeriesGroups | None = None) -> None:
+    def __init__(self, context: int, groups: SeriesGroups | None = None) -> None:
         self._context = context
-        self._members = members
+        self._groups = groups
         self._waves: list[_Steps] = []
-        self._begins: list[F32] = []
+        self._contexts: list[F32] = []
         self._seen: set[int] = set()
 
     def add(self, row: I64, observed: Observed) -> None:
-        """The steps of the wave will be in the sequences.
+        """Add the steps of a wave.
 
         Args:
-            row: of each step's series; (M,).
+            row: number of each step's series; (M,).
             observed: the wave; its context may be a view that the next wave overwrites.
         """
         inputs = observed.inputs
-        first = ~np.isin(row, list(self._seen))
-        self._seen.update(row[first].tolist())
-        begins = observed.restarted | observed.moved | first  # a series may begin with readings that are no steps
-        begins |= observed.gap > LONGEST_GAP * self._context
-        self._begins.append(inputs.context[begins].copy())
+        begins = self._begins(row, observed)
+        self._contexts.append(inputs.context[begins].copy())
         self._waves.append(
             _Steps(
-                row.copy(),
-                observed.tick,
-                begins,
-                observed.reference.copy(),
-                observed.time_ms,
-                observed.interval_ms,
+                row=row.copy(),
+                tick=observed.tick,
+                begins=begins,
+                reference=observed.reference.copy(),
+                time_ms=observed.time_ms,
+                interval_ms=observed.interval_ms,
                 gap=inputs.gap.copy(),
                 last=inputs.last.copy(),
                 scale=inputs.scale.copy(),
@@ -145,37 +153,44 @@ class SequencesBuilder:
             )
         )
 
+    def _begins(self, row: I64, observed: Observed) -> Bools:
+        """Return which steps begin a sequence; (M,)."""
+        first = ~np.isin(row, list(self._seen))  # not always a restart: the first readings of a series may be no steps
+        self._seen.update(row[first].tolist())
+        return observed.restarted | observed.moved | first | (observed.gap > LONGEST_GAP * self._context)
+
     def _cross(self, row: I64, observed: Observed) -> F32:
-        members = self._members
-        if members is None:
+        groups = self._groups
+        if groups is None:
             return np.zeros((len(row), 0), np.float32)
-        return cross_inputs(observed.inputs, observed.records, members.member[row], members.size)
+        return cross_inputs(observed.inputs, observed.records, groups.member[row], groups.size)
 
     def build(self) -> list[TrainingSequence]:
-        """Returns the sequences, the longest first."""
+        """Return the sequences, the longest first."""
         if not self._waves:
             return []
         columns = zip(*([getattr(wave, name) for name in _Steps.__slots__] for wave in self._waves), strict=True)
         steps = _Steps(*(np.concatenate(column) for column in columns))
-        begins = np.concatenate(self._begins)
+        contexts = np.concatenate(self._contexts)
         context = np.zeros(len(steps.row), np.int64)
-        context[steps.restarted] = np.arange(len(begins))
+        context[steps.begins] = np.arange(len(contexts))
         order = np.argsort(steps.row, kind="stable")
-        cuts = np.flatnonzero(steps.restarted[order] | (np.diff(steps.row[order], prepend=-1) != 0))
+        cuts = np.flatnonzero(steps.begins[order] | (np.diff(steps.row[order], prepend=-1) != 0))
         parts = np.split(order, cuts[1:])
-        return in_order(
-            [self._sequence(steps, part, begins[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
+        return sort_sequences(
+            [self._sequence(steps, part, contexts[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
         )
 
     def _sequence(self, steps: _Steps, part: I64, context: F32) -> TrainingSequence:
+        """Return the steps at the positions `part` as a sequence; `context` is that of the first one, newest first."""
         lead = self._context - 1
-        shift = steps.reference[part] - steps.reference[part[-1]]  # the origin of first readings may move
-        place = steps.tick[part] - steps.tick[part[0]] + lead
-        grid = np.full(place[-1] + 1, np.nan, np.float32)
+        shift = steps.reference[part] - steps.reference[part[-1]]  # the reference can move within the first readings
+        grid_index = steps.tick[part] - steps.tick[part[0]] + lead
+        grid = np.full(grid_index[-1] + 1, np.nan, np.float32)
         truth = grid.copy()
         grid[: lead + 1] = context[::-1] + shift[0]
-        grid[place] = steps.values[part] + shift
-        truth[place] = steps.truth[part] + shift
+        grid[grid_index] = steps.values[part] + shift
+        truth[grid_index] = steps.truth[part] + shift
         inputs = StepInputs(
             context=None,
             last=(steps.last[part] + shift).astype(np.float32),
@@ -189,7 +204,7 @@ class SequencesBuilder:
         return TrainingSequence(
             row=int(steps.row[part[0]]),
             inputs=inputs,
-            place=place,
+            grid_index=grid_index,
             time_ms=steps.time_ms[part],
             interval_ms=int(steps.interval_ms[part[0]]),
             grid=grid,

@@ -1,4 +1,4 @@
-"""From sequences to checkpoints: truncated BPTT and solved readouts.
+"""From training sequences to checkpoints: truncated BPTT, solved readouts, challengers.
 
-May import `learning.data`, `formats` and `core`.
+May import `learning.data`, `learning.promotion`, `formats` and `core`.
 """

@@ -1,4 +1,4 @@
-"""One retraining: a challenger from all that lies before the promotion stretch, and the verdict on it."""
+"""One retraining: train a challenger on all readings before the promotion split, and decide on that split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
-from forecaster.learning.fitting.readout_refit import resolved
+from forecaster.learning.fitting.readout_refit import replace_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData, train
 from forecaster.learning.promotion import PromotionDecision, evaluate_challenger
 from forecaster.pipeline import PipelineConfig
@@ -17,10 +17,10 @@ from forecaster.pipeline import PipelineConfig
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenger and the verdict on it."""
+    """A challenger, and the decision about it."""
 
     challenger: Checkpoint
-    verdict: PromotionDecision
+    decision: PromotionDecision
 
 
 def challenge(
@@ -31,31 +31,35 @@ def challenge(
     champion: Checkpoint | None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Challenge:
-    """Returns a challenger and whether it is to serve.
+    """Train a challenger, and return it with the decision whether it is to serve.
 
     Args:
-        lessons: all that is known.
-        pipeline: what is forecast, from what.
-        network: what the challenger looks like.
-        config: how it is trained; `promotion` is the share of the time that decides.
-        champion: what serves; None = before any training. One that forecasts something else counts as none.
-        progress: is told after every update.
+        data: everything up to now.
+        pipeline: what is forecast, and how.
+        network: the network to train.
+        config: how to train it; `promotion` is the share of the time that decides.
+        champion: the checkpoint that serves; None = before any training. One that forecasts something else counts as
+            None.
+        progress: called after every update of the weights.
 
     Raises:
         UsageError: there is nothing to learn from.
     """
-    cuts = split_by_time(data.history, config.held_out, config.promotion)
-    known = data.before(cuts.promotion_ms)
+    splits = split_by_time(data.history, config.held_out, config.promotion)
+    known = data.before(splits.promotion_ms)
     challenger = train(known, network, config, progress, champion)
-    defender = _defender(known, pipeline, champion)
-    return Challenge(challenger, evaluate_challenger(pipeline, defender, challenger, data.history, cuts.promotion_ms))
+    comparable = _comparable_champion(known, pipeline, champion)
+    decision = evaluate_challenger(pipeline, comparable, challenger, data.history, splits.promotion_ms)
+    return Challenge(challenger, decision)
 
 
-def _defender(known: TrainingData, pipeline: PipelineConfig, champion: Checkpoint | None) -> Checkpoint | None:
-    """Returns the champion as it is judged: with a readout that has not seen the promotion stretch.
+def _comparable_champion(
+    known: TrainingData, pipeline: PipelineConfig, champion: Checkpoint | None
+) -> Checkpoint | None:
+    """Return the champion as it is compared: with a readout that has not seen the promotion split.
 
-    A readout is solved again more often than a body is trained; solved from the very stretch that decides, it would be
-    judged by what it knows by heart.
+    Readouts are solved more often than bodies are trained. One that was solved from the promotion split itself would be
+    scored on readings that it was fitted to.
     """
     if champion is None:
         return None
@@ -66,4 +70,4 @@ def _defender(known: TrainingData, pipeline: PipelineConfig, champion: Checkpoin
         return None
     seen_ms = champion.facts.get(SEEN_UNTIL)
     last_ms = int(known.history.timestamp_ms[-1])
-    return champion if seen_ms is not None and seen_ms <= last_ms else resolved(known, champion)
+    return champion if seen_ms is not None and seen_ms <= last_ms else replace_readout(known, champion)

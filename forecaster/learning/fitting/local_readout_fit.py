@@ -1,4 +1,4 @@
-"""The readouts of single series, solved from one pass over the sequences; ridges are chosen on what came last."""
+"""Local readouts, one for each series, solved in one pass over the sequences; the newest targets choose the ridges."""
 
 from __future__ import annotations
 
@@ -8,65 +8,81 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from forecaster.core.network.features import MEMBER
+from forecaster.core.network.features import MEMBER_FEATURES
 from forecaster.core.network.local_readouts import MOST_BYTES, LocalNormalEquations, LocalReadouts
 from forecaster.core.network.network import Network
-from forecaster.core.network.tbptt import TARGET_CLIP
 from forecaster.learning.data.batches import PaddedBatch
 from forecaster.learning.data.groups import SeriesGroups
-from forecaster.learning.fitting.readout_fit import CHUNK, rows
+from forecaster.learning.fitting.readout_fit import CHUNK_STEPS, flat_steps
 
 POOLED_RIDGES, CROSS_RIDGES = (5.0, 20.0, 80.0, 320.0), (20.0, 80.0, 320.0, 1_280.0)
 BODY_RIDGE = 4.0
-"""The body's features are held so much tighter: they were trained on the same rows."""
+"""Factor of the ridge on the body's features, which were trained on the same steps."""
 
 
-@torch.no_grad()
 def solve_local_readouts(
-    network: Network, batches: Sequence[PaddedBatch], members: SeriesGroups | None, chosen_ms: int, steps: int = CHUNK
+    network: Network,
+    batches: Sequence[PaddedBatch],
+    groups: SeriesGroups | None,
+    ridge_ms: int,
+    chunk_steps: int = CHUNK_STEPS,
 ) -> LocalReadouts | None:
-    """Returns the readouts of all series; None where there are none, or too many.
+    """Return the readouts of all series; None without groups, or where the equations would take too much memory.
 
     Args:
         network: the body.
-        batches: all the sequences.
-        members: whose they are.
-        chosen_ms: targets from here on choose the ridges; the readouts are solved from all.
-        steps: of a chunk.
+        batches: all sequences.
+        groups: of the series.
+        ridge_ms: targets from here on choose the ridges; all targets solve the readouts.
+        chunk_steps: steps that are assembled at a time.
     """
-    if members is None:
+    if groups is None:
         return None
-    shared, horizons = network.config.readout_size, network.config.horizons
-    size = len(members.series_ids), shared + _width(members), horizons
+    shared, width = network.config.readout_size, _cross_width(groups)
+    size = len(groups.series_ids), shared + width, network.config.horizons
     if 2 * LocalNormalEquations.bytes_needed(*size) > MOST_BYTES:
         return None
     early, late = LocalNormalEquations(*size), LocalNormalEquations(*size)
-    for some in rows(network, batches, steps):
-        x = torch.cat([some.q, some.z, some.cross], dim=-1)
-        target = some.target.clamp(-TARGET_CLIP, TARGET_CLIP) - network.base(some.z)
-        is_late = some.target_ms >= chosen_ms
-        for part, mine in ((early, ~is_late), (late, is_late)):
-            if mine.any():
-                part.add(some.series, x, torch.where(mine, target, torch.nan), some.weight)
-    whole, body = early.plus(late), network.config.hidden_size
-    plain = torch.cat([torch.ones(shared - body), torch.full((body,), BODY_RIDGE)])
-    wide = torch.cat([plain, torch.ones(_width(members))])
-    pooled = _best(early.pooled, late, whole.pooled, [ridge * plain for ridge in POOLED_RIDGES])
-    cross = _best(early.cross, late, whole.cross, [ridge * wide for ridge in CROSS_RIDGES])
-    both = torch.cat([functional.pad(pooled, (0, 0, 0, _width(members))), cross], dim=2)
+    _add_steps(network, batches, early, late, ridge_ms, chunk_steps)
+    total, body = early.plus(late), network.config.hidden_size
+    pooled_scale = torch.cat([torch.ones(shared - body), torch.full((body,), BODY_RIDGE)])
+    cross_scale = torch.cat([pooled_scale, torch.ones(width)])
+    pooled = _solve_best(early.pooled, late, total.pooled, [ridge * pooled_scale for ridge in POOLED_RIDGES])
+    cross = _solve_best(early.cross, late, total.cross, [ridge * cross_scale for ridge in CROSS_RIDGES])
+    both = torch.cat([functional.pad(pooled, (0, 0, 0, width)), cross], dim=2)
     weights = both.transpose(1, 2).float().contiguous()
-    return LocalReadouts(members.series_ids, members.member, members.size, weights)
+    return LocalReadouts(groups.series_ids, groups.member, groups.size, weights)
 
 
-def _best(
-    early: Callable[[Tensor], Tensor],
+@torch.no_grad()
+def _add_steps(
+    network: Network,
+    batches: Sequence[PaddedBatch],
+    early: LocalNormalEquations,
     late: LocalNormalEquations,
-    whole: Callable[[Tensor], Tensor],
+    ridge_ms: int,
+    chunk_steps: int,
+) -> None:
+    """Add all steps to the equations: targets before `ridge_ms` to `early`, the others to `late`."""
+    for steps in flat_steps(network, batches, chunk_steps):
+        x = torch.cat([steps.q, steps.z, steps.cross], dim=-1)
+        residual = steps.residual(network)
+        is_late = steps.target_ms >= ridge_ms
+        for equations, belongs in ((early, ~is_late), (late, is_late)):
+            if belongs.any():
+                equations.add(steps.series, x, torch.where(belongs, residual, torch.nan), steps.weight)
+
+
+def _solve_best(
+    solve_early: Callable[[Tensor], Tensor],
+    late: LocalNormalEquations,
+    solve_total: Callable[[Tensor], Tensor],
     ridges: Sequence[Tensor],
 ) -> Tensor:
-    """Returns the readouts of all rows with the ridge whose readouts of the early ones do best on the late ones."""
-    return whole(min(ridges, key=lambda ridge: late.error(early(ridge))))
+    """Return the readouts solved from all targets, with the ridge whose early readouts do best on the late targets."""
+    return solve_total(min(ridges, key=lambda ridge: late.error(solve_early(ridge))))
 
 
-def _width(members: SeriesGroups) -> int:
-    return members.size * MEMBER if members.size > 1 else 0
+def _cross_width(groups: SeriesGroups) -> int:
+    """Return the number of inputs from the other series of a group, X."""
+    return groups.size * MEMBER_FEATURES if groups.size > 1 else 0

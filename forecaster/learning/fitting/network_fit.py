@@ -1,4 +1,4 @@
-"""From sequences to a checkpoint's weights: the body by truncated BPTT, then the readout solved exactly."""
+"""From sequences to the weights of a checkpoint: the body by truncated BPTT, then the readout solved exactly."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Dropout, Network, NetworkConfig
 from forecaster.core.network.tbptt import losses, unroll
 from forecaster.errors import UsageError
-from forecaster.learning.data.augmentation import AugmentationConfig, augmented
-from forecaster.learning.data.batches import PaddedBatch, padded
+from forecaster.learning.data.augmentation import AugmentationConfig, augment
+from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.groups import SeriesGroups
 from forecaster.learning.data.sequences import TrainingSequence
 from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
-from forecaster.learning.fitting.readout_fit import best_ridge, calibrate, normal_equations
+from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
 
 WARM_PASSES = 4
 WARM_LEARNING_RATE = 3e-4
+EMA = 0.99
+"""Decay of the exponential moving average of the weights, which is what serves."""
+WARM_UP_CHUNKS = 4
+"""Chunks before the early-stopping split whose hidden states are carried into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +36,23 @@ class TrainingConfig:
     """How a body is trained.
 
     Attributes:
-        tbptt_steps: steps of a chunk, as far as gradients go back.
-        passes: over the fitting stretch, at most.
-        patience: passes without a better early-stopping loss before it ends.
-        learning_rate: at first; it falls to `last_learning_rate` along a cosine.
-        dropout: rate on the body's inputs.
+        tbptt_steps: steps of a chunk, which gradients do not leave.
+        passes: most passes over the fitting split.
+        patience: passes without a better early-stopping loss before training ends.
+        learning_rate: at the beginning; falls to `last_learning_rate` along a cosine.
+        last_learning_rate: at the end.
+        dropout: rate on the inputs of the body.
         dropout_recurrent: rate on the hidden vector where it enters the gates.
         dropout_head: rate in front of z.
         l1: weight of the sum of absolute weights in the loss.
         l2: AdamW's decoupled weight decay.
-        clip_norm: gradients longer than this are shortened to it.
-        held_out: share of the time that is trained on, at its end, that early stopping and the intervals are judged on.
-        promotion: share of all the time, at its end, that promotion is judged on, where there is a champion.
-        batch: sequences side by side, at most.
+        clip_norm: longer gradients are shortened to this norm.
+        held_out: share of the training time, at its end, for early stopping and the calibration of quantiles.
+        promotion: share of all the time, at its end, that decides on a promotion.
+        batch: most sequences in a batch.
         seed: of weights, dropout and augmentation.
-        augmentation: how the inputs are disturbed while fitting.
-        local: series get readouts of their own, where they are not too many.
+        augmentation: how inputs are disturbed.
+        local: solve local readouts, if there are not too many series.
     """
 
     tbptt_steps: int = 48
@@ -69,7 +74,7 @@ class TrainingConfig:
     local: bool = True
 
     def warm(self) -> TrainingConfig:
-        """Returns how a body is trained that was trained before: briefly, and gently."""
+        """Return the configuration for a body that was trained before: few passes, and a low learning rate."""
         return replace(
             self,
             passes=min(self.passes, WARM_PASSES),
@@ -80,7 +85,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where training is: `done` of `total` chunks; the early-stopping loss of the last pass, NaN before."""
+    """How far training is.
+
+    Attributes:
+        done: chunks so far.
+        total: chunks of all passes.
+        loss: early-stopping loss of the last pass; NaN before the first one ends.
+    """
 
     done: int
     total: int
@@ -89,15 +100,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
-    """What training made.
+    """The result of training.
 
     Attributes:
         weights: of the body.
         readout: (P + Z, J).
         local: readouts of single series; None = there are none.
-        losses: on the early-stopping stretch, by pass.
-        best_pass: the pass whose weights these are.
-        warm: it began with the weights of the champion.
+        losses: early-stopping loss of each pass.
+        best_pass: number of the pass that the weights are from; the first one is 0.
+        warm: training began with the weights of the champion.
     """
 
     weights: dict[str, Tensor]
@@ -108,22 +119,16 @@ class FittedNetwork:
     warm: bool
 
 
-EMA = 0.99
-"""Weights that serve are an exponential mean of those that training went through."""
-WARM_UP_CHUNKS = 4
-"""Hidden states are carried into the held-out stretch from so many chunks before it."""
-
-
 class NetworkFit:
     """Trains one network on one set of sequences.
 
     Args:
-        network: what the body looks like.
-        config: how it is trained.
+        network: the body.
+        config: how to train it.
         sequences: the longest first.
         early_stopping_ms: targets from here on are not fitted.
-        start: the champion: where its network looks the same, training begins with its weights and is brief.
-        members: whose readouts are solved beside the shared one; None = nobody's.
+        champion: if its network is the same, training begins with its weights and is brief.
+        groups: of the series that get local readouts; None = no series gets one.
 
     Raises:
         UsageError: the sequences hold nothing to learn from.
@@ -135,13 +140,13 @@ class NetworkFit:
         config: TrainingConfig,
         sequences: Sequence[TrainingSequence],
         early_stopping_ms: int,
-        start: Checkpoint | None = None,
-        members: SeriesGroups | None = None,
+        champion: Checkpoint | None = None,
+        groups: SeriesGroups | None = None,
     ) -> None:
-        self._members = members
+        self._groups = groups
         if not sequences:
             raise UsageError("nothing to train on: no series has two readings in a row")
-        self.warm = start is not None and start.network == network
+        self.warm = champion is not None and champion.network == network
         self._config = config.warm() if self.warm else config
         self._dropout = torch.Generator().manual_seed(config.seed)
         self._disturbance = torch.Generator().manual_seed(config.seed)
@@ -149,48 +154,48 @@ class NetworkFit:
             torch.manual_seed(config.seed)
             self._network = Network(network)
         self._readout = nn.Parameter(torch.zeros(network.readout_size, len(network.horizons)))
-        if start is not None and self.warm:
-            self._begin_with(start)
+        if champion is not None and self.warm:
+            self._start_from(champion)
         self._levels = torch.tensor(network.quantile_levels)
-        self._batches = padded(sequences, network, config.batch)
+        self._batches = padded_batches(sequences, network, config.batch)
         self._split_ms = early_stopping_ms
         if not self._has_targets():
             raise UsageError("nothing to train on: no reading comes true within the horizons")
         self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
-    def train(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
-        """Returns the weights that did best on the held-out stretch, with a solved readout and calibrated quantiles."""
+    def fit(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
+        """Train, and return the weights of the best pass, with a solved readout and calibrated quantiles."""
         config = self._config
-        both = _Both(self._network, self._readout)
-        average = _Average(both)
-        history: list[float] = []
-        best, best_pass = _copy(average.both), 0
+        trained = _NetworkAndReadout(self._network, self._readout)
+        average = _WeightAverage(trained)
+        pass_losses: list[float] = []
+        best, best_pass = _weights(average.modules.network), 0
         total = config.passes * self._chunks
         for done in self.updates():
-            average.update(both)
-            progress(Progress(done, total, history[-1] if history else math.nan))
+            average.update(trained)
+            progress(Progress(done, total, pass_losses[-1] if pass_losses else math.nan))
             if done % self._chunks:
                 continue
-            number = len(history)
-            history.append(self._held_out_loss(average.both))
-            if history[-1] <= min(history):
-                best, best_pass = _copy(average.both), number
+            number = len(pass_losses)
+            pass_losses.append(self._held_out_loss(average.modules))
+            if pass_losses[-1] <= min(pass_losses):
+                best, best_pass = _weights(average.modules.network), number
             elif number - best_pass >= config.patience:
                 break
         self._network.load_state_dict(best)
         readout = self._solve()
-        local = solve_local_readouts(self._network, self._batches, self._members, self._split_ms, config.tbptt_steps)
-        return FittedNetwork(_copy(self._network), readout, local, history, best_pass, self.warm)
+        local = solve_local_readouts(self._network, self._batches, self._groups, self._split_ms, config.tbptt_steps)
+        return FittedNetwork(_weights(self._network), readout, local, pass_losses, best_pass, self.warm)
 
     def updates(self) -> Iterator[int]:
-        """Yields after every update of the weights how many chunks are done, pass after pass."""
+        """Yield the number of chunks so far after every update of the weights, pass after pass."""
         config, done = self._config, 0
         parameters = [*self._network.parameters(), self._readout]
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.l2, fused=True)
         dropout = Dropout(self._dropout, config.dropout, config.dropout_recurrent, config.dropout_head)
         for _ in range(config.passes):
             for clean in self._batches:
-                batch = augmented(config.augmentation, clean, self._disturbance)
+                batch = augment(config.augmentation, clean, self._disturbance)
                 state = torch.zeros(len(batch), self._network.state_size)
                 for begin in self._fitting_chunks(batch):
                     end = begin + config.tbptt_steps
@@ -208,19 +213,19 @@ class NetworkFit:
                     yield done
 
     def _fitting_chunks(self, batch: PaddedBatch) -> range:
-        """Returns where the chunks begin up to the last one with a step of the fitting stretch."""
-        early = (batch.real(0, batch.steps) & (batch.time_ms < self._split_ms)).any(dim=1).nonzero()
+        """Return the first steps of the chunks, up to the last chunk with a step of the fitting split."""
+        early = (batch.is_step(0, batch.steps) & (batch.time_ms < self._split_ms)).any(dim=1).nonzero()
         return range(0, int(early[-1]) + 1 if len(early) else 0, self._config.tbptt_steps)
 
-    def _begin_with(self, champion: Checkpoint) -> None:
-        """Weights and readout are the champion's; its calibration belongs to its own errors."""
+    def _start_from(self, champion: Checkpoint) -> None:
+        """Copy the champion's weights and readout, but not its calibration, which belongs to its own errors."""
         self._network.load_state_dict(dict(champion.weights))
         with torch.no_grad():
             self._network.quantiles.calibration.zero_()
             self._readout.copy_(champion.readout)
 
     def _set_rate(self, optimizer: torch.optim.Optimizer, share: float) -> None:
-        """Cosine annealing (Loshchilov and Hutter, 2017)."""
+        """Set the learning rate after this share of the updates: cosine annealing (Loshchilov and Hutter, 2017)."""
         high, low = self._config.learning_rate, self._config.last_learning_rate
         for group in optimizer.param_groups:
             group["lr"] = low + 0.5 * (high - low) * (1.0 + math.cos(math.pi * share))
@@ -231,36 +236,36 @@ class NetworkFit:
         return self._config.l1 * torch.stack([weight.abs().sum() for weight in self._network.parameters()]).sum()
 
     @torch.no_grad()
-    def _held_out_loss(self, model: _Both) -> float:
-        """Returns the loss on the held-out stretch, hidden states carried into it; infinite where it is empty."""
+    def _held_out_loss(self, modules: _NetworkAndReadout) -> float:
+        """Return the loss on the early-stopping split, hidden states carried into it; infinite where it is empty."""
         total, count = 0.0, 0
         for batch in self._batches:
             state = torch.zeros(len(batch), self._network.state_size)
             for begin in self._held_out_chunks(batch):
                 end = begin + self._config.tbptt_steps
                 chunk = batch.chunk(begin, end)
-                unrolled = unroll(model.network, model.readout, chunk, state)
+                unrolled = unroll(modules.network, modules.readout, chunk, state)
                 state = unrolled.state
                 held_out = batch.time_ms[begin:end].unsqueeze(-1) >= self._split_ms
                 target = torch.where(held_out, chunk.target, torch.nan)
                 known = int((~torch.isnan(target)).sum())
-                total += known * float(losses(model.network, unrolled, target, self._levels))
+                total += known * float(losses(modules.network, unrolled, target, self._levels))
                 count += known
         return total / count if count else math.inf
 
     def _held_out_chunks(self, batch: PaddedBatch) -> range:
-        """Returns where the chunks begin from a warm-up before the first step of the held-out stretch on."""
+        """Return the first steps of the chunks, beginning with the warm-up before the early-stopping split."""
         late = (batch.time_ms >= self._split_ms).any(dim=1).nonzero()
         steps = self._config.tbptt_steps
         first = max(0, int(late[0]) // steps - WARM_UP_CHUNKS) if len(late) else math.ceil(batch.steps / steps)
         return range(first * steps, batch.steps, steps)
 
     def _solve(self) -> Tensor:
-        """Returns the readout of everything; the quantiles are calibrated with that of the fitting stretch alone."""
+        """Return the readout of all readings; calibrate the quantiles with that of the fitting split alone."""
         steps = self._config.tbptt_steps
-        fitting, held_out = normal_equations(self._network, self._batches, [self._split_ms], steps)
-        ridge = best_ridge(self._network.config, fitting, held_out)
-        calibrate(self._network, self._batches, fitting.solve(ridge), self._split_ms, steps)
+        fitting, held_out = build_normal_equations(self._network, self._batches, [self._split_ms], steps)
+        ridge = choose_ridge(self._network.config, fitting, held_out)
+        calibrate_quantiles(self._network, self._batches, fitting.solve(ridge), self._split_ms, steps)
         return fitting.plus(held_out).solve(ridge)
 
     def _has_targets(self) -> bool:
@@ -271,7 +276,7 @@ class NetworkFit:
         )
 
 
-class _Both(nn.Module):
+class _NetworkAndReadout(nn.Module):
     """A body and the readout that is trained with it, so that both are averaged."""
 
     def __init__(self, network: Network, readout: nn.Parameter) -> None:
@@ -280,26 +285,29 @@ class _Both(nn.Module):
         self.readout = readout
 
 
-class _Average:
-    """An exponential mean of the weights that training goes through; the first ones are taken as they are."""
+class _WeightAverage:
+    """An exponential moving average of the weights during training; the first weights are taken as they are.
 
-    def __init__(self, both: _Both) -> None:
-        self.both = copy.deepcopy(both)
-        self._mean = get_ema_multi_avg_fn(EMA)  # type: ignore[no-untyped-call]
+    Attributes:
+        modules: hold the average.
+    """
+
+    def __init__(self, modules: _NetworkAndReadout) -> None:
+        self.modules = copy.deepcopy(modules)
+        self._average = get_ema_multi_avg_fn(EMA)  # type: ignore[no-untyped-call]
         self._updated = False
 
     @torch.no_grad()
-    def update(self, both: _Both) -> None:
-        """The mean includes these weights."""
-        means, weights = list(self.both.parameters()), list(both.parameters())
+    def update(self, modules: _NetworkAndReadout) -> None:
+        """Add the present weights to the average."""
+        averages, weights = list(self.modules.parameters()), list(modules.parameters())
         if self._updated:
-            self._mean(means, weights, 0)
+            self._average(averages, weights, 0)
         else:
-            for mean, weight in zip(means, weights, strict=True):
-                mean.copy_(weight)
+            for average, weight in zip(averages, weights, strict=True):
+                average.copy_(weight)
         self._updated = True
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    body = module.network if isinstance(module, _Both) else module
-    return {name: weight.detach().clone() for name, weight in body.state_dict().items()}
+def _weights(network: Network) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in network.state_dict().items()}

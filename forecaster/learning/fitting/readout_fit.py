@@ -1,4 +1,4 @@
-"""The readout and the intervals of a body, solved from one pass over the sequences without gradients."""
+"""The readout and the quantile calibration of a body, each solved in one pass over the sequences without gradients."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ from forecaster.learning.data.batches import PaddedBatch
 
 RIDGES_LINEAR = (5.0, 50.0, 500.0, 5_000.0)
 RIDGES_BODY = (20.0, 200.0, 2_000.0, 20_000.0, 1e6)
-"""Where several do equally well, the first ones are taken."""
-CHUNK = 48
-"""Steps that are assembled at a time; those of training, by default, so that kept chunks serve both."""
+"""Of several that do equally well, the first one is taken."""
+CHUNK_STEPS = 48
+"""Steps that are assembled at a time; the same as in training by default, so that cached chunks serve both."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """N steps: features, targets and their times (N, J), event times, weights and series (N,).
+class FlatSteps:
+    """N steps of a chunk without padding.
 
-    `cross`: features of the other series of the group; (N, X).
+    Attributes:
+        z: features of the body; (N, Z).
+        q: linear features; (N, P).
+        target: in scales, minus the last value; NaN where it is unknown; (N, J).
+        target_ms: event time of each target; (N, J).
+        time_ms: event time of each step; (N,).
+        weight: of the squared error; (N,).
+        series: number of each step's series; (N,).
+        cross: inputs from the other series of the group; (N, X).
     """
 
     z: Tensor
@@ -37,57 +45,62 @@ class Rows:
     series: Tensor
     cross: Tensor
 
+    def residual(self, network: Network) -> Tensor:
+        """Return what the readout has to explain: the clipped target minus the network's base; (N, J)."""
+        return self.target.clamp(-TARGET_CLIP, TARGET_CLIP) - network.base(self.z)
 
-def rows(network: Network, batches: Sequence[PaddedBatch], steps: int = CHUNK) -> Iterator[Rows]:
-    """Yields the real steps of every chunk, flat, hidden states carried from chunk to chunk."""
+
+def flat_steps(network: Network, batches: Sequence[PaddedBatch], chunk_steps: int = CHUNK_STEPS) -> Iterator[FlatSteps]:
+    """Yield the steps of chunk after chunk; hidden states are carried from one to the next."""
     for batch in batches:
         state = torch.zeros(len(batch), network.state_size)
-        for begin, end, chunk in batch.chunks(steps):
+        for begin, end, chunk in batch.chunks(chunk_steps):
             with torch.no_grad():
                 z, state = network.unroll(chunk.u, state, lengths=chunk.lengths)
-            real = torch.arange(len(chunk.u)).unsqueeze(-1) < chunk.lengths
-            yield Rows(
-                z[real],
-                chunk.q[real],
-                chunk.target[real],
-                batch.target_ms(begin, end)[real],
-                batch.time_ms[begin:end][real],
-                batch.weight(begin, end)[real],
-                batch.series.expand(len(chunk.u), -1)[real],
-                batch.cross[begin:end][real],
+            is_step = torch.arange(len(chunk.u)).unsqueeze(-1) < chunk.lengths
+            yield FlatSteps(
+                z=z[is_step],
+                q=chunk.q[is_step],
+                target=chunk.target[is_step],
+                target_ms=batch.target_ms(begin, end)[is_step],
+                time_ms=batch.time_ms[begin:end][is_step],
+                weight=batch.weight(begin, end)[is_step],
+                series=batch.series.expand(len(chunk.u), -1)[is_step],
+                cross=batch.cross[begin:end][is_step],
             )
 
 
 @torch.no_grad()
-def normal_equations(
-    network: Network, batches: Sequence[PaddedBatch], cuts_ms: Sequence[int], steps: int = CHUNK
+def build_normal_equations(
+    network: Network, batches: Sequence[PaddedBatch], cuts_ms: Sequence[int], chunk_steps: int = CHUNK_STEPS
 ) -> list[NormalEquations]:
-    """Returns the readout's normal equations of the stretches between the cuts; one more than there are cuts.
+    """Return the normal equations of the readout for each time span between the cuts: one more than there are cuts.
 
     Args:
         network: the body.
-        batches: all the sequences.
-        cuts_ms: ascending; a target belongs to the stretch in which it came true.
-        steps: of a chunk.
+        batches: all sequences.
+        cuts_ms: ascending; a target belongs to the span in which its event time lies.
+        chunk_steps: steps that are assembled at a time.
     """
     size = network.config.readout_size, len(network.config.horizons)
     parts = [NormalEquations.empty(*size) for _ in range(len(cuts_ms) + 1)]
     cuts = torch.tensor(cuts_ms, dtype=torch.int64)
-    for some in rows(network, batches, steps):
-        features = torch.cat([some.q, some.z], dim=-1)
-        target = some.target.clamp(-TARGET_CLIP, TARGET_CLIP) - network.base(some.z)
-        stretch = torch.bucketize(some.target_ms, cuts, right=True)
+    for steps in flat_steps(network, batches, chunk_steps):
+        features = torch.cat([steps.q, steps.z], dim=-1)
+        residual = steps.residual(network)
+        span = torch.bucketize(steps.target_ms, cuts, right=True)
         for number, part in enumerate(parts):
-            mine = stretch == number
-            if mine.any():
-                part.add(features, torch.where(mine, target, torch.nan), some.weight)
+            belongs = span == number
+            if belongs.any():
+                part.add(features, torch.where(belongs, residual, torch.nan), steps.weight)
     return parts
 
 
-def best_ridge(config: NetworkConfig, fitting: NormalEquations, held_out: NormalEquations) -> Tensor:
-    """Returns the ridge whose readout of the fitting stretch does best on the held-out one; (P + Z,).
+def choose_ridge(config: NetworkConfig, fitting: NormalEquations, held_out: NormalEquations) -> Tensor:
+    """Return the ridge whose readout, solved on the fitting span, has the least error on the held-out one; (P + Z,).
 
-    A body was trained on the fitting stretch, so that its features look better there than they are.
+    Features of the body get ridges of their own: the body was trained on the fitting span, where they look better than
+    they are.
     """
 
     def ridge(linear: float, body: float) -> Tensor:
@@ -98,31 +111,31 @@ def best_ridge(config: NetworkConfig, fitting: NormalEquations, held_out: Normal
 
 
 @torch.no_grad()
-def calibrate(
-    network: Network, batches: Sequence[PaddedBatch], readout: Tensor, begin_ms: int, steps: int = CHUNK
+def calibrate_quantiles(
+    network: Network, batches: Sequence[PaddedBatch], readout: Tensor, begin_ms: int, chunk_steps: int = CHUNK_STEPS
 ) -> None:
-    """Each quantile of the steps from `begin_ms` on lies so high that its share of truths is below it.
+    """Shift each quantile so that its share of the truths from `begin_ms` on lies below it.
 
     Args:
-        network: whose quantile head it is; in place.
-        batches: all the sequences.
-        readout: solved from what came before `begin_ms`.
-        begin_ms: where the judged stretch begins; a stretch without truths leaves the head as it is.
-        steps: of a chunk.
+        network: its quantile head is changed in place, unless some quantile has no truth from `begin_ms` on.
+        batches: all sequences.
+        readout: solved from the readings before `begin_ms`; (P + Z, J).
+        begin_ms: steps from here on calibrate.
+        chunk_steps: steps that are assembled at a time.
     """
     calibration = network.quantiles.calibration
     before = calibration.clone()
     calibration.zero_()
     residuals: list[Tensor] = []
-    for some in rows(network, batches, steps):
-        late = some.time_ms >= begin_ms
+    for steps in flat_steps(network, batches, chunk_steps):
+        late = steps.time_ms >= begin_ms
         if late.any():
-            z, q = some.z[late], some.q[late]
-            middle = centre(network.base(z), readout, q, z)
-            residuals.append((some.target[late] - middle).unsqueeze(-2) - network.offsets(z))
-    below = torch.cat(residuals) if residuals else torch.full((1, *calibration.shape), torch.nan)
-    if torch.isnan(below).all(dim=0).any():
+            z, q = steps.z[late], steps.q[late]
+            point = centre(network.base(z), readout, q, z)
+            residuals.append((steps.target[late] - point).unsqueeze(-2) - network.offsets(z))
+    residual = torch.cat(residuals) if residuals else torch.full((1, *calibration.shape), torch.nan)
+    if torch.isnan(residual).all(dim=0).any():
         calibration.copy_(before)
         return
     for number, level in enumerate(network.config.quantile_levels):
-        calibration[number] = torch.nanquantile(below[:, number], level, dim=0)
+        calibration[number] = torch.nanquantile(residual[:, number], level, dim=0)

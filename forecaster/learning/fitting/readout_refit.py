@@ -1,8 +1,8 @@
-"""A new readout for the same body: solved from everything, published where it would not have done worse of late.
+"""A new readout for the champion's body: solved from all readings, published unless it is worse on the newest ones.
 
-Hidden states belong to the body and stay; only the readout and the calibration of the intervals are new.
+Hidden states belong to the body and stay; only the readout and the calibration of the quantiles are new.
 
-    begin ──── solve ──── chosen_ms ──── choose the ridge ──── judged_ms ──── champion's readout against new ──── end
+    begin ──── solve ──── ridge_ms ──── choose the ridge ──── compare_ms ──── compare with the champion ──── end
 """
 
 from __future__ import annotations
@@ -16,114 +16,118 @@ from torch import Tensor
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.core.network.normal_equations import NormalEquations
-from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import SeriesHistory
-from forecaster.learning.data.batches import PaddedBatch, padded
+from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.splits import LONGEST_SILENCE_MS
 from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
-from forecaster.learning.fitting.readout_fit import best_ridge, calibrate, normal_equations
-from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData, build_training_data
+from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
+from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData
 
 HELD_OUT = 0.15
-"""Share of the time, at its end, that ridge and judgement rest on, and that the intervals are calibrated on."""
-JUDGED = 0.075
-"""Share of the time that the judgement takes at most: less where the champion's readout has seen a part of it."""
+"""Share of the time, at its end, that chooses the ridge, compares the readouts and calibrates the quantiles."""
+COMPARED = 0.075
+"""Share of the time, at its end, that compares the readouts; less where the champion's has seen a part of it."""
 TOLERANCE = 0.02
-"""A new readout may seem so much worse: a short stretch says little, and one solved from more is seldom worse in truth.
+"""A new readout may be worse by this share: the comparison is short, and more data seldom makes a readout worse.
 
-On air quality (of the UCI repository, re-solved each 168 hours) MASE is 1.749 with every new readout, and 1.756 with
-those alone that seemed better.
+On the air-quality set of the UCI repository, with a new readout each 168 hours, MASE is 1.749 if every new readout is
+accepted, and 1.756 if only those are that seem better.
 """
 LEAST_TARGETS = 200
 BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
-    """A checkpoint with a new readout, and both errors on the newest stretch, which neither readout had seen."""
+class ReadoutRefit:
+    """The champion with a new readout, and how both did on the newest readings, which neither readout had seen.
+
+    Attributes:
+        checkpoint: the champion with the new readout, and an id of its own.
+        error: mean squared error of the new readout.
+        champion_error: mean squared error of the champion's readout.
+    """
 
     checkpoint: Checkpoint
     error: float
     champion_error: float
 
 
-def refresh_readout(history: SeriesHistory, observation: ObservationConfig, champion: Checkpoint) -> Refreshed | None:
-    """Returns the champion with a readout solved from the history; None where that is worse, or too little is new.
+def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit | None:
+    """Return the champion with a readout solved from the data; None where that is worse, or too few readings are new.
 
     Args:
-        history: all that is known.
-        observation: what shapes the inputs.
-        champion: whose body it is.
+        data: everything up to now.
+        champion: the checkpoint that serves.
 
     Raises:
-        UsageError: the history holds no finite features.
+        UsageError: the data holds no finite features.
     """
-    return refresh(build_training_data(history, observation, local=champion.local is not None), champion)
-
-
-def refresh(data: TrainingData, champion: Checkpoint) -> Refreshed | None:
-    """Returns the champion with a readout solved from the lessons, or None; see `refresh_readout`."""
     if not data.sequences:
         return None
     begin_ms, end_ms = int(data.history.timestamp_ms[0]), int(data.history.timestamp_ms[-1])
-    judged_ms = max(end_ms + 1 - int(JUDGED * (end_ms - begin_ms)), _seen_ms(champion, end_ms) + 1)
-    if judged_ms > end_ms:
+    compare_ms = max(end_ms + 1 - int(COMPARED * (end_ms - begin_ms)), _seen_until_ms(champion, end_ms) + 1)
+    if compare_ms > end_ms:
         return None
-    body = _Body(champion, data)
-    early, chosen, judged = normal_equations(body.network, body.batches, [body.chosen_ms, judged_ms])
-    ridge = best_ridge(champion.network, early, chosen)
-    error = judged.squared_error(early.plus(chosen).solve(ridge))
-    champion_error = judged.squared_error(champion.readout)
-    if judged.count < LEAST_TARGETS or not error <= (1.0 + TOLERANCE) * champion_error:
+    body = _FrozenBody(champion, data)
+    solving, choosing, comparing = build_normal_equations(body.network, body.batches, [body.ridge_ms, compare_ms])
+    ridge = choose_ridge(champion.network, solving, choosing)
+    error = comparing.squared_error(solving.plus(choosing).solve(ridge))
+    champion_error = comparing.squared_error(champion.readout)
+    if comparing.count < LEAST_TARGETS or not error <= (1.0 + TOLERANCE) * champion_error:
         return None
-    facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": judged.count}
-    new = replace(body.solved([early, chosen, judged], ridge, facts), id=next_readout_id(champion.id))
-    return Refreshed(new, error, champion_error)
+    facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": comparing.count}
+    checkpoint = body.with_readout([solving, choosing, comparing], ridge, facts)
+    return ReadoutRefit(replace(checkpoint, id=next_readout_id(champion.id)), error, champion_error)
 
 
-def _seen_ms(champion: Checkpoint, end_ms: int) -> int:
-    """Returns up to when the champion has learned; 0 where it says a time that only a wrong clock has told it."""
+def _seen_until_ms(champion: Checkpoint, end_ms: int) -> int:
+    """Return up to when the champion has learned; 0 where it names a time that only a wrong clock can have stamped."""
     seen_ms = int(champion.facts.get(SEEN_UNTIL, 0))
     return seen_ms if seen_ms <= end_ms + LONGEST_SILENCE_MS else 0
 
 
-def resolved(data: TrainingData, champion: Checkpoint) -> Checkpoint:
-    """Returns the champion as it would be had its readout been solved from these lessons and nothing else."""
+def replace_readout(data: TrainingData, champion: Checkpoint) -> Checkpoint:
+    """Return the champion with a readout that is solved from this data alone; its id stays."""
     if not data.sequences:
         return champion
-    body = _Body(champion, data)
-    early, chosen = normal_equations(body.network, body.batches, [body.chosen_ms])
-    return body.solved([early, chosen], best_ridge(champion.network, early, chosen), {})
+    body = _FrozenBody(champion, data)
+    solving, choosing = build_normal_equations(body.network, body.batches, [body.ridge_ms])
+    return body.with_readout([solving, choosing], choose_ridge(champion.network, solving, choosing), {})
 
 
 def next_readout_id(checkpoint_id: str) -> str:
-    """Returns `<body>.<n + 1>-<4 hex>`; a body's first readout has no n.
+    """Return `<body>.<n + 1>-<4 hex digits>`; the id of a body's first readout has no n.
 
-    After a rollback the same n comes again; the end of the id tells the two apart.
+    After a rollback the same n comes again; the digits tell the two readouts apart.
     """
     body, _, readout = checkpoint_id.partition(".")
     return f"{body}.{int(readout.partition('-')[0] or 0) + 1}-{secrets.token_hex(2)}"
 
 
-class _Body:
-    """The champion's network, and the lessons in batches of it."""
+class _FrozenBody:
+    """The champion's network, and the data in batches for it.
+
+    Attributes:
+        network: without gradients.
+        batches: all sequences.
+        ridge_ms: targets from here on choose the ridge and calibrate the quantiles.
+    """
 
     def __init__(self, champion: Checkpoint, data: TrainingData) -> None:
         self.network = Network(champion.network)
         self.network.load_state_dict(dict(champion.weights))
         self.network.requires_grad_(requires_grad=False)
-        self.batches: list[PaddedBatch] = padded(data.sequences, champion.network, BATCH)
+        self.batches: list[PaddedBatch] = padded_batches(data.sequences, champion.network, BATCH)
         begin_ms, self._end_ms = int(data.history.timestamp_ms[0]), int(data.history.timestamp_ms[-1])
-        self.chosen_ms = self._end_ms + 1 - int(HELD_OUT * (self._end_ms - begin_ms))
-        self._champion, self._members = champion, data.members
+        self.ridge_ms = self._end_ms + 1 - int(HELD_OUT * (self._end_ms - begin_ms))
+        self._champion, self._groups = champion, data.groups
 
-    def solved(self, parts: Sequence[NormalEquations], ridge: Tensor, facts: dict[str, object]) -> Checkpoint:
-        """Returns the champion with the readout of all parts, calibrated on what the first one does not hold."""
-        calibrate(self.network, self.batches, parts[0].solve(ridge), self.chosen_ms)
-        whole = parts[0]
+    def with_readout(self, parts: Sequence[NormalEquations], ridge: Tensor, facts: dict[str, object]) -> Checkpoint:
+        """Return the champion with the readout of all parts; the readout of the first part calibrates the quantiles."""
+        calibrate_quantiles(self.network, self.batches, parts[0].solve(ridge), self.ridge_ms)
+        total = parts[0]
         for part in parts[1:]:
-            whole = whole.plus(part)
+            total = total.plus(part)
         weights = {name: weight.clone() for name, weight in self.network.state_dict().items()}
-        local = solve_local_readouts(self.network, self.batches, self._members, self.chosen_ms)
-        known = {**self._champion.facts, SEEN_UNTIL: self._end_ms, "readout": facts}
-        return replace(self._champion, weights=weights, readout=whole.solve(ridge), facts=known, local=local)
+        local = solve_local_readouts(self.network, self.batches, self._groups, self.ridge_ms)
+        all_facts = {**self._champion.facts, SEEN_UNTIL: self._end_ms, "readout": facts}
+        return replace(self._champion, weights=weights, readout=total.solve(ridge), facts=all_facts, local=local)

@@ -1,4 +1,4 @@
-"""A learner in a world of plain objects."""
+"""A training coordinator among fakes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def leading(world: World) -> TrainingCoordinator:
-    """A learner whose first training is under way."""
-    world.opened, world.readings = [0], 100
+    """An elected coordinator whose first training is under way."""
+    world.assigned, world.readings = [0], 100
     coordinator = world.coordinator()
     coordinator.iterate()
-    assert [child.work for child in world.children] == [RunKind.TRAINING]
+    assert [child.kind for child in world.children] == [RunKind.TRAINING]
     return coordinator

@@ -15,7 +15,7 @@ from forecaster.learning.child_process import ChildProcess, ExitKind
 
 SLEEPER = """
 import sys, threading
-from forecaster.learning.process import end_with_parent
+from forecaster.learning.child_process import end_with_parent
 end_with_parent(sys.stdin.fileno())
 print("asleep", flush=True)
 threading.Event().wait()
@@ -32,7 +32,7 @@ def test_a_child_that_fails_has_last_words(tmp_path: Path) -> None:
 def test_a_child_that_ends_well_has_done_so(tmp_path: Path) -> None:
     child = ChildProcess(["--help"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
-    assert child.poll() == ExitKind.WELL
+    assert child.poll() == ExitKind.OK
 
 
 def test_a_child_past_its_deadline_is_killed(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_a_child_that_the_system_cannot_end_holds_up_nobody(tmp_path: Path, monk
     child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 60.0)
     monkeypatch.setattr(process, "KILL_SECONDS", 0.01)
     monkeypatch.setattr(child._process, "kill", lambda: None)  # noqa: SLF001 - as if the signal could not be taken
-    child.end()
+    child.kill()
     monkeypatch.undo()
-    child.end()
+    child.kill()
     assert child._process.returncode is not None  # noqa: SLF001
 
 

@@ -42,10 +42,10 @@ def test_what_is_rejected_leaves_both_scores_and_nothing_else(world: World, lead
 
 def test_who_is_deposed_ends_its_child_and_publishes_nothing(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
-    world.closed = [0]
+    world.revoked = [0]
     leading.iterate()
     leading.iterate()
-    assert world.children[0].dropped
+    assert world.children[0].killed
     assert not world.transactions
 
 
@@ -64,7 +64,7 @@ def test_drift_that_a_worker_reports_brings_the_next_training_forward_once(
     leading.iterate()
     leading.iterate()
     assert len(world.children) == 1
-    world.drift()
+    world.report_drift()
     world.readings = 200
     leading.iterate()
     assert len(world.children) == 2
@@ -80,14 +80,14 @@ def test_the_champion_lies_in_the_childs_folder(world: World, leading: TrainingC
     leading.iterate()
     world.readings, world.due = 200, {RunKind.READOUT}
     leading.iterate()
-    assert world.children[1].work == RunKind.READOUT
+    assert world.children[1].kind == RunKind.READOUT
     assert [place.name for place in (world.children[1].folder / "champion").iterdir()] == [random_checkpoint(CONFIG).id]
 
 
 def test_who_is_elected_again_begins_what_it_had_to_drop(world: World, leading: TrainingCoordinator) -> None:
-    world.closed = [0]
+    world.revoked = [0]
     leading.iterate()
-    world.opened = [0]
+    world.assigned = [0]
     leading.iterate()
     assert len(world.children) == 2
 
@@ -95,7 +95,7 @@ def test_who_is_elected_again_begins_what_it_had_to_drop(world: World, leading: 
 def test_the_backlog_of_a_new_leader_is_nothing_new(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
-    world.opened, world.is_current = [0], False
+    world.assigned, world.is_current = [0], False
     heir = world.coordinator()
     for readings in (0, 5_000, 10_000):
         world.readings, world.due = readings, {RunKind.TRAINING}
@@ -115,11 +115,11 @@ def test_who_is_elected_again_counts_what_came_meanwhile_as_a_backlog(
 ) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
-    world.closed = [0]
+    world.revoked = [0]
     leading.iterate()
-    world.opened, world.is_current, world.readings, world.due = [0], False, 5_000, {RunKind.TRAINING}
+    world.assigned, world.is_current, world.readings, world.due = [0], False, 5_000, {RunKind.TRAINING}
     leading.iterate()
-    assert world.counts_from == 5_000
+    assert world.counted_from == 5_000
     world.is_current, world.readings = True, 6_000
     leading.iterate()
     world.due = {RunKind.TRAINING}
@@ -135,7 +135,7 @@ def test_a_new_leader_does_not_train_again_what_another_one_has_just_trained(
 ) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
-    world.opened = [0]
+    world.assigned = [0]
     heir = world.coordinator()
     heir.iterate()
     assert len(world.children) == 1

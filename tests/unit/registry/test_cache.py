@@ -52,7 +52,7 @@ def test_where_nothing_can_be_written_that_is_said_once_and_nothing_is_there(tmp
         for seed in range(3):
             cache.write(packed(seed))
             assert read(cache, packed(seed)) is None
-        cache.keep([])
+        cache.keep_only([])
     assert len(logs) == 1
 
 
@@ -79,7 +79,7 @@ def test_only_what_is_kept_stays_and_what_a_dead_process_left_goes(tmp_path: Pat
     old = tmp_path / f"{PARTIAL}old"
     old.mkdir()
     os.utime(old, (0, old.stat().st_mtime - PARTIAL_SECONDS - 1))
-    cache.keep([second.description.id])
+    cache.keep_only([second.description.id])
     assert {path.name for path in tmp_path.iterdir()} == {second.description.id, f"{PARTIAL}new"}
 
 
@@ -95,7 +95,7 @@ def test_topics_that_share_a_directory_do_not_share_their_checkpoints(tmp_path: 
     one = packed()
     with opened_cache(str(tmp_path), "a.models") as ours, opened_cache(str(tmp_path), "b.models") as theirs:
         ours.write(one)
-        theirs.keep([])
+        theirs.keep_only([])
         assert read(theirs, one) is None
         assert read(ours, one) == one
 
@@ -107,5 +107,5 @@ def test_without_any_temporary_folder_nothing_is_kept(monkeypatch: pytest.Monkey
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
     with opened_cache("", "readings.models") as cache:
         cache.write(packed())
-        cache.keep([])
+        cache.keep_only([])
         assert read(cache, packed()) is None

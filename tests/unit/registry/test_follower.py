@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import pipeline_config, random_checkpoint
+from clock import FakeClock
 from fakes import FakeClient, FakeKafka, FakeReader
 from structlog.testing import capture_logs
 
@@ -19,7 +20,7 @@ from forecaster.formats import models
 from forecaster.formats.checkpoints import WEIGHTS
 from forecaster.formats.models import Serve, publication, serve_message, tombstones
 from forecaster.records import Message, SourceRecord
-from forecaster.registry import follower as model_watch
+from forecaster.registry import follower as follower_module
 from forecaster.registry import registry as registries
 from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.follower import RegistryFollower
@@ -59,11 +60,12 @@ class Fleet:
     def __init__(self, folder: Path | None, fixed: Checkpoint | None = None) -> None:
         self.kafka = FakeKafka()
         self.folder = folder
+        self.clock = FakeClock()
         self.follower = self.started(fixed)
 
     def started(self, fixed: Checkpoint | None = None) -> RegistryFollower:
         self.reader = FailingReader(FakeClient(self.kafka))
-        return RegistryFollower(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed)
+        return RegistryFollower(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed, self.clock)
 
     def write(self, messages: Iterable[Message]) -> None:
         for one in messages:
@@ -82,7 +84,7 @@ class Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr(models, "CHUNK_BYTES", 4_000)
-    monkeypatch.setattr(model_watch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 0.0)
     return Fleet(tmp_path / "cache")
 
 
@@ -98,7 +100,7 @@ def damaged(content: bytes | None) -> bytes:
 def test_an_empty_topic_means_none() -> None:
     follower = Fleet(None).follower
     follower.catch_up()
-    follower.look()
+    follower.refresh()
     assert follower.champion == "none"
     assert follower.model("none") is None
 
@@ -110,13 +112,13 @@ def test_what_the_newest_order_names_is_the_champion_at_the_start_and_while_it_s
     assert fleet.follower.champion == "a"
     assert same(fleet.follower.checkpoint("a"), first)
     fleet.publish("bb")
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "a"
     fleet.order("bb", "a")
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "bb"
     fleet.order("none", "bb")
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "none"
 
 
@@ -129,7 +131,7 @@ def test_a_model_forecasts_as_its_checkpoint_and_is_one_object_while_it_is_kept(
     assert model.id == "a"
     assert np.array_equal(model._readout[:, :4].numpy(), made.readout.numpy())  # noqa: SLF001 - what it forecasts with
     assert fleet.follower.model("a") is model
-    fleet.follower.keep(["bb"])
+    fleet.follower.keep_only(["bb"])
     assert fleet.follower.model("a") is not model
     assert fleet.follower.model("nobody") is None
 
@@ -142,13 +144,13 @@ def test_a_promotion_of_what_is_not_whole_waits_with_the_previous_until_it_is(fl
     fleet.order("bb", "a")
     fleet.write(chunks)
     with capture_logs() as logs:
-        fleet.follower.look()
-        fleet.follower.look()
+        fleet.follower.refresh()
+        fleet.follower.refresh()
     assert fleet.follower.champion == "a"
     assert fleet.follower.model("bb") is None
-    assert [log["event"] for log in logs] == ["checkpoint bb cannot be served"]
+    assert [log["event"] for log in logs] == ["checkpoint_unusable"]
     fleet.write([description])
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "bb"
     assert fleet.follower.model("bb") is not None
 
@@ -158,14 +160,14 @@ def test_a_checkpoint_of_another_shape_is_refused_with_a_sentence_and_the_daemon
     fleet.order("a")
     with capture_logs() as logs:
         fleet.follower.catch_up()
-        fleet.follower.look()
+        fleet.follower.refresh()
     assert fleet.follower.champion == "none"
     (log,) = logs
     assert "FORECASTER_FORECAST__HORIZON" in log["reason"]
     assert "change them, or train again" in log["reason"]
     fleet.publish("bb")
     fleet.order("bb", "a")
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "bb"
 
 
@@ -176,10 +178,10 @@ def test_a_damaged_checkpoint_is_reported_once_and_never_served(fleet: Fleet) ->
     fleet.order("random-9", "a")
     with capture_logs() as logs:
         fleet.follower.catch_up()
-        fleet.follower.look()
+        fleet.follower.refresh()
     assert fleet.follower.champion == "a"
     assert fleet.follower.model("random-9") is None
-    assert any("never served" in log["event"] and "damaged" in log["reason"] for log in logs)
+    assert any(log["event"] == "checkpoint_damaged" and "damaged" in log["reason"] for log in logs)
 
 
 def test_without_a_cache_a_checkpoint_is_read_from_the_topic(fleet: Fleet) -> None:
@@ -191,7 +193,7 @@ def test_without_a_cache_a_checkpoint_is_read_from_the_topic(fleet: Fleet) -> No
     fleet.follower.catch_up()
     assert same(fleet.follower.checkpoint("a"), made)
     fleet.order("a", "bb")
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "a", "after reading from the topic the watch goes on where it was"
 
 
@@ -244,7 +246,7 @@ def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: 
     fleet.reader.away = True
     with capture_logs() as logs:
         for _ in range(5):
-            fleet.follower.look()
+            fleet.follower.refresh()
     assert len(logs) == 1
     assert fleet.follower.champion == "a"
     with pytest.raises(TransientBrokerError):
@@ -252,34 +254,32 @@ def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: 
     fleet.publish("bb")
     fleet.order("bb", "a")
     fleet.reader.away = False
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert fleet.follower.champion == "bb"
-    fleet.follower.look()
+    fleet.follower.refresh()
     fleet.reader.away = True
     with capture_logs() as logs:
-        fleet.follower.look()
+        fleet.follower.refresh()
     assert len(logs) == 1, "after it worked again it is said again"
 
 
 def test_attempts_that_fail_are_made_less_and_less_often_and_hold_no_batch_up_in_between(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_watch, "LOOK_SECONDS", 1.0)
-    clock = [0.0]
-    monkeypatch.setattr(model_watch.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 1.0)
     fleet.publish("a")
     fleet.order("a")
     fleet.follower.catch_up()
     shutil.rmtree(fleet.folder or "")
     fleet.reader.away = True
     for _ in range(600):
-        clock[0] += 1.0
-        fleet.follower.look()
+        fleet.clock.advance(1.0)
+        fleet.follower.refresh()
         with pytest.raises(TransientBrokerError):
             fleet.follower.model("a")
     assert 2 * 10 <= fleet.reader.refused <= 2 * 20, "of either, at 1, 3, 7, 15 .. and then every 60 seconds"
     fleet.reader.away = False
-    clock[0] += 60.0
+    fleet.clock.advance(60.0)
     assert fleet.follower.model("a") is not None
 
 
@@ -298,11 +298,11 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(fleet: Fleet) -> 
 
 
 def test_a_look_is_cheap_between_the_seconds(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_watch, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 3600.0)
     fleet.follower.catch_up()
     reads = fleet.reader.reads
     for _ in range(100):
-        fleet.follower.look()
+        fleet.follower.refresh()
     assert fleet.reader.reads == reads + 1
 
 
@@ -324,5 +324,5 @@ def test_what_is_not_on_the_topic_any_more_is_not_on_disk(fleet: Fleet) -> None:
     fleet.follower.catch_up()
     assert {path.name for path in fleet.folder.iterdir()} == {"a", "bb"}
     fleet.write(tombstones("a", len(messages) - 1))
-    fleet.follower.look()
+    fleet.follower.refresh()
     assert {path.name for path in fleet.folder.iterdir()} == {"bb"}

@@ -60,7 +60,7 @@ def decision(name: str) -> Decision:
 
 
 def held_bytes(registry: ModelRegistry) -> int:
-    return sum(entry.held for entry in registry._entries.values())  # noqa: SLF001 - the law is about what it holds
+    return sum(entry.held_bytes for entry in registry._entries.values())  # noqa: SLF001 - the law is about what it holds
 
 
 def test_a_published_checkpoint_is_read_as_it_was() -> None:
@@ -113,8 +113,8 @@ def test_a_checkpoint_without_one_of_its_records_is_not_there(missing: int) -> N
     del messages[missing]
     registry, whole = filled(messages)
     assert (dict(registry.checkpoints), whole) == ({}, [])
-    assert "not whole" in registry.why_not("a")
-    assert "not on the topic" in registry.why_not("b")
+    assert "incomplete" in registry.why_unavailable("a")
+    assert "not on the topic" in registry.why_unavailable("b")
 
 
 def test_a_damaged_checkpoint_is_reported_and_not_there_until_it_is_published_again() -> None:
@@ -225,7 +225,7 @@ def test_the_newest_bodies_with_their_first_and_newest_readout_stay_and_what_ser
     fill(registry, [serve("b.2", "a")])
     assert set(registry.to_remove(2)) == {"b", "b.1", "c", "d.1"}
     assert set(registry.to_remove(0)) == set(names) - {"a", "b.2"}
-    fill(registry, registry.clearing(2))
+    fill(registry, registry.cleanup_tombstones(2))
     assert set(registry.checkpoints) == {"a", "b.2", "d", "d.2", "e"}
 
 
@@ -243,7 +243,7 @@ def test_what_served_within_a_day_stays_since_floors_may_name_it() -> None:
 def test_drift_is_known_until_a_training_answers_it_and_its_record_is_ended() -> None:
     registry, _ = filled([drift_message(3), drift_message(0), drift_message(3)])
     assert registry.has_drifted
-    answered = registry.answered()
+    answered = registry.drift_tombstones()
     assert [(message.key, message.value) for message in answered] == [(b"drift/0", None), (b"drift/3", None)]
     fill(registry, answered)
     assert not registry.has_drifted
@@ -259,7 +259,7 @@ def test_a_checkpoint_on_its_way_stays_and_one_that_never_came_goes() -> None:
 
 def test_old_decisions_go_and_recent_ones_stay() -> None:
     registry, _ = filled(decision_message(decision(f"c-{number}")) for number in range(DECISIONS_KEPT + 5))
-    fill(registry, registry.clearing(3))
+    fill(registry, registry.cleanup_tombstones(3))
     assert list(registry.decisions) == [f"c-{number}" for number in range(5, DECISIONS_KEPT + 5)]
 
 

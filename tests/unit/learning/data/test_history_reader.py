@@ -14,7 +14,7 @@ from builders import HOUR_MS, START_MS, readings
 from forecaster.errors import StateError, TransientBrokerError
 from forecaster.formats.files import SeriesHistory, join
 from forecaster.formats.history import HistoryPart, decode_history, encode_history, group_hash
-from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistorySource
+from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistoryReader
 from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import InputRecord, Readings, SourceRecord
 
@@ -118,9 +118,9 @@ class FakeTail:
         return self.backlog <= 0
 
 
-def source(log: FakeLog, **options: int) -> HistorySource:
+def source(log: FakeLog, **options: int) -> HistoryReader:
     plain = {"partitions": len(log.logs), "window_ms": 1_000, "max_series": 1_000_000}
-    return HistorySource(HistoryConfig(TOPIC, **{**plain, **options}), log)
+    return HistoryReader(HistoryConfig(TOPIC, **{**plain, **options}), log)
 
 
 def filled(log: FakeLog, hours: int = 30, groups: int = 8) -> list[Readings]:
@@ -267,48 +267,48 @@ def test_a_part_larger_than_all_that_may_be_held_is_taken_in_pieces() -> None:
 def test_the_counter_counts_by_the_headers_alone_and_goes_on_where_it_was() -> None:
     tail = FakeTail()
     counter = HistoryCounter(tail)
-    assert counter.look() == 0
+    assert counter.count() == 0
     for _ in range(8):
         tail.append([("readings", b"100")])
-    assert counter.look() == 800
+    assert counter.count() == 800
     tail.append([("readings", b"5")])
-    assert (counter.look(), counter.look()) == (805, 805)
+    assert (counter.count(), counter.count()) == (805, 805)
 
 
 def test_a_record_that_does_not_say_how_much_it_holds_counts_for_nothing() -> None:
     tail = FakeTail()
     for headers in ([], [("readings", b"many")], [("readings", b"3")]):
         tail.append(headers)
-    assert HistoryCounter(tail).look() == 3
+    assert HistoryCounter(tail).count() == 3
 
 
 def test_who_counts_is_current_when_the_backlog_is_read_and_not_when_nothing_has_come_yet() -> None:
     tail = FakeTail()
     tail.backlog = 20
     counter = HistoryCounter(tail)
-    counter.look()
+    counter.count()
     assert not counter.is_current, "the first record is on its way"
     for _ in range(20):
         tail.append([("readings", b"1")])
-    counter.look()
+    counter.count()
     assert not counter.is_current
-    assert (counter.look(), counter.is_current) == (20, True)
+    assert (counter.count(), counter.is_current) == (20, True)
 
 
 def test_who_begins_again_has_a_new_backlog_even_when_the_broker_does_not_answer_at_once() -> None:
     tail = FakeTail()
     counter = HistoryCounter(tail)
-    counter.look()
+    counter.count()
     assert counter.is_current
     tail.backlog, tail.away = 20, True
-    counter.begin()
+    counter.restart()
     with pytest.raises(TransientBrokerError):
-        counter.look()
+        counter.count()
     tail.away = False
     for met in range(20):
         assert not counter.is_current
         tail.append([("readings", b"1")])
-        assert counter.look() == met + 1
+        assert counter.count() == met + 1
     assert counter.is_current
 
 
@@ -317,6 +317,6 @@ def test_a_long_topic_does_not_hold_up_who_looks() -> None:
     for _ in range(100):
         tail.append([("readings", b"1")])
     counter = HistoryCounter(tail)
-    looks = [counter.look() for _ in range(20)]
+    looks = [counter.count() for _ in range(20)]
     assert looks[0] < 50
     assert looks[-1] == 100

@@ -19,7 +19,7 @@ from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.splits import drop_misdated, split_by_time
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import TrainingConfig
-from forecaster.learning.fitting.readout_refit import refresh
+from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train
 from forecaster.pipeline import PipelineConfig
 
@@ -133,7 +133,7 @@ def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequ
         for one in (HOURLY, with_wrong_clock(HOURLY, wrong))
     )
     assert same(honest.challenger, other.challenger)
-    assert honest.verdict == other.verdict
+    assert honest.decision == other.decision
     assert honest.challenger.facts == other.challenger.facts
 
 
@@ -151,7 +151,7 @@ def broken(long: SeriesHistory) -> Checkpoint:
 
 def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: SeriesHistory, broken: Checkpoint) -> None:
     honest, other = (
-        refresh(build_training_data(one, OBSERVATION, local=True), broken)
+        refit_readout(build_training_data(one, OBSERVATION, local=True), broken)
         for one in (long, with_wrong_clock(long, [IN_2099]))
     )
     assert honest is not None
@@ -165,7 +165,7 @@ def test_a_champion_that_remembers_such_a_time_gets_a_new_readout_all_the_same(
 ) -> None:
     data, end_ms = build_training_data(long, OBSERVATION, local=True), int(long.timestamp_ms[-1])
     misled, newer = (replace(broken, facts={**broken.facts, SEEN_UNTIL: seen}) for seen in (IN_2099, end_ms + DAY_MS))
-    refreshed = refresh(data, misled)
+    refreshed = refit_readout(data, misled)
     assert refreshed is not None
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == end_ms
-    assert refresh(data, newer) is None, "one that was trained on later readings is judged when they are here"
+    assert refit_readout(data, newer) is None, "one that was trained on later readings is judged when they are here"

@@ -14,7 +14,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.formats.files import SeriesHistory
-from forecaster.learning.data import groups as members_module
+from forecaster.learning.data import groups as groups_module
 from forecaster.learning.data.groups import series_groups_of
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
@@ -114,5 +114,5 @@ def test_neighbours_are_those_that_come_in_one_record(monkeypatch: pytest.Monkey
         "alone": 0,
     }
     assert found.size == 2
-    monkeypatch.setattr(members_module, "MOST_SERIES", 4)
+    monkeypatch.setattr(groups_module, "MOST_SERIES", 4)
     assert series_groups_of(fleet) is None

@@ -17,13 +17,13 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
 from forecaster.formats.files import SeriesHistory
-from forecaster.learning.data.augmentation import AugmentationConfig, augmented, disturbed
-from forecaster.learning.data.batches import PaddedBatch, padded
+from forecaster.learning.data.augmentation import AugmentationConfig, augment, disturb
+from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.sequences import TrainingSequence
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
-from forecaster.learning.fitting.readout_refit import next_readout_id, refresh_readout, resolved
+from forecaster.learning.fitting.readout_refit import ReadoutRefit, next_readout_id, refit_readout, replace_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train_checkpoint, training_sequences
 from forecaster.learning.promotion import PromotionDecision, Rule, evaluate_challenger
 from forecaster.learning.simulation import ServingSimulation
@@ -96,7 +96,7 @@ def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
         for version in (one, with_other_end(one, promotion_ms), with_other_end(one, promotion_ms - HOUR_MS))
     )
     assert same(trained.challenger, other.challenger)
-    assert trained.verdict != other.verdict
+    assert trained.decision != other.decision
     assert not same(trained.challenger, earlier.challenger)
 
 
@@ -126,17 +126,17 @@ def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
     assert len(cut.history) == len(anew.history) == 140
     for left, right in zip(cut.sequences, anew.sequences, strict=True):
         assert left.row == right.row
-        for name in ("place", "time_ms", "grid", "truth"):
+        for name in ("grid_index", "time_ms", "grid", "truth"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         for name in ("last", "scale", "levels", "calendar", "masked", "gap", "group"):
             np.testing.assert_array_equal(getattr(left.inputs, name), getattr(right.inputs, name))
 
 
 def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(champion: Checkpoint) -> None:
-    warm = train_checkpoint(history(), OBSERVATION, NETWORK, TrainingConfig(), start=champion)
+    warm = train_checkpoint(history(), OBSERVATION, NETWORK, TrainingConfig(), champion=champion)
     assert warm.facts["start"] == {"from": champion.id}
     assert warm.facts["passes"] <= 4
-    cold = train_checkpoint(history(), OBSERVATION, replace(NETWORK, layers=2), SHORT, start=champion)
+    cold = train_checkpoint(history(), OBSERVATION, replace(NETWORK, layers=2), SHORT, champion=champion)
     assert cold.facts["start"]["from"] == "scratch"
     assert champion.id in cold.facts["start"]["why"]
 
@@ -151,7 +151,7 @@ def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(
 def test_a_warm_start_is_better_after_one_pass_than_training_from_scratch_after_three(
     champion: Checkpoint,
 ) -> None:
-    warm = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, passes=1), start=champion)
+    warm = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, passes=1), champion=champion)
     scratch = train_checkpoint(history(), OBSERVATION, NETWORK, SHORT)
     assert warm.facts["held_out_losses"][0] < scratch.facts["held_out_losses"][-1]
 
@@ -175,37 +175,37 @@ def columns(one: PaddedBatch) -> list[Tensor]:
 def test_without_rates_the_batch_is_the_same_bit_by_bit() -> None:
     clean, _ = batch()
     off = AugmentationConfig(share=1.0, noise=0.0, spikes=0.0, dropouts=0.0)
-    assert augmented(off, clean, seeded()) is clean
-    rebuilt = clean.with_grid(disturbed(off, clean.grid, clean.scale_by_tick, seeded()))
+    assert augment(off, clean, seeded()) is clean
+    rebuilt = clean.with_grid(disturb(off, clean.grid, clean.scale_by_tick, seeded()))
     for left, right in zip(columns(clean), columns(rebuilt), strict=True):
         assert torch.equal(left.nan_to_num(nan=99.0), right.nan_to_num(nan=99.0))
 
 
 def test_the_same_seed_gives_the_same_batch_and_another_one_another() -> None:
     clean, _ = batch()
-    first, again, other = (augmented(DISTURBED, clean, seeded(seed)).grid.nan_to_num() for seed in (0, 0, 1))
+    first, again, other = (augment(DISTURBED, clean, seeded(seed)).grid.nan_to_num() for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_a_dropped_tick_is_missing_in_the_context_and_flagged_and_the_last_value_is_the_one_before() -> None:
     clean, _ = batch()
-    noisy = augmented(replace(DISTURBED, noise=0.0, spikes=0.0), clean, seeded())
+    noisy = augment(replace(DISTURBED, noise=0.0, spikes=0.0), clean, seeded())
     dropped = torch.isnan(noisy.grid) & ~torch.isnan(clean.grid)
     assert dropped.any()
     tick, series = dropped.nonzero()[0].tolist()
-    step = int((clean.place[:, series] == tick).nonzero()[0])
+    step = int((clean.grid_index[:, series] == tick).nonzero()[0])
     assert float(noisy.inputs["masked"][step, series]) == 1.0
     before = noisy.grid[:tick, series]
     assert float(noisy.inputs["last"][step, series]) == float(before[~torch.isnan(before)][-1])
     masked = noisy.inputs["masked"].bool()
-    ticks = noisy.grid.gather(0, noisy.place)
+    ticks = noisy.grid.gather(0, noisy.grid_index)
     assert torch.equal(masked, torch.isnan(ticks))
 
 
 def test_the_truth_of_a_target_stays_what_it_is() -> None:
     clean, _ = batch()
-    noisy = augmented(DISTURBED, clean, seeded())
+    noisy = augment(DISTURBED, clean, seeded())
     before, after = clean.chunk(0, clean.steps).target, noisy.chunk(0, noisy.steps).target
     scale = clean.inputs["scale"].unsqueeze(-1)
     known = ~torch.isnan(before)
@@ -222,7 +222,7 @@ def test_a_disturbance_changes_nothing_before_it() -> None:
     grid = clean.grid.clone()
     grid[50] += 3.0
     late = clean.with_grid(grid)
-    step = int((clean.place[:, 0] == 50).nonzero()[0])
+    step = int((clean.grid_index[:, 0] == 50).nonzero()[0])
     for left, right in zip(columns(clean)[:2], columns(late)[:2], strict=True):
         assert torch.equal(left[:step], right[:step])
         assert not torch.equal(left[step], right[step])
@@ -230,7 +230,7 @@ def test_a_disturbance_changes_nothing_before_it() -> None:
 
 def test_kept_chunks_are_those_that_are_assembled_each_time() -> None:
     _, sequences = batch()
-    (kept,) = padded(sequences, NETWORK, 256)
+    (kept,) = padded_batches(sequences, NETWORK, 256)
     assert kept.chunk(0, 20) is kept.chunk(0, 20)
     fresh = PaddedBatch(sequences, NETWORK.features, NETWORK.horizons)
     for begin, end, chunk in fresh.chunks(20):
@@ -257,9 +257,13 @@ def joined(before: SeriesHistory, after: SeriesHistory) -> SeriesHistory:
     )
 
 
+def refit(history: SeriesHistory, champion: Checkpoint) -> ReadoutRefit | None:
+    return refit_readout(build_training_data(history, OBSERVATION, local=True), champion)
+
+
 def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Checkpoint) -> None:
     changed = joined(history().first(800), history(800, seed=1, period=11))
-    refreshed = refresh_readout(changed, OBSERVATION, champion)
+    refreshed = refit(changed, champion)
     assert refreshed is not None
     assert refreshed.error < refreshed.champion_error
     assert refreshed.checkpoint.body == champion.id
@@ -273,13 +277,13 @@ def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Check
 
 
 def test_a_readout_that_has_seen_everything_is_not_judged_again(champion: Checkpoint) -> None:
-    assert refresh_readout(history().first(800), OBSERVATION, champion) is None
-    assert refresh_readout(history().first(804), OBSERVATION, champion) is None
+    assert refit(history().first(800), champion) is None
+    assert refit(history().first(804), champion) is None
 
 
 def test_a_readout_that_was_broken_is_replaced_by_one_that_serves_as_well_as_before(champion: Checkpoint) -> None:
     broken = replace(champion, readout=torch.zeros_like(champion.readout))
-    refreshed = refresh_readout(history(), OBSERVATION, broken)
+    refreshed = refit(history(), broken)
     assert refreshed is not None
     assert refreshed.error < 0.5 * refreshed.champion_error
     assert not evaluate_challenger(PIPELINE, champion, broken, history(), START_MS + 400 * HOUR_MS).promote
@@ -289,13 +293,13 @@ def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion:
     one = history()
     noise = np.random.default_rng(0).normal(10, 4, len(one))
     misled = replace(one, values=np.where(one.timestamp_ms < START_MS + 545 * HOUR_MS, noise, one.values))
-    assert refresh_readout(misled, OBSERVATION, champion) is None
+    assert refit(misled, champion) is None
 
 
 def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: Checkpoint) -> None:
     cut_ms = START_MS + 500 * HOUR_MS
     first, second = (
-        resolved(build_training_data(one, OBSERVATION, local=True).before(cut_ms), champion)
+        replace_readout(build_training_data(one, OBSERVATION, local=True).before(cut_ms), champion)
         for one in (history(), with_other_end(history(), cut_ms))
     )
     assert same(first, second)
@@ -377,13 +381,13 @@ def test_a_champion_that_has_seen_the_promotion_stretch_is_judged_without_what_i
     config = replace(SHORT, promotion=0.2, passes=1)
     cuts = split_by_time(one, config.held_out, config.promotion)
     data = build_training_data(one, OBSERVATION, local=True)
-    fresh = resolved(data, champion)
+    fresh = replace_readout(data, champion)
     judged = challenge(data, PIPELINE, NETWORK, config, fresh)
-    fair = resolved(data.before(cuts.promotion_ms), champion)
+    fair = replace_readout(data.before(cuts.promotion_ms), champion)
     expected = evaluate_challenger(PIPELINE, fair, judged.challenger, one, cuts.promotion_ms)
-    assert judged.verdict == expected
+    assert judged.decision == expected
     other = challenge(data, PIPELINE, NETWORK, config, replace(champion, network=replace(NETWORK, horizons=(1, 2))))
     assert (
-        other.verdict.champion_loss
+        other.decision.champion_loss
         == evaluate_challenger(PIPELINE, None, champion, one, cuts.promotion_ms).champion_loss
     )

@@ -19,7 +19,7 @@ from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
 from forecaster.formats.files import SeriesHistory
-from forecaster.learning.data.batches import padded
+from forecaster.learning.data.batches import padded_batches
 from forecaster.learning.data.sequences import LONGEST_GAP, TrainingSequence
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint, training_sequences
@@ -219,18 +219,18 @@ def test_a_fixed_seed_gives_the_same_checkpoint_twice() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_lowers_the_held_out_loss(cell: str) -> None:
-    trained = trainer(config(cell), TrainingConfig(passes=8, dropout=0.1)).train()
+    trained = trainer(config(cell), TrainingConfig(passes=8, dropout=0.1)).fit()
     assert trained.losses[-1] < 0.8 * trained.losses[0]
 
 
 def test_early_stopping_keeps_the_best_pass() -> None:
-    trained = trainer(config(), TrainingConfig(passes=12, patience=2)).train()
+    trained = trainer(config(), TrainingConfig(passes=12, patience=2)).fit()
     assert trained.losses[trained.best_pass] == min(trained.losses)
 
 
 def test_l1_and_l2_shrink_the_weights() -> None:
     def size(**options: float) -> float:
-        weights = trainer(config(), TrainingConfig(passes=15, patience=15, **options)).train().weights  # type: ignore[arg-type]
+        weights = trainer(config(), TrainingConfig(passes=15, patience=15, **options)).fit().weights  # type: ignore[arg-type]
         return float(sum(weight.abs().sum() for name, weight in weights.items() if "weight" in name))
 
     free = size(l1=0.0, l2=0.0)
@@ -260,7 +260,7 @@ def test_series_of_unequal_length_train_together() -> None:
     both = SeriesHistory(both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.records)
     sequences = training_sequences(both, OBSERVATION)
     assert [len(sequence) for sequence in sequences] == [300, 60]
-    assert np.isfinite(NetworkFit(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).train().losses).all()
+    assert np.isfinite(NetworkFit(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).fit().losses).all()
 
 
 def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -> None:
@@ -312,7 +312,7 @@ def test_what_is_trained_on_takes_no_more_memory_where_a_gap_is_longer() -> None
     short, long = (at_hours(hours) for hours in bursts)
     assert ticks(long) == ticks(short) <= 2 * (OBSERVATION.context + 1) * 200
     assert [len(one) for one in long] == [5] * 40
-    (batch,) = padded(long, config(), 256)
+    (batch,) = padded_batches(long, config(), 256)
     assert batch.grid.numel() <= ticks(long)
     assert at_hours([number * 1_000_000 for number in range(300)]) == []
 
@@ -331,10 +331,10 @@ def test_a_gap_that_the_context_reaches_over_ends_no_sequence() -> None:
 def test_a_series_with_long_gaps_does_not_pad_the_grids_of_the_others() -> None:
     sparse = [number * LONGEST_GAP * OBSERVATION.context for number in range(100)]
     sequences = at_hours(sparse, *([list(range(90))] * 20))
-    batches = padded(sequences, config(), 256)
+    batches = padded_batches(sequences, config(), 256)
     assert [len(batch) for batch in batches] == [20, 1]
     assert sum(batch.grid.numel() for batch in batches) == sum(len(one.grid) for one in sequences)
-    assert len(padded(at_hours(*([list(range(90))] * 20)), config(), 256)) == 1
+    assert len(padded_batches(at_hours(*([list(range(90))] * 20)), config(), 256)) == 1
 
 
 def test_a_history_without_two_readings_in_a_row_is_refused() -> None:

@@ -1,0 +1,35 @@
+"""Exponential backoff as a value: how long to wait after failures in a row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+MOST_DOUBLINGS = 30
+"""Further failures no longer grow the exponent, which would overflow after a thousand of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A pause after a failure, twice as long after each further one; a success starts again with a new value.
+
+    Attributes:
+        first_seconds: pause after the first failure.
+        longest_seconds: no pause is longer.
+        failures: failures since the last success.
+        until: end of the present pause, on the clock that `after_failure` was given.
+    """
+
+    first_seconds: float
+    longest_seconds: float
+    failures: int = 0
+    until: float = -math.inf
+
+    def after_failure(self, now: float) -> Backoff:
+        """Return the backoff after one more failure; its pause begins at `now`."""
+        pause = min(self.first_seconds * 2.0 ** min(self.failures, MOST_DOUBLINGS), self.longest_seconds)
+        return replace(self, failures=self.failures + 1, until=now + pause)
+
+    def lasts(self, now: float) -> bool:
+        """Return whether the pause is not over yet."""
+        return now < self.until

@@ -1,0 +1,60 @@
+"""What a run adds to the models topic: the decision, and the checkpoint that it promotes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forecaster.formats.checkpoints import read_checkpoint
+from forecaster.formats.models import TRAINING, Decision, Serve, decision_message, publication, serve_message
+from forecaster.learning.run import RunResult
+from forecaster.learning.schedule import RunKind
+from forecaster.records import Message
+from forecaster.registry.registry import ModelRegistry
+
+BODIES_KEPT = 5
+
+
+def decision_of(result: RunResult, kind: RunKind, champion: str, at: str) -> Decision:
+    """Return the decision that a run has come to.
+
+    Args:
+        result: what the run left; it names a checkpoint.
+        kind: of the run.
+        champion: id of the checkpoint that it was compared with.
+        at: the present time, ISO 8601.
+    """
+    return Decision(
+        checkpoint=result.checkpoint,
+        champion=champion,
+        promoted=result.promoted,
+        challenger_loss=result.challenger_loss,
+        champion_loss=result.champion_loss,
+        scored=result.scored,
+        reason=result.reason,
+        at=at,
+        work=kind.value,
+    )
+
+
+def decision_messages(decision: Decision, registry: ModelRegistry, folder: Path, superseded_ms: int) -> list[Message]:
+    """Return the records of a decision, in the order in which they must be written.
+
+    A training answers the drift reports of the workers, so that tombstones of them follow. With a promoted checkpoint
+    come the order to serve it, and tombstones of checkpoints that no longer need to be kept.
+
+    Args:
+        decision: what was decided.
+        registry: what the models topic holds.
+        folder: holds the checkpoint in a folder named by its id.
+        superseded_ms: how long a checkpoint stays on the topic after it has served.
+
+    Raises:
+        CheckpointError: the promoted checkpoint cannot be read.
+    """
+    answered = registry.drift_tombstones() if decision.work == TRAINING else []
+    if not decision.promoted:
+        return [decision_message(decision), *answered]
+    checkpoint = read_checkpoint(folder / decision.checkpoint)
+    serve = Serve(decision.checkpoint, decision.champion, "trainer", decision.at, decision.reason)
+    cleanup = registry.cleanup_tombstones(BODIES_KEPT, superseded_ms)
+    return [*publication(checkpoint), decision_message(decision), serve_message(serve), *cleanup, *answered]
