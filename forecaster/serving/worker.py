@@ -48,8 +48,7 @@ from forecaster.serving.drift import DriftWatch
 from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
-from forecaster.serving.state.keeping import StateWrites
-from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.partition import Partition, StateWrites
 from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch
 
 FLUSH_SECONDS = 8.0
@@ -115,7 +114,6 @@ class Worker:
         self._stop = stop
         self._publisher = Publisher(config.publish, config.topics, dependencies.wall_clock)
         self._guard = DeadLetterGuard(config.limits)
-        self._held: set[int] = set()
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._limit = BatchLimit()
@@ -149,10 +147,10 @@ class Worker:
         deadline = self._clock() + FLUSH_SECONDS
         polled = self._retry(lambda: self._consumer.poll(wait=False), "polling")
         self._store.follow(polled.revoked, ())
-        while polled.stable and self._clock() < deadline and (writes := self._store.dirty()):
+        while polled.stable and self._clock() < deadline and (writes := self._store.dirty_writes()):
             if not self._committer.commit(self._state_transaction(writes, polled.member)):
                 return
-            self._store.written(writes)
+            self._store.mark_written(writes)
 
     def _poll(self) -> PollResult:
         wait, max_records = not self._store.restoring, self._limit.records
@@ -162,11 +160,10 @@ class Worker:
         """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""
         for partition in polled.revoked:
             self._guard.forget(partition)
-            self._held.discard(partition)
         if polled.assigned:
             self._retry(self._check_topics, "checking the topics")
         self._store.follow(polled.revoked, polled.assigned)
-        self._store.look()
+        self._store.refresh_models()
 
     def _restore(self, member: Member) -> None:
         """Restore for one slice of time; serve the partition that is complete after it, if there is one."""
@@ -177,9 +174,9 @@ class Worker:
         while restored.must_be_written and (writes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
             if not self._committer.commit(self._state_transaction({partition.number: writes}, member)):
                 self._committer.recover()
-                self._store.follow((), [partition.number])
+                self._store.restore_again([partition.number])
                 return
-            partition.committed(writes)
+            partition.mark_written(writes)
         self._store.open(restored)
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
@@ -209,7 +206,7 @@ class Worker:
         if misaligned:
             self._consumer.pause(misaligned)
             self._consumer.seek({**polled.begin, **positions})
-            self._store.follow((), [number for number in misaligned if number in positions])
+            self._store.restore_again([number for number in misaligned if number in positions])
         return not misaligned
 
     def _next_offsets(self, polled: PollResult) -> dict[int, int]:
@@ -275,13 +272,13 @@ class Worker:
             TooManyBadRecords: a partition is above a limit of bad records, and `stop_on_limit` is set.
         """
         with self._timed(Stage.ADOPT):
-            self._store.committed(batch.prepared, batch.polled.end)
+            self._store.adopt(batch.prepared, batch.polled.end)
         forecasts = len(batch.transaction.messages[self._config.topics.forecasts])
         self.counters.add(batch.polled, batch.decoded, batch.outputs, forecasts)
         self.counters.scores.add(batch.outputs.scores, self._config.pipeline.quantile_levels)
         self.counters.freed_series += sum(len(writes.freed) for writes in batch.prepared.writes.values())
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
-            batch.outputs.scores, self._store.partitions.series
+            batch.outputs.scores, self._store.series
         )
         self._enforce_limits(batch)
 
@@ -293,7 +290,7 @@ class Worker:
             if self._config.stop_on_limit:
                 raise TooManyBadRecords(f"partition {partition}: {reason}; the last: {last.detail}; see topic {topic}")
             self._consumer.pause([partition])
-            self._held.add(partition)
+            self._store.hold(partition)
             _log.error("partition_held", partition=partition, reason=reason, last=last.detail, dead_letter_topic=topic)
 
     def _resolve_failed_transaction(self, batch: _Batch) -> None:
@@ -311,10 +308,10 @@ class Worker:
             for partition, begin in polled.begin.items()
             if committed[partition] <= begin and partition not in adopted
         }
-        self._store.committed(batch.prepared, adopted)
+        self._store.adopt(batch.prepared, adopted)
         others = [partition for partition in polled.end if partition not in adopted and partition not in dropped]
         self._consumer.pause(others)
-        self._store.follow((), others)
+        self._store.restore_again(others)
         self._consumer.seek({**adopted, **dropped})
         _log.info("failed_transaction_resolved", adopted=list(adopted), dropped=list(dropped), restoring=others)
 
@@ -323,9 +320,9 @@ class Worker:
 
         Blocks that could not be written are written again: twice is as good as once.
         """
-        writes = self._store.overdue(but=polled.end)
+        writes = self._store.overdue_writes(but=polled.end)
         if writes and self._committer.commit(self._state_transaction(writes, polled.member)):
-            self._store.written(writes)
+            self._store.mark_written(writes)
         elif writes:
             self._committer.recover()
         self._store.rewarm_next_slot()
@@ -346,7 +343,6 @@ class Worker:
                     member=polled.member,
                     is_member=polled.stable,
                     answered=polled.answered,
-                    held=frozenset(self._held),
                     ends=self._consumer.ends(),
                     at_ms=self._wall_clock(),
                 )

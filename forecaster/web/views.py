@@ -241,7 +241,7 @@ def training(service: Service) -> Training | None:
 
 def series_counts(view: WorkerView) -> SeriesCounts:
     """Return the series of this worker with their valid readings, as of now."""
-    tables = [partition.table for partition in view.store.partitions]
+    tables = [partition.table for partition in view.store.partitions.values()]
     names = [name for table in tables for name in table.names]
     return SeriesCounts(names, [count for table in tables for count in table.state.inputs.scaler.count.tolist()])
 
@@ -304,8 +304,8 @@ def _partition(one: PartitionStatus) -> PartitionView:
 
 
 def _partition_of(view: WorkerView, series_id: str) -> Partition:
-    for partition in view.store.partitions:
+    for partition in view.store.partitions.values():
         if partition.table.row(series_id) >= 0:
             return partition
-    names = chain.from_iterable(one.table.names for one in view.store.partitions)
+    names = chain.from_iterable(one.table.names for one in view.store.partitions.values())
     raise NoSuchSeries(series_id, list(islice(names, COMPARED)))

@@ -15,14 +15,14 @@ from kafka import KafkaProducer
 from forecaster.cli.commands import main
 from forecaster.formats.readings import Decoder
 from forecaster.learning.coordinator import TrainingCoordinator
-from forecaster.serving.state.restore import Restorer
+from forecaster.serving.state.replay import Replayer
 from forecaster.serving.state.store import StateStore
 
 POINTS = {
     "after-poll": (Decoder, "decode"),
     "mid-transaction": (KafkaProducer, "send_offsets_to_transaction"),
-    "after-commit": (StateStore, "committed"),
-    "mid-restore": (Restorer, "_advance"),
+    "after-commit": (StateStore, "adopt"),
+    "mid-restore": (Replayer, "_replay_chunk"),
     "mid-promotion": (TrainingCoordinator, "_publish"),
 }
 point, name, times = os.environ["FORECASTER_TEST_FAULT"].split(":")

@@ -45,7 +45,7 @@ class World:
 
     def turn(self, number: int) -> None:
         self.workers[number].iterate()
-        served = {partition.number for partition in self.workers[number]._store.partitions}  # noqa: SLF001
+        served = set(self.workers[number]._store.partitions)  # noqa: SLF001
         free = self.clients[number].assigned - self.clients[number].held
         assert free <= served, "a partition delivers records before its rows are whole"
 

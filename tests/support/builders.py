@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from forecaster.core.network.features import MEMBER, FeatureConfig
+from forecaster.core.network.features import MEMBER_FEATURES, FeatureConfig
 from forecaster.core.network.local_readouts import LocalReadouts
 from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
 from forecaster.core.network.network import Network, NetworkConfig
@@ -15,9 +15,9 @@ from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs, Readings
-from forecaster.serving.state.keeping import StateConfig
+from forecaster.serving.state.checkout import Checkout, adopt, check_out
+from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.partitions import Partitions
 
 HOUR_MS = 3_600_000
 START_MS = 1_735_689_600_000
@@ -82,7 +82,7 @@ def with_local_readouts(checkpoint: Checkpoint, groups: Sequence[Sequence[str]])
     import torch
 
     names, members = [name for group in groups for name in group], max(map(len, groups))
-    features = checkpoint.network.readout_size + (members * MEMBER if members > 1 else 0)
+    features = checkpoint.network.readout_size + (members * MEMBER_FEATURES if members > 1 else 0)
     shape = len(names), 2 * len(checkpoint.network.horizons), features
     weights = torch.randn(shape, generator=torch.Generator().manual_seed(5)) * 0.1
     places = np.array([place for group in groups for place in range(len(group))], np.int64)
@@ -100,8 +100,8 @@ class Lineup:
     def model(self, checkpoint_id: str) -> Model | None:
         return self.models.get(checkpoint_id)
 
-    def look(self) -> None:
-        """There is nothing to look at."""
+    def refresh(self) -> None:
+        """Do nothing: the models are in memory."""
 
     def catch_up(self) -> None:
         """What comes late is there from now on."""
@@ -109,8 +109,8 @@ class Lineup:
             self.serve(model)
         self.late = []
 
-    def keep(self, checkpoint_ids: Collection[str]) -> None:
-        """All are kept."""
+    def keep_only(self, checkpoint_ids: Collection[str]) -> None:
+        """Keep all."""
 
     def serve(self, model: Model) -> None:
         """It is there, and is to serve."""
@@ -119,22 +119,33 @@ class Lineup:
 
 
 class Serving:
-    """The pipeline and its table without a broker: what the worker does with a batch, by hand."""
+    """The pipeline and the rows of partition 0, without a broker: a worker's batches by hand."""
 
     def __init__(self, config: PipelineConfig | None = None, model: Model | None = None) -> None:
         self.config = config or pipeline_config()
         self.model = model
-        self.partitions = Partitions(StateConfig(self.config.shape(0 if model is None else model.state_size)))
-        self.partitions.open(Partition(0, self.partitions.config))
+        self.state_config = StateConfig(self.config.shape(0 if model is None else model.state_size))
+        self.partitions = {0: Partition(0, self.state_config)}
+
+    @property
+    def series(self) -> int:
+        """Number of series with a row."""
+        return sum(len(partition.table) for partition in self.partitions.values())
+
+    def check_out(self, batch: Readings) -> Checkout:
+        """Return a copy of the rows of a batch of partition 0."""
+        return check_out(self.partitions, batch, np.zeros(len(batch), np.int64))
 
     def dropped(self, batch: Readings) -> Outputs:
-        """Outputs of a batch whose transaction did not commit."""
-        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
-        return advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
+        """Return the outputs of a batch whose transaction fails."""
+        return self._advance(batch, self.check_out(batch))
 
     def feed(self, batch: Readings) -> Outputs:
-        """Outputs of a batch whose transaction committed."""
-        checkout = self.partitions.checkout(batch, np.zeros(len(batch), np.int64))
-        outputs = advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))
-        self.partitions.adopt(checkout, {}, [0])
+        """Return the outputs of a batch whose transaction commits."""
+        checkout = self.check_out(batch)
+        outputs = self._advance(batch, checkout)
+        adopt(self.partitions, checkout, self.partitions)
         return outputs
+
+    def _advance(self, batch: Readings, checkout: Checkout) -> Outputs:
+        return advance(self.config, [self.model], checkout.state, Batch.of_one_model(batch, checkout.row))

@@ -20,8 +20,7 @@ from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.publisher import OutputTopics, PublishConfig
-from forecaster.serving.state.keeping import StateConfig
-from forecaster.serving.state.partitions import Partitions
+from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.recovery import OnLostInput
 from forecaster.serving.state.restore import RestoreConfig, Restorer
 from forecaster.serving.state.store import StateStore
@@ -239,11 +238,13 @@ class Setup:
 
     def restorer(self, client: FakeClient) -> Restorer:
         config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), self.policy)
-        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client))  # type: ignore[arg-type]
+        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client), self.clock)  # type: ignore[arg-type]
+
+    def store(self, client: FakeClient) -> StateStore:
+        return StateStore(self.restorer(client), self.checkpoints(), self.clock)
 
     def worker(self, client: FakeClient) -> Worker:
         """Return a worker of real parts and a fake Kafka."""
-        store = StateStore(Partitions(self.state_config()), self.restorer(client), self.checkpoints())
         topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
         config = WorkerConfig(
             pipeline=self.pipeline,
@@ -258,7 +259,7 @@ class Setup:
             decoder=Decoder(self.schema),
             consumer=client,  # type: ignore[arg-type]
             producer=client,
-            store=store,
+            store=self.store(client),
             check_topics=self.check_topics,
             clock=self.clock,
         )

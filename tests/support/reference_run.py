@@ -24,7 +24,8 @@ from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Floor, Swap, decode_floor
 from forecaster.pipeline import Batch, advance
 from forecaster.records import InputRecord, Message, SourceRecord
-from forecaster.serving.state.keeping import StateConfig
+from forecaster.serving.state.checkout import check_out
+from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.swaps import assign_models
 
@@ -111,9 +112,8 @@ class ReferenceRun:
         offsets = np.array([record.offset for record in records])[readings.records]
         serving = assign_models(lineup, {partition: swaps}, numbers, offsets, readings)
         rows = Partition(0, StateConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
-        row, part = rows.checkout(readings.series_ids, None, readings.records)
-        state = rows.table.copy(part.rows, part.fresh)
-        outputs = advance(CONFIG, serving.models, state, Batch(readings, row, serving.which))
+        checkout = check_out({partition: rows}, readings, numbers)
+        outputs = advance(CONFIG, serving.models, checkout.state, Batch(readings, checkout.row, serving.which))
         return encode_forecasts(outputs.forecasts, readings, records, LEVELS)
 
     @property

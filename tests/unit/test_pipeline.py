@@ -21,6 +21,7 @@ from builders import (
 from forecaster.core.arrays import arrays, convert
 from forecaster.core.network.model import Model
 from forecaster.records import Outcome, Outputs
+from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
 
 
@@ -147,7 +148,7 @@ def test_a_dropped_batch_leaves_no_trace(serving: Serving) -> None:
     batch = readings(hourly(noisy(10), start=30) + hourly(noisy(10), series_id="new"))
     dropped = rows_of(serving.dropped(batch))
     assert snapshot(serving) == before
-    assert serving.partitions.series == 1
+    assert serving.series == 1
     assert rows_of(serving.feed(batch)) == dropped
 
 
@@ -256,14 +257,13 @@ def test_an_empty_batch_gives_nothing(serving: Serving) -> None:
 
 def test_the_rows_of_partitions_are_apart() -> None:
     serving = Serving()
-    serving.partitions.open(Partition(1, serving.partitions.config))
+    serving.partitions[1] = Partition(1, serving.state_config)
     batch = readings(hourly([1.0]) + hourly([100.0]))
-    checkout = serving.partitions.checkout(batch, np.array([0, 1]))
+    checkout = check_out(serving.partitions, batch, np.array([0, 1]))
     assert checkout.row.tolist() == [0, 1]
-    serving.partitions.adopt(checkout, {}, [0, 1])
+    adopt(serving.partitions, checkout, [0, 1])
     assert (len(serving.partitions[0].table), len(serving.partitions[1].table)) == (1, 1)
-    serving.partitions.close(1)
-    assert serving.partitions.series == 1
+    assert serving.series == 2
 
 
 def test_a_table_grows_with_its_series() -> None:
@@ -300,4 +300,4 @@ def test_a_hundred_thousand_series_are_forecast_as_a_few_are() -> None:
         assert len(forecasts) == len(names)
         assert forecasts[shown] == rows_of(few.feed(readings(rows[shown])))
     state = many.partitions[0].table.state
-    assert sum(array.nbytes for _, array in arrays(state)) < 1.5 * len(names) * many.partitions.config.row_bytes
+    assert sum(array.nbytes for _, array in arrays(state)) < 1.5 * len(names) * many.state_config.row_bytes

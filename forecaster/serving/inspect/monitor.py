@@ -16,6 +16,7 @@ from forecaster.pipeline import PipelineConfig
 from forecaster.records import Member
 from forecaster.serving.counters import Counters
 from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import StateStore
 
@@ -47,7 +48,6 @@ class WorkerView:
         member: the worker in its consumer group.
         is_member: the worker is a member of the group's current generation.
         answered: the broker answered the last request.
-        held: partitions with too many bad records.
         ends: end of the input by partition, where it is known.
         at_ms: time of the view, epoch milliseconds, UTC.
     """
@@ -58,14 +58,13 @@ class WorkerView:
     member: Member
     is_member: bool
     answered: bool
-    held: frozenset[int]
     ends: Mapping[int, int]
     at_ms: int
 
     def status(self) -> WorkerStatus:
         """Return a copy of what the view shows, for other threads."""
         store = self.store
-        serving = [self._partition_status(partition) for partition in store.partitions]
+        serving = [self._partition_status(partition) for partition in store.partitions.values()]
         restoring = [PartitionStatus(number, PartitionState.RESTORING) for number in store.waiting]
         return WorkerStatus(
             at_ms=self.at_ms,
@@ -75,7 +74,7 @@ class WorkerView:
             answered=self.answered,
             champion=store.champion,
             partitions=tuple(sorted([*serving, *restoring], key=lambda status: status.partition)),
-            row_bytes=store.partitions.config.row_bytes,
+            row_bytes=store.config.row_bytes,
             levels=self.pipeline.quantile_levels,
             horizons=self.pipeline.horizons,
             counters=self.counters.copy(),
@@ -83,9 +82,10 @@ class WorkerView:
 
     def _partition_status(self, partition: Partition) -> PartitionStatus:
         number = partition.number
+        is_held = self.store.phases[number] is PartitionPhase.HELD
         return PartitionStatus(
             partition=number,
-            state=PartitionState.HELD if number in self.held else PartitionState.SERVING,
+            state=PartitionState.HELD if is_held else PartitionState.SERVING,
             position=partition.position,
             end=self.ends.get(number),
             series=len(partition.table),

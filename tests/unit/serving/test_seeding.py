@@ -251,7 +251,7 @@ def test_a_crash_in_the_middle_leaves_a_group_that_begins_new_and_the_next_seed_
 ) -> None:
     monkeypatch.setattr(seeding, "BYTES_PER_TRANSACTION", 1)
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
-    monkeypatch.setattr("forecaster.serving.state.keeping.BLOCK_BYTES", 2 * (made_of.state_config().row_bytes + 64))
+    monkeypatch.setattr("forecaster.serving.state.config.BLOCK_BYTES", 2 * (made_of.state_config().row_bytes + 64))
     history, more = fleet(range(60)), fleet(range(60), devices=30)
     first = seeder(kafka, made_of)
     first.refuse_used_group()

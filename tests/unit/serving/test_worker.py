@@ -30,7 +30,7 @@ def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
 
 
 def series(one: Worker) -> int:
-    return one._store.partitions.series  # noqa: SLF001 - the law is about what it holds
+    return one._store.series  # noqa: SLF001 - the law is about what it holds
 
 
 def test_every_reading_of_every_partition_has_one_forecast() -> None:
@@ -149,7 +149,7 @@ def test_a_single_reading_that_retention_took_before_it_was_read_is_lost_not_a_m
     kafka.hours(0, range(4, 8))
     kafka.retain(INPUT, 0, 5)
     client.position[0] = 5
-    with pytest.raises(StateError, match="is not in the input any more"):
+    with pytest.raises(StateError, match="is no longer in the input"):
         turn(one, 3)
 
 

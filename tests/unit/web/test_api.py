@@ -89,7 +89,7 @@ def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World
     assert world.http.get("/livez").status_code == 503
     world.client.revoke([1])
     world.client.assign([1])
-    world.worker._store.follow((), [1])  # noqa: SLF001 - it waits for its rows
+    world.worker._store.restore_again([1])  # noqa: SLF001 - it waits for its rows
     world.worker.monitor.status = (
         world.worker.monitor.status
         and monitor.WorkerView(
@@ -99,7 +99,6 @@ def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World
             member=world.client.poll(wait=False).member,
             is_member=True,
             answered=True,
-            held=frozenset(),
             ends={},
             at_ms=0,
         ).status()

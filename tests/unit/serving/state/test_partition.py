@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
+from clock import FakeClock
 from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
@@ -14,7 +15,9 @@ from forecaster.errors import TransientBrokerError, UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES, InputSchema
 from forecaster.formats.state import Floor, decode_floor
 from forecaster.records import Transaction
-from forecaster.serving.state import keeping, restore, store
+from forecaster.serving.state import config, restore, store
+from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
+from forecaster.serving.state.restore import RestoreQueue
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config()
@@ -42,7 +45,7 @@ def names(one: Worker) -> set[str]:
 
 def sweep(one: Worker) -> None:
     """A turn that looks for idle series, which is rare."""
-    one._store.partitions[0]._since_sweep = 1_000_000  # noqa: SLF001
+    one._store.partitions[0].idle_sweep.readings = 1_000_000  # noqa: SLF001
     turn(one)
 
 
@@ -53,7 +56,7 @@ def floor(kafka: FakeKafka) -> Floor:
 
 def test_a_series_that_was_freed_exactly_at_the_floor_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = FakeKafka()
-    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
+    monkeypatch.setattr(config, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     one = serving(kafka, pipeline=SHORT_LIVED, replay_limit=1)
     for name in (b"idle", b"steady", b"busy"):
         kafka.hours(0, range(1), name)
@@ -90,7 +93,8 @@ def test_where_all_is_written_records_that_touch_no_row_take_the_floor_with_them
 
 def test_records_that_touch_no_row_move_the_floor_once_in_a_snapshot_interval_and_not_in_every_batch() -> None:
     kafka = FakeKafka()
-    one = serving(kafka, max_series=1, snapshot_seconds=3_600.0)
+    clock = FakeClock()
+    one = serving(kafka, max_series=1, snapshot_seconds=3_600.0, clock=clock)
     kafka.hours(0, range(6))
     turn(one)
     one.flush()
@@ -100,7 +104,7 @@ def test_records_that_touch_no_row_move_the_floor_once_in_a_snapshot_interval_an
         turn(one)
     assert floor(kafka).offset == 6
     assert len(kafka.logs[STATE, 0]) <= written + 1, "that there is no more room is said once"
-    one._store.partitions[0]._floor_at -= 3_600.0  # noqa: SLF001 - an hour goes by
+    clock.advance(3_600.0)
     turn(one, 3)
     assert floor(kafka).offset == kafka.offsets[0] == 9
     assert len(kafka.logs[STATE, 0]) <= written + 2
@@ -119,30 +123,30 @@ def test_no_block_is_larger_than_a_record_may_be_however_long_the_names_are(fiel
         value = b'{"timestamp": %d, "value": 1, "a": 1, "a much longer name": 1}' % START_MS
         kafka.append(0, value, b"%d-" % number + b"x" * 1_000)
     turn(one, 2)
-    while changes := one._store.dirty():  # noqa: SLF001 - nothing of it is sent
+    while changes := one._store.dirty_writes():  # noqa: SLF001 - nothing of it is sent
         (written,) = changes.values()
         assert max(len(message.value or b"") for message in written.messages) < MAX_REQUEST_BYTES - 10_000
-        one._store.written(changes)  # noqa: SLF001
+        one._store.mark_written(changes)  # noqa: SLF001
     assert len(one._store.partitions[0].blocks) < 12, "and blocks are well filled"  # noqa: SLF001
 
 
 def test_short_names_do_not_change_how_many_series_lie_in_a_block() -> None:
-    config = setup(pipeline=CONFIG, model=None).state_config()
-    room = config.room
-    assert room.groups == keeping.BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES)
-    assert room.holds(["x" * keeping.NAME_BYTES] * room.groups)
+    kept = setup(pipeline=CONFIG, model=None).state_config()
+    limits = kept.block_limits
+    assert limits.groups == config.BLOCK_BYTES // (kept.row_bytes + config.NAME_BYTES)
+    assert limits.allow(["x" * config.NAME_BYTES] * limits.groups)
 
 
 def test_ids_are_as_long_as_a_block_of_one_group_has_room_for_and_where_it_has_none_the_start_is_refused() -> None:
-    config = setup(pipeline=CONFIG, model=None, group_size=2, member_bytes=10).state_config()
-    assert config.longest_id == MAX_SERIES_ID_BYTES
-    many = replace(config, group_size=keeping.LARGEST_BLOCK_BYTES // (config.row_bytes + keeping.NAME_BYTES))
+    kept = setup(pipeline=CONFIG, model=None, group_size=2, member_bytes=10).state_config()
+    assert kept.longest_id == MAX_SERIES_ID_BYTES
+    many = replace(kept, group_size=config.LARGEST_BLOCK_BYTES // (kept.row_bytes + config.NAME_BYTES))
     assert 20 < many.longest_id < MAX_SERIES_ID_BYTES
-    assert many.room.holds(["x" * many.longest_id])
-    assert not many.room.holds(["x" * (many.longest_id + 1)])
+    assert many.block_limits.allow(["x" * many.longest_id])
+    assert not many.block_limits.allow(["x" * (many.longest_id + 1)])
     for wrong in (replace(many, group_size=2 * many.group_size), replace(many, member_bytes=1_000)):
         with pytest.raises(UsageError, match="name fewer fields, or shorter ones"):
-            assert wrong.room
+            assert wrong.block_limits
 
 
 def test_after_a_group_that_found_no_room_a_smaller_one_finds_none_either_as_in_a_replay() -> None:
@@ -176,10 +180,13 @@ def test_a_partition_whose_input_cannot_be_read_again_keeps_no_other_from_being_
         return read()
 
     monkeypatch.setattr(reader, "read", corrupt)
-    restorer.add([0, 1])
-    found = [one for _ in range(50) if (one := restorer.work(0.05))]
+    phases = PartitionPhases()
+    phases.move(0, PartitionPhase.WAITING)
+    phases.move(1, PartitionPhase.WAITING)
+    queue = RestoreQueue(restorer, phases)
+    found = [one for _ in range(50) if (one := queue.work(0.05))]
     assert [one.partition.number for one in found] == [1]
-    assert restorer.waiting == [0]
+    assert phases[0] is PartitionPhase.WAITING
 
 
 def heard_of(kafka: FakeKafka, series: Iterable[bytes], hours: range) -> None:
@@ -300,13 +307,13 @@ def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_a
     for _ in range(3):
         changes = cut.partition.flush(1)
         assert changes is not None
-        assert max(len(message.value or b"") for message in changes.messages) < keeping.BLOCK_BYTES
+        assert max(len(message.value or b"") for message in changes.messages) < config.BLOCK_BYTES
         kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))
-        cut.partition.committed(changes)
+        cut.partition.mark_written(changes)
     begin = len(kafka.logs[STATE, 0])
     assert len(names(serving(kafka, **wide))) == 600
     sizes = [len(record.value or b"") for record in kafka.logs[STATE, 0][begin:]]
-    assert max(sizes) < keeping.BLOCK_BYTES
+    assert max(sizes) < config.BLOCK_BYTES
     again = setup(**wide).restorer(FakeClient(kafka)).restored(0)
     assert len(again.partition.table) == 600
     assert not again.must_be_written

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
-import threading
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
+from clock import FakeClock
 from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.errors import StateError, TopicError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import StoredBlock, decode_block, encode
-from forecaster.serving.state import keeping, store
+from forecaster.serving.state import config, restore, store
+from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.worker import Worker
 
@@ -48,7 +49,7 @@ def feed(kafka: FakeKafka, seed: int, count: int, names: int = 12) -> None:
 
 
 def series(one: Worker) -> int:
-    return one._store.partitions.series  # noqa: SLF001 - the law is about what it holds
+    return one._store.series  # noqa: SLF001 - the law is about what it holds
 
 
 def test_snapshot_and_restore_after_every_batch_for_a_thousand_batches_equals_never_restoring() -> None:
@@ -107,8 +108,8 @@ def test_beyond_max_series_the_same_series_are_left_out_after_a_restore() -> Non
 
 def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
     kafka, calm = FakeKafka(), FakeKafka()
-    config = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
-    never = serving(calm, pipeline=config, max_series=8)
+    short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
+    never = serving(calm, pipeline=short_lived, max_series=8)
     freed = 0
     for batch in range(60):
         for log in (kafka, calm):
@@ -116,8 +117,8 @@ def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
                 hour = batch * 10 + reading // 6
                 name = b"pump-%d" % (batch // 12 * 4 + reading % 6)
                 log.append(0, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, reading % 11), name)
-        one = serving(kafka, pipeline=config, max_series=8, replay_limit=300)
-        one._store.partitions[0]._since_sweep = never._store.partitions[0]._since_sweep = 10_000  # noqa: SLF001
+        one = serving(kafka, pipeline=short_lived, max_series=8, replay_limit=300)
+        one._store.partitions[0].idle_sweep.readings = never._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001
         turn(one)
         turn(never)
         assert series(one) == series(never)
@@ -128,11 +129,11 @@ def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
 
 def test_the_topic_is_bounded_and_blocks_that_are_gone_have_tombstones() -> None:
     kafka = FakeKafka()
-    config = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
-    one = serving(kafka, pipeline=config)
+    short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
+    one = serving(kafka, pipeline=short_lived)
     for batch in range(40):
         kafka.hours(0, range(batch * 30, batch * 30 + 30), b"pump-%d" % batch)
-        one._store.partitions[0]._since_sweep = 10_000  # noqa: SLF001 - sweeps are rare
+        one._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001 - sweeps are rare
         turn(one)
     assert series(one) <= 6
     newest = {record.key: record.value for record in kafka.logs[STATE, 0]}
@@ -205,14 +206,14 @@ def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
 
 def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = FakeKafka()
-    monkeypatch.setattr(keeping, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
+    monkeypatch.setattr(config, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     stored(kafka)
     damaged = next(one.key for one in kafka.logs[STATE, 0] if not one.key.endswith(b"floor"))
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     for _ in range(3):
         killed = serving(kafka)
-        changes = killed._store.dirty()  # noqa: SLF001 - it is killed after its first transaction of state
+        changes = killed._store.dirty_writes()  # noqa: SLF001 - it is killed after its first transaction of state
         assert changes[0].floor is None
         kafka.commit(killed._state_transaction(changes, Member()))  # noqa: SLF001
         assert verdict(kafka) == Recovery.REBUILT
@@ -266,7 +267,7 @@ def test_input_that_retention_took_is_refused_or_resumed_as_the_policy_says() ->
     feed(kafka, 0, 200)
     turn(one)
     kafka.retain(INPUT, 0, 150)
-    with pytest.raises(StateError, match="retention has passed"):
+    with pytest.raises(StateError, match="retention has deleted"):
         verdict(kafka)
     assert series(serving(deepcopy(kafka), policy="resume-cold")) == 0
     assert series(serving(kafka, policy="resume-stale")) > 5
@@ -364,7 +365,7 @@ def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serv
     rewrite(kafka, otherwise)
     before = len(kafka.published)
     one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of the next version", HOUR_MS))
-    assert "another version kept them otherwise: timeline.tick" in capsys.readouterr().out
+    assert "another version stored them differently: timeline.tick" in capsys.readouterr().out
     feed(kafka, 99, 40)
     turn(one)
     assert len(kafka.published) > before
@@ -373,11 +374,13 @@ def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serv
 def test_a_restore_that_the_broker_interrupts_begins_again() -> None:
     kafka = FakeKafka()
     stored(kafka)
-    client = FakeClient(kafka)
+    client, clock = FakeClient(kafka), FakeClock()
     client.silent = 1
-    restoring = setup(pipeline=CONFIG, model=MODEL).restorer(client)
-    restoring.add([0])
-    assert restoring.work(0.0) is None
-    while (restored := restoring.work(0.1)) is None:
-        threading.Event().wait(0.05)
+    store = setup(pipeline=CONFIG, model=MODEL, clock=clock).store(client)
+    store.follow((), [0])
+    assert store.restore() is None
+    assert store.phases[0] is PartitionPhase.WAITING
+    clock.advance(restore.RETRY_SECONDS)
+    restored = store.restore()
+    assert restored is not None
     assert len(restored.partition.table) == 12

@@ -11,9 +11,9 @@ from builders import HOUR_MS, START_MS, Lineup, Serving, pipeline_config, random
 from fakes import STATE, FakeClient, FakeKafka, setup
 
 from forecaster.core.arrays import convert
-from forecaster.core.network.features import StepInputs
 from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, body_code
-from forecaster.core.network.rewarm import switch
+from forecaster.core.rewarm import rewarm
+from forecaster.core.series.step_inputs import StepInputs
 from forecaster.formats.state import Swap, decode_floor
 from forecaster.serving.state.store import StateStore
 from forecaster.serving.state.swaps import RewarmProgress, active_swap, folded, new_swap
@@ -241,20 +241,20 @@ def test_rows_are_re_warmed_alike_one_by_one_and_together_and_as_their_contexts_
         serving.feed(readings([row for row in rows if dice.random() < 0.8]))
     state = serving.partitions[0].table.state
     rows = np.arange(100)
-    switch(NEWER, state, rows)
+    rewarm(NEWER, state, rows)
     together = state.hidden.copy()
     assert together.any(axis=1).all()
     assert (state.body == NEWER.body_code).all()
     for row in rows:
-        switch(NEWER, state, np.array([row]))
+        rewarm(NEWER, state, np.array([row]))
     assert np.array_equal(state.hidden, together)
-    switch(NEWER, state, np.random.default_rng(2).permutation(rows))
+    rewarm(NEWER, state, np.random.default_rng(2).permutation(rows))
     assert np.array_equal(state.hidden, together), "nor does its place among them matter"
     state.inputs.context[:50] = np.nan
-    switch(NEWER, state, rows)
+    rewarm(NEWER, state, rows)
     assert not state.hidden[:50].any()
     assert np.array_equal(state.hidden[50:], together[50:])
-    switch(None, state, rows)
+    rewarm(None, state, rows)
     assert not state.hidden.any()
 
 
@@ -262,7 +262,7 @@ def test_rows_are_re_warmed_before_their_readings_come_and_nothing_changes(monke
     eager, lazy = FakeKafka(), FakeKafka()
     for log in (eager, lazy):
         if log is lazy:
-            monkeypatch.setattr(StateStore, "warm", lambda _: None)
+            monkeypatch.setattr(StateStore, "rewarm_next_slot", lambda _: None)
         served = lineup(OLD)
         one = worker(log, served)
         for hour in range(40):
