@@ -203,7 +203,7 @@ def _daemon(environment: dict[str, str], log: Path) -> Iterator[None]:
         process = subprocess.Popen([sys.executable, "-m", "forecaster", "run"], env=environment, stderr=output)
     try:
         deadline = time.monotonic() + READY_SECONDS
-        while b"partition_opened" not in log.read_bytes():
+        while b"partitions_opened" not in log.read_bytes():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ForecasterError(f"the daemon did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)

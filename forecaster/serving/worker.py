@@ -181,7 +181,7 @@ class Worker:
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
-        _log.info("partition_opened", partition=partition.number, generation=member.generation_id)
+        _log.info("partitions_opened", partitions=[partition.number], generation=member.generation_id)
 
     def _align_positions(self, polled: PollResult) -> bool:
         """Return whether every partition continues at its position; otherwise rewind the batch and restore some.

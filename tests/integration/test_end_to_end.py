@@ -175,7 +175,7 @@ def test_other_partition_counts_are_exit_code_4_before_anything_is_served(
     with Daemon(tmp_path, broker, topic) as daemon:
         assert daemon.exit_code() == 4
         assert f"{topic}.forecasts" in daemon.log
-        assert not daemon.events("partition_opened")
+        assert not daemon.events("partitions_opened")
 
 
 def test_too_many_bad_records_end_the_daemon_with_exit_code_6_when_asked_to(

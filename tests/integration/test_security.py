@@ -249,5 +249,5 @@ def test_each_of_the_listed_rights_is_needed(secured: Secured, topic: str, tmp_p
             worked = works(first, stream, "training_run_decided")
         with daemon() as second:
             stream.send_hours(2)
-            worked = worked and works(second, stream, "partition_opened")
+            worked = worked and works(second, stream, "partitions_opened")
             assert worked == (right is None), first.log + second.log

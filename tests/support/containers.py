@@ -61,7 +61,7 @@ class Service:
 
     def serving(self, times: int = 1) -> Service:
         """It has partitions, for the so-manieth time."""
-        wait_until(lambda: self.log.count("partition_opened") >= times or not self.runs, "partitions", 90)
+        wait_until(lambda: self.log.count("partitions_opened") >= times or not self.runs, "partitions", 90)
         assert self.runs, self.log
         return self
 
