@@ -1,4 +1,4 @@
-"""What rows hold is in the hash that they are stored with: others are re-warmed, never read as if they were ours."""
+"""Everything that decides what a stored row means is in the pipeline hash; rows with another hash are re-warmed."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ def settings(**groups: object) -> Settings:
     return load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"}, **groups)
 
 
-def test_settings_that_shape_no_row_change_nothing() -> None:
+def test_the_hash_depends_on_the_settings_that_shape_rows_only() -> None:
     assert pipeline_hash(settings()) == pipeline_hash(settings(log={"level": "DEBUG"}, state={"ttl": "3d"}))
     assert pipeline_hash(settings()) != pipeline_hash(settings(network={"context": "48"}))
 
 
-def test_a_version_that_keeps_rows_otherwise_has_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_keeps_rows_in_another_way_has_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     before = pipeline_hash(settings())
     with monkeypatch.context() as patched:
         patched.setattr(seasonal, "MAX_BINS", 100)
         assert pipeline_hash(settings()) != before
     with monkeypatch.context() as patched:
         patched.setattr(experts, "LAST_VALUE", "as now")
-        assert pipeline_hash(settings()) != before, "whose losses are whose would be another thing"
+        assert pipeline_hash(settings()) != before, "the losses in a row would belong to other experts"
     empty = InputState.empty
 
     def wider(n: int, config: object) -> InputState:
-        found = empty(n, config)  # type: ignore[arg-type]
-        assert isinstance(found.denoise, DenoiseState)
-        found.denoise.change = np.zeros(n, np.float32)
-        return found
+        state = empty(n, config)  # type: ignore[arg-type]
+        assert isinstance(state.denoise, DenoiseState)
+        state.denoise.change = np.zeros(n, np.float32)
+        return state
 
     monkeypatch.setattr(InputState, "empty", wider)
     assert pipeline_hash(settings()) != before

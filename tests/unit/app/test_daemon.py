@@ -1,4 +1,4 @@
-"""How the daemon ends."""
+"""Start and end of the daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def settings(**groups: object) -> Settings:
     return load_settings(kafka={"bootstrap_servers": "none"}, topics={"input": "none"}, **groups)
 
 
-def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_it(
+def test_an_outage_of_the_worker_ends_the_trainer_beside_it_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = threading.Event()
@@ -34,7 +34,7 @@ def test_an_outage_ends_the_daemon_with_its_error_though_a_trainer_runs_beside_i
     monkeypatch.setattr(app, "_run_trainer", train)
     with pytest.raises(BrokerUnavailable):
         app.serve(settings(http={"port": None}))
-    assert ended.wait(10), "the trainer was told to end"
+    assert ended.wait(10), "the trainer was not told to end"
 
 
 def test_a_trainer_that_has_ended_is_no_longer_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_a_trainer_that_has_ended_is_no_longer_shown(monkeypatch: pytest.MonkeyP
     assert service.coordinator is None
 
 
-def test_a_schedule_that_cannot_be_read_ends_the_daemon_before_anything_is_connected() -> None:
+def test_a_schedule_that_cannot_be_read_is_refused_before_connecting() -> None:
     with pytest.raises(UsageError, match="TRAINING__SCHEDULE"):
         app.serve(settings(training={"schedule": "cron 61 * * * *"}))
 

@@ -1,4 +1,4 @@
-"""A client that cannot be made ready is closed: whoever tries again for an hour does not run out of sockets."""
+"""Clients that cannot be made ready are closed, and options of the operator that break a guarantee are refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from forecaster.broker import consumer, tail_reader
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.tail_reader import TailReader
+from forecaster.errors import UsageError
 
 CONNECTION = Connection("127.0.0.1:9", "group")
 
 
 class FakeConsumer:
-    """A Kafka client one of whose methods fails."""
+    """A Kafka client with one method that fails."""
 
     def __init__(self, failing: str) -> None:
         self._failing = failing
@@ -27,7 +28,7 @@ class FakeConsumer:
     def __getattr__(self, name: str) -> Callable[..., None]:
         def call(*_: object, **__: object) -> None:
             if name == self._failing:
-                raise ValueError(name)  # not one of Kafka's own
+                raise ValueError(name)  # an error that is not one of Kafka's
 
         return call
 
@@ -45,7 +46,7 @@ def test_a_member_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("failing", ["assign", "seek_to_beginning"])
-def test_a_tail_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_a_tail_reader_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     client = FakeConsumer(failing)
     monkeypatch.setattr(tail_reader, "TolerantConsumer", client)
     with pytest.raises(ValueError, match=failing):
@@ -53,10 +54,25 @@ def test_a_tail_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPa
     assert client.closed == 1
 
 
-def test_what_was_made_ready_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_are_ready_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeConsumer("")
     monkeypatch.setattr(consumer, "TolerantConsumer", client)
     monkeypatch.setattr(tail_reader, "TolerantConsumer", client)
     GroupConsumer(CONNECTION, "topic", 1.0)
     TailReader(CONNECTION, "topic", 2)
     assert client.closed == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [("acks", "exactly-once"), ("group_id", "variable of its own"), ("no_such_option", "correct it")],
+)
+def test_an_option_that_is_not_the_operators_is_refused_with_the_reason(option: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=f"FORECASTER_KAFKA__OPTIONS: .*{option}.*{reason}"):
+        Connection("127.0.0.1:9", "group", options={option: 1})
+
+
+def test_an_option_goes_to_the_clients_that_know_it() -> None:
+    connection = Connection("127.0.0.1:9", "group", options={"linger_ms": 7})
+    assert connection.producer_options("id")["linger_ms"] == 7
+    assert "linger_ms" not in connection.consumer_options()

@@ -1,4 +1,4 @@
-"""The example of all settings is what the program says, and the program takes it."""
+"""The generated files in config/ are up to date, and the program accepts the settings in them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLE = CONFIG / "forecaster.env"
 
 
-def test_the_example_is_generated() -> None:
+def test_the_list_of_settings_is_up_to_date() -> None:
     assert EXAMPLE.read_text() == example_environment(), "python -m forecaster.settings.example > config/forecaster.env"
 
 
-def test_every_variable_says_what_it_means() -> None:
+def test_every_variable_has_a_description() -> None:
     lines = EXAMPLE.read_text().splitlines()
     for before, line in itertools.pairwise(lines):
         if line.removeprefix("#").startswith("FORECASTER_"):
@@ -31,20 +31,18 @@ def test_every_variable_says_what_it_means() -> None:
             assert "None" not in before
 
 
-def test_the_list_of_metrics_is_generated() -> None:
+def test_the_list_of_metrics_is_up_to_date() -> None:
     wanted = "python -m forecaster.web.reference > config/metrics.md"
     assert (CONFIG / "metrics.md").read_text() == metrics_reference(), wanted
 
 
-def test_the_sizing_table_is_generated() -> None:
+def test_the_sizing_table_is_up_to_date() -> None:
     wanted = "python -m forecaster.app.sizing > config/sizing.md"
     assert (CONFIG / "sizing.md").read_text() == sizing_table(), wanted
 
 
 @pytest.mark.parametrize("profile", ["laptop", "small", "fleet"])
-def test_every_profile_is_taken_and_says_something_else_than_the_defaults(
-    profile: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_profile_is_accepted(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FORECASTER_")]:
         monkeypatch.delenv(name)
     lines = (CONFIG / f"{profile}.env").read_text().splitlines()
@@ -58,7 +56,7 @@ def test_every_profile_is_taken_and_says_something_else_than_the_defaults(
         assert row_bytes(settings) < row_bytes(settings.model_copy(update={"network": NetworkSettings()}))
 
 
-def test_values_are_written_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_are_shown_as_operators_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FORECASTER_")]:
         monkeypatch.delenv(name)
     given = {
@@ -83,14 +81,14 @@ def test_values_are_written_as_they_are_read(monkeypatch: pytest.MonkeyPatch) ->
     assert {name: written[name] for name in given} == given
 
 
-def test_an_option_that_may_hold_a_secret_is_not_written() -> None:
+def test_an_option_that_may_hold_a_secret_is_hidden() -> None:
     options = {"linger_ms": 3, "socks5_proxy": "socks5://me:hunter2@proxy", "ssl_password": "hunter2"}
     written = as_written("kafka", "options", options)
     assert "hunter2" not in written
     assert '"linger_ms": 3' in written
 
 
-def test_the_example_uncommented_means_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_of_settings_without_comment_signs_has_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FORECASTER_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FORECASTER_KAFKA__BOOTSTRAP_SERVERS", "localhost:9092")

@@ -1,4 +1,4 @@
-"""Settings: the names of the interface, their defaults, and errors that name variable, value and what is allowed."""
+"""Settings: names, defaults, and errors that name the variable, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(monkeypatch: pytest.MonkeyPatch, **changes: str) -> Settings:
     return load_settings()
 
 
-def test_defaults_are_those_of_the_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_as_documented(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(monkeypatch)
     assert settings.kafka.group_id == "forecaster"
     assert settings.kafka.session_timeout == 15_000
@@ -44,7 +44,7 @@ def test_defaults_are_those_of_the_interface(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.role == "both"
 
 
-def test_values_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_every_type_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(
         monkeypatch,
         SERIES__INTERVAL="15m",
@@ -108,30 +108,30 @@ def test_an_unknown_variable_names_the_nearest_known_one(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("given", "missing"), [({}, "SASL_MECHANISM"), ({"MECHANISM": "PLAIN"}, "SASL_USERNAME")])
-def test_half_a_login_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str) -> None:
+def test_an_incomplete_login_is_refused(monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str) -> None:
     login = {f"KAFKA__SASL_{name}": value for name, value in given.items()}
     with pytest.raises(UsageError, match=f"FORECASTER_KAFKA__{missing}: is required"):
         load(monkeypatch, KAFKA__SECURITY_PROTOCOL="SASL_SSL", **login)
 
 
-def test_options_that_cannot_be_read_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_that_cannot_be_parsed_are_hidden_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"FORECASTER_KAFKA__OPTIONS.*JSON object") as caught:
         load(monkeypatch, KAFKA__OPTIONS="{'ssl_password': 'hunter2'}")
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["ROEL", "ROLES", "RULE"])
-def test_a_misspelt_role_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_misspelt_role_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     with pytest.raises(UsageError, match="the nearest is FORECASTER_ROLE"):
         load(monkeypatch, **{name: "worker"})
 
 
-def test_a_single_underscore_where_two_belong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_underscore_instead_of_two_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="FORECASTER_DENOISE__RANGE"):
         load(monkeypatch, DENOISE_RANGE="0,1")
 
 
-def test_a_command_without_a_broker_needs_none_though_its_group_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_without_a_broker_works_with_some_variables_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KAFKA__BOOTSTRAP_SERVERS", "TOPICS__INPUT"):
         monkeypatch.delenv(f"FORECASTER_{name}")
     monkeypatch.setenv("FORECASTER_KAFKA__GROUP_ID", "mine")
@@ -140,7 +140,7 @@ def test_a_command_without_a_broker_needs_none_though_its_group_is_named(monkeyp
 
 
 @pytest.mark.parametrize("name", ["TEST__X", "SERVICE_HOST", "PORT_8080_TCP", "PORT__X", "METRICS_SERVICE_HOST"])
-def test_what_others_put_into_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_variables_of_kubernetes_and_of_tests_are_ignored(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     load(monkeypatch, **{name: "x"})
 
 
