@@ -8,8 +8,8 @@ import numpy as np
 
 from forecaster.core.ensemble.ensemble import EnsembleConfig, ExpertState
 from forecaster.core.ensemble.pending import PendingState
+from forecaster.core.series.grid import TimelineState
 from forecaster.core.series.state import InputState, ObservationConfig
-from forecaster.core.series.timeline import TimelineState
 from forecaster.records import F32, I64
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from forecaster.core.arrays import put, shift, take
 from forecaster.core.series import scaling, timeline
 from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
+from forecaster.core.series.grid import TimelineState
 from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FIRST_READINGS, follow
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.step_inputs import StepInputs, build_step_inputs, group_inputs
-from forecaster.core.series.timeline import Placement, TimelineState
+from forecaster.core.series.timeline import Placement
 from forecaster.records import F64, I8, I64, Bools, Outcome
 
 

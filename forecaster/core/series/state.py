@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.core.series.denoising import DenoiseConfig, DenoiseState
+from forecaster.core.series.grid import AGREEING, GridConfig
 from forecaster.core.series.scaling import ScalerState
-from forecaster.core.series.timeline import AGREEING, GridConfig
 from forecaster.records import F32, F64
 
 

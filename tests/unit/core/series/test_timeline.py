@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forecaster.core.series.timeline import BEHIND_RUN, GridConfig, TimelineState, agreed_interval, place
+from forecaster.core.series.grid import GridConfig, TimelineState
+from forecaster.core.series.intervals import agreed_interval
+from forecaster.core.series.timeline import BEHIND_RUN, place
 from forecaster.records import Outcome
 
 MINUTE = 60_000
