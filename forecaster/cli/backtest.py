@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
+import numpy as np
 import typer
+from rich.table import Table
 
 from forecaster.app.configs import network_config, pipeline_config, training_config
 from forecaster.app.daemon import use_one_torch_thread
 from forecaster.cli.options import Files, TimeColumn, column_names, settings_without_broker
-from forecaster.cli.terminal import training_progress
-from forecaster.evaluation.backtest import BacktestPlan, print_report, report_json, run_backtest
+from forecaster.cli.terminal import console, training_progress
+from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
+from forecaster.evaluation.prequential import NAMES, Report, mean_of_known
 from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.formats.files import read_files
+from forecaster.records import F64
+
+WIDE_COLUMNS = 160
+"""Width of the wide tables; a narrower terminal wraps their lines."""
+SHOWN_HORIZONS = 4
+NARROW_COLUMNS = 4
+"""Number of columns without --wide, not counting the one that names the row."""
+Cells: TypeAlias = tuple[slice | int, slice | int]
+"""Series and horizons over which a number is a mean."""
 
 
 def backtest(  # noqa: PLR0913 - the options of the command
@@ -46,3 +59,73 @@ def backtest(  # noqa: PLR0913 - the options of the command
         from forecaster.evaluation.report import html_report  # plotly is large, and needed only here
 
         report.write_text(html_report(result.report, result.trace, plan.pipeline.quantile_levels), encoding="utf-8")
+
+
+def print_report(report: Report, *, wide: bool = False) -> None:
+    """Print the metrics by horizon and by series.
+
+    Args:
+        report: the metrics.
+        wide: print all columns, not only the first `NARROW_COLUMNS`.
+    """
+    terminal = console(WIDE_COLUMNS if wide else 0)
+    columns = _columns(report)[: None if wide else NARROW_COLUMNS]
+    by_horizon = [(str(report.horizons[column]), (slice(None), column)) for column in _shown_horizons(report)]
+    by_series = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
+    terminal.print(_table("horizon", by_horizon, columns))
+    terminal.print(_table("series", [*by_series, ("all", (slice(None), slice(None)))], columns))
+    if not wide:
+        terminal.print(
+            "MASE: error over the mean step of the series; against last value: below 0 is better; --wide: more"
+        )
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
+    terminal.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
+    if report.retrainings:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(report.retrainings.items()))
+        terminal.print(f"retraining: {counts}")
+
+
+def _shown_horizons(report: Report) -> list[int]:
+    """Return the positions of the horizons to print: the first, the last, and some between."""
+    count = len(report.horizons)
+    return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
+
+
+def _columns(report: Report) -> list[tuple[str, Callable[[Cells], str]]]:
+    """Return the title of each column and its text for some cells of the metrics; the most important ones first."""
+
+    def mean(values: F64) -> Callable[[Cells], str]:
+        return lambda cells: _number(mean_of_known(values[cells]), ".4g")
+
+    def against_last(cells: Cells) -> str:
+        forecast = mean_of_known(report.mase["forecast"][cells])
+        last = mean_of_known(report.mase["last value"][cells])
+        return _number(100.0 * (forecast / last - 1.0) if last > 0 else np.nan, "+.1f", " %")
+
+    return [
+        ("MAE", mean(report.mae["forecast"])),
+        ("MASE", mean(report.mase["forecast"])),
+        ("against last value", against_last),
+        ("interval coverage", lambda cells: _number(100.0 * mean_of_known(report.coverage[cells]), ".1f", " %")),
+        ("scored", lambda cells: f"{int(report.scored[cells].sum()):,}"),
+        *((f"MASE of {kind}", mean(report.mase[kind])) for kind in NAMES[1:]),
+        ("MSE(z)", mean(report.mse["forecast"])),
+        *((f"MSE(z) of {kind}", mean(report.mse[kind])) for kind in NAMES[1:]),
+        ("pinball loss", mean(report.pinball)),
+    ]
+
+
+def _table(
+    title: str, rows: Sequence[tuple[str, Cells]], columns: Sequence[tuple[str, Callable[[Cells], str]]]
+) -> Table:
+    table = Table(title)
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    for name, cells in rows:
+        table.add_row(name, *(text(cells) for _, text in columns))
+    return table
+
+
+def _number(value: float, form: str, unit: str = "") -> str:
+    """Return a number as text; a dash for NaN."""
+    return "–" if np.isnan(value) else f"{value:{form}}{unit}"

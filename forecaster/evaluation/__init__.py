@@ -1,4 +1,4 @@
-"""The serving pipeline over files: prequential scores and reports.
+"""Backtests: the serving pipeline over files, scored forecast by forecast, and their report.
 
 May import `learning`, `pipeline`, `formats` and `core`.
 """

@@ -1,29 +1,25 @@
-"""`forecaster backtest`: the serving pipeline itself over files, without a broker, one reading after the other.
+"""A backtest: the serving pipeline over files, without a broker, in order of time.
 
-The readings before the evaluation train the network (where asked for) and warm the series up, as in service: what was
-trained on them does not forecast them, for it would be trusted too much. Then every forecast is scored when its truth
-comes. Where asked for, the trainer works on the way, as in service: a challenger is trained on all that was seen so far
-and promoted by the rule, the readout is solved again and changed where that is better.
+The readings before the evaluation train the network, if asked for, and warm the series up. A network does not forecast
+the readings that it was trained on, because the ensemble would trust it too much. During the evaluation, every
+forecast is scored when its truth comes. If asked for, challengers are trained and readouts are solved on the way, from
+the readings known by then, and serve if they are better, as in service.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 import orjson
-from rich.table import Table
 
-from forecaster.cli.terminal import console
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import UsageError
-from forecaster.evaluation.prequential import NAMES, PrequentialEvaluator, Report
+from forecaster.evaluation.prequential import PrequentialEvaluator, Report
 from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
 from forecaster.evaluation.trace import ForecastTrace
 from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
@@ -32,29 +28,23 @@ from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import F64, Outcome
+from forecaster.records import Outcome
 
-REPORT_WIDTH = 160
-SHOWN_HORIZONS = 4
-NARROW_COLUMNS = 4
-"""Columns that are shown unless all are asked for, besides the one that names the row."""
-
-Cells: TypeAlias = tuple[slice | int, slice | int]
-"""Series and horizons that a number is the mean of."""
 ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+"""Opens a display of a training's progress; the context manager yields the function that updates it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BacktestPlan:
-    """What is evaluated.
+    """Configuration of a backtest.
 
     Attributes:
-        pipeline: what is forecast, from what.
-        network: what a network trained here looks like.
+        pipeline: how readings become forecasts.
+        network: the network to train.
         training: how it is trained.
-        train_share: share of the time, at its beginning, that is trained on and not scored.
-        checkpoint: folder of a checkpoint that forecasts instead; None with train_share 0 = before any training.
-        cadence: how often the trainer works after that.
+        train_share: share of the time, from the start, that is trained on and not scored.
+        checkpoint: folder of a checkpoint that serves instead; None and a train_share of 0 = no network.
+        intervals: how often retraining follows.
     """
 
     pipeline: PipelineConfig
@@ -66,15 +56,20 @@ class BacktestPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Backtested:
-    """What came of a backtest: the metrics, and what a report shows beside them."""
+class BacktestResult:
+    """Metrics of a backtest, and its course for the report."""
 
     report: Report
     trace: ForecastTrace
 
 
-def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress) -> Backtested:
-    """Returns what the forecasts were worth.
+def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress) -> BacktestResult:
+    """Return the metrics of the forecasts that the pipeline makes of a history.
+
+    Args:
+        history: all readings.
+        plan: what to evaluate.
+        show: displays the progress of trainings.
 
     Raises:
         UsageError: there is nothing to evaluate.
@@ -91,47 +86,27 @@ def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress)
         RetrainingPlan(plan.pipeline, plan.network, plan.training, plan.intervals), history, begin
     )
     trace = ForecastTrace(history, begin, plan.pipeline.ensemble.experts)
-    replay = ServingSimulation(
+    simulation = ServingSimulation(
         replace(plan.pipeline, with_details=True), history, champion, begin if plan.checkpoint is None else 0
     )
     outcomes: Counter[str] = Counter()
     for point in [*retraining.points, None]:
-        for first, outputs in replay.until(point.position if point else len(history)):
+        for first, outputs in simulation.until(point.position if point else len(history)):
             outcomes.update(Outcome(outcome).name.lower() for outcome in outputs.outcomes.tolist())
             evaluator.add(first, outputs)
             trace.add(first, outputs)
         if point is not None:
             with show() as progress:
-                better = retraining.learn(point, champion, progress)
+                better = retraining.retrain(point, champion, progress)
             if better is not None and better is not champion:
-                replay.swap(better)
+                simulation.swap(better)
             champion = better
-    return Backtested(evaluator.report(dict(outcomes), replay.checkpoint, dict(retraining.counts)), trace)
-
-
-def print_report(report: Report, *, wide: bool = False) -> None:
-    """Print the metrics by horizon and by series.
-
-    Args:
-        report: the metrics.
-        wide: all columns; else the first NARROW_COLUMNS.
-    """
-    to = console(REPORT_WIDTH if wide else 0)
-    columns = _columns(report)[: None if wide else NARROW_COLUMNS]
-    by_horizon = [(str(report.horizons[j]), (slice(None), j)) for j in _shown(report)]
-    by_series = [(name, (row, slice(None))) for row, name in enumerate(report.series_ids)]
-    to.print(_table("horizon", by_horizon, columns))
-    to.print(_table("series", [*by_series, ("all", (slice(None), slice(None)))], columns))
-    if not wide:
-        to.print("MASE: error over the mean step of the series; against last value: below 0 is better; --wide: more")
-    outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
-    to.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
-    if report.learned:
-        to.print("learned: " + ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())))
+    report = evaluator.report(dict(outcomes), simulation.checkpoint, dict(retraining.counts))
+    return BacktestResult(report, trace)
 
 
 def report_json(report: Report) -> bytes:
-    """Returns every metric of every series and horizon, NaN as null."""
+    """Return all metrics of all series and horizons as JSON; null = NaN."""
     series = {
         name: {
             "scored": report.scored[row].tolist(),
@@ -143,17 +118,18 @@ def report_json(report: Report) -> bytes:
         }
         for row, name in enumerate(report.series_ids)
     }
-    whole = {
+    fields = {
         "checkpoint": report.checkpoint,
         "horizons": report.horizons,
         "outcomes": report.outcomes,
-        "learned": report.learned,
+        "learned": report.retrainings,
         "series": series,
     }
-    return orjson.dumps(whole, option=orjson.OPT_INDENT_2)
+    return orjson.dumps(fields, option=orjson.OPT_INDENT_2)
 
 
 def _champion(history: SeriesHistory, plan: BacktestPlan, begin: int, show: ShowProgress) -> Checkpoint | None:
+    """Return the checkpoint that serves first: the one of the plan, a newly trained one, or none."""
     if plan.checkpoint is not None:
         checkpoint = read_checkpoint(plan.checkpoint)
         refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
@@ -163,53 +139,3 @@ def _champion(history: SeriesHistory, plan: BacktestPlan, begin: int, show: Show
     with show() as progress:
         part = history.first(begin)
         return train_checkpoint(part, plan.pipeline.observation, plan.network, plan.training, progress)
-
-
-def _shown(report: Report) -> list[int]:
-    """Returns the positions of the horizons that are printed: the first, the last and some between."""
-    count = len(report.horizons)
-    return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
-
-
-def _columns(report: Report) -> list[tuple[str, Callable[[Cells], str]]]:
-    """Return the title of each column and what it says of a part of the metrics, the most wanted ones first."""
-
-    def mean(values: F64) -> Callable[[Cells], str]:
-        return lambda cells: _number(_mean(values[cells]), ".4g")
-
-    def against_last(cells: Cells) -> str:
-        forecast, last = _mean(report.mase["forecast"][cells]), _mean(report.mase["last value"][cells])
-        return _number(100.0 * (forecast / last - 1.0) if last > 0 else np.nan, "+.1f", " %")
-
-    return [
-        ("MAE", mean(report.mae["forecast"])),
-        ("MASE", mean(report.mase["forecast"])),
-        ("against last value", against_last),
-        ("interval coverage", lambda cells: _number(100.0 * _mean(report.coverage[cells]), ".1f", " %")),
-        ("scored", lambda cells: f"{int(report.scored[cells].sum()):,}"),
-        *((f"MASE of {kind}", mean(report.mase[kind])) for kind in NAMES[1:]),
-        ("MSE(z)", mean(report.mse["forecast"])),
-        *((f"MSE(z) of {kind}", mean(report.mse[kind])) for kind in NAMES[1:]),
-        ("pinball loss", mean(report.pinball)),
-    ]
-
-
-def _table(
-    title: str, rows: Sequence[tuple[str, Cells]], columns: Sequence[tuple[str, Callable[[Cells], str]]]
-) -> Table:
-    table = Table(title)
-    for name, _ in columns:
-        table.add_column(name, justify="right")
-    for name, cells in rows:
-        table.add_row(name, *(text(cells) for _, text in columns))
-    return table
-
-
-def _number(value: float, form: str, unit: str = "") -> str:
-    """Return a number as text; a dash where there is none."""
-    return "–" if np.isnan(value) else f"{value:{form}}{unit}"
-
-
-def _mean(values: F64) -> float:
-    known = np.asarray(values)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

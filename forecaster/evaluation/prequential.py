@@ -1,6 +1,6 @@
-"""Prequential scores: what each forecast was worth when its truth came, beside the simple forecasts of the same moment.
+"""Prequential evaluation: every forecast is scored when its truth comes, and so are simple forecasts of the same time.
 
-Scores are sums by series and horizon; readings in a history say what the seasonal naive forecast would have been.
+Scores are sums by series and horizon. The seasonal naive forecast is looked up in the history.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from forecaster.records import F64, I64, Bools, Outputs
 
 DAY_MS = 86_400_000
 NAMES = ("forecast", "last value", "seasonal naive")
+"""Names of the compared forecasts, ours first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Metrics by series and horizon, all (S, J) but where said otherwise; NaN where nothing was scored.
+    """Metrics by series and horizon; (S, J) if not stated otherwise, NaN = nothing was scored.
 
     Attributes:
-        series_ids: S of them.
-        horizons: J of them.
-        scored: truths that met a forecast of each of `NAMES`.
-        mae: by name of `NAMES`.
-        mse: the same, of values divided by the series' standard deviation in the part before the evaluation.
-        mase: the same, of absolute errors over the mean absolute step of that part.
-        pinball: of the forecast, mean over the quantile levels.
+        series_ids: ids of the series; S.
+        horizons: forecast horizons, ticks; J.
+        scored: number of truths that met a forecast.
+        mae: mean absolute error, by name of `NAMES`, in the units of the series.
+        mse: mean square error, by name, in standard deviations of the series before the evaluation.
+        mase: mean absolute scaled error, by name: mae over the mean absolute step of the series before the evaluation.
+        pinball: mean pinball loss of the forecast over the quantile levels.
         coverage: share of truths in the interval between the outermost quantiles.
         below: share of truths below each quantile, over all series; (Q, J).
-        outcomes: how many readings had which outcome.
-        checkpoint: what forecast, at the end.
-        learned: what the trainer did on the way, and how often.
+        outcomes: number of readings by outcome.
+        checkpoint: id of the checkpoint that served at the end.
+        retrainings: number of trainings on the way, by result.
     """
 
     series_ids: list[str]
@@ -48,19 +49,25 @@ class Report:
     below: F64
     outcomes: dict[str, int]
     checkpoint: str
-    learned: dict[str, int]
+    retrainings: dict[str, int]
+
+
+def mean_of_known(values: F64) -> float:
+    """Return the mean of the finite values; NaN if there are none."""
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 class PrequentialEvaluator:
-    """Collects the scores that a pipeline gives while it goes through a history.
+    """Collects the scores of a pipeline while it serves a history.
 
     Args:
-        history: everything that will be fed, in the same order.
-        horizons: ticks ahead.
-        levels: quantile levels.
-        begin: forecasts made at readings from here on are scored; those before fix the scales of mase and mse. 0: all
-            are scored, and all fix the scales.
-        interval_ms: spacing of the grids; 0 = the median of each series' own.
+        history: all readings that the pipeline serves, in the same order.
+        horizons: forecast horizons, ticks.
+        levels: quantile levels, ascending.
+        begin: position of the first reading whose forecasts are scored; the readings before it give the scales of mase
+            and mse. 0 = all forecasts are scored, and all readings give the scales.
+        interval_ms: spacing of the series' grids; 0 = the median spacing of each series.
     """
 
     def __init__(
@@ -82,11 +89,11 @@ class PrequentialEvaluator:
         self._below = np.zeros((len(levels), len(horizons)))
 
     def add(self, first: int, outputs: Outputs) -> None:
-        """The scores include these outputs.
+        """Add the scores of a batch.
 
         Args:
-            first: position in the history of the batch's first reading.
-            outputs: of the batch.
+            first: position of the batch's first reading in the history.
+            outputs: outputs of the batch.
         """
         scores = outputs.scores
         position = scores.reading + first
@@ -108,8 +115,8 @@ class PrequentialEvaluator:
         self._below += (counted[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
         self._sum(self._count, position, np.ones_like(truth), counted)
 
-    def report(self, outcomes: dict[str, int], checkpoint: str, learned: dict[str, int]) -> Report:
-        """Returns the metrics of everything added."""
+    def report(self, outcomes: dict[str, int], checkpoint: str, retrainings: dict[str, int]) -> Report:
+        """Return the metrics of everything added; the arguments are fields of the report."""
         known = slice(None) if self._begin == 0 else slice(0, self._begin)
         rows, truths = self._history.row[known], self._truth[known]
         parts = [truths[rows == row] for row in range(len(self._history.series_ids))]
@@ -130,15 +137,16 @@ class PrequentialEvaluator:
             below=self._below / np.nansum(count, axis=0),
             outcomes=outcomes,
             checkpoint=checkpoint,
-            learned=learned,
+            retrainings=retrainings,
         )
 
     def _sum(self, total: F64, position: I64, values: F64, scored: Bools) -> None:
+        """Add the scored values to the totals of their series."""
         np.add.at(total, self._history.row[position], np.where(scored, values, 0.0))
 
 
 class _Grid:
-    """Which reading of a history stands at which tick of its series."""
+    """The tick of every reading of a history on the grid of its series."""
 
     def __init__(self, history: SeriesHistory, interval_ms: int) -> None:
         series = len(history.series_ids)
@@ -162,19 +170,24 @@ class _Grid:
         self._sorted = self._key[self._order]
 
     def interval_of(self, position: I64) -> I64:
-        """Returns the spacing of the grid of each reading's series."""
+        """Return the spacing of the grid of each reading's series, ms."""
         return np.asarray(self._interval[self._row[position]])
 
     def seasonal(self, position: I64, horizons: I64, truth: F64) -> F64:
-        """Returns what the seasonal naive forecast of each horizon had been for these readings; NaN where unknown.
+        """Return the seasonal naive forecasts of these readings, one for each horizon; (M, J), NaN = unknown.
 
-        For a tick t forecast at t - h it is the truth of t - m ceil(h / m), m the ticks of a day (of a week, where a
+        The forecast of tick t, made at t - h, is the truth at t - m ceil(h / m), with m ticks in a day (in a week, if a
         tick is a day or longer).
+
+        Args:
+            position: positions of the readings in the history; (M,).
+            horizons: ticks; (J,).
+            truth: truths known so far, by position in the history.
         """
         season = self._season[self._row[position]][:, None]
         back = season * -(-horizons // season)
         tick = self._key[position] % self._span
         wanted = self._key[position][:, None] - back
         place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        found = (self._sorted[place] == wanted) & (tick[:, None] >= back)
-        return np.where(found, truth[self._order[place]], np.nan)
+        exists = (self._sorted[place] == wanted) & (tick[:, None] >= back)
+        return np.where(exists, truth[self._order[place]], np.nan)

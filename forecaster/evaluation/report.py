@@ -1,4 +1,4 @@
-"""`forecaster backtest --report`: one HTML file that needs nothing else, with plotly's own script in it."""
+"""The page of `forecaster backtest --report`: one HTML file with plotly's script in it, which loads nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from forecaster.evaluation.prequential import NAMES, Report
-from forecaster.evaluation.trace import ForecastTrace, TracedSeries, Weights
+from forecaster.evaluation.prequential import NAMES, Report, mean_of_known
+from forecaster.evaluation.trace import ExpertWeights, ForecastTrace, TracedSeries
 from forecaster.records import F64
 
 INK, PALE, TRUTH = "#1f4e79", "rgba(31, 78, 121, 0.18)", "#222222"
@@ -27,19 +27,19 @@ tr:nth-child(even) td { background: #f3f6f9; }
 
 
 def html_report(report: Report, trace: ForecastTrace, levels: Sequence[float]) -> str:
-    """Returns the page.
+    """Return the page of a backtest.
 
     Args:
         report: the metrics.
-        chronicle: what is shown beside them.
-        levels: of the quantiles.
+        trace: forecasts and weights over time.
+        levels: quantile levels, ascending.
     """
     parts = [
-        ("How much is right", _summary(report), [_table(report)]),
-        ("Forecasts and what came true", _fan_text(levels), [_div(_fan(one, levels)) for one in trace.shown()]),
-        ("Error by horizon", "Mean over the series of MASE: below the others is better.", [_div(_errors(report))]),
+        ("Summary", _summary(report), [_table(report)]),
+        ("Forecasts and truths", _fan_text(levels), [_div(_fan(series, levels)) for series in trace.series()]),
+        ("Error by horizon", "MASE, mean over the series; lower is better.", [_div(_errors(report))]),
         ("Intervals", _interval_text(levels), [_div(_coverage(report, levels))]),
-        ("Who is listened to", _weights_text(), [_div(_weights(trace.weights()))]),
+        ("Weights of the experts", _weights_text(), [_div(_weights(trace.weights()))]),
     ]
     body = "".join(f"<h2>{title}</h2><p>{text}</p>{''.join(blocks)}" for title, text, blocks in parts)
     return (
@@ -50,13 +50,13 @@ def html_report(report: Report, trace: ForecastTrace, levels: Sequence[float]) -
 
 
 def _summary(report: Report) -> str:
-    mase = {name: _mean(report.mase[name]) for name in NAMES}
-    learned = ", ".join(f"{count} {name}" for name, count in sorted(report.learned.items())) or "nothing on the way"
+    mase = {name: mean_of_known(report.mase[name]) for name in NAMES}
+    retrainings = ", ".join(f"{count} {name}" for name, count in sorted(report.retrainings.items())) or "none"
     return (
         f"{int(report.scored.sum()):,} truths met a forecast. MASE {mase['forecast']:.3f} (last value "
         f"{mase['last value']:.3f}, seasonal naive {mase['seasonal naive']:.3f}); the outermost quantiles held "
-        f"{100 * _mean(report.coverage):.1f} % of the truths. At the end served checkpoint "
-        f"{html.escape(report.checkpoint)}; learned: {html.escape(learned)}."
+        f"{100 * mean_of_known(report.coverage):.1f} % of the truths. Checkpoint at the end: "
+        f"{html.escape(report.checkpoint)}; retraining: {html.escape(retrainings)}."
     )
 
 
@@ -64,21 +64,22 @@ def _table(report: Report) -> str:
     head = "<tr><th>series</th><th>scored</th>" + "".join(f"<th>MASE, {name}</th>" for name in NAMES)
     rows = []
     for row, name in enumerate(report.series_ids[:50]):
-        cells = [f"{int(report.scored[row].sum()):,}", *(f"{_mean(report.mase[kind][row]):.3f}" for kind in NAMES)]
-        cells += [f"{_mean(report.pinball[row]):.4g}", f"{100 * _mean(report.coverage[row]):.1f} %"]
+        mase = (mean_of_known(report.mase[kind][row]) for kind in NAMES)
+        cells = [f"{int(report.scored[row].sum()):,}", *(f"{value:.3f}" for value in mase)]
+        cells += [f"{mean_of_known(report.pinball[row]):.4g}", f"{100 * mean_of_known(report.coverage[row]):.1f} %"]
         rows.append(f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     more = len(report.series_ids) - len(rows)
-    rest = f"<p>and {more:,} more: they are in the JSON.</p>" if more > 0 else ""
+    rest = f"<p>{more:,} more series are in the JSON file (--json).</p>" if more > 0 else ""
     return f"<table>{head}<th>pinball loss</th><th>in the interval</th></tr>{''.join(rows)}</table>{rest}"
 
 
-def _fan(one: TracedSeries, levels: Sequence[float]) -> go.Figure:
-    """Returns the series, and a fan for each forecast."""
+def _fan(series: TracedSeries, levels: Sequence[float]) -> go.Figure:
+    """Return a chart of the series, with a fan for each forecast."""
     figure = go.Figure()
     figure.add_scatter(
-        x=_times(one.timestamp_ms), y=_plain(one.values), name="truth", line={"color": TRUTH, "width": 1.4}
+        x=_times(series.timestamp_ms), y=_plain(series.values), name="truth", line={"color": TRUTH, "width": 1.4}
     )
-    for number, fan in enumerate(one.fans):
+    for number, fan in enumerate(series.fans):
         x, first = _times(fan.target_ms), number == 0
         for low in range(len(levels) // 2):
             band = f"{levels[low]:g} to {levels[-1 - low]:g}"
@@ -103,13 +104,13 @@ def _fan(one: TracedSeries, levels: Sequence[float]) -> go.Figure:
             showlegend=first,
         )
         figure.add_vline(x=_times([fan.made_ms])[0], line={"color": "#999", "dash": "dot", "width": 1})
-    return _laid_out(figure, html.escape(one.series_id), "")
+    return _laid_out(figure, html.escape(series.series_id), "")
 
 
 def _errors(report: Report) -> go.Figure:
     figure = go.Figure()
     for name in NAMES:
-        values = [_mean(report.mase[name][:, column]) for column in range(len(report.horizons))]
+        values = [mean_of_known(report.mase[name][:, column]) for column in range(len(report.horizons))]
         figure.add_scatter(x=list(report.horizons), y=_plain(values), name=name, line={"color": COLOURS[name]})
     return _laid_out(figure, "MASE", "horizon, ticks")
 
@@ -125,7 +126,7 @@ def _coverage(report: Report, levels: Sequence[float]) -> go.Figure:
     return _laid_out(figure, "Share of truths below each quantile", "horizon, ticks")
 
 
-def _weights(weights: Weights) -> go.Figure:
+def _weights(weights: ExpertWeights) -> go.Figure:
     figure = go.Figure()
     times = _times(weights.time_ms)
     for number, name in enumerate(weights.names[:-1]):
@@ -135,7 +136,7 @@ def _weights(weights: Weights) -> go.Figure:
     gate = _plain(weights.values[:, -1])
     figure.add_scatter(x=times, y=gate, name="gate", line={"color": TRUTH, "dash": "dash", "width": 1.5})
     figure.update_yaxes(range=[0, 1.02])
-    return _laid_out(figure, "Weights of the experts, means over series and horizons", "")
+    return _laid_out(figure, "Mean over series and horizons", "")
 
 
 def _laid_out(figure: go.Figure, title: str, x: str) -> go.Figure:
@@ -151,21 +152,22 @@ def _div(figure: go.Figure) -> str:
 
 
 def _fan_text(levels: Sequence[float]) -> str:
+    names = ", ".join(f"{level:g}" for level in levels)
     return (
-        f"The last forecasts of some series whose truths are all known: the point, and the quantiles "
-        f"{', '.join(f'{level:g}' for level in levels)}. A dotted line marks when a forecast was made."
+        f"The last forecasts of some series: the point, and the quantiles {names}. A dotted line marks the time at "
+        "which a forecast was made."
     )
 
 
 def _interval_text(levels: Sequence[float]) -> str:
     first = f"{levels[0]:g}"
-    return f"Of the truths a share of {first} should lie below the quantile {first}, and so on: near the dotted lines."
+    return f"A share of {first} of the truths should lie below quantile {first}, and so on: near the dotted lines."
 
 
 def _weights_text() -> str:
     return (
-        "The point is a mix of the network's heads and of simple forecasts, weighted by what each was worth when the "
-        "truth came. The gate says how far the point goes from the last value to that mix."
+        "The point forecast is a mix of experts: heads of the network, and simple forecasts. The weights follow their "
+        "errors. The gate says how far the point moves from the last value to the mix."
     )
 
 
@@ -174,10 +176,5 @@ def _times(stamps_ms: Sequence[int] | np.ndarray) -> list[str]:
 
 
 def _plain(values: Sequence[float] | F64) -> list[float | None]:
-    """Returns numbers that are worth their bytes; NaN is a gap."""
+    """Return the values with six digits, to keep the page small; None = NaN, a gap in the chart."""
     return [None if np.isnan(value) else float(f"{value:.6g}") for value in np.asarray(values, np.float64).tolist()]
-
-
-def _mean(values: F64) -> float:
-    known = np.asarray(values)[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")

@@ -1,4 +1,4 @@
-"""The trainer's work over a history of the past: at each moment of its cadence, with what was known by then."""
+"""Retraining during a backtest: at regular intervals, on the readings that were known by then, as in service."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from forecaster.errors import UsageError
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.challenge import challenge
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
-from forecaster.learning.fitting.readout_refit import refresh
+from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.learning.fitting.train import TrainingData, build_training_data
 from forecaster.pipeline import PipelineConfig
 
 LARGEST_PROMOTION = 0.3
-"""The promotion stretch is what is new since the last training, but never more than this share of the time."""
+"""Largest share of the time that the promotion split takes; it holds the readings since the last training."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainingIntervals:
-    """How often, in ticks; 0 = never.
+    """Intervals of retraining, in ticks; 0 = never.
 
     Attributes:
-        retrain_every: a challenger is trained and judged.
-        resolve_every: the readout is solved again.
+        retrain_every: between two trainings of a challenger.
+        resolve_every: between two solutions of the readout.
     """
 
     retrain_every: int = 0
@@ -37,7 +37,14 @@ class RetrainingIntervals:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingPoint:
-    """When the trainer works: before the reading at `position`, whose stamp is the first one from `time_ms` on."""
+    """A time of retraining.
+
+    Attributes:
+        position: position of the first reading in the history that is not known yet.
+        time_ms: event time up to which readings are known.
+        retrain: a challenger is trained.
+        resolve: the readout is solved again.
+    """
 
     position: int
     time_ms: int
@@ -47,7 +54,7 @@ class RetrainingPoint:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingPlan:
-    """What is learned, and how."""
+    """Configuration of the pipeline, the network, its training, and the intervals between trainings."""
 
     pipeline: PipelineConfig
     network: NetworkConfig
@@ -56,12 +63,16 @@ class RetrainingPlan:
 
 
 class SimulatedRetraining:
-    """Learns from a history as the service would have.
+    """Retrains on a history as the training coordinator would have.
 
     Args:
-        course: what, and how.
-        history: all of it; each moment sees what came before it alone.
-        begin: the first moments come a period after the reading at this position.
+        plan: what is trained, and how often.
+        history: all readings; a training sees only those before its point.
+        begin: position of the reading from which the intervals count.
+
+    Attributes:
+        points: times of retraining, ascending.
+        counts: number of trainings so far, by result.
     """
 
     def __init__(self, plan: RetrainingPlan, history: SeriesHistory, begin: int) -> None:
@@ -73,15 +84,15 @@ class SimulatedRetraining:
         if self.points:
             self._data = build_training_data(history, plan.pipeline.observation, local=plan.training.local)
 
-    def learn(
+    def retrain(
         self, point: RetrainingPoint, champion: Checkpoint | None, progress: Callable[[Progress], None]
     ) -> Checkpoint | None:
-        """Returns what is to serve from the moment on: the champion, or what has beaten it.
+        """Return the checkpoint that serves from the point on: the champion, or a challenger that is better.
 
         Args:
-            moment: one of `points`.
-            champion: what serves; None = before any training.
-            progress: is told after every update.
+            point: one of `points`.
+            champion: checkpoint that serves; None = before any training.
+            progress: called after every update of the weights.
         """
         if self._data is None:
             return champion
@@ -89,7 +100,7 @@ class SimulatedRetraining:
         if point.retrain:
             champion = self._retrained(known, champion, progress)
         if point.resolve and champion is not None:
-            refreshed = refresh(known, champion)
+            refreshed = refit_readout(known, champion)
             self.counts["readouts refreshed" if refreshed else "readouts kept"] += 1
             champion = refreshed.checkpoint if refreshed else champion
         return champion
@@ -106,12 +117,12 @@ class SimulatedRetraining:
         except UsageError:
             self.counts["trainings without enough to learn from"] += 1
             return champion
-        self.counts["challengers promoted" if result.verdict.promote else "challengers refused"] += 1
-        return result.challenger if result.verdict.promote else champion
+        self.counts["challengers promoted" if result.decision.promote else "challengers refused"] += 1
+        return result.challenger if result.decision.promote else champion
 
 
 def _interval_ms(plan: RetrainingPlan, history: SeriesHistory, begin: int) -> int:
-    """Returns the length of a tick: as it is set, or the median spacing before the first moment."""
+    """Return the length of a tick: as set, or the median spacing of the readings before the first point."""
     fixed = plan.pipeline.observation.interval_ms
     return fixed or history.first(begin).interval_ms() or history.interval_ms()
 
@@ -119,16 +130,17 @@ def _interval_ms(plan: RetrainingPlan, history: SeriesHistory, begin: int) -> in
 def _points(
     intervals: RetrainingIntervals, history: SeriesHistory, begin: int, interval_ms: int
 ) -> list[RetrainingPoint]:
+    """Return the points at which an interval ends, after the reading at position `begin`."""
     stamps = history.timestamp_ms
     if begin >= len(history) or interval_ms == 0:
         return []
     ticks = int((stamps[-1] - stamps[begin]) // interval_ms)
-    every = (intervals.retrain_every, intervals.resolve_every)
-    due = sorted({tick for period in every if period for tick in range(period, ticks + 1, period)})
+    periods = (intervals.retrain_every, intervals.resolve_every)
+    due = sorted({tick for period in periods if period for tick in range(period, ticks + 1, period)})
     points = []
     for tick in due:
         time_ms = int(stamps[begin]) + tick * interval_ms
         position = int(np.searchsorted(stamps, time_ms, side="left"))
-        retrain, resolve = (bool(period) and tick % period == 0 for period in every)
+        retrain, resolve = (bool(period) and tick % period == 0 for period in periods)
         points.append(RetrainingPoint(position, time_ms, retrain, resolve))
     return points

@@ -176,7 +176,7 @@ def run(trial: Trial, say: Callable[[str], object]) -> dict[str, Any]:
             _add(sums, history, outputs, begin, (first, last))
         if point is None or point.position > last * series:
             break
-        better = retraining.learn(point, served, lambda _: None)
+        better = retraining.retrain(point, served, lambda _: None)
         if better is not None and better is not served:
             replay.swap(better)
             served = better

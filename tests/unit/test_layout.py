@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "broker": {"errors", "records"},
     "serving": {"broker", "core", "errors", "formats", "pipeline", "records"},
     "learning": {"backoff", "core", "errors", "formats", "pipeline", "records", "registry"},
-    "evaluation": {"cli", "core", "errors", "formats", "learning", "pipeline", "records"},
+    "evaluation": {"core", "errors", "formats", "learning", "pipeline", "records"},
     "web": {"errors", "formats", "learning", "records", "registry", "serving"},
     "app": {
         "broker",

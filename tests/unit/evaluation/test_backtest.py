@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
 
+from forecaster.cli.backtest import print_report
 from forecaster.cli.commands import commands
 from forecaster.core.metrics import in_interval, mase, mase_scale, pinball_loss
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, UsageError
-from forecaster.evaluation.backtest import BacktestPlan, print_report, report_json, run_backtest
+from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
 from forecaster.evaluation.prequential import PrequentialEvaluator, Report
 from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.formats.files import SeriesHistory
@@ -118,9 +119,9 @@ def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_no
     frozen, learning = run(values, train_share=0.3), run(values, **LEARNING)
     assert learning.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
     np.testing.assert_array_equal(learning.scored, frozen.scored)
-    assert learning.learned["readouts refreshed"] >= 1
-    assert sum(count for name, count in learning.learned.items() if "challengers" in name) == 490 // 96
-    assert frozen.learned == {}
+    assert learning.retrainings["readouts refreshed"] >= 1
+    assert sum(count for name, count in learning.retrainings.items() if "challengers" in name) == 490 // 96
+    assert frozen.retrainings == {}
 
 
 def forecasts_of(one: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
@@ -135,7 +136,7 @@ def forecasts_of(one: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndar
     monkeypatch.setattr(PrequentialEvaluator, "add", listening)
     report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None)).report
     monkeypatch.setattr(PrequentialEvaluator, "add", add)
-    assert report.learned["challengers promoted"] >= 1
+    assert report.retrainings["challengers promoted"] >= 1
     return np.concatenate(made)
 
 

@@ -13,7 +13,7 @@ from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
 
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
-from forecaster.evaluation.backtest import Backtested, BacktestPlan, run_backtest
+from forecaster.evaluation.backtest import BacktestPlan, BacktestResult, run_backtest
 from forecaster.evaluation.report import html_report
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
@@ -22,7 +22,7 @@ SERIES = ["boiler <1>", "pump", "valve", "fan", "well"]
 
 
 @pytest.fixture(scope="module")
-def done() -> Backtested:
+def done() -> BacktestResult:
     dice, hours = np.random.default_rng(0), 24 * 30
     time = np.arange(hours)[:, None] + np.arange(len(SERIES))
     values = 10.0 + 5.0 * np.sin(2 * np.pi * time / 24) + dice.normal(0, 0.3, time.shape)
@@ -70,16 +70,16 @@ def charts(text: str) -> list[list[dict[str, object]]]:
     return [json.JSONDecoder().raw_decode(text[begin:])[0] for begin in begins]
 
 
-def test_the_page_has_every_part_and_loads_nothing(done: Backtested) -> None:
+def test_the_page_has_every_part_and_loads_nothing(done: BacktestResult) -> None:
     text = html_report(done.report, done.trace, LEVELS)
     page = Page(text)
     assert page.headings == [
         "Backtest of 5 series",
-        "How much is right",
-        "Forecasts and what came true",
+        "Summary",
+        "Forecasts and truths",
         "Error by horizon",
         "Intervals",
-        "Who is listened to",
+        "Weights of the experts",
     ]
     assert page.loads == []
     assert "boiler <1>" in page.cells
@@ -87,7 +87,7 @@ def test_the_page_has_every_part_and_loads_nothing(done: Backtested) -> None:
     assert len(text) < 8_000_000
 
 
-def test_the_charts_show_what_the_metrics_say(done: Backtested) -> None:
+def test_the_charts_show_what_the_metrics_say(done: BacktestResult) -> None:
     found = charts(html_report(done.report, done.trace, LEVELS))
     assert len(found) == 4 + 3, "four series, then errors, intervals and weights"
     for fan in found[:4]:
@@ -105,9 +105,9 @@ def test_the_charts_show_what_the_metrics_say(done: Backtested) -> None:
     np.testing.assert_allclose(np.sum([trace["y"] for trace in weights[:-1]], axis=0), 1.0, atol=1e-3)
 
 
-def test_the_weights_and_fans_are_of_the_evaluation_alone(done: Backtested) -> None:
+def test_the_weights_and_fans_are_of_the_evaluation_alone(done: BacktestResult) -> None:
     begin = START_MS + 0.3 * 24 * 30 * HOUR_MS
     assert done.trace.weights().time_ms[0] > begin - HOUR_MS
-    for shown in done.trace.shown():
+    for shown in done.trace.series():
         assert all(fan.made_ms >= begin - HOUR_MS for fan in shown.fans)
         assert all(fan.target_ms[-1] <= shown.timestamp_ms[-1] for fan in shown.fans)
