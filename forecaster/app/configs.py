@@ -268,8 +268,8 @@ def restore_config(settings: Settings, state_config: StateConfig) -> RestoreConf
     """Return how partitions are restored."""
     names = settings.topics
     return RestoreConfig(
-        source=names.input,
-        state=names.named("state"),
+        input_topic=names.input,
+        state_topic=names.named("state"),
         pipeline=pipeline_config(settings),
         state_config=state_config,
         on_lost_input=settings.state.on_lost_input,

@@ -79,7 +79,7 @@ def explain_from(
     """
     names: list[str] = []
     for number in likely_partitions(series_id, partitions):
-        restored = restorer.restored(number)
+        restored = restorer.restore(number)
         table = restored.partition.table
         if table.row(series_id) >= 0:
             return explain_series(restorer.config.pipeline, restored, series_id, champion, known)

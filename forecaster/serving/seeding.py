@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from forecaster.broker.consumer_groups import standalone_member
-from forecaster.core.series.timeline import largest_gap, last_stamp
+from forecaster.core.series.grid import largest_gap, last_stamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.models import iso_time
 from forecaster.records import Message, Outcome, Readings, Transaction
@@ -98,7 +98,7 @@ class Seeder:
             StateError: the group has committed offsets, or members.
             TransientBrokerError: the broker did not answer.
         """
-        name, source = self._restorer.config.state_config.key_prefix, self._restorer.config.source
+        name, source = self._restorer.config.state_config.key_prefix, self._restorer.config.input_topic
         members = self._group.members()
         if members:
             raise StateError(
@@ -123,7 +123,7 @@ class Seeder:
             UsageError: the input goes so far back that its readings would discard the seeded rows.
             TransientBrokerError: the broker did not answer; the partition can be seeded again.
         """
-        restored = self._restorer.restored(number)
+        restored = self._restorer.restore(number)
         if restored.plan.recovery != Recovery.NEW:
             self.refuse_used_group()
         partition = restored.partition
@@ -170,7 +170,7 @@ class Seeder:
         if discarded[used].mean() > MOST:
             until = iso_time(int(last_stamp(times)[used].max()))
             raise UsageError(
-                f"{self._restorer.config.source} partition {partition.number}: the input goes back to "
+                f"{self._restorer.config.input_topic} partition {partition.number}: the input goes back to "
                 f"{iso_time(written)}, but the history ends at {until}: a series whose input begins farther back than "
                 "FORECASTER_SERIES__MAX_GAP restarts there, and its seeded state is lost: end the history where the "
                 "input begins"
@@ -190,7 +190,7 @@ class Seeder:
         """Return whether the transaction was committed; otherwise restart the producer."""
         config = self._restorer.config
         committed = self._producer.commit(
-            Transaction({config.state: messages}, offsets, standalone_member(config.state_config.key_prefix))
+            Transaction({config.state_topic: messages}, offsets, standalone_member(config.state_config.key_prefix))
         )
         if not committed:
             self._producer.restart()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forecaster.core.series.timeline import GridConfig, last_stamp, patience_ms
+from forecaster.core.series.grid import GridConfig, idle_after_ms, last_stamp
 from forecaster.records import I64
 from forecaster.serving.state.table import Table
 
@@ -56,7 +56,7 @@ class IdleSweep:
             now = min(now, _lower_median(stamps[used]))
         else:
             table.clear_active()
-        limit = patience_ms(self._grid, times)
+        limit = idle_after_ms(self._grid, times)
         if full:
             limit[times.interval_ms == 0] = self._grid.ttl_ms
         idle = used & (now - stamps > limit)

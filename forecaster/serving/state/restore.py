@@ -46,15 +46,15 @@ class RestoreConfig:
     """Plain values of a restore.
 
     Attributes:
-        source: the input topic.
-        state: the topic of blocks and floors.
+        input_topic: topic of the readings.
+        state_topic: topic of blocks and floors.
         pipeline: pipeline that the replayed readings go through.
         state_config: how the rows are kept.
         on_lost_input: policy for state that cannot be restored in full.
     """
 
-    source: str
-    state: str
+    input_topic: str
+    state_topic: str
     pipeline: PipelineConfig
     state_config: StateConfig
     on_lost_input: OnLostInput = "fail"
@@ -117,7 +117,7 @@ class Restorer:
 
     def log_start(self, number: int) -> int:
         """Return the first offset of a partition's input; raise TransientBrokerError where the broker is away."""
-        return self._reader.bounds(self.config.source, number)[0]
+        return self._reader.bounds(self.config.input_topic, number)[0]
 
     def first_written_ms(self, number: int) -> int | None:
         """Return when the first record of a partition's input was written, epoch ms; None where that is unknown.
@@ -125,7 +125,7 @@ class Restorer:
         Raises:
             TransientBrokerError: the broker did not answer.
         """
-        return first_written_ms(self._reader, self.config.source, number, self._clock)
+        return first_written_ms(self._reader, self.config.input_topic, number, self._clock)
 
     def plan(self, number: int) -> RecoveryPlan:
         """Return how the partition would be restored, without restoring it.
@@ -137,8 +137,8 @@ class Restorer:
         """
         return self._run(self._examine(number))[1]
 
-    def restored(self, number: int) -> Restored:
-        """Restore a partition at once, however long that takes: for commands, which serve nothing meanwhile.
+    def restore(self, number: int) -> Restored:
+        """Restore a partition without a pause, and return it: for commands, which serve nothing in the meantime.
 
         Raises:
             TransientBrokerError: the broker did not answer.
@@ -160,7 +160,7 @@ class Restorer:
         partition.pending_tombstones |= stored.numbers - set(partition.blocks)
         if plan.recovery == Recovery.REBUILT:
             partition.end_replay(floor_stored=False)
-        replayed = yield from self.replayer.replay(partition, self.config.source, plan.begin)
+        replayed = yield from self.replayer.replay(partition, self.config.input_topic, plan.begin)
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
             partition.blocks.mark_all_dirty(plan.begin)
@@ -181,13 +181,13 @@ class Restorer:
     def _examine(self, number: int) -> Steps[tuple[StoredState, RecoveryPlan]]:
         """Take steps 1 to 3."""
         config, identity = self.config, self.config.state_config.identity
-        bounds = input_bounds(self._reader, config.source, number, self._clock)
-        stored = yield from read_state(self._reader, config.state, number, config.state_config.key_prefix)
+        bounds = input_bounds(self._reader, config.input_topic, number, self._clock)
+        stored = yield from read_state(self._reader, config.state_topic, number, config.state_config.key_prefix)
         stored.missing = self._missing(stored)
         if stored.missing:  # a checkpoint that was published a moment ago may not be known yet
             self._checkpoints.catch_up()
             stored.missing = self._missing(stored)
-        where = f"{config.source} partition {number}"
+        where = f"{config.input_topic} partition {number}"
         return stored, plan_recovery(identity, stored, bounds, config.on_lost_input, where)
 
     def _missing(self, stored: StoredState) -> list[str]:

@@ -194,7 +194,7 @@ def test_the_first_start_restores_every_partition_at_the_beginning_of_the_log_an
     assert kafka.offsets == {0: 0, 1: 5, 2: 0}
     restorer = made_of.restorer(FakeClient(kafka))
     for number in kafka.partitions:
-        restored = restorer.restored(number)
+        restored = restorer.restore(number)
         assert (restored.plan.recovery, restored.replayed) == (Recovery.RESTORED, 0)
         assert restored.partition.position == kafka.offsets[number]
         floor = decode_floor(newest(kafka, number)[f"group/{number}/floor"])

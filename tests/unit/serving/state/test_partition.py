@@ -302,7 +302,7 @@ def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_a
     wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None}
     wide["identity"] = type(OURS)(OURS.cluster, OURS.topic, 1, "wide", OURS.interval_ms)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
-    cut = setup(**wide).restorer(FakeClient(kafka)).restored(0)
+    cut = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert cut.must_be_written
     for _ in range(3):
         changes = cut.partition.flush(1)
@@ -314,7 +314,7 @@ def test_blocks_that_rows_of_other_settings_make_too_large_are_split_and_whole_a
     assert len(names(serving(kafka, **wide))) == 600
     sizes = [len(record.value or b"") for record in kafka.logs[STATE, 0][begin:]]
     assert max(sizes) < config.BLOCK_BYTES
-    again = setup(**wide).restorer(FakeClient(kafka)).restored(0)
+    again = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert len(again.partition.table) == 600
     assert not again.must_be_written
     assert (again.partition.table.state.inputs.scaler.count == 2).all()

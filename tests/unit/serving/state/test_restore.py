@@ -309,7 +309,7 @@ def test_a_network_that_was_published_a_moment_ago_is_waited_for_before_it_count
     lineup = Lineup(random_model(CONFIG, seed=3))
     lineup.late = [MODEL]
     client = FakeClient(kafka)
-    restored = setup(pipeline=CONFIG, lineup=lineup).restorer(client).restored(0)
+    restored = setup(pipeline=CONFIG, lineup=lineup).restorer(client).restore(0)
     assert restored.plan.recovery == Recovery.RESTORED
 
 
