@@ -11,13 +11,13 @@ MOST_DOUBLINGS = 30
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A pause after a failure, twice as long after each further one; a success starts again with a new value.
+    """A pause after a failure, twice as long after each further one; after a success, start with a new value.
 
     Attributes:
         first_seconds: pause after the first failure.
-        longest_seconds: no pause is longer.
-        failures: failures since the last success.
-        until: end of the present pause, on the clock that `after_failure` was given.
+        longest_seconds: longest pause.
+        failures: number of failures since the last success.
+        until: end of the present pause, on the clock that gave `now`.
     """
 
     first_seconds: float

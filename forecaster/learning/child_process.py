@@ -23,7 +23,7 @@ OUTPUT_TAIL_BYTES = 2_000
 
 
 class ExitKind(StrEnum):
-    """How a child ended."""
+    """Ways in which a child ends."""
 
     OK = "ok"
     FAILED = "failed"
@@ -34,10 +34,10 @@ class ChildProcess:
     """One run of a command of this program, with a deadline.
 
     Args:
-        command: the arguments, without the name of the program.
+        command: arguments of the program.
         log: file that takes the output.
-        deadline_seconds: a run that takes longer is killed.
-        clock: for the deadline.
+        deadline_seconds: longest duration; a child that takes longer is killed.
+        clock: clock for the deadline.
     """
 
     def __init__(self, command: Sequence[str], log: Path, deadline_seconds: float, clock: Clock = monotonic) -> None:
@@ -85,7 +85,7 @@ def end_with_parent(pipe: int) -> None:
     """Lower the priority of this process, and end it as soon as the other end of its pipe is closed.
 
     Args:
-        pipe: descriptor of the reading end.
+        pipe: descriptor of its reading end.
     """
     os.nice(NICENESS)
 

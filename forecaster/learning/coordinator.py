@@ -1,13 +1,13 @@
 """The trainer of a fleet: every process that may train runs a coordinator, and Kafka elects one of them.
 
-    1. poll      does this member of the trainers' group own the models topic's partition, that is: is it elected?
-    2. observe   the champion, the number of readings, reported drift
+    1. poll      is this process elected: does it own the partition of the models topic in the trainers' group?
+    2. observe   which checkpoint serves, how many readings there are, whether a worker has reported drift
     3. follow    the child process of the present run: kill it past its deadline, publish its result
-    4. decide    whether a run is due, and whether enough readings are new for it
+    4. start     the next run, if one is due and enough readings are new
 
-`iterate` does these steps once. A child process does the training, so that it can die or hang without harm. Its result
-is published in a transaction that carries the group membership of the last poll: a coordinator that was deposed
-meanwhile, because its process was stopped or cut off, cannot publish.
+`iterate` does these steps once; all but the first wait until the process is elected. A child process does the training,
+so that it can die or hang without harm. Its result is published in a transaction that carries the group membership of
+the last poll: a coordinator that was deposed meanwhile, because its process was stopped or cut off, cannot publish.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _log = structlog.get_logger()
 
 
 class RunEvent(StrEnum):
-    """What happens to a run, as it is counted."""
+    """Events in the course of a run, as they are counted."""
 
     STARTED = "started"
     SKIPPED = "skipped"  # too few readings were new
@@ -66,14 +66,15 @@ class RunEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorConfig:
-    """Plain values.
+    """Settings of a training coordinator, as plain values.
 
     Attributes:
-        topic: the models topic.
-        rules: how many readings a run needs.
-        folder: for the files of the child.
-        start: starts a child for a kind of run, in a folder where it finds the champion and leaves its result.
-        superseded_ms: how long a checkpoint stays on the topic after it has served.
+        topic: name of the models topic.
+        rules: conditions of a run.
+        folder: folder for the files of the child.
+        start: function that starts a child for a kind of run; the child finds the champion in the folder, and leaves
+            its result there.
+        superseded_ms: time that a checkpoint stays on the topic after it has served.
     """
 
     topic: str
@@ -88,9 +89,9 @@ class _Run:
     """A run whose child is at work.
 
     Attributes:
-        kind: of the run.
-        child: does the work.
-        champion: id of the checkpoint that served when the run started.
+        kind: kind of the run.
+        child: process that trains.
+        champion: id of the checkpoint that served at the start.
         readings_at: `TrainerState.readings_at` before the run, to restore when it fails.
     """
 
@@ -109,12 +110,15 @@ class _Awaited:
 
 
 class TrainingCoordinator:
-    """Starts, follows and publishes training runs while it is elected; one thread, but for the properties.
+    """Starts and follows training runs, and publishes their results, while it is elected.
 
     Args:
-        config: plain values.
-        dependencies: objects that it calls.
-        stop: set when the coordinator is to end.
+        config: settings, as plain values.
+        dependencies: objects that the coordinator calls.
+        stop: event that ends `run`.
+
+    Attributes:
+        counters: numbers of events, by `<kind of run>_<event>`.
     """
 
     def __init__(self, config: CoordinatorConfig, dependencies: Dependencies, stop: threading.Event) -> None:
@@ -134,17 +138,17 @@ class TrainingCoordinator:
 
     @property
     def unready(self) -> str:
-        """Why this process could not train if it were elected; empty = it could; safe to read from other threads."""
+        """Reason why it could not train if it were elected; empty = it could; safe for other threads to read."""
         return self._unready
 
     @property
     def leads(self) -> bool:
-        """Whether this process is elected; safe to read from other threads."""
+        """Whether this process is elected; safe for other threads to read."""
         return self._phase is not CoordinatorPhase.NOT_ELECTED
 
     @property
     def running(self) -> str | None:
-        """The kind of the present run; None = there is none; safe to read from other threads."""
+        """Kind of the present run; None = there is none; safe for other threads to read."""
         run = self._run
         return None if run is None else run.kind.value
 
@@ -166,22 +170,29 @@ class TrainingCoordinator:
             self._drop_run()
 
     def iterate(self) -> None:
-        """Do the numbered steps of this module once; no step takes long.
+        """Do each step once, quickly; the numbers are those of the module's docstring.
 
         Raises:
             TransientBrokerError: a step failed; the next call repeats it.
         """
+        polled = self._poll()  # 1
+        if not self.leads or not polled.stable:
+            return
+        self._observe()  # 2
+        if self._run is not None:
+            self._follow_run(self._run, polled.member)  # 3
+        elif not self._awaits_decision():
+            self._start_due_run()  # 4
+
+    def _poll(self) -> PollResult:
         polled = self._group.poll(wait=True)
         self._follow_election(polled)
         self._follower.refresh()
-        self._update_readiness(polled)
-        if not self.leads or not polled.stable:
-            return
-        self._observe()
-        if self._run is not None:
-            self._follow_run(self._run, polled.member)
-        elif self._is_free():
-            self._start_due_run()
+        if not polled.answered:
+            self._unready = "the broker does not answer"
+        elif polled.stable:
+            self._unready = ""
+        return polled
 
     def _follow_election(self, polled: PollResult) -> None:
         if polled.revoked and self.leads:
@@ -195,19 +206,14 @@ class TrainingCoordinator:
                 self._settle()
             _log.info("trainer_elected", generation=polled.member.generation_id)
 
-    def _update_readiness(self, polled: PollResult) -> None:
-        if not polled.answered:
-            self._unready = "the broker does not answer"
-        elif polled.stable:
-            self._unready = ""
-
     def _observe(self) -> None:
         state, registry = self._state, self._follower.registry
         state.champion = self._follower.champion
         state.readings = self._counter.count()
         state.has_drifted = registry.has_drifted
         if registry.decisions and not self._has_baseline:
-            # Another process has trained before. When is not known: count new readings as if it had been now.
+            # Another process trained before this one was elected. How many readings there were then is unknown, so that
+            # new ones are counted from now on.
             state.readings_at = dict.fromkeys(RunKind, state.readings)
             self._has_baseline = self._counter.is_current
 
@@ -231,19 +237,19 @@ class TrainingCoordinator:
         else:
             self._publish(run, member)
 
-    def _is_free(self) -> bool:
-        """Return whether a run may start: the last decision was read back from the topic, or is given up."""
-        if (
-            self._phase is CoordinatorPhase.AWAITING_DECISION
-            and self._awaited.checkpoint not in self._follower.registry.decisions
-        ):
-            if self._clock() < self._awaited.until:
-                return False
-            _log.warning("decision_not_read_back", checkpoint=self._awaited.checkpoint, topic=self._config.topic)
-        self._settle()
-        return True
+    def _awaits_decision(self) -> bool:
+        """Return whether the last decision has still to be read back from the topic; give up on it after a while."""
+        if self._phase is not CoordinatorPhase.AWAITING_DECISION:
+            return False
+        if self._awaited.checkpoint in self._follower.registry.decisions:
+            return False
+        if self._clock() < self._awaited.until:
+            return True
+        _log.warning("decision_not_read_back", checkpoint=self._awaited.checkpoint, topic=self._config.topic)
+        return False
 
     def _start_due_run(self) -> None:
+        self._settle()
         self._state.is_backing_off = self._phase is CoordinatorPhase.BACKING_OFF
         self._due |= self._schedule.take()
         upcoming = next_run(self._config.rules, self._state, self._due)
@@ -318,7 +324,7 @@ class TrainingCoordinator:
         return False
 
     def _record_decision(self, kind: RunKind, event: RunEvent, awaited: str) -> None:
-        """Count the run; wait for its decision to come back, where one was published."""
+        """Count the run; if its decision was published, wait until it is read back from the topic."""
         self._count(kind, event)
         if kind == RunKind.TRAINING:
             self._backoff = _NO_FAILURE
@@ -329,7 +335,7 @@ class TrainingCoordinator:
             self._settle()
 
     def _record_failed_run(self, kind: RunKind, readings_at: dict[RunKind, int], event: RunEvent) -> None:
-        """Restore the state of before the run; after a training, back off from unscheduled ones."""
+        """Count the run, and undo its start; after a training, delay the next one that is not scheduled."""
         self._count(kind, event)
         self._state.readings_at = readings_at
         if kind == RunKind.TRAINING:

@@ -11,11 +11,11 @@ from forecaster.learning.schedule import RunKind
 
 @dataclass(frozen=True, slots=True)
 class TrainingRules:
-    """How many readings a run needs, and which kinds of runs there are.
+    """Conditions of a run.
 
     Attributes:
-        min_readings: readings in the history topic before the first training.
-        min_new_ticks: readings since the last run of a kind before the next one.
+        min_readings: least number of readings in the history topic.
+        min_new_ticks: least number of readings since the last run of the same kind.
         kinds: kinds of runs that are not switched off.
     """
 
@@ -26,14 +26,14 @@ class TrainingRules:
 
 @dataclass(slots=True)
 class TrainerState:
-    """What the trainer knows when it decides about its next run.
+    """Knowledge of the trainer when it decides about its next run.
 
     Attributes:
         champion: id of the checkpoint that serves; `none` before any training.
-        readings: readings counted in the history topic so far.
-        readings_at: that count when a run of each kind last started; a missing kind has never run.
-        has_drifted: a worker has reported drift since the last training.
-        is_backing_off: a training failed recently: until the pause is over, only scheduled runs start.
+        readings: number of readings in the history topic so far.
+        readings_at: that number when a run of each kind last started; a missing kind has never run.
+        has_drifted: True if a worker has reported drift since the last training.
+        is_backing_off: True for a while after a failed training: only scheduled runs start.
     """
 
     champion: str
@@ -57,11 +57,11 @@ class TrainerState:
 
 @dataclass(frozen=True, slots=True)
 class NextRun:
-    """The run to start now.
+    """Decision about the run to start now.
 
     Attributes:
-        kind: None = no run.
-        reason: why it starts, for people.
+        kind: kind of the run; None = no run.
+        reason: explanation for people.
         skipped: kinds that were due, and are skipped because too few readings are new.
     """
 
@@ -77,8 +77,8 @@ def next_run(rules: TrainingRules, state: TrainerState, due: Collection[RunKind]
     before a readout, because it solves a new readout as well.
 
     Args:
-        rules: how many readings a run needs.
-        state: what the trainer knows.
+        rules: conditions of a run.
+        state: knowledge of the trainer.
         due: kinds that the schedule asks for.
     """
     if state.readings < rules.min_readings:

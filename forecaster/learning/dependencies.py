@@ -88,12 +88,12 @@ class Dependencies:
     """Objects that a training coordinator calls.
 
     Attributes:
-        group: this process in the trainers' group.
-        follower: of the models topic.
-        counter: of the readings in the history topic.
-        producer: writes transactions to the models topic.
-        schedule: tells when runs are due.
-        clock: for pauses.
+        group: membership of this process in the trainers' group.
+        follower: follower of the models topic.
+        counter: counter of the readings in the history topic.
+        producer: producer of transactions on the models topic.
+        schedule: source of due runs.
+        clock: clock for pauses.
     """
 
     group: TrainersGroup

@@ -21,11 +21,11 @@ MARGIN = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When a challenger is promoted.
+    """Conditions of a promotion.
 
     Attributes:
-        min_scored: number of forecasts that must be scored.
-        margin: the loss must be below (1 - margin) x the champion's.
+        min_scored: least number of scored forecasts.
+        margin: least relative advantage: the loss must be below (1 - margin) x the champion's.
     """
 
     min_scored: int = MIN_SCORED
@@ -41,11 +41,11 @@ class PromotionDecision:
     forecast was not finite.
 
     Attributes:
-        champion_loss: of the checkpoint that serves.
-        challenger_loss: of the challenger.
-        last_value_loss: of the last value as point and as every quantile: 1.
+        champion_loss: loss of the checkpoint that serves.
+        challenger_loss: loss of the challenger.
+        last_value_loss: loss of the last value as the point and as every quantile: 1.
         scored: number of scored forecasts.
-        promote: whether the challenger is to serve.
+        promote: True if the challenger is to serve.
         reason: explanation for people.
     """
 
@@ -87,12 +87,12 @@ def evaluate_challenger(
     """Return the decision by the forecasts whose truths came from `promotion_ms` on.
 
     Args:
-        pipeline: what is forecast, and how.
+        pipeline: configuration of the forecasts.
         champion: the checkpoint that serves; None = before any training.
         challenger: the checkpoint that may replace it.
         history: the promotion split, and the readings before it that warm up the rows.
-        promotion_ms: where the promotion split begins.
-        rule: when a challenger is promoted; None = the defaults.
+        promotion_ms: begin of the promotion split, epoch ms.
+        rule: conditions of a promotion; None = the defaults.
     """
     replayed = history.since(promotion_ms - _warm_up_ms(pipeline, history))
     champion_sums = _sums(pipeline, champion, replayed, promotion_ms)

@@ -18,10 +18,10 @@ def decision_of(result: RunResult, kind: RunKind, champion: str, at: str) -> Dec
     """Return the decision that a run has come to.
 
     Args:
-        result: what the run left; it names a checkpoint.
-        kind: of the run.
-        champion: id of the checkpoint that it was compared with.
-        at: the present time, ISO 8601.
+        result: result of the run; it names a checkpoint.
+        kind: kind of the run.
+        champion: id of the checkpoint that the challenger was compared with.
+        at: present time, ISO 8601.
     """
     return Decision(
         checkpoint=result.checkpoint,
@@ -43,10 +43,10 @@ def decision_messages(decision: Decision, registry: ModelRegistry, folder: Path,
     come the order to serve it, and tombstones of checkpoints that no longer need to be kept.
 
     Args:
-        decision: what was decided.
-        registry: what the models topic holds.
-        folder: holds the checkpoint in a folder named by its id.
-        superseded_ms: how long a checkpoint stays on the topic after it has served.
+        decision: decision of the run.
+        registry: content of the models topic.
+        folder: folder that holds the checkpoint, in a folder named by its id.
+        superseded_ms: time that a checkpoint stays on the topic after it has served.
 
     Raises:
         CheckpointError: the promoted checkpoint cannot be read.

@@ -28,10 +28,10 @@ class RunResult(msgspec.Struct, frozen=True):
     """The result of a run, as its file holds it.
 
     Attributes:
-        checkpoint: id of the challenger, whose folder lies next to the file; empty = there is none.
-        promoted: whether the challenger is to serve.
-        challenger_loss: on the time span that decides; None = unknown.
-        champion_loss: on the same time span; None = unknown.
+        checkpoint: id of the challenger, whose folder lies next to the file; empty = no challenger.
+        promoted: True if the challenger is to serve.
+        challenger_loss: loss on the time span that decides; None = unknown.
+        champion_loss: loss on the same time span; None = unknown.
         scored: number of forecasts, or of a readout's targets, that were compared.
         reason: explanation for people.
     """
@@ -46,7 +46,13 @@ class RunResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What is forecast and how, the network to train, and how to train it."""
+    """What to train, and how.
+
+    Attributes:
+        pipeline: configuration of the forecasts.
+        network: configuration of the network to train.
+        training: configuration of the training.
+    """
 
     pipeline: PipelineConfig
     network: NetworkConfig
@@ -73,11 +79,11 @@ def run_training(
     """Train, and write the result to the folder, with the challenger next to it.
 
     Args:
-        config: what to train.
-        kind: a new body, or a new readout for the champion's body.
-        read: returns the history.
-        champion: the checkpoint that serves; None = before any training.
-        folder: where the result goes; it must not exist.
+        config: what to train, and how.
+        kind: kind of the run.
+        read: function that returns the history.
+        champion: checkpoint that serves; None = before any training.
+        folder: folder for the result; it must not exist.
 
     Raises:
         UsageError: the history holds nothing to learn from.

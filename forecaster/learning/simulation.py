@@ -20,9 +20,9 @@ class ServingSimulation:
     """Serves a history from its beginning; keeps the rows of all its series, and the position.
 
     Args:
-        pipeline: what is forecast, and how.
-        history: the readings.
-        checkpoint: the first one to serve; None = none, as before any training.
+        pipeline: configuration of the forecasts.
+        history: readings of all series.
+        checkpoint: first checkpoint to serve; None = none, as before any training.
         begin: position of the first reading that the checkpoint serves. If it was trained on the readings before, its
             forecasts of them would be too good, and the ensemble would trust it too much.
     """

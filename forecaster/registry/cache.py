@@ -33,7 +33,7 @@ class CheckpointCache:
     """A folder for each checkpoint, written completely or not at all; reading verifies the hash.
 
     Args:
-        folder: made when it is missing; None = no checkpoint is kept.
+        folder: folder of the checkpoints, created when it is missing; None = no checkpoint is kept.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -102,8 +102,8 @@ def opened_cache(directory: str, topic: str) -> Iterator[CheckpointCache]:
     """Yield the cache of a topic's checkpoints.
 
     Args:
-        directory: holds a folder for each topic; empty = a temporary folder, removed afterwards.
-        topic: the models topic; checkpoints that are no longer on it are removed from its folder.
+        directory: directory with a folder for each topic; empty = a temporary folder, removed afterwards.
+        topic: name of the models topic; checkpoints that are no longer on it are removed from its folder.
     """
     if directory:
         yield CheckpointCache(Path(directory) / topic)

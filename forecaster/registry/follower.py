@@ -49,12 +49,12 @@ class RegistryFollower:
     """Follows the models topic; one thread only.
 
     Args:
-        reader: for this follower alone.
-        topic: the models topic.
+        reader: reader of the topic that nobody else uses.
+        topic: name of the models topic.
         cache: copies of its checkpoints on disk.
-        network: network that the settings ask for; a checkpoint with another one is not served.
-        fixed: a checkpoint that is served whatever the topic holds; None = the topic decides.
-        clock: for pauses.
+        network: configuration that the settings ask for; a checkpoint with another network is not served.
+        fixed: checkpoint that is served whatever the topic holds; None = the topic decides.
+        clock: clock for pauses.
     """
 
     def __init__(

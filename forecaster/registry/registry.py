@@ -31,7 +31,7 @@ class Published:
     Attributes:
         description: id, hash, network and facts.
         chunks: number of chunks of its weights.
-        size: of its weights, bytes.
+        size: size of its weights, bytes.
         published_ms: timestamp of its description's record, epoch ms.
     """
 
@@ -46,13 +46,13 @@ class _Entry:
     """The records of one checkpoint, complete or not.
 
     Attributes:
-        description: None = its record has not come.
+        description: description of the checkpoint; None = its record has not come.
         chunks: number of chunks that the description asks for.
         published_ms: timestamp of the description's record, epoch ms.
         seen_ms: timestamp of the newest record, epoch ms.
-        sizes: bytes of each chunk that is on the topic, by number.
+        sizes: sizes of the chunks on the topic, bytes, by number.
         pending: chunks that are held until the hash over all of them can be checked, by number.
-        fault: why the checkpoint must not be served; empty = no fault is known.
+        fault: reason why the checkpoint must not be served; empty = no fault is known.
     """
 
     description: Description | None = None
@@ -97,11 +97,11 @@ class ModelRegistry:
     """The content of the topic, built from its records in their order; pure, and of bounded memory.
 
     Args:
-        only: assemble the weights of this checkpoint alone, however large; empty = of each that is small enough.
+        only: id of the one checkpoint whose weights are assembled, however large; empty = all that are small enough.
 
     Attributes:
-        serve: the newest order to serve; None = there is none.
-        problems: why a record is not used, by its key.
+        serve: newest order to serve; None = there is none.
+        problems: reasons why records are not used, by key.
     """
 
     def __init__(self, only: str = "") -> None:
@@ -132,7 +132,7 @@ class ModelRegistry:
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """Why a checkpoint must not be served, by its id."""
+        """Reasons why checkpoints must not be served, by id."""
         return {name: entry.fault for name, entry in self._entries.items() if entry.fault}
 
     @property
@@ -161,9 +161,9 @@ class ModelRegistry:
         The registry itself keeps no weights of complete checkpoints.
 
         Args:
-            key: of the record; a record with an unknown key is ignored.
-            value: None = a tombstone.
-            timestamp_ms: of the record, epoch ms.
+            key: key of the record; a record with an unknown key is ignored.
+            value: value of the record; None = a tombstone.
+            timestamp_ms: timestamp of the record, epoch ms.
         """
         name = (key or b"").decode(errors="replace")
         self._now_ms = max(self._now_ms, timestamp_ms)

@@ -16,7 +16,7 @@ from forecaster.learning.data.batches import PaddedBatch
 
 @dataclass(frozen=True, slots=True)
 class AugmentationConfig:
-    """How inputs are disturbed; all rates 0 = not at all.
+    """Rates and sizes of the disturbances; all 0 = none.
 
     Attributes:
         share: share of the sequences that are disturbed in a pass, each at a strength of its own, up to the full rates.
@@ -45,8 +45,8 @@ def augment(config: AugmentationConfig, batch: PaddedBatch, generator: torch.Gen
     move them.
 
     Args:
-        config: how inputs are disturbed.
-        batch: not modified.
+        config: rates and sizes of the disturbances.
+        batch: clean batch, not modified.
         generator: source of randomness.
     """
     if config.is_off:
@@ -60,9 +60,9 @@ def disturb(config: AugmentationConfig, grid: Tensor, scale: Tensor, generator: 
     The first value of a sequence stays, so that every step has a last valid value.
 
     Args:
-        config: how inputs are disturbed.
-        grid: NaN where there is no input; (G, B).
-        scale: at each tick; (G, B).
+        config: rates and sizes of the disturbances.
+        grid: inputs by tick; NaN where there is none; (G, B).
+        scale: scale at each tick; (G, B).
         generator: source of randomness.
     """
 

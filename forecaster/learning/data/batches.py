@@ -28,20 +28,20 @@ class PaddedBatch:
     """B sequences, padded at the end to T steps, the length of the longest; chunks are assembled on demand.
 
     Args:
-        sequences: at least one.
+        sequences: the sequences, at least one.
         features: inputs of the network.
         horizons: ticks ahead.
-        cache_chunks: keep chunks once they are assembled.
+        cache_chunks: True to keep chunks once they are assembled.
 
     Attributes:
-        lengths: steps of each sequence; (B,).
+        lengths: number of steps of each sequence; (B,).
         grid_index: index of each step in the grid; (T, B).
         time_ms: event time of each step, epoch ms; (T, B).
         interval_ms: spacing of the grids; (B,).
         grid: denoised inputs by tick, NaN where there is none; (G, B).
         series: number of each sequence's series; (B,).
         cross: inputs from the other series of the group; (T, B, X).
-        inputs: the columns of `StepInputs` but for the context, by name; (T, B, ...).
+        inputs: columns of `StepInputs` but for the context, by name; (T, B, ...).
         cached: chunks by their first step; None = they are assembled each time.
     """
 
@@ -154,9 +154,9 @@ def padded_batches(sequences: Sequence[TrainingSequence], network: NetworkConfig
     the others would be padded to that length.
 
     Args:
-        sequences: the longest first.
-        network: gives the features and the horizons.
-        size: most sequences in a batch.
+        sequences: sequences, the longest first.
+        network: configuration of the features and horizons.
+        size: largest number of sequences in a batch.
     """
     parts = [sequences[begin : begin + size] for begin in range(0, len(sequences), size)]
     parts = [piece for part in parts for piece in _split_wide(part, WIDE * (len(part[0]) + network.features.context))]

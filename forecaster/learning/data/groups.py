@@ -20,7 +20,7 @@ class SeriesGroups:
     """The series of a fleet, and their places in their groups.
 
     Attributes:
-        series_ids: C ids.
+        series_ids: ids of the C series.
         member: place of each series in its group, in the order of their ids; (C,).
         size: number of series in the largest group; 1 = no series sees another.
     """

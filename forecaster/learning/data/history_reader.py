@@ -1,4 +1,4 @@
-"""Reads the history topic for the trainer: all its readings once, and their count all the time."""
+"""The trainer's view of the history topic: all its readings for a run, and their number at any time."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Tail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryConfig:
-    """Plain values.
+    """What is read of the history topic, as plain values.
 
     Attributes:
-        topic: the history topic.
-        partitions: their number.
-        window_ms: records that were written longer ago are left out.
-        max_series: of more series than this, some groups are left out.
-        max_readings: the newest ones, by event time, are kept.
+        topic: name of the history topic.
+        partitions: number of its partitions.
+        window_ms: age of the oldest records that are read.
+        max_series: largest number of series; with more, some groups are left out.
+        max_readings: largest number of readings; with more, the newest by event time are kept.
     """
 
     topic: str
@@ -74,8 +74,8 @@ class HistoryReader:
     """Reads the history topic as if it were a file.
 
     Args:
-        config: plain values.
-        reader: of the topic.
+        config: topic, time window and limits.
+        reader: reader of single partitions.
 
     Attributes:
         damaged: number of damaged records in the last `read`.
@@ -92,7 +92,7 @@ class HistoryReader:
         A read waits for open transactions, and for a broker that is away; the caller sets a deadline.
 
         Args:
-            now_ms: epoch ms.
+            now_ms: present time, epoch ms.
 
         Raises:
             TransientBrokerError: the broker failed; start again.
@@ -150,10 +150,10 @@ class HistoryCounter:
     """Counts the readings that workers write to the history topic, by the counts in the headers of the records.
 
     Args:
-        tail: of the topic, at its beginning.
+        tail: reader of all partitions, at their beginning.
 
     Attributes:
-        is_current: whether everything that the topic held at the last `restart` is counted.
+        is_current: True if everything that the topic held at the last `restart` is counted.
     """
 
     def __init__(self, tail: Tail) -> None:

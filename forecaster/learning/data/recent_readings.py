@@ -20,8 +20,8 @@ class RecentReadings:
     than `max_series` series.
 
     Args:
-        max_readings: at least 1.
-        max_series: at least 1.
+        max_readings: largest number of readings, at least 1.
+        max_series: largest number of series, at least 1.
     """
 
     def __init__(self, max_readings: int, max_series: int) -> None:

@@ -25,11 +25,11 @@ class _Steps:
 
     Attributes:
         row: number of each step's series.
-        tick: on the grid of the series.
-        begins: whether the step begins a sequence.
+        tick: tick on the grid of the series.
+        begins: True where a step begins a sequence.
         reference: reference value of the series; `last`, `levels`, `values` and `truth` are differences to it.
         values: denoised inputs; NaN where there is none.
-        truth: NaN where there is none, or where the filters mask it.
+        truth: raw values; NaN where there is none, or where the filters mask it.
     """
 
     row: I64
@@ -112,8 +112,8 @@ class SequencesBuilder:
     """Collects observed waves, and cuts them into sequences.
 
     Args:
-        context: ticks of inputs that the network sees.
-        groups: of the series; None = no series sees another.
+        context: number of ticks that the network sees.
+        groups: groups of the series; None = no series sees another.
     """
 
     def __init__(self, context: int, groups: SeriesGroups | None = None) -> None:
@@ -128,7 +128,7 @@ class SequencesBuilder:
 
         Args:
             row: number of each step's series; (M,).
-            observed: the wave; its context may be a view that the next wave overwrites.
+            observed: steps of the wave; the context may be a view that the next wave overwrites.
         """
         inputs = observed.inputs
         begins = self._begins(row, observed)

@@ -29,10 +29,10 @@ class TimeSplits:
     """Where the splits begin, epoch ms; each ends where the next one begins, the last one after `end_ms`.
 
     Attributes:
-        begin_ms: the first reading, where the fitting split begins.
-        early_stopping_ms: targets from here on are not fitted.
-        promotion_ms: readings from here on are hidden from training.
-        end_ms: the last reading.
+        begin_ms: time of the first reading.
+        early_stopping_ms: first time whose targets are not fitted.
+        promotion_ms: first time whose readings are hidden from training.
+        end_ms: time of the last reading.
     """
 
     begin_ms: int
@@ -76,7 +76,7 @@ def split_by_time(history: SeriesHistory, held_out: float, promotion: float) -> 
     """Return the splits of a history.
 
     Args:
-        history: at least one reading.
+        history: history with at least one reading.
         held_out: share of the time before the promotion split, at its end, for early stopping.
         promotion: share of all the time, at its end, for the promotion split; 0 = it begins after the end, empty.
 

@@ -34,13 +34,13 @@ def challenge(
     """Train a challenger, and return it with the decision whether it is to serve.
 
     Args:
-        data: everything up to now.
-        pipeline: what is forecast, and how.
-        network: the network to train.
-        config: how to train it; `promotion` is the share of the time that decides.
-        champion: the checkpoint that serves; None = before any training. One that forecasts something else counts as
-            None.
-        progress: called after every update of the weights.
+        data: all readings up to now.
+        pipeline: configuration of the forecasts.
+        network: configuration of the network to train.
+        config: configuration of the training; `promotion` is the share of the time that decides.
+        champion: checkpoint that serves; None = before any training. A champion that forecasts something else counts
+            as None.
+        progress: function that is called after every update of the weights.
 
     Raises:
         UsageError: there is nothing to learn from.

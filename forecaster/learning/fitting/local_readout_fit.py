@@ -30,9 +30,9 @@ def solve_local_readouts(
     """Return the readouts of all series; None without groups, or where the equations would take too much memory.
 
     Args:
-        network: the body.
+        network: body.
         batches: all sequences.
-        groups: of the series.
+        groups: groups of the series.
         ridge_ms: targets from here on choose the ridges; all targets solve the readouts.
         chunk_steps: steps that are assembled at a time.
     """

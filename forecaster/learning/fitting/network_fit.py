@@ -33,26 +33,26 @@ WARM_UP_CHUNKS = 4
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """How a body is trained.
+    """Configuration of the training of a body.
 
     Attributes:
-        tbptt_steps: steps of a chunk, which gradients do not leave.
-        passes: most passes over the fitting split.
-        patience: passes without a better early-stopping loss before training ends.
-        learning_rate: at the beginning; falls to `last_learning_rate` along a cosine.
-        last_learning_rate: at the end.
-        dropout: rate on the inputs of the body.
-        dropout_recurrent: rate on the hidden vector where it enters the gates.
-        dropout_head: rate in front of z.
+        tbptt_steps: number of steps in a chunk, which gradients do not leave.
+        passes: largest number of passes over the fitting split.
+        patience: number of passes without a better early-stopping loss that end the training.
+        learning_rate: learning rate at the beginning; it falls along a cosine.
+        last_learning_rate: learning rate at the end.
+        dropout: dropout rate on the inputs of the body.
+        dropout_recurrent: dropout rate on the hidden vector where it enters the gates.
+        dropout_head: dropout rate in front of z.
         l1: weight of the sum of absolute weights in the loss.
         l2: AdamW's decoupled weight decay.
-        clip_norm: longer gradients are shortened to this norm.
+        clip_norm: largest norm of the gradients; longer ones are shortened to it.
         held_out: share of the training time, at its end, for early stopping and the calibration of quantiles.
         promotion: share of all the time, at its end, that decides on a promotion.
-        batch: most sequences in a batch.
-        seed: of weights, dropout and augmentation.
-        augmentation: how inputs are disturbed.
-        local: solve local readouts, if there are not too many series.
+        batch: largest number of sequences in a batch.
+        seed: seed of weights, dropout and augmentation.
+        augmentation: disturbances of the inputs.
+        local: True to solve local readouts, if there are not too many series.
     """
 
     tbptt_steps: int = 48
@@ -85,11 +85,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far training is.
+    """Progress of a training.
 
     Attributes:
-        done: chunks so far.
-        total: chunks of all passes.
+        done: number of chunks so far.
+        total: number of chunks in all passes.
         loss: early-stopping loss of the last pass; NaN before the first one ends.
     """
 
@@ -100,15 +100,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class FittedNetwork:
-    """The result of training.
+    """Result of a training.
 
     Attributes:
-        weights: of the body.
-        readout: (P + Z, J).
+        weights: weights of the body, by name.
+        readout: weights of the readout; (P + Z, J).
         local: readouts of single series; None = there are none.
         losses: early-stopping loss of each pass.
         best_pass: number of the pass that the weights are from; the first one is 0.
-        warm: training began with the weights of the champion.
+        warm: True if training began with the weights of the champion.
     """
 
     weights: dict[str, Tensor]
@@ -123,12 +123,12 @@ class NetworkFit:
     """Trains one network on one set of sequences.
 
     Args:
-        network: the body.
-        config: how to train it.
-        sequences: the longest first.
-        early_stopping_ms: targets from here on are not fitted.
-        champion: if its network is the same, training begins with its weights and is brief.
-        groups: of the series that get local readouts; None = no series gets one.
+        network: configuration of the body.
+        config: configuration of the training.
+        sequences: training sequences, the longest first.
+        early_stopping_ms: first time whose targets are not fitted, epoch ms.
+        champion: checkpoint to start from, if its network is the same: training is then brief.
+        groups: groups of the series that get local readouts; None = no series gets one.
 
     Raises:
         UsageError: the sequences hold nothing to learn from.
@@ -160,7 +160,7 @@ class NetworkFit:
         self._batches = padded_batches(sequences, network, config.batch)
         self._split_ms = early_stopping_ms
         if not self._has_targets():
-            raise UsageError("nothing to train on: no reading comes true within the horizons")
+            raise UsageError("nothing to train on: no reading has a later one within the horizons")
         self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
     def fit(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
@@ -289,7 +289,7 @@ class _WeightAverage:
     """An exponential moving average of the weights during training; the first weights are taken as they are.
 
     Attributes:
-        modules: hold the average.
+        modules: body and readout with the averaged weights.
     """
 
     def __init__(self, modules: _NetworkAndReadout) -> None:

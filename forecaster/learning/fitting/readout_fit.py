@@ -28,10 +28,10 @@ class FlatSteps:
     Attributes:
         z: features of the body; (N, Z).
         q: linear features; (N, P).
-        target: in scales, minus the last value; NaN where it is unknown; (N, J).
+        target: difference to the last value, in scales; NaN where it is unknown; (N, J).
         target_ms: event time of each target; (N, J).
         time_ms: event time of each step; (N,).
-        weight: of the squared error; (N,).
+        weight: weight of each step's squared error; (N,).
         series: number of each step's series; (N,).
         cross: inputs from the other series of the group; (N, X).
     """
@@ -77,10 +77,10 @@ def build_normal_equations(
     """Return the normal equations of the readout for each time span between the cuts: one more than there are cuts.
 
     Args:
-        network: the body.
+        network: body.
         batches: all sequences.
-        cuts_ms: ascending; a target belongs to the span in which its event time lies.
-        chunk_steps: steps that are assembled at a time.
+        cuts_ms: times between the spans, ascending, epoch ms; a target belongs to the span of its event time.
+        chunk_steps: number of steps in a chunk.
     """
     size = network.config.readout_size, len(network.config.horizons)
     parts = [NormalEquations.empty(*size) for _ in range(len(cuts_ms) + 1)]
@@ -117,11 +117,11 @@ def calibrate_quantiles(
     """Shift each quantile so that its share of the truths from `begin_ms` on lies below it.
 
     Args:
-        network: its quantile head is changed in place, unless some quantile has no truth from `begin_ms` on.
+        network: body whose quantile head changes in place, unless some quantile has no truth from `begin_ms` on.
         batches: all sequences.
-        readout: solved from the readings before `begin_ms`; (P + Z, J).
-        begin_ms: steps from here on calibrate.
-        chunk_steps: steps that are assembled at a time.
+        readout: readout solved from the targets before `begin_ms`; (P + Z, J).
+        begin_ms: time of the first step that calibrates, epoch ms.
+        chunk_steps: number of steps in a chunk.
     """
     calibration = network.quantiles.calibration
     before = calibration.clone()

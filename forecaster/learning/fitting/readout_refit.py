@@ -41,7 +41,7 @@ class ReadoutRefit:
     """The champion with a new readout, and how both did on the newest readings, which neither readout had seen.
 
     Attributes:
-        checkpoint: the champion with the new readout, and an id of its own.
+        checkpoint: champion with the new readout, and an id of its own.
         error: mean squared error of the new readout.
         champion_error: mean squared error of the champion's readout.
     """
@@ -55,8 +55,8 @@ def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit | No
     """Return the champion with a readout solved from the data; None where that is worse, or too few readings are new.
 
     Args:
-        data: everything up to now.
-        champion: the checkpoint that serves.
+        data: all readings up to now.
+        champion: checkpoint that serves.
 
     Raises:
         UsageError: the data holds no finite features.
@@ -107,9 +107,9 @@ class _FrozenBody:
     """The champion's network, and the data in batches for it.
 
     Attributes:
-        network: without gradients.
+        network: network of the champion, without gradients.
         batches: all sequences.
-        ridge_ms: targets from here on choose the ridge and calibrate the quantiles.
+        ridge_ms: first time whose targets choose the ridge and calibrate the quantiles, epoch ms.
     """
 
     def __init__(self, champion: Checkpoint, data: TrainingData) -> None:

@@ -14,9 +14,9 @@ import forecaster
 from forecaster.core.arrays import put, take
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
+from forecaster.core.series.grid import TimelineState
 from forecaster.core.series.observe import Wave, observe, waves
 from forecaster.core.series.state import InputState, ObservationConfig
-from forecaster.core.series.timeline import TimelineState
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.groups import SeriesGroups, series_groups_of
 from forecaster.learning.data.sequences import SequencesBuilder, TrainingSequence, sequences_before
@@ -40,10 +40,10 @@ class TrainingData:
     """A history, and the steps that serving would have made of it.
 
     Attributes:
-        history: the readings.
-        observation: what shapes the inputs.
-        sequences: the steps, the longest sequence first.
-        groups: of the series that get local readouts; None = no series gets one.
+        history: readings of all series.
+        observation: configuration of the inputs.
+        sequences: steps, the longest sequence first.
+        groups: groups of the series that get local readouts; None = no series gets one.
     """
 
     history: SeriesHistory
@@ -61,8 +61,8 @@ def build_training_data(history: SeriesHistory, observation: ObservationConfig, 
 
     Args:
         history: all readings.
-        observation: what shapes the inputs.
-        local: series get local readouts, if there are not too many.
+        observation: configuration of the inputs.
+        local: True to prepare local readouts, if there are not too many series.
     """
     history = drop_misdated(history)
     groups = series_groups_of(history) if local else None
@@ -81,11 +81,11 @@ def train_checkpoint(
 
     Args:
         history: all readings.
-        observation: what shapes the inputs.
-        network: the body.
-        config: how to train it.
-        progress: called after every update of the weights.
-        champion: if its network is the same, training begins with its weights.
+        observation: configuration of the inputs.
+        network: configuration of the body.
+        config: configuration of the training.
+        progress: function that is called after every update of the weights.
+        champion: checkpoint to start from, if its network is the same.
 
     Raises:
         UsageError: the history holds nothing to learn from.
@@ -139,8 +139,8 @@ def training_sequences(
 
     Args:
         history: all readings.
-        observation: what shapes the inputs.
-        groups: of the series; None = no series sees another.
+        observation: configuration of the inputs.
+        groups: groups of the series; None = no series sees another.
     """
     series = len(history.series_ids)
     timeline = TimelineState.empty(series, observation.interval_ms)
