@@ -1,4 +1,4 @@
-"""The daemon with a pipeline that never comes back, and a watchdog that does not wait for minutes."""
+"""The daemon with a pipeline that never returns, and a watchdog that waits for seconds instead of minutes."""
 
 from __future__ import annotations
 

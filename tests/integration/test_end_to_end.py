@@ -1,4 +1,4 @@
-"""Readings in, forecasts out, through a real broker protocol and the real program."""
+"""Readings in, forecasts out: the real program with a broker."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ from forecaster.records import InputRecord
 PARTITIONS = 3
 
 
+def read_at_least(address: str, topic: str, count: int) -> list[CommittedRecord]:
+    """Return the records of a topic of one partition, once it has this many."""
+    records: list[CommittedRecord] = []
+    with closing(RecordReader(address, topic, 1)) as reader:
+        wait_until(lambda: records.extend(reader.poll()) or len(records) >= count, f"{count} records on {topic}")
+    return records
+
+
 def test_every_reading_has_one_forecast_and_sigterm_ends_cleanly(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
     with Daemon(tmp_path, broker, topic) as daemon:
@@ -40,7 +48,7 @@ def test_every_reading_has_one_forecast_and_sigterm_ends_cleanly(broker: str, to
         stream.assert_exactly_once()
 
 
-def test_what_is_published_is_what_the_pipeline_alone_gives(broker: str, topic: str, tmp_path: Path) -> None:
+def test_published_forecasts_are_those_of_the_pipeline_alone(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, 1)
     config = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
     checkpoint = random_checkpoint(config)
@@ -54,19 +62,15 @@ def test_what_is_published_is_what_the_pipeline_alone_gives(broker: str, topic: 
     expected = [message.value for message in encode_forecasts(outputs.forecasts, readings, records, LEVELS)]
     with Daemon(tmp_path, broker, topic, NETWORK__CHECKPOINT=str(folder)) as daemon:
         daemon.serving()
-        writer, reader = RecordWriter(broker, topic), RecordReader(broker, f"{topic}.forecasts", 1)
-        with closing(writer), closing(reader):
+        with closing(RecordWriter(broker, topic)) as writer:
             for key, value in zip(keys, values, strict=True):
                 writer.send(key, value)
             writer.flush()
-            found: list[bytes | None] = []
-            wait_until(lambda: found.extend(one.value for one in reader.poll()) or len(found) >= len(rows), "forecasts")
-    assert found == expected
+        published = [record.value for record in read_at_least(broker, f"{topic}.forecasts", len(rows))]
+    assert published == expected
 
 
-def test_bad_records_become_dead_letters_and_their_neighbours_get_forecasts(
-    broker: str, topic: str, tmp_path: Path
-) -> None:
+def test_bad_records_become_dead_letters_and_the_others_get_forecasts(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, 1)
     bad: list[tuple[bytes | None, bytes | None]] = [
         (b"pump", b"no json"),
@@ -92,10 +96,10 @@ def test_bad_records_become_dead_letters_and_their_neighbours_get_forecasts(
             writer.flush()
             stream.send_hours(3)
             stream.assert_exactly_once()
-            found: list = []
-            wait_until(lambda: found.extend(letters.poll()) or len(found) >= len(bad), "dead letters")
-    assert [letter.headers["source"] for letter in found] == [f"{topic}/0/{30 + n}".encode() for n in range(len(bad))]
-    for letter, (key, value) in zip(found, bad, strict=True):
+            dead: list[CommittedRecord] = []
+            wait_until(lambda: dead.extend(letters.poll()) or len(dead) >= len(bad), "dead letters")
+    assert [letter.headers["source"] for letter in dead] == [f"{topic}/0/{30 + n}".encode() for n in range(len(bad))]
+    for letter, (key, value) in zip(dead, bad, strict=True):
         assert letter.headers["trace"] == b"7"
         assert letter.headers["reason"]
         assert letter.headers["detail"]
@@ -104,14 +108,14 @@ def test_bad_records_become_dead_letters_and_their_neighbours_get_forecasts(
 
 
 class Latin1(str):
-    """A header's name as a client writes it that does not care for UTF-8."""
+    """A header name as a client writes it that does not use UTF-8."""
 
     def encode(self, *_: str) -> bytes:
         return super().encode("latin-1")
 
 
 @pytest.mark.kafka
-def test_a_header_that_is_not_utf_8_stops_nobody(kafka: str, topic: str, tmp_path: Path) -> None:
+def test_a_header_that_is_not_utf_8_stops_no_partition(kafka: str, topic: str, tmp_path: Path) -> None:
     create_topic(kafka, topic, 1)
     headers = [(Latin1("m\xe4\xdftelle"), b"7"), ("trace", b"8")]
     with closing(RecordWriter(kafka, topic)) as writer, Daemon(tmp_path, kafka, topic) as daemon:
@@ -121,26 +125,22 @@ def test_a_header_that_is_not_utf_8_stops_nobody(kafka: str, topic: str, tmp_pat
             writer.send(b"pump", value, headers=headers if hour == 1 else [])
         writer.send(b"pump", b"no json", headers=headers)
         writer.flush()
-        assert_read_in_spite_of_its_header(kafka, topic, forecasts=3)
+        assert_read_despite_the_header(kafka, topic, forecasts=3)
         daemon.send(signal.SIGKILL)
         daemon.exit_code()
     with closing(RecordWriter(kafka, topic)) as writer, Daemon(tmp_path, kafka, topic) as heir:
-        heir.serving()  # it has read the input again
+        heir.serving()  # after it has replayed the input
         writer.send(b"pump", orjson.dumps({"timestamp": START_MS + 3 * HOUR_MS, "value": 3}), headers=headers)
         writer.flush()
-        assert_read_in_spite_of_its_header(kafka, topic, forecasts=4)
+        assert_read_despite_the_header(kafka, topic, forecasts=4)
         assert [entry["replayed"] for entry in heir.events("partition_restored")] == [3]
 
 
-def assert_read_in_spite_of_its_header(address: str, topic: str, forecasts: int) -> None:
-    """All readings have their forecast, and the record that is no reading is a dead letter with all that it had."""
-    made, letters = RecordReader(address, f"{topic}.forecasts", 1), RecordReader(address, f"{topic}.dead-letters", 1)
-    found: list[list[CommittedRecord]] = [[], []]
-    with closing(made), closing(letters):
-        wait_until(lambda: found[0].extend(made.poll()) or len(found[0]) >= forecasts, "forecasts")
-        wait_until(lambda: found[1].extend(letters.poll()) or found[1], "a dead letter")
-    assert len(found[0]) == forecasts
-    (letter,) = found[1]
+def assert_read_despite_the_header(address: str, topic: str, forecasts: int) -> None:
+    """Check that every reading has its forecast, and that the bad record is a dead letter with all its headers."""
+    topics = (f"{topic}.forecasts", forecasts), (f"{topic}.dead-letters", 1)
+    published, (letter,) = (read_at_least(address, name, count) for name, count in topics)
+    assert len(published) == forecasts
     assert (letter.key, letter.value) == (b"pump", b"no json")
     assert letter.headers["m\ufffd\ufffdtelle"] == b"7"
     assert letter.headers["trace"] == b"8"
@@ -156,7 +156,7 @@ def test_no_broker_is_exit_code_3(tmp_path: Path) -> None:
 
 def test_sigterm_while_waiting_for_a_broker_ends_cleanly(tmp_path: Path) -> None:
     with Daemon(tmp_path, "127.0.0.1:9", "readings", KAFKA__OPTIONS=QUICK_TO_GIVE_UP) as daemon:
-        wait_until(lambda: daemon.events("broker_call_failed"), "a first try")
+        wait_until(lambda: daemon.events("broker_call_failed"), "a first attempt")
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
 
@@ -167,9 +167,7 @@ def test_a_missing_input_topic_is_exit_code_4_and_named(broker: str, topic: str,
         assert topic in daemon.log
 
 
-def test_other_partition_counts_are_exit_code_4_before_anything_is_served(
-    broker: str, topic: str, tmp_path: Path
-) -> None:
+def test_wrong_partition_counts_are_exit_code_4_before_serving(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, 2)
     create_topic(broker, f"{topic}.forecasts", 3)
     with Daemon(tmp_path, broker, topic) as daemon:
@@ -178,9 +176,7 @@ def test_other_partition_counts_are_exit_code_4_before_anything_is_served(
         assert not daemon.events("partitions_opened")
 
 
-def test_too_many_bad_records_end_the_daemon_with_exit_code_6_when_asked_to(
-    broker: str, topic: str, tmp_path: Path
-) -> None:
+def test_too_many_bad_records_end_the_daemon_with_exit_code_6(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, 1)
     limits = {"DEAD_LETTERS__ON_LIMIT": "stop", "DEAD_LETTERS__MAX_CONSECUTIVE": "5"}
     with Daemon(tmp_path, broker, topic, **limits) as daemon:

@@ -1,4 +1,4 @@
-"""The daemon's HTTP in service: what it says is so, and asking does not disturb."""
+"""HTTP of a running daemon: the answers are right, and asking does not disturb the worker."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ PARTITIONS = 2
 HUNG_WORKER = Path(__file__).with_name("hung_worker.py")
 
 
-def test_readiness_status_series_and_metrics_say_what_is_so(broker: str, topic: str, tmp_path: Path) -> None:
+def test_readiness_status_series_and_metrics_are_right(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
     with Daemon(tmp_path, broker, topic) as daemon:
         http = Http(daemon.serving())
         with closing(Stream(broker, topic, PARTITIONS)) as stream:
             stream.send_hours(30)
             stream.assert_exactly_once()
-        wait_until(lambda: http.json("status")["forecasts"] == 300, "a new copy")
+        wait_until(lambda: http.json("status")["forecasts"] == 300, "a new status")
         status = http.json("status")
-        assert [one["state"] for one in status["partitions"]] == ["serving"] * PARTITIONS
-        assert sum(one["lag"] for one in status["partitions"]) <= PARTITIONS, "but for the markers, nothing waits"
+        assert [partition["state"] for partition in status["partitions"]] == ["serving"] * PARTITIONS
+        assert sum(partition["lag"] for partition in status["partitions"]) <= PARTITIONS, "only markers may be unread"
         assert http.json("series")["found"] == 10
         assert http.json("forecasts/pump-3")["timestamp"] == json.loads(stream.forecasts[-1].value or b"")["timestamp"]
         assert "forecaster_forecasts_total 300.0" in http.get("metrics")[1]
 
 
-def test_who_asks_all_the_time_costs_no_forecast(broker: str, topic: str, tmp_path: Path) -> None:
+def test_constant_requests_cost_no_forecast(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
     with Daemon(tmp_path, broker, topic) as daemon:
         http, stop, answers = Http(daemon.serving()), threading.Event(), list[int]()
@@ -51,10 +51,10 @@ def test_who_asks_all_the_time_costs_no_forecast(broker: str, topic: str, tmp_pa
         for thread in threads:
             thread.join()
     assert set(answers) <= {200, 404, 503}
-    assert answers.count(200) >= 20, "it was asked meanwhile"
+    assert answers.count(200) >= 20, "too few requests were answered"
 
 
-def test_a_partition_that_is_held_is_not_ready_and_who_waits_for_a_broker_is_alive(
+def test_a_held_partition_is_not_ready_and_a_wait_for_a_broker_is_alive(
     broker: str, topic: str, tmp_path: Path
 ) -> None:
     create_topic(broker, topic, PARTITIONS)
@@ -72,7 +72,7 @@ def test_a_partition_that_is_held_is_not_ready_and_who_waits_for_a_broker_is_ali
         assert http.get("readyz")[0] == 503
 
 
-def test_a_worker_that_hangs_ends_with_exit_code_7_and_says_where(broker: str, topic: str, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_ends_with_exit_code_7_and_its_stacks(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
     with Daemon(tmp_path, broker, topic, script=HUNG_WORKER) as daemon:
         daemon.serving()

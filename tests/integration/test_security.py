@@ -1,4 +1,4 @@
-"""Passwords, certificates and the smallest set of rights, against a real broker that insists on them."""
+"""Passwords, certificates and the smallest set of rights, with a broker that requires them."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ LOGIN = "org.apache.kafka.common.security.{}LoginModule required"
 
 @dataclass(frozen=True)
 class Secured:
-    """A broker: everybody may do everything without a password at `address`, and nobody without rights elsewhere."""
+    """A broker: at `address` everything is allowed without a password, at its other ports only what rights allow."""
 
     address: str
     certificate: Path
 
     def allow(self, kind: ResourceType, name: str, *operations: ACLOperation, prefixed: bool = False) -> None:
-        """The user may do this, from everywhere; of all whose names begin so where it is prefixed."""
-        how = ACLResourcePatternType.PREFIXED if prefixed else ACLResourcePatternType.LITERAL
-        pattern = ResourcePattern(kind, name, how)
-        rights = [ACL(f"User:{USER}", "*", one, ACLPermissionType.ALLOW, pattern) for one in operations]
+        """Give the user rights on a name, or on all names that begin with it."""
+        pattern_type = ACLResourcePatternType.PREFIXED if prefixed else ACLResourcePatternType.LITERAL
+        pattern = ResourcePattern(kind, name, pattern_type)
+        rights = [ACL(f"User:{USER}", "*", operation, ACLPermissionType.ALLOW, pattern) for operation in operations]
         with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
             assert not admin.create_acls(rights)["failed"]
 
     def create(self, name: str, partitions: int, **settings: str) -> None:
-        """The topic is there."""
+        """Create a topic."""
         named = {key.replace("_", "."): value for key, value in settings.items()}
         with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
             admin.create_topics([NewTopic(name, partitions, 1, topic_configs=named)], timeout_ms=10_000)
             admin.wait_for_topics([name])
 
     def register(self) -> None:
-        """The user has its password, for SCRAM."""
+        """Give the user its password for SCRAM."""
         mechanisms = (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
         with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
             for mechanism in mechanisms:
@@ -70,7 +70,7 @@ class Secured:
 
 
 def keystore(folder: Path) -> tuple[Path, Path]:
-    """A key of localhost, and its certificate."""
+    """Create a key for localhost and its certificate, and return the paths of both."""
     store, certificate = folder / "key.p12", folder / "certificate.pem"
     common = ["-keystore", str(store), "-storepass", "secret", "-alias", "broker"]
     name = ["-dname", "CN=localhost", "-ext", "SAN=IP:127.0.0.1", "-ext", "BC=ca:true"]
@@ -100,23 +100,23 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         "ssl.keystore.type": "PKCS12",
     }
     for listener in ("sasl_plaintext", "sasl_ssl"):
-        # properties' own escapes: a backslash is one only when it is doubled
+        # a backslash in a properties file must be doubled
         lines[f"listener.name.{listener}.plain.sasl.jaas.config"] = plain.replace("\\", "\\\\") + ";"
         for size in (256, 512):
             lines[f"listener.name.{listener}.scram-sha-{size}.sasl.jaas.config"] = LOGIN.format("scram.Scram") + ";"
     settings = [f"{name}={value}" for name, value in lines.items()]
     subprocess.run([SHARED_BROKER, "start", folder, str(PORT), *settings], check=True, timeout=120)
     try:
-        found = Secured(f"127.0.0.1:{PORT}", certificate)
-        found.register()
-        yield found
+        broker = Secured(f"127.0.0.1:{PORT}", certificate)
+        broker.register()
+        yield broker
     finally:
         subprocess.run([SHARED_BROKER, "stop", folder], check=False, timeout=60)
 
 
 @dataclass(frozen=True)
 class Right:
-    """What the user may do to a topic of the input's name and this ending, to groups, or to transactions."""
+    """An operation on the topic whose name is the input's plus an ending, on groups, or on transactional ids."""
 
     kind: ResourceType
     ending: str
@@ -138,11 +138,11 @@ RIGHTS = [
     Right(ResourceType.GROUP, "-group", ACLOperation.READ),
     Right(ResourceType.TRANSACTIONAL_ID, "-group", ACLOperation.WRITE),
 ]
-"""Those of SECURITY.md; who may read or write may describe, too."""
+"""The rights that SECURITY.md lists; reading and writing include describing."""
 
 
 def prepared(secured: Secured, topic: str, *, but: Right | None = None) -> None:
-    """All topics are there, and the user has the rights that SECURITY.md lists, but for one, and no other."""
+    """Create all topics, and give the user the rights that SECURITY.md lists, except one."""
     secured.create(topic, 2)
     for name in ("forecasts", "dead-letters", "history"):
         secured.create(f"{topic}.{name}", 2)
@@ -172,7 +172,7 @@ def variables(mechanism: str, protocol: str, secret: Path, secured: Secured) -> 
     ("mechanism", "protocol", "port"),
     [("PLAIN", "SASL_SSL", TLS), ("SCRAM-SHA-512", "SASL_SSL", TLS), ("SCRAM-SHA-256", "SASL_PLAINTEXT", SASL)],
 )
-def test_with_a_password_and_the_listed_rights_it_serves_and_shows_no_secret(
+def test_it_serves_with_the_listed_rights_and_logs_no_secret(
     secured: Secured, topic: str, tmp_path: Path, mechanism: str, protocol: str, port: int
 ) -> None:
     prepared(secured, topic)
@@ -184,12 +184,12 @@ def test_with_a_password_and_the_listed_rights_it_serves_and_shows_no_secret(
         daemon.serving()
         stream.send_hours(20)
         stream.assert_exactly_once()
-        assert "trainer_elected" in daemon.log
+        assert daemon.events("trainer_elected")
         assert "pass word" not in daemon.log
 
 
 @pytest.mark.parametrize("wrong", ["password", "certificate"])
-def test_who_is_refused_ends_with_exit_code_3_past_the_deadline(
+def test_a_refused_login_ends_with_exit_code_3_past_the_deadline(
     secured: Secured, topic: str, tmp_path: Path, wrong: str
 ) -> None:
     prepared(secured, topic)
@@ -203,7 +203,7 @@ def test_who_is_refused_ends_with_exit_code_3_past_the_deadline(
         assert "guessed" not in daemon.log
 
 
-def test_a_right_that_is_missing_ends_it_with_the_topics_name(secured: Secured, topic: str, tmp_path: Path) -> None:
+def test_a_missing_right_ends_the_daemon_and_the_topic_is_named(secured: Secured, topic: str, tmp_path: Path) -> None:
     prepared(secured, topic, but=RIGHTS[0])
     options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured)
     with Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, **options) as daemon:
@@ -211,7 +211,7 @@ def test_a_right_that_is_missing_ends_it_with_the_topics_name(secured: Secured, 
         assert topic in daemon.log
 
 
-LEARNS_SOON = {
+TRAINS_SOON = {
     "NETWORK__CONTEXT": "12",
     "NETWORK__HIDDEN_SIZE": "16",
     "TRAINING__TBPTT_STEPS": "8",
@@ -236,7 +236,7 @@ def works(daemon: Daemon, stream: Stream, event: str) -> bool:
 )
 def test_each_of_the_listed_rights_is_needed(secured: Secured, topic: str, tmp_path: Path, right: Right | None) -> None:
     prepared(secured, topic, but=right)
-    options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured) | LEARNS_SOON
+    options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured) | TRAINS_SOON
 
     def daemon() -> Daemon:
         return Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, **options)

@@ -1,4 +1,4 @@
-"""Input that its producer writes in transactions: markers and aborted records, so proven on Apache Kafka only."""
+"""Input written in transactions, with markers and aborted records; needs Apache Kafka."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kafka
 
 
 class Upstream:
-    """Writes an hour a transaction, so that a record and its marker take an offset each."""
+    """Writes each hour in a transaction of its own, so that a record and its marker take one offset each."""
 
     def __init__(self, address: str, topic: str) -> None:
         self._topic = topic
@@ -40,27 +40,27 @@ class Upstream:
 
 def test_retention_that_empties_a_transactional_input_is_no_loss(kafka: str, topic: str, tmp_path: Path) -> None:
     create_topic(kafka, topic, 1)
-    asks = KafkaConsumer(bootstrap_servers=kafka, group_id=f"{topic}-group", enable_auto_commit=False)
+    group = KafkaConsumer(bootstrap_servers=kafka, group_id=f"{topic}-group", enable_auto_commit=False)
     admin, partition = KafkaAdminClient(bootstrap_servers=kafka), TopicPartition(topic, 0)
-    with closing(asks), closing(admin), closing(Upstream(kafka, topic)) as upstream:
+    with closing(group), closing(admin), closing(Upstream(kafka, topic)) as upstream:
         with Daemon(tmp_path, kafka, topic, STATE__SNAPSHOT_INTERVAL="1s") as daemon:
             daemon.serving()
             upstream.send(range(6))
-            wait_until(lambda: asks.committed(partition) == 12, "the marker behind the last record passed with it")
+            wait_until(lambda: group.committed(partition) == 12, "a commit past the marker behind the last record")
             upstream.send(range(6, 9), aborted=True)
-            wait_until(lambda: asks.committed(partition) == 18, "records that never come passed while there is nothing")
+            wait_until(lambda: group.committed(partition) == 18, "a commit past the aborted records")
             daemon.send(signal.SIGTERM)
             assert daemon.exit_code() == 0
         admin.delete_records({partition: 18})
         with Daemon(tmp_path, kafka, topic) as daemon, closing(RecordReader(kafka, f"{topic}.forecasts", 1)) as reader:
             daemon.serving()
             upstream.send(range(6, 8))
-            found: list[str] = []
+            sources: list[str] = []
 
             def received() -> bool:
-                found.extend(one.headers["source"].decode() for one in reader.poll())
-                return len(found) == 8
+                sources.extend(record.headers["source"].decode() for record in reader.poll())
+                return len(sources) == 8
 
             wait_until(received, "a forecast for each reading")
-            assert found[-2:] == [f"{topic}/0/18", f"{topic}/0/20"]
-            assert '"recovery": "restored"' in daemon.log
+            assert sources[-2:] == [f"{topic}/0/18", f"{topic}/0/20"]
+            assert [entry["recovery"] for entry in daemon.events("partition_restored")] == ["restored"]

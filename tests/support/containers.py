@@ -1,4 +1,4 @@
-"""The built image and a Kafka beside it, in containers on the host's network: one address inside and outside."""
+"""The built image and a Kafka in containers on the network of the host: addresses are the same inside and outside."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from daemons import wait_until
@@ -17,7 +17,7 @@ USER, PASSWORD = "worker", "secret"
 
 
 def docker(*arguments: str, seconds: float = 900.0, **variables: str) -> str:
-    """What a docker command that must succeed prints, to both streams."""
+    """Run a docker command that must succeed, and return what it prints to both streams."""
     done = subprocess.run(
         ["docker", *arguments],
         env={**os.environ, **variables},
@@ -31,13 +31,13 @@ def docker(*arguments: str, seconds: float = 900.0, **variables: str) -> str:
 
 
 def build_image() -> str:
-    """The image of this checkout, with torch from pip's own index; its name."""
+    """Build the image of this checkout, with torch from pip's default index, and return its name."""
     docker("build", "--build-arg", "TORCH_INDEX_URL=", "--tag", IMAGE, str(ROOT), DOCKER_BUILDKIT="0")
     return IMAGE
 
 
 class Service:
-    """`docker run` of the image as an operator is told to: no rights, no file that could be written but /tmp."""
+    """The image in a container as operators are told to run it: without rights, and only /tmp can be written."""
 
     def __init__(self, *options: str, **variables: str) -> None:
         named = [part for name, value in variables.items() for part in ("--env", f"FORECASTER_{name}={value}")]
@@ -60,7 +60,7 @@ class Service:
         return docker("inspect", f"--format={{{{.{field}}}}}", self.id).strip()
 
     def serving(self, times: int = 1) -> Service:
-        """It has partitions, for the so-manieth time."""
+        """Wait until partitions were opened `times` times."""
         wait_until(lambda: self.log.count("partitions_opened") >= times or not self.runs, "partitions", 90)
         assert self.runs, self.log
         return self
@@ -75,7 +75,7 @@ class Service:
 
 @contextmanager
 def running_kafka() -> Iterator[tuple[str, str]]:
-    """Addresses of a Kafka in a container: one for everybody, one for those who know the password."""
+    """Yield two addresses of a Kafka in a container: one without a password, and one with."""
     from testcontainers.core.container import DockerContainer
 
     port, locked, controller = free_ports(3)
@@ -84,8 +84,8 @@ def running_kafka() -> Iterator[tuple[str, str]]:
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_LISTENERS": ",".join(
-            f"{name}://127.0.0.1:{at}"
-            for name, at in (("PLAINTEXT", port), ("LOCKED", locked), ("CONTROLLER", controller))
+            f"{name}://127.0.0.1:{number}"
+            for name, number in (("PLAINTEXT", port), ("LOCKED", locked), ("CONTROLLER", controller))
         ),
         "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port},LOCKED://127.0.0.1:{locked}",
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOCKED:SASL_PLAINTEXT",
@@ -111,9 +111,9 @@ def running_kafka() -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def composed(*services: str) -> Iterator[None]:
-    """`docker compose up` of these services; what they said is printed when the test fails."""
+    """Run services of the compose file while the context is open; print their logs if the test fails."""
     compose = ("compose", "--file", str(ROOT / "deploy" / "compose.yaml"), "--project-name", "forecaster-test")
-    docker(*compose, "down", "--volumes", "--timeout=10")  # what a run that was killed has left
+    docker(*compose, "down", "--volumes", "--timeout=10")  # left by a run that was killed
     try:
         docker(*compose, "up", "--detach", *services)
         yield
@@ -126,11 +126,7 @@ def composed(*services: str) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens at."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Return ports of this machine that nobody listens at."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that can be slow, and cut every connection when a client asks Kafka to end a transaction."""
+"""A loopback TCP proxy that can be slow, and that can cut all connections when a client ends a transaction."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import threading
 from contextlib import suppress
 
 END_TXN = 26
-"""Kafka's API key of the request that commits or aborts."""
+"""Kafka's API key of the request that commits or aborts a transaction."""
 
 
 class Proxy:
     """Forwards connections to 127.0.0.1:port to another port.
 
     Args:
-        port: that it listens at.
-        target: that it forwards to.
-        delay_seconds: that every answer comes late.
+        port: port to listen at.
+        target: port to forward to.
+        delay_seconds: delay of every answer.
+
+    Attributes:
+        armed: whether the next request to end a transaction cuts all connections.
+        cuts: number of cuts.
     """
 
     def __init__(self, port: int, target: int, delay_seconds: float = 0.0) -> None:
@@ -32,12 +36,12 @@ class Proxy:
         self._accepting.start()
 
     def cut_at_next_commit(self) -> None:
-        """The next request to end a transaction reaches the broker, and its answer reaches nobody."""
+        """Cut all connections right after the next request to end a transaction, so that its answer is lost."""
         self.armed = True
 
     def close(self) -> None:
         with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # else the thread listens on, and nobody else gets the port
+            self._server.shutdown(socket.SHUT_RDWR)  # otherwise the thread still listens, and the port stays taken
         self._accepting.join()
         self._server.close()
         self._cut()
@@ -57,7 +61,7 @@ class Proxy:
                 threading.Thread(target=self._answers, args=(broker, client), daemon=True).start()
 
     def _requests(self, client: socket.socket, broker: socket.socket) -> None:
-        """Kafka's requests are a length of four bytes, then an API key of two."""
+        """Forward requests: four bytes of length, then two of the API key."""
         buffered = b""
         with suppress(OSError):
             while data := client.recv(65_536):
