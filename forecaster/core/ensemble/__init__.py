@@ -1,4 +1,4 @@
-"""Forecasts of the simple experts and the network, combined, gated and with calibrated intervals.
+"""Forecasts of the simple experts and the network, combined and gated, with calibrated intervals.
 
 May import `core.arrays`.
 """

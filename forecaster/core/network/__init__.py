@@ -1,4 +1,4 @@
-"""The recurrent network, its features, its solved readouts and their use.
+"""The recurrent network: cells, features, training by TBPTT, solved readouts, and the forecasts of a checkpoint.
 
-May import `core.series`.
+May import `core.series` and `errors`; the only place in `core` for torch.
 """

@@ -1,4 +1,4 @@
-"""What a series has been: its grid, filters, scale and inputs, one row a series.
+"""From readings to the network's inputs: grid, denoising, scale and context of each series, one row a series.
 
 May import `core.arrays`.
 """

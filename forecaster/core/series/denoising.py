@@ -1,13 +1,13 @@
-"""A chain of causal filters over a series' raw values, each with a fixed-size state.
+"""A chain of causal filters on a series' raw values, each with a state of fixed size.
 
 | filter | finds | as input | as truth |
 |---|---|---|---|
 | `range` | values outside the physical range, and sentinels such as -9999 | missing | missing |
 | `hampel` | spikes against the recent median | masked | kept |
 | `stuck` | a sensor that repeats one value for too long | masked | kept |
-| `ewma`, `kalman` | noise: see `smoothing` | smoothed | kept |
+| `ewma`, `kalman` | noise; see `smoothing` | smoothed | kept |
 
-Only inputs are denoised: a forecast is scored on the raw truth.
+Only inputs are denoised: forecasts are scored on the raw truth.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from forecaster.records import F64, I8, I64
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 
 LARGEST = 1e30
-"""Larger inputs count as this: of what follows from them nothing leaves the range of 32 bits."""
+"""Larger inputs are clipped to this, so that everything computed from them stays in the range of 32 bits."""
 MAD_TO_DEVIATION = 1.4826
 MEAN_DEVIATION_TO_DEVIATION = 1.2533
 """Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
 HAMPEL_LEAST = 5
-"""Fewer previous values than this say too little about what a spike is."""
+"""With fewer previous values nothing counts as a spike."""
 USUAL_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
-"""The usual deviation forgets with a half-life of 336 readings."""
+"""Rate of the usual deviation: a half-life of 336 readings."""
 WINSOR = 3.0
-"""One reading counts in the usual deviation as at most so many of it."""
+"""A reading counts in the usual deviation as at most this many usual deviations ..."""
 WINSOR_FROM = 48
-"""From so many readings on: before, the usual deviation must find its size."""
+"""... from this many readings on: until then the usual deviation is still settling."""
 LONGEST_SPIKE = 2
-"""So many readings in a row can be a spike; those that follow are a new level, and pass."""
+"""At most this many readings in a row are masked as a spike; the next ones are a new level, and pass."""
 PRIOR_SHARE, PRIOR_WEIGHT = 0.7, 2.0
-"""Before anything is known of a series, so much of what looks like a spike is one; it counts like so many of them."""
+"""Prior: this share of suspicions prove to be spikes; it weighs as much as this many judged suspicions."""
 RECORD_MEMORY = 0.95
-"""What came of a suspicion counts for so much of that after the next one."""
+"""Factor by which the record of judged suspicions fades with each new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenoiseConfig:
-    """Which filters, in which order, with what limits.
+    """The filters in their order, and their limits.
 
     Attributes:
-        chain: names of the filters; none = raw values.
-        low: values below are missing; in the units of the series.
-        high: values above are missing.
+        chain: names of the filters; empty = raw values.
+        low: smallest valid value, in units of the series.
+        high: largest valid value, in units of the series.
         sentinels: values that stand for "missing".
-        hampel_window: previous values that a spike is judged by.
+        hampel_window: number of previous values that a spike is judged by.
         hampel_threshold: deviations from their median that make a spike.
-        stuck_ticks: so many equal readings in a row make a stuck sensor.
+        stuck_ticks: equal readings in a row that make a stuck sensor.
         ewma_half_life: readings after which `ewma` has gone half-way to a new level.
     """
 
@@ -71,21 +71,21 @@ class DenoiseConfig:
 
 @dataclass
 class DenoiseState:
-    """One row a series.
+    """States of all filters, one row a series; values are in units of the series.
 
     Attributes:
-        recent: the last valid values, newest first, NaN = none yet; width 0 without `hampel`; (N, hampel_window).
-        spikes: how many readings in a row were spikes.
-        repeated: the last valid value.
-        repeats: how many readings in a row had it.
-        usual: root mean square of the distances from the recent median.
-        accepted: the last value that was not masked.
-        change: root mean square of the distances from it.
-        judged: how many distances that is of.
-        proved: suspicions that proved to be spikes, fading; the prior among them.
-        suspected: suspicions that the next reading has judged, fading; the prior among them.
-        average: of `ewma`, width 0 without it; (N, 1).
-        kalman: of `kalman`, width 0 without it; (N, COLUMNS).
+        recent: last valid values, newest first; NaN = none yet; (N, hampel_window), or (N, 0) without `hampel`.
+        spikes: number of readings in a row that looked like spikes; (N,).
+        repeated: last valid value; (N,).
+        repeats: number of readings in a row with that value; (N,).
+        usual: usual deviation: root mean square of the distances from the recent median; (N,).
+        accepted: last value that was not masked; (N,).
+        change: usual change: root mean square of the distances from the last accepted value; (N,).
+        judged: number of distances in both root mean squares; (N,).
+        proved: suspicions that proved to be spikes, fading, prior included; (N,).
+        suspected: suspicions that the next reading has judged, fading, prior included; (N,).
+        average: level of `ewma`; (N, 1), or (N, 0) without it.
+        kalman: state of `kalman`; (N, COLUMNS), or (N, 0) without it.
     """
 
     recent: F64
@@ -103,7 +103,7 @@ class DenoiseState:
 
     @classmethod
     def empty(cls, n: int, config: DenoiseConfig) -> DenoiseState:
-        """Returns n series that had no reading yet."""
+        """Return the states of n series without a reading."""
         window = config.hampel_window if "hampel" in config.chain else 0
         return cls(
             recent=np.full((n, window), np.nan),
@@ -123,22 +123,22 @@ class DenoiseState:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What is left of the values of B series: `inputs` for the network, `truth` to score by; NaN = none."""
+    """Values of B series after a filter: inputs of the network, and truths to score by; NaN = none; (B,)."""
 
     inputs: F64
     truth: F64
 
 
 def denoise(config: DenoiseConfig, state: DenoiseState, values: F64) -> tuple[DenoiseState, F64, F64]:
-    """Every filter of the chain has seen the values.
+    """Pass one value of each series through all filters of the chain.
 
     Args:
         config: the chain.
         state: B rows; not modified.
-        values: raw, NaN where missing; (B,).
+        values: raw values, NaN where missing; (B,).
 
     Returns:
-        The new state, the denoised inputs and the truths, both (B,).
+        The new state, the denoised inputs, (B,), and the truths, (B,).
     """
     signal = Signal(np.clip(values, -LARGEST, LARGEST), values)
     for name in config.chain:
@@ -157,16 +157,17 @@ def _range(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[
 
 
 def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
-    """Hampel's identifier (1974), causal: |x - median| > threshold x 1.4826 MAD of the values before.
+    """Mask spikes by Hampel's identifier (1974), causal: |x - median| > threshold x 1.4826 MAD of the values before.
 
-    A quiet window must not make a spike of every ordinary change, such as the morning's rise of a load: the deviation
-    must also be more than threshold x the usual one, the root mean square of |x - median| over a long memory. Where
-    more than half of the window is equal, the mean absolute deviation stands in; where all is, nothing is a spike.
+    An ordinary change after a quiet window, such as the morning's rise of a load, must not look like a spike: the
+    distance must also exceed threshold x the usual deviation, the root mean square of |x - median| over a long memory.
+    Where more than half of the window is equal, the mean absolute deviation stands in for the MAD; where all of it is
+    equal, nothing is a spike.
 
-    A series that goes far within a window, but not at once, has spikes that are not far from the median: what is more
-    than threshold x the usual change away from the last accepted value is far as well.
+    In a series that moves far within a window, in small steps, a spike may be close to the median: a value more than
+    threshold x the usual change away from the last accepted one is suspect as well.
 
-    What is far is masked only while most of what was far before, in this series, did not last: see `_record`.
+    Suspects are masked only while most of the earlier suspects of this series did not last: see `_judge_suspicions`.
     """
     values = signal.inputs
     valid = ~np.isnan(values)
@@ -178,7 +179,7 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     spike |= (moved > config.hampel_threshold * state.change) & (state.judged >= WINSOR_FROM) & (state.change > 0)
     spike &= known >= min(HAMPEL_LEAST, config.hampel_window)
     spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
-    proved, suspected = _record(state, values, centre)
+    proved, suspected = _judge_suspicions(state, values, centre)
     masked = spike & (spikes <= LONGEST_SPIKE) & (proved > 0.5 * suspected)
     recent = np.concatenate([values[:, None], state.recent[:, :-1]], axis=1)
     if not valid.all():
@@ -197,11 +198,11 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     return new, Signal(np.where(masked, np.nan, values), signal.truth) if masked.any() else signal
 
 
-def _record(state: DenoiseState, values: F64, centre: F64) -> tuple[F64, F64]:
-    """Returns what suspicions were worth, by now: `proved` and `suspected`, both (B,).
+def _judge_suspicions(state: DenoiseState, values: F64, centre: F64) -> tuple[F64, F64]:
+    """Return the record of suspicions after these values: `proved` and `suspected`, each (B,).
 
-    The reading after a suspected one says whether that was a spike: 1 where it is back at the median, 0 where it has
-    stayed, and the share of the squared distances between. A series that jumps often is believed to.
+    The reading after a suspect tells whether that was a spike: 1 where it is back at the median, 0 where it has stayed
+    at the suspect, in between the share of the squared distances. A series that often jumps thus keeps its jumps.
     """
     waits = (state.spikes > 0) & (state.spikes <= LONGEST_SPIKE)
     if not waits.any():
@@ -216,7 +217,7 @@ def _record(state: DenoiseState, values: F64, centre: F64) -> tuple[F64, F64]:
 
 
 def _deviation(recent: F64, known: I64, centre: F64) -> F64:
-    """Returns a robust deviation of each window; infinite where all of its values are equal."""
+    """Return a robust deviation of each window; infinite where all of its values are equal; (B,)."""
     distance = np.abs(recent - centre[:, None])
     deviation = MAD_TO_DEVIATION * _median(distance, known)
     flat = np.flatnonzero(deviation == 0)
@@ -225,18 +226,19 @@ def _deviation(recent: F64, known: I64, centre: F64) -> F64:
     return np.where(deviation > 0, deviation, np.inf)
 
 
-def _usual(usual: F64, judged: I64, far: F64, known: I64) -> F64:
-    """Returns a usual deviation, of so many judged ones, with this one in it, winsorised; (B,)."""
+def _usual(usual: F64, judged: I64, distance: F64, known: I64) -> F64:
+    """Return a usual deviation, so far over `judged` distances, after a new distance, winsorised; (B,)."""
     square = usual * usual
-    seen = far * far
+    new = distance * distance
     limit = np.where(judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
     rate = np.maximum(USUAL_RATE, 1.0 / (judged + 1.0))
-    moved = square + (np.minimum(seen, limit) - square) * rate
-    return np.asarray(np.sqrt(np.where(np.isnan(far) | (known == 0), square, moved)))
+    moved = square + (np.minimum(new, limit) - square) * rate
+    return np.asarray(np.sqrt(np.where(np.isnan(distance) | (known == 0), square, moved)))
 
 
 def _median(values: F64, known: I64) -> F64:
-    """Returns the median of the first `known` values in the order of size (NaN sorts last); NaN where none is."""
+    """Return the median of the known values of each row, `known` of them; NaN where there is none; (B,)."""
+    # NaN sorts last
     ordered = np.sort(values, axis=1)
     rows = np.arange(len(values))
     low = ordered[rows, np.maximum(known - 1, 0) // 2]

@@ -1,7 +1,7 @@
 """From a wave of readings to the inputs of one step: timeline, denoising, scale, context.
 
-A wave holds at most one reading of each series. Serving and training both come through here, so that a network is
-trained on exactly what it will be fed.
+A wave holds at most one reading of each series. Serving and training both use `observe`, so that a network is trained
+on exactly the inputs that it gets in serving.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from forecaster.core.series import scaling, timeline
 from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
 from forecaster.core.series.grid import TimelineState
 from forecaster.core.series.outliers import relearn_without_initial_outliers
-from forecaster.core.series.reference import FIRST_READINGS, follow
+from forecaster.core.series.reference import FIRST_READINGS, move_reference
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.core.series.step_inputs import StepInputs, build_step_inputs, group_inputs
 from forecaster.core.series.timeline import Placement
@@ -24,9 +24,12 @@ from forecaster.records import F64, I8, I64, Bools, Outcome
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """B readings of distinct series, all (B,).
+    """B readings of distinct series.
 
-    `timestamp_ms` epoch ms; `values` NaN where missing; `records`: readings of one record are of one group.
+    Attributes:
+        timestamp_ms: event times, epoch ms; (B,).
+        values: raw values; NaN where missing; (B,).
+        records: record that each reading came in, ascending; readings of one record belong to one group; (B,).
     """
 
     timestamp_ms: I64
@@ -36,29 +39,29 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a wave became. M of its B readings are steps; all but the first four speak of those alone.
+    """A wave after observation. M of its B readings are steps; the fields of shape (M,) describe those only.
 
     Attributes:
-        outcome: of every reading; (B,).
-        masked: the reading had a value that the filters keep from the inputs; (B,).
-        expired: the series was idle for too long and is another one now; (B,).
-        renewed: the series begins anew, its first readings without the outlandish ones; (B,).
-        position: where in the wave the steps stand, ascending; (M,).
-        tick: on the series' grid; (M,).
-        gap: ticks since the step before; (M,).
-        restarted: the grid, the context and the hidden state begin anew at this step; (M,).
-        moved: values are counted from far away of where they were at the step before, or the series is renewed; (M,).
+        outcome: value of `Outcome`; (B,).
+        masked: the reading has a value that the filters keep from the inputs; (B,).
+        expired: the series was idle for longer than its time to live and starts again as a new one; (B,).
+        renewed: the series was learned again without the outliers among its first readings; (B,).
+        position: positions of the steps in the wave, ascending; (M,).
+        tick: tick on the series' grid; (M,).
+        gap: ticks since the previous step; (M,).
+        restarted: grid, context and hidden state start again at this step; (M,).
+        moved: the reference moved after the first readings, or the series was renewed; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
-        records: which record each came in; (M,).
-        origin: what inputs are counted from, in the units of the series; (M,).
-        raw: value as it came, in the units of the series; NaN where it is missing or no truth; (M,).
-        denoised: input in the units of the series; NaN where missing or masked; (M,).
-        last: last valid input, in the units of the series; (M,).
-        truth: raw value, no larger than inputs may be, minus the origin; (M,).
-        values: denoised input minus the origin; (M,).
-        count: valid readings of the series so far; (M,).
-        inputs: of the step; `inputs.context` may be a view of the state, valid until the next wave.
+        records: record that each step came in; (M,).
+        reference: value that the inputs are counted from, in units of the series; (M,).
+        raw: raw value, in units of the series; NaN where it is missing or no truth; (M,).
+        denoised: input, in units of the series; NaN where missing or masked; (M,).
+        last: last valid input, in units of the series; (M,).
+        truth: raw value clipped to LARGEST, minus the reference; (M,).
+        values: denoised input minus the reference; (M,).
+        count: number of valid readings of the series so far; (M,).
+        inputs: inputs of the steps; `inputs.context` may be a view of the state, valid until the next wave.
     """
 
     outcome: I8
@@ -84,83 +87,85 @@ class Observed:
 
 
 def observe(config: ObservationConfig, times: TimelineState, series: InputState, wave: Wave) -> Observed:
-    """The readings are part of the series' states, and their steps' inputs are known.
+    """Add a wave of readings to the states of their series, in place, and return the inputs of its steps.
 
     Args:
-        config: what shapes the inputs.
+        config: settings that shape the inputs.
         times: B rows, in the order of the wave; changed in place.
-        series: the same.
+        series: B rows, in the order of the wave; changed in place.
         wave: B readings.
     """
     placement = timeline.place(config.grid, times, wave.timestamp_ms)
     used = np.flatnonzero(placement.outcome <= Outcome.WARMING)
-    whole = len(used) == len(wave.values)
+    all_used = len(used) == len(wave.values)
     if placement.expired.any():
         expired = np.flatnonzero(placement.expired)
         put(series, expired, InputState.empty(len(expired), config))
-    part = series if whole else take(series, used)
-    inputs, truth = _clean(config.denoise, part, wave.values if whole else wave.values[used])
+    part = series if all_used else take(series, used)
+    inputs, truth = _denoise_and_scale(config.denoise, part, wave.values if all_used else wave.values[used])
     if config.interval_ms == 0:
         _remember_warming(part, inputs, placement.restarted[used] & ~placement.settled[used])
     _restart(part, inputs, placement.restarted[used])
-    moved = follow(part, inputs)
-    _enter(part, inputs, placement.gap[used])
+    moved = move_reference(part, inputs)
+    _append_to_context(part, inputs, placement.gap[used])
     renewed = relearn_without_initial_outliers(config.denoise, part, inputs)
     if placement.settled.any():
-        _fill_settled(part, times, used, placement)
-    if not whole:
+        _fill_context(part, times, used, placement)
+    if not all_used:
         put(series, used, part)
     outcome = placement.outcome
-    without_value = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
-    outcome[without_value] = Outcome.WARMING
+    valueless = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
+    outcome[valueless] = Outcome.WARMING  # a series without any valid value has nothing to forecast from
     return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
 
 
 def waves(row: I64, records: I64) -> list[I64]:
-    """Returns the positions of the readings of each wave, ascending.
+    """Return the positions of the readings of each wave, ascending.
 
-    A wave has one reading of a series at most, in their order, and all readings of a record: a group steps together.
+    The k-th reading of a series is in wave k or a later one, and all readings of a record are in the same wave, so that
+    a group steps together.
 
     Args:
-        row: of each reading; (N,).
-        records: ascending; (N,).
+        row: row of each reading's series; (N,).
+        records: record of each reading, ascending; (N,).
     """
-    turn = _turns(row)
+    number = _wave_numbers(row)
     begins = np.flatnonzero(np.diff(records, prepend=-1))
     if len(begins) < len(row):
-        low, high = np.minimum.reduceat(turn, begins), np.maximum.reduceat(turn, begins)
+        low, high = np.minimum.reduceat(number, begins), np.maximum.reduceat(number, begins)
         if (low != high).any():
-            turn = _turns_of_groups(row, begins)
-    if not len(turn) or not turn.any():
+            number = _wave_numbers_of_groups(row, begins)
+    if not len(number) or not number.any():
         return [np.arange(len(row))] if len(row) else []
-    order = np.argsort(turn, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(turn))[:-1])
+    order = np.argsort(number, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(number))[:-1])
 
 
-def _turns(row: I64) -> I64:
-    """Returns how many readings of the same series come before each."""
+def _wave_numbers(row: I64) -> I64:
+    """Return the number of earlier readings of the same series for each reading; (N,)."""
     order = np.argsort(row, kind="stable")
     ordered = row[order]
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))
     lengths = np.diff(begins, append=len(row))
-    turn = np.empty(len(row), np.int64)
-    turn[order] = np.arange(len(row)) - np.repeat(begins, lengths)
-    return turn
+    number = np.empty(len(row), np.int64)
+    number[order] = np.arange(len(row)) - np.repeat(begins, lengths)
+    return number
 
 
-def _turns_of_groups(row: I64, begins: I64) -> I64:
-    """Returns the turn of each reading where records of a group do not all name the same series."""
-    turn = np.empty(len(row), np.int64)
-    next_turn: dict[int, int] = {}
+def _wave_numbers_of_groups(row: I64, begins: I64) -> I64:
+    """Return the wave number of each reading where the records of a group do not all name the same series; (N,)."""
+    number = np.empty(len(row), np.int64)
+    next_number: dict[int, int] = {}
     for begin, end in zip(begins, [*begins[1:], len(row)], strict=True):
-        series = row[begin:end].tolist()
-        turn[begin:end] = mine = max(next_turn.get(one, 0) for one in series)
-        next_turn.update((one, mine + 1) for one in series)
-    return turn
+        members = row[begin:end].tolist()
+        current = max(next_number.get(member, 0) for member in members)
+        number[begin:end] = current
+        next_number.update((member, current + 1) for member in members)
+    return number
 
 
-def _clean(config: DenoiseConfig, part: InputState, values: F64) -> tuple[F64, F64]:
-    """Filters and scaler include the values; returns the denoised inputs and the truths, both (U,)."""
+def _denoise_and_scale(config: DenoiseConfig, part: InputState, values: F64) -> tuple[F64, F64]:
+    """Update filters and scaler, in place; return the denoised inputs and the truths, each (U,)."""
     part.denoise, inputs, truth = denoise(config, part.denoise, values)
     scaling.update(part.scaler, inputs)
     return inputs, truth
@@ -173,37 +178,43 @@ def _remember_warming(part: InputState, inputs: F64, begins: Bools) -> None:
 
 
 def _restart(part: InputState, inputs: F64, restarted: Bools) -> None:
-    """Where a grid begins anew, the context is empty and counted from the value that begins it."""
+    """Empty the contexts of restarted grids, in place, and count them from the value that starts the grid."""
     part.context[restarted] = np.nan
-    anew = (restarted | np.isnan(part.reference)) & ~np.isnan(inputs)
-    part.reference[anew] = inputs[anew]
+    starts = (restarted | np.isnan(part.reference)) & ~np.isnan(inputs)
+    part.reference[starts] = inputs[starts]
 
 
-def _enter(part: InputState, inputs: F64, gap: I64) -> None:
-    """The context's newest column is this tick's, and `last` is the last valid value."""
+def _append_to_context(part: InputState, inputs: F64, gap: I64) -> None:
+    """Add this tick to the context as its newest column, and update `last`, in place."""
     shift(part.context, gap)
     relative = inputs - part.reference
     part.context[:, 0] = relative
     np.copyto(part.last, relative.astype(np.float32), where=~np.isnan(relative))
 
 
-def _fill_settled(part: InputState, times: TimelineState, used: I64, placement: Placement) -> None:
-    """The readings from before the interval was known stand in the context where it puts them."""
+def _fill_context(part: InputState, times: TimelineState, used: I64, placement: Placement) -> None:
+    """Place the readings from before the interval was known in the context, in place."""
     rows = np.flatnonzero(placement.settled[used])
     stamps = times.recent_ms[used[rows]]
     interval = times.interval_ms[used[rows], None]
     back = (stamps[:, :1] - stamps + interval // 2) // interval
     for column in range(stamps.shape[1] - 1, 0, -1):
-        inside = back[:, column] < part.context.shape[1]
-        at, value = rows[inside], part.warming[rows[inside], column]
-        part.context[at, back[inside, column]] = value - part.reference[at]
+        fits = back[:, column] < part.context.shape[1]
+        at, value = rows[fits], part.warming[rows[fits], column]
+        part.context[at, back[fits, column]] = value - part.reference[at]
 
 
 @dataclass(frozen=True, slots=True)
 class _Used:
-    """The readings of a wave that entered their series: positions (U,), states, denoised inputs and raw truths.
+    """The U readings of a wave that entered their series.
 
-    And of each, whether the origin moved and whether its series begins anew.
+    Attributes:
+        position: positions in the wave, ascending; (U,).
+        series: states that include the readings; U rows.
+        inputs: denoised values, in units of the series; (U,).
+        truth: truths, in units of the series; (U,).
+        moved: the reference moved; (U,).
+        renewed: the series was learned again without the outliers among its first readings; (U,).
     """
 
     position: I64
@@ -215,15 +226,15 @@ class _Used:
 
 
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
-    """Returns the part of the used readings that are steps, with their inputs."""
+    """Return the used readings that are steps, with their inputs."""
     masked, renewed = np.zeros((2, len(wave.values)), np.bool_)
     masked[used.position] = np.isnan(used.inputs) & ~np.isnan(used.truth)
     renewed[used.position] = used.renewed
-    among = placement.outcome[used.position] == Outcome.FORECAST
-    whole = bool(among.all())
-    position = used.position if whole else used.position[among]
-    series = used.series if whole else take(used.series, np.flatnonzero(among))
-    denoised, raw = used.inputs[among], used.truth[among]
+    is_step = placement.outcome[used.position] == Outcome.FORECAST
+    all_steps = bool(is_step.all())
+    position = used.position if all_steps else used.position[is_step]
+    series = used.series if all_steps else take(used.series, np.flatnonzero(is_step))
+    denoised, raw = used.inputs[is_step], used.truth[is_step]
     tick, interval = times.tick[position], times.interval_ms[position]
     time_ms = times.start_ms[position] + tick * interval
     return Observed(
@@ -235,7 +246,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         tick=tick,
         gap=placement.gap[position],
         restarted=placement.restarted[position],
-        moved=used.renewed[among] | used.moved[among] & (series.scaler.count > FIRST_READINGS),
+        moved=used.renewed[is_step] | used.moved[is_step] & (series.scaler.count > FIRST_READINGS),
         time_ms=time_ms,
         interval_ms=interval,
         records=wave.records[position],

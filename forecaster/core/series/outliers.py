@@ -1,7 +1,7 @@
-"""The first readings of a series: one that is nothing like the others must not rule its scale for months.
+"""Outliers among the first readings of a series: they must not dominate its scale for months.
 
-Once there are enough of them, at most a few may be outlandish: more than FAR robust deviations from their median. A row
-that has such ones begins anew from the others, as if those had never come.
+An initial outlier is farther than FAR robust deviations from the median of the first readings. A row with at most a few
+of them is learned again from its other first readings.
 """
 
 from __future__ import annotations
@@ -17,40 +17,43 @@ from forecaster.core.series.state import InputState
 from forecaster.records import F32, F64, Bools
 
 LEAST_READINGS = 8
-"""Fewer say too little about what is outlandish."""
-MOST_OUTLANDISH = 3
-"""More are no accident."""
+"""With fewer readings nothing counts as an outlier."""
+MOST_OUTLIERS = 3
+"""More of them are no accident, and stay."""
 
 
 def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, values: F64) -> Bools:
-    """Outlandish first readings are not in the rows any more; returns which rows had some; (B,).
+    """Remove outliers among the first readings from the rows, in place; return which rows had some.
 
-    A row is looked at once, with its FIRST_READINGS-th valid reading, or as soon as they fill a shorter context.
+    A row is examined once, at its FIRST_READINGS-th valid reading, or as soon as the readings fill a shorter context.
 
     Args:
         config: the chain of filters.
-        part: B rows with the values in them; changed in place.
+        part: B rows that include the values, changed in place.
         values: denoised inputs; NaN where there is none; (B,).
+
+    Returns:
+        Rows that were learned again; (B,).
     """
-    anew = np.zeros(len(values), np.bool_)
+    relearned = np.zeros(len(values), np.bool_)
     first = min(FIRST_READINGS, part.context.shape[1])
     rows = np.flatnonzero((part.scaler.count == first) & ~np.isnan(values))
     if not len(rows) or first < LEAST_READINGS:
-        return anew
-    outlandish = _outlandish(part.context[rows], part.reference[rows])
-    some = outlandish.any(axis=1) & ~outlandish[:, 0]
-    if some.any():
-        rows = rows[some]
-        mine = take(part, rows)
-        mine.context[outlandish[some]] = np.nan
-        _learn_again(config, mine)
-        put(part, rows, mine)
-        anew[rows] = True
-    return anew
+        return relearned
+    outliers = _outliers(part.context[rows], part.reference[rows])
+    affected = outliers.any(axis=1) & ~outliers[:, 0]
+    if affected.any():
+        rows = rows[affected]
+        copy = take(part, rows)
+        copy.context[outliers[affected]] = np.nan
+        _learn_from_context(config, copy)
+        put(part, rows, copy)
+        relearned[rows] = True
+    return relearned
 
 
-def _outlandish(context: F32, reference: F64) -> Bools:
-    """Returns which values are nothing like the others of their row; nowhere where too many are, or few are known.
+def _outliers(context: F32, reference: F64) -> Bools:
+    """Return which values are outliers of their row; (B, W); none where too many are, or too few values are known.
 
     Where more than half of a row is equal, the size of its values stands in for their deviation.
     """
@@ -58,14 +61,14 @@ def _outlandish(context: F32, reference: F64) -> Bools:
     distance = np.abs(context - centre[:, None]).astype(np.float64)
     deviation = MAD_TO_DEVIATION * np.nanmedian(distance, axis=1)
     unit = np.where(deviation > 0, deviation, np.abs(reference + centre))[:, None]
-    found: Bools = (distance > FAR * unit) & (unit > 0)
+    outliers: Bools = (distance > FAR * unit) & (unit > 0)
     known = np.count_nonzero(~np.isnan(context), axis=1)
-    found[(known < LEAST_READINGS) | (np.count_nonzero(found, axis=1) > MOST_OUTLANDISH)] = False
-    return found
+    outliers[(known < LEAST_READINGS) | (np.count_nonzero(outliers, axis=1) > MOST_OUTLIERS)] = False
+    return outliers
 
 
-def _learn_again(config: DenoiseConfig, part: InputState) -> None:
-    """Filters and scaler are what the context alone makes of them."""
+def _learn_from_context(config: DenoiseConfig, part: InputState) -> None:
+    """Rebuild the states of filters and scaler from the context alone, in place."""
     part.scaler, part.denoise = ScalerState.empty(len(part.reference)), DenoiseState.empty(len(part.reference), config)
     for column in reversed(range(part.context.shape[1])):
         values = part.context[:, column] + part.reference

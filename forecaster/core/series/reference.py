@@ -1,12 +1,15 @@
-"""What a row's values are counted from: so near the present that 32 bits hold the digits that matter.
+"""The reference of a row: a value near the present ones, from which they are counted so that 32 bits are enough.
 
-    (1) |x - origin| > FAR min(scale, |x|); of the first readings, which say little of the scale, min(|x - last|, ...)
-    (2) |x - last| <= |x - origin| / 2
+    (1) |x - reference| > FAR min(scale, |x|)
+    (2) |x - last| <= |x - reference| / 2
 
-The origin moves to the value x where (1) and (2) hold: two values in a row are far away, and near each other. One spike
-does not move it, for what is counted from there would lose its own digits; of the first readings more than two thirds
-must be near x where it is larger than the origin. It also moves to the second value of a series where the first is
-zero, or where the second is no larger than the first, which may be anything, and zero no farther from it.
+The reference moves to the value x where (1) and (2) hold: two values in a row are far from it and near each other. One
+spike does not move it, because the values around the old reference would lose their digits. Among the first readings,
+before the scale is reliable, the minimum in (1) includes |x - last|, and where x is larger than the reference, more
+than two thirds of the values must be near x.
+
+The reference also moves to the second value of a series if the first is zero, or if counting the second from the first
+keeps no more digits than counting it from zero.
 """
 
 from __future__ import annotations
@@ -17,16 +20,19 @@ from forecaster.core.series.state import InputState
 from forecaster.records import F32, F64, Bools
 
 FAR = 256.0
-"""What is stored is exact to a share of 2**-24 of its distance: to 2**-16 scales within so many of them."""
+"""Distances are stored with a relative error of 2**-24: up to this many scales, an error of 2**-16 scales."""
 FIRST_READINGS = 16
 
 
-def follow(part: InputState, values: F64) -> Bools:
-    """The origins are near the values, and last value and context are counted from them; returns which moved; (B,).
+def move_reference(part: InputState, values: F64) -> Bools:
+    """Move the references near the values, in place, and count last value and context from them.
 
     Args:
-        part: B rows, the scaler with the values in it, the rest as it was before them; changed in place.
+        part: B rows, changed in place: the scaler includes the values, the other fields do not yet.
         values: denoised inputs; NaN where there is none; (B,).
+
+    Returns:
+        Rows whose reference moved; (B,).
     """
     count, distance = part.scaler.count, values - part.reference
     far, step = np.abs(distance), np.abs(distance - part.last)
@@ -46,15 +52,15 @@ def follow(part: InputState, values: F64) -> Bools:
 
 
 def _mostly_near(context: F32, distance: F64) -> Bools:
-    """Returns whether more than two thirds of the values, the new one among them, are near that one."""
+    """Return whether more than two thirds of the values, the new one included, are near the new one; (B,)."""
     near = np.count_nonzero(np.abs(context - distance[:, None]) < np.abs(distance[:, None]) / 2.0, axis=1) + 1
     most: Bools = 3 * near > 2 * (np.count_nonzero(~np.isnan(context), axis=1) + 1)
     return most
 
 
 def _no_better(first: F64, second: F64) -> Bools:
-    """Returns where to count the second value from the first is no better than from zero, and not to be held back."""
+    """Return where counting the second value from the first keeps no more digits than counting it from zero; (B,)."""
     opposite = np.sign(first) * np.sign(second) <= 0
-    found: Bools = np.where(opposite, np.abs(second) <= np.abs(first), np.abs(first) >= 2.0 * np.abs(second))
-    found |= first == 0
-    return found
+    no_better: Bools = np.where(opposite, np.abs(second) <= np.abs(first), np.abs(first) >= 2.0 * np.abs(second))
+    no_better |= first == 0
+    return no_better

@@ -1,7 +1,9 @@
-"""A causal, robust scale and slow levels of each series.
+"""A causal, robust scale and slow levels (means) of each series.
 
-The scale is the winsorised, exponentially weighted deviation from a moving mean: two half-lives, so that one spike
-moves neither much. Until a half-life has passed, plain means stand in for weighted ones.
+The scale is the winsorised, exponentially weighted deviation from a moving mean. Mean and deviation have half-lives of
+their own, so that a single spike moves neither much. Until a half-life has passed, plain means replace weighted ones.
+
+    (1) d = x - m_1, before (2)   (2) m_i <- m_i + a_i (x - m_i)   (3) v <- v + b (min(d², WINSOR v) - v)
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ MIDDLE_LEVEL = 1
 """Position of the level that is neither fast nor slow, for uses that need a single one."""
 SCALE_HALF_LIFE = 336.0
 WINSOR = 9.0
-"""A squared deviation counts for at most this many times the variance so far."""
+"""A squared deviation counts as at most this many variances."""
 UNWINSORISED = 8
-"""So many first readings count in full: before them there is no variance to compare with."""
+"""This many first readings count in full, because there is no variance yet to compare with."""
 FLOOR_SHARE = 0.01
 FLOOR_READINGS = 168
+"""The floor under the scale is this share of the deviation over this many first readings."""
 TINY = 1e-30
-"""The floor under the scale is a share of the deviation over this many first readings."""
 
 _LEVEL_RATES = 1.0 - 0.5 ** (1.0 / np.array(LEVEL_HALF_LIVES))
 _SCALE_RATE = 1.0 - 0.5 ** (1.0 / SCALE_HALF_LIFE)
@@ -33,13 +35,13 @@ _SCALE_RATE = 1.0 - 0.5 ** (1.0 / SCALE_HALF_LIFE)
 
 @dataclass
 class ScalerState:
-    """One row a series.
+    """Scale and levels of N series, one row a series.
 
     Attributes:
-        count: valid readings so far.
-        levels: exponentially weighted means, in the units of the series; (N, 3).
-        variance: winsorised variance around the first level.
-        floor: the variance over the first FLOOR_READINGS readings.
+        count: number of valid readings so far; (N,).
+        levels: exponentially weighted means m_i, in units of the series; (N, LEVELS).
+        variance: winsorised variance v around the first level; (N,).
+        floor: variance over the first FLOOR_READINGS readings; (N,).
     """
 
     count: I64
@@ -49,30 +51,28 @@ class ScalerState:
 
     @classmethod
     def empty(cls, n: int) -> ScalerState:
-        """Returns n series that had no valid reading yet."""
+        """Return n series without a valid reading."""
         return cls(np.zeros(n, np.int64), np.zeros((n, LEVELS)), np.zeros(n), np.zeros(n))
 
     def scale(self) -> F64:
-        """Returns one deviation in the units of the series; 0 where nothing has varied yet; (N,)."""
+        """Return one deviation in units of the series; 0 where the series has not varied yet; (N,)."""
         return np.asarray(np.sqrt(self.variance) + FLOOR_SHARE * np.sqrt(self.floor))
 
     def first_deviation(self) -> F64:
-        """Returns the deviation over the first readings, which does not change any more; 1 where there was none; (N,).
+        """Return the deviation over the first readings, fixed from then on; 1 where there is none; (N,).
 
-        It is in the units of the series; of 64 bits, and never so small that it is nothing in 32.
+        It is in units of the series, in 64 bits, and never too small for 32 bits.
         """
         deviation = np.sqrt(self.floor)
         return np.where(deviation > TINY, deviation, 1.0)
 
 
 def update(state: ScalerState, values: F64) -> None:
-    """The valid values are part of levels and variance; rows whose value is NaN stay as they are. In place.
-
-    Equations (ACCURACY recipe): m += a(x-m); d = x-m before the update; v += b(min(d², 9v) - v).
+    """Update levels and variances by (1) to (3), in place; a NaN changes nothing.
 
     Args:
-        state: B rows.
-        values: denoised inputs in the units of the series; (B,).
+        state: B rows, changed in place.
+        values: denoised inputs in units of the series; (B,).
     """
     valid = ~np.isnan(values)
     if not valid.all():

@@ -1,4 +1,4 @@
-"""Filters that smooth a series' inputs, each with a fixed-size state. NaN = no input: nothing is learned from it.
+"""Filters that smooth a series' inputs, each with a state of fixed size. NaN = no input; it changes no state.
 
     ewma     (1) level <- level + a (x - level)                    a: from the half-life
     kalman   (2) x = level + e, level <- level + w                 local level: e, w white, of variances R and Q
@@ -6,7 +6,7 @@
              (4) level <- level + K (x - level), K = 2 / (1 + sqrt(1 + 4 R / Q)), at least LEAST_GAIN
 
 (2) and the steady-state gain (4): Muth (1960), Harvey (1989, section 4.1.2); (3): method of moments, Mehra (1970).
-Where neighbouring differences do not turn back, there is no white noise to be taken away: R = 0 and K = 1.
+Where neighbouring differences do not tend to cancel, there is no white noise to remove: R = 0 and K = 1.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ import numpy as np
 from forecaster.records import F64
 
 LEVEL, PREVIOUS, DIFFERENCE, VARIANCE, COVARIANCE, COUNT, JUMPS = range(7)
-"""Columns of a kalman filter's state; jumps: readings in a row that were far off, negative = below."""
+"""Columns of the kalman filter's state; JUMPS: sign of a far-off reading that the next one may confirm, else 0."""
 COLUMNS = 7
 MOMENT_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
-"""The moments forget with a half-life of 336 readings."""
+"""Rate of the moments: a half-life of 336 readings."""
 LEAST_DIFFERENCES = 24
-"""Before so many nothing is smoothed."""
+"""With fewer differences nothing is smoothed."""
 WINSOR = 3.0
-"""A difference counts as at most so many usual ones ..."""
+"""A difference counts as at most this many usual ones ..."""
 WINSOR_FROM = 48
-"""... from so many on."""
+"""... from this many differences on."""
 LEAST_GAIN = 0.2
-"""Q is too small a difference of two estimates to be trusted beyond this."""
+"""Smallest gain: a smaller Q, being the difference of two estimates, is not reliable."""
 FAR = 4.0
-"""Deviations of the innovation that make a jump; the second one in a row on the same side is a new level."""
+"""Deviations of the innovation that make a jump; a second jump in a row on the same side is a new level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Smoothed:
-    """The state after the values, and the smoothed values; NaN where there is none."""
+    """The state after the values, (B, columns), and the smoothed values, NaN where there was no input; (B,)."""
 
     state: F64
     values: F64
 
 
 def ewma(state: F64, values: F64, half_life: float) -> Smoothed:
-    """Returns (1).
+    """Smooth by (1): an exponentially weighted moving average.
 
     Args:
-        state: level, NaN = none yet; (B, 1).
-        values: NaN where there is none; (B,).
-        half_life: in readings.
+        state: level; NaN = none yet; (B, 1).
+        values: inputs, NaN where there is none; (B,).
+        half_life: half-life of the average, in readings.
     """
     level, known = state[:, 0], ~np.isnan(values)
     moved = level + (1.0 - 0.5 ** (1.0 / half_life)) * (values - level)
@@ -57,11 +57,11 @@ def ewma(state: F64, values: F64, half_life: float) -> Smoothed:
 
 
 def kalman(state: F64, values: F64) -> Smoothed:
-    """Returns (4), its variances learned on the way.
+    """Smooth by (4), with variances estimated from the differences by (3).
 
     Args:
-        state: see the columns; (B, COLUMNS).
-        values: NaN where there is none; (B,).
+        state: columns as named above; (B, COLUMNS).
+        values: inputs, NaN where there is none; (B,).
     """
     known = ~np.isnan(values)
     after = _with_moments(state, values)
@@ -83,14 +83,14 @@ def kalman(state: F64, values: F64) -> Smoothed:
 
 
 def empty_kalman(n: int) -> F64:
-    """Returns the states of n series without a reading."""
+    """Return the states of n series without a reading; (n, COLUMNS)."""
     state = np.zeros((n, COLUMNS))
     state[:, [LEVEL, PREVIOUS, DIFFERENCE]] = np.nan
     return state
 
 
 def _with_moments(state: F64, values: F64) -> F64:
-    """Returns a copy whose moments (3) include the values."""
+    """Return a copy of the state whose moments (3) include the values."""
     after = state.copy()
     known = ~np.isnan(values)
     difference = values - state[:, PREVIOUS]

@@ -1,4 +1,4 @@
-"""What the inputs of a series are made of."""
+"""The state that the inputs of a series are made from, and the settings that shape it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from forecaster.records import F32, F64
 
 @dataclass(frozen=True, slots=True)
 class ObservationConfig:
-    """What shapes a series' inputs.
+    """Settings that shape a series' inputs.
 
     Attributes:
         interval_ms: spacing of the grid; 0 = learned for each series.
-        max_gap_ms: a longer gap begins hidden state, context and pending forecasts anew.
-        context: ticks of denoised inputs that are kept.
+        max_gap_ms: a longer gap resets hidden state, context and pending forecasts.
+        context: number of ticks of denoised inputs that are kept, W.
         denoise: the chain of filters.
-        ttl_ms: a series idle for longer begins anew with its next reading.
+        ttl_ms: time to live: a series that was idle for longer starts again with its next reading.
     """
 
     interval_ms: int = 0
@@ -32,22 +32,23 @@ class ObservationConfig:
 
     @property
     def grid(self) -> GridConfig:
-        """What the grids may do."""
+        """Limits of the grids."""
         return GridConfig(self.interval_ms, self.max_gap_ms, self.ttl_ms)
 
 
 @dataclass
 class InputState:
-    """What a series' inputs are made of; one row a series.
+    """Values, scale and filters of N series, one row a series.
 
     Attributes:
-        origin: what context and last are counted from, so that 32 bits resolve a small change of a large value; NaN
-            until there was a valid value.
-        last: last valid value, minus the origin; NaN until there was one.
-        context: denoised inputs by tick, newest first, minus the origin; NaN where there was none; (N, W).
-        warming: denoised inputs of the readings before the interval was known, newest first; (N, AGREEING).
+        reference: value that `last` and `context` are counted from, so that 32 bits resolve a small change of a large
+            value; in units of the series; NaN until there was a valid value; (N,).
+        last: last valid value, minus the reference; NaN until there was one; (N,).
+        context: denoised inputs by tick, newest first, minus the reference; NaN where there was none; (N, W).
+        warming: denoised inputs of the readings before the interval was known, newest first, in units of the series;
+            (N, AGREEING).
         scaler: scale and levels.
-        denoise: the filters' states.
+        denoise: states of the filters.
     """
 
     reference: F64
@@ -59,7 +60,7 @@ class InputState:
 
     @classmethod
     def empty(cls, n: int, config: ObservationConfig) -> InputState:
-        """Returns n series without a reading."""
+        """Return n series without a reading."""
         return cls(
             reference=np.full(n, np.nan),
             last=np.full(n, np.nan, np.float32),

@@ -70,7 +70,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
     ahead = position - state.tick
     limit = largest_gap(config, interval)
     unknown = ~known
-    if unknown.any():
+    if unknown.any():  # without a grid, distances are milliseconds from the newest stamp
         newest = state.recent_ms[:, 0]
         begun = np.where(known, begun, newest != UNKNOWN)
         ahead = np.where(known, ahead, timestamp_ms - newest)
@@ -81,17 +81,17 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
     outcome[begun & (ahead < 0)] = Outcome.LATE
     begins = ~begun
     relearned = np.zeros(len(timestamp_ms), np.bool_)
-    wild = begun & (np.abs(ahead) > limit)
-    if wild.any():
-        forward = wild & (ahead > 0)
+    outlying = begun & (np.abs(ahead) > limit)
+    if outlying.any():
+        forward = outlying & (ahead > 0)
         far = forward & known & (timestamp_ms - state.held_ms > np.minimum(limit, SPARSE_TICKS) * interval)
-        begins |= _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, wild)
+        begins |= _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, outlying)
         outcome[forward] = Outcome.AHEAD
-        if config.interval_ms == 0:
+        if config.interval_ms == 0:  # a learned interval may be much too fine for where the series is now
             begins |= forward & (state.held_run <= -AHEAD_RUN)
             relearned = begins & far
-    state.held_ms[~wild | begins] = UNKNOWN
-    state.held_run[~wild | begins] = 0
+    state.held_ms[~outlying | begins] = UNKNOWN
+    state.held_run[~outlying | begins] = 0
 
     steps = known & (on_time | begins)
     outcome[steps] = Outcome.FORECAST
@@ -112,27 +112,27 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
     return Placement(outcome, gap, restarted, settled, expired)
 
 
-def _confirm(state: TimelineState, timestamp_ms: I64, limit_ms: I64, ahead: I64, wild: Bools) -> Bools:
-    """Hold the wild stamps, in place; return where the stamps held before confirm them.
+def _confirm(state: TimelineState, timestamp_ms: I64, limit_ms: I64, ahead: I64, outlying: Bools) -> Bools:
+    """Hold the outlying stamps, in place; return where the stamps held before confirm them.
 
     Args:
         state: B rows, changed in place.
         timestamp_ms: event times, epoch ms; (B,).
         limit_ms: largest gap; (B,).
         ahead: ticks from the last tick to the reading, negative = behind; (B,).
-        wild: the reading is farther from the last tick than the largest gap; (B,).
+        outlying: the reading is farther from the last tick than the largest gap; (B,).
     """
     spacing = timestamp_ms - state.held_ms
     ordered = (state.held_ms != UNKNOWN) & (spacing > 0)
     near = ordered & (spacing <= limit_ms)
     in_a_year = ordered & (spacing <= WARMING_GAP_MS)
     was_behind, was_ahead = state.held_run > 0, state.held_run < 0
-    forward = wild & (ahead > 0)
+    forward = outlying & (ahead > 0)
     confirmed: Bools = forward & near & ~was_behind
     behind_run = np.where(near & was_behind, state.held_run + 1, 1)
     ahead_run = np.where(in_a_year & was_ahead, np.maximum(state.held_run - 1, -AHEAD_RUN), -1)
     run = np.where(forward, ahead_run, behind_run).astype(np.int8)
-    confirmed |= wild & (run >= BEHIND_RUN)
-    state.held_run[wild] = run[wild]
-    state.held_ms[wild] = timestamp_ms[wild]
+    confirmed |= outlying & (run >= BEHIND_RUN)
+    state.held_run[outlying] = run[outlying]
+    state.held_ms[outlying] = timestamp_ms[outlying]
     return confirmed

@@ -11,7 +11,7 @@ from forecaster.core.arrays import arrays
 from forecaster.core.series import scaling
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.outliers import relearn_without_initial_outliers
-from forecaster.core.series.reference import FAR, follow
+from forecaster.core.series.reference import FAR, move_reference
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.records import Outputs
@@ -80,7 +80,7 @@ def test_a_long_counter_is_never_counted_from_far_away() -> None:
         inputs.scaler.variance[:] = 3e4**2
         if value == 0.0:
             inputs.reference[:] = value
-        follow(inputs, np.array([value]))
+        move_reference(inputs, np.array([value]))
         inputs.last[:] = value - inputs.reference
         scales.append(abs(float(inputs.last[0])) / 3e4)
     assert max(scales) <= FAR
