@@ -178,7 +178,7 @@ def test_a_partition_whose_input_cannot_be_read_again_keeps_no_other_from_being_
 
     monkeypatch.setattr(reader, "read", corrupt)
     restorer.add([0, 1])
-    found = [one for _ in range(50) if (one := restorer.work(0.05))]
+    found = [one for _ in range(50) if (one := restorer.work(0.01))]
     assert [one.partition.number for one in found] == [1]
     assert restorer.waiting == [0]
 
