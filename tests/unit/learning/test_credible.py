@@ -16,7 +16,7 @@ from forecaster.core.model import Checkpoint
 from forecaster.core.network import NetworkConfig
 from forecaster.core.state import ObservationConfig
 from forecaster.files import History
-from forecaster.learning.challenge import challenge
+from forecaster.learning.challenge import Challenge, challenge
 from forecaster.learning.refresh import refresh
 from forecaster.learning.stretches import credible, stretches
 from forecaster.learning.trainer import TrainingConfig
@@ -124,15 +124,23 @@ def test_many_readings_of_another_time_are_no_matter_of_a_clock() -> None:
     assert credible(one) is one
 
 
+def challenged(one: History) -> Challenge:
+    return challenge(observed(one, OBSERVATION, own=True), PIPELINE, NETWORK, TRAINING, None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Challenge:
+    return challenged(HOURLY)
+
+
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequence[int]) -> None:
-    honest, other = (
-        challenge(observed(one, OBSERVATION, own=True), PIPELINE, NETWORK, TRAINING, None)
-        for one in (HOURLY, with_wrong_clock(HOURLY, wrong))
-    )
-    assert same(honest.challenger, other.challenger)
-    assert honest.verdict == other.verdict
-    assert honest.challenger.facts == other.challenger.facts
+def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(
+    undisturbed: Challenge, wrong: Sequence[int]
+) -> None:
+    other = challenged(with_wrong_clock(HOURLY, wrong))
+    assert same(undisturbed.challenger, other.challenger)
+    assert undisturbed.verdict == other.verdict
+    assert undisturbed.challenger.facts == other.challenger.facts
 
 
 @pytest.fixture(scope="module")
