@@ -25,12 +25,12 @@ LEARNING = {
     "ROLE": "both",
     "NETWORK__HIDDEN_SIZE": "16",
     "NETWORK__CONTEXT": str(CONTEXT),
-    "TRAINING__MIN_READINGS": "3000",
-    "TRAINING__MIN_NEW_TICKS": "3000",
+    "TRAINING__MIN_READINGS": "1800",
+    "TRAINING__MIN_NEW_TICKS": "1800",
     "TRAINING__SCHEDULE": "every 1s",
     "TRAINING__READOUT_SCHEDULE": "off",
 }
-BEFORE, AFTER = range(400), range(400, 1_000)
+BEFORE, AFTER = range(240), range(240, 640)
 
 
 def value(series: int, hour: int) -> float:
@@ -119,9 +119,9 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
         with closing(Fleet(embedded, topic)) as fleet:
             fleet.send(BEFORE)
             wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
-            fleet.send(AFTER[:400])
+            fleet.send(AFTER[:240])
             wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
-            for hour in AFTER[400:]:  # not all at once: what serves is decided at the beginning of a batch
+            for hour in AFTER[240:]:  # not all at once: what serves is decided at the beginning of a batch
                 fleet.send(range(hour, hour + 1))
                 if hour % 10 == 0:
                     fleet.wait()
@@ -132,7 +132,7 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
     names = [forecast["checkpoint"] for forecast in fleet.forecasts["wave-0"]]
     changes = [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
     assert changes == [NO_CHECKPOINT, *decided], "ids change once per promotion"
-    last = AFTER[450:]
+    last = AFTER[290:]
     frozen = frozen_errors(read_checkpoint(cache / f"{topic}.models" / decided[0]), last)  # type: ignore[arg-type]
     assert live_errors(fleet, last) < 0.4 * frozen
     for forecasts in fleet.forecasts.values():

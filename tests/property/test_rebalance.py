@@ -21,9 +21,9 @@ steps = st.one_of(
 class World:
     """Two workers that hand three partitions to and fro, and a log that tells who published what."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int = 5) -> None:
         self.kafka = FakeKafka(PARTITIONS)
-        self.clients = [FakeClient(self.kafka, batch=5) for _ in range(2)]
+        self.clients = [FakeClient(self.kafka, batch=batch) for _ in range(2)]
         self.clients[1].revoke(range(PARTITIONS))
         self.workers = [SETUP.worker(client) for client in self.clients]
         self.hours = [0] * PARTITIONS
@@ -68,7 +68,7 @@ class World:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_no_partition_is_served_before_it_is_whole_and_nothing_is_lost_doubled_or_different(plan: list) -> None:
-    world, calm = World(), World()
+    world, calm = World(), World(batch=1_000)
     for step in plan:
         world.step(*step)
         if step[0] == "feed":

@@ -76,7 +76,7 @@ def test_the_seasonal_naive_forecast_of_a_daily_pattern_is_exact_from_the_second
 
 
 def test_a_trained_network_beats_the_last_value_where_there_is_a_pattern() -> None:
-    report = run([daily(40), daily(40, 1)], train_share=0.5)
+    report = run([daily(24), daily(24, 1)], train_share=0.5)
     assert report.checkpoint != "none"
     assert (report.mae["forecast"][:, 2] < 0.7 * report.mae["last value"][:, 2]).all()
     assert (np.abs(report.coverage - 0.8) < 0.15).all()
@@ -116,11 +116,12 @@ LEARNING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=9
 
 def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_not() -> None:
     values = [shifting(700), shifting(700)[::-1]]
-    frozen, learning = run(values, train_share=0.3), run(values, **LEARNING)
+    intervals = RetrainingIntervals(retrain_every=160, resolve_every=48)
+    frozen, learning = run(values, train_share=0.3), run(values, train_share=0.3, intervals=intervals)
     assert learning.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
     np.testing.assert_array_equal(learning.scored, frozen.scored)
     assert learning.retrainings["readouts refreshed"] >= 1
-    assert sum(count for name, count in learning.retrainings.items() if "challengers" in name) == 490 // 96
+    assert sum(count for name, count in learning.retrainings.items() if "challengers" in name) == 490 // 160
     assert frozen.retrainings == {}
 
 
@@ -141,8 +142,8 @@ def forecasts_of(one: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndar
 
 
 def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = history([shifting(500), shifting(500)[::-1]])
-    cut = 2 * 420
+    one = history([shifting(330), shifting(330)[::-1]])
+    cut = 2 * 250
     other = replace(one, values=np.where(np.arange(len(one)) < cut, one.values, one.values * 5.0))
     before, after = forecasts_of(one, monkeypatch), forecasts_of(other, monkeypatch)
     np.testing.assert_array_equal(before[:cut], after[:cut])
@@ -151,7 +152,7 @@ def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch
 
 def test_learning_begins_from_nothing() -> None:
     """Of waves of 17 hours, which no simple expert knows."""
-    waves = 10 + 5 * np.sin(2 * np.pi * np.arange(480) / 17) + np.random.default_rng(0).normal(0, 0.2, 480)
+    waves = 10 + 5 * np.sin(2 * np.pi * np.arange(360) / 17) + np.random.default_rng(0).normal(0, 0.2, 360)
     report = run([waves.tolist()], intervals=RetrainingIntervals(retrain_every=120))
     assert report.checkpoint != "none"
     assert report.mae["forecast"].mean() < report.mae["last value"].mean()

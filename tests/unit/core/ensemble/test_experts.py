@@ -44,13 +44,13 @@ def test_what_an_expert_is_scored_by_is_what_it_had_forecast(step_ms: int) -> No
     """Seen from outside: its scored forecast does not change with values that came after it was made."""
     config = with_interval(TELLING, step_ms)
     dice = np.random.default_rng(1)
-    ticks = np.cumsum(dice.choice([1, 1, 1, 1, 2, 5], size=420))
-    values = wave(420, 24)
-    values[dice.random(420) < 0.05] = np.nan
+    ticks = np.cumsum(dice.choice([1, 1, 1, 1, 2, 5], size=300))
+    values = wave(300, 24)
+    values[dice.random(300) < 0.05] = np.nan
     whole = served(config, ticks, values, step_ms)
-    for cut in (60, 200, 400):
+    for cut in (60, 150, 280):
         other = values.copy()
-        other[cut:-1] += 50.0 * dice.random(419 - cut)  # all that came after, but for the truth
+        other[cut:-1] += 50.0 * dice.random(299 - cut)  # all that came after, but for the truth
         changed = served(config, ticks[: cut + 14], other[: cut + 14], step_ms)
         for place in range(cut, cut + 14):
             for column in range(30):

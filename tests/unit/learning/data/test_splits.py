@@ -17,7 +17,7 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.formats.files import SeriesHistory
 from forecaster.learning.data.splits import drop_misdated, split_by_time
-from forecaster.learning.fitting.challenge import challenge
+from forecaster.learning.fitting.challenge import Challenge, challenge
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train
@@ -126,15 +126,23 @@ def test_many_readings_of_another_time_are_no_matter_of_a_clock() -> None:
     assert drop_misdated(one) is one
 
 
+def challenged(one: SeriesHistory) -> Challenge:
+    return challenge(build_training_data(one, OBSERVATION, local=True), PIPELINE, NETWORK, TRAINING, None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Challenge:
+    return challenged(HOURLY)
+
+
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(wrong: Sequence[int]) -> None:
-    honest, other = (
-        challenge(build_training_data(one, OBSERVATION, local=True), PIPELINE, NETWORK, TRAINING, None)
-        for one in (HOURLY, with_wrong_clock(HOURLY, wrong))
-    )
-    assert same(honest.challenger, other.challenger)
-    assert honest.decision == other.decision
-    assert honest.challenger.facts == other.challenger.facts
+def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(
+    undisturbed: Challenge, wrong: Sequence[int]
+) -> None:
+    other = challenged(with_wrong_clock(HOURLY, wrong))
+    assert same(undisturbed.challenger, other.challenger)
+    assert undisturbed.decision == other.decision
+    assert undisturbed.challenger.facts == other.challenger.facts
 
 
 @pytest.fixture(scope="module")

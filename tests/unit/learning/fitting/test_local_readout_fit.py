@@ -20,6 +20,7 @@ from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
+from forecaster.records import Outputs
 
 LEVELS = (0.1, 0.5, 0.9)
 OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
@@ -58,11 +59,18 @@ def trained() -> Checkpoint:
     return train_checkpoint(unlike(900).first(3 * 600), OBSERVATION, NETWORK, QUICK)
 
 
-def errors(checkpoint: Checkpoint) -> NDArray[np.float64]:
+@pytest.fixture(scope="module")
+def served(trained: Checkpoint) -> list[tuple[int, Outputs]]:
+    """What it forecasts of all that there is."""
+    whole = unlike(900)
+    return list(ServingSimulation(PIPELINE, whole, trained).until(len(whole)))
+
+
+def errors(served: list[tuple[int, Outputs]]) -> NDArray[np.float64]:
     """Mean squared error of each head at horizon 1 on the last 300 hours, by series; (H, S)."""
     whole = unlike(900)
     total, count = np.zeros((3, 3)), 0
-    for first, outputs in ServingSimulation(PIPELINE, whole, checkpoint).until(len(whole)):
+    for first, outputs in served:
         scores = outputs.scores
         rows = whole.row[first + scores.reading]
         late = first + scores.reading >= 3 * 600
@@ -73,15 +81,16 @@ def errors(checkpoint: Checkpoint) -> NDArray[np.float64]:
     return total / (count / 3)
 
 
-def test_the_pooled_readout_knows_unlike_series_better_and_the_cross_one_the_leader(trained: Checkpoint) -> None:
-    shared, pooled, cross = errors(trained)
+def test_the_pooled_readout_knows_unlike_series_better_and_the_cross_one_the_leader(
+    served: list[tuple[int, Outputs]],
+) -> None:
+    shared, pooled, cross = errors(served)
     assert pooled[2] < 0.9 * shared[2], "the series that is unlike the others"
     assert cross[0] < 0.2 * min(shared[0], pooled[0]), "the one that follows another"
 
 
-def test_the_combination_is_with_the_head_that_knows(trained: Checkpoint) -> None:
-    whole = unlike(900)
-    outputs = [outputs for _, outputs in ServingSimulation(PIPELINE, whole, trained).until(len(whole))][-1]
+def test_the_combination_is_with_the_head_that_knows(served: list[tuple[int, Outputs]]) -> None:
+    _, outputs = served[-1]
     names = PIPELINE.ensemble.experts
     assert (outputs.forecasts.weights[-3, names.index("network, cross"), 0]) > 0.9
 

@@ -88,7 +88,7 @@ def test_the_stretches_are_disjoint_in_order_and_cover_everything() -> None:
 
 
 def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
-    one = history(300)
+    one = history(200)
     config = replace(SHORT, promotion=0.2)
     promotion_ms = split_by_time(one, config.held_out, config.promotion).promotion_ms
     trained, other, earlier = (
@@ -272,8 +272,8 @@ def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Check
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == int(changed.timestamp_ms[-1])
     for name, weight in champion.weights.items():
         assert torch.equal(weight, refreshed.checkpoint.weights[name]) == ("calibration" not in name)
-    verdict = evaluate_challenger(PIPELINE, champion, refreshed.checkpoint, changed, START_MS + 700 * HOUR_MS)
-    assert verdict.promote
+    recent = changed.since(START_MS + 500 * HOUR_MS)
+    assert evaluate_challenger(PIPELINE, champion, refreshed.checkpoint, recent, START_MS + 700 * HOUR_MS).promote
 
 
 def test_a_readout_that_has_seen_everything_is_not_judged_again(champion: Checkpoint) -> None:
@@ -286,7 +286,7 @@ def test_a_readout_that_was_broken_is_replaced_by_one_that_serves_as_well_as_bef
     refreshed = refit(history(), broken)
     assert refreshed is not None
     assert refreshed.error < 0.5 * refreshed.champion_error
-    assert not evaluate_challenger(PIPELINE, champion, broken, history(), START_MS + 400 * HOUR_MS).promote
+    assert not verdict(champion, broken).promote
 
 
 def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion: Checkpoint) -> None:
@@ -307,7 +307,9 @@ def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: 
 
 
 def verdict(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> PromotionDecision:
-    return evaluate_challenger(PIPELINE, champion, challenger, history(), START_MS + 400 * HOUR_MS, rule)
+    """On a hundred hours, after two hundred to warm up on."""
+    recent = history(500).since(START_MS + 200 * HOUR_MS)
+    return evaluate_challenger(PIPELINE, champion, challenger, recent, START_MS + 400 * HOUR_MS, rule)
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(champion: Checkpoint) -> None:
@@ -316,7 +318,7 @@ def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(champio
     assert good.promote
     assert good.challenger_loss < 0.9 * good.champion_loss
     assert good.last_value_loss == 1.0
-    assert good.scored == 2 * 3 * 200
+    assert good.scored == 2 * 3 * 100
     bad, equal = verdict(champion, worse), verdict(champion, champion)
     assert not bad.promote
     assert bad.challenger_loss > bad.champion_loss
@@ -334,13 +336,13 @@ def test_a_challenger_whose_forecasts_are_no_numbers_is_not_promoted(champion: C
 
 
 def test_too_few_scored_forecasts_promote_nobody(champion: Checkpoint) -> None:
-    judged = verdict(None, champion, Rule(min_scored=1201))
+    judged = verdict(None, champion, Rule(min_scored=601))
     assert not judged.promote
-    assert "1201" in judged.reason
+    assert "601" in judged.reason
 
 
 def test_a_constant_series_has_no_say(champion: Checkpoint) -> None:
-    one = history()
+    one = history(500).since(START_MS + 200 * HOUR_MS)
     flat = replace(one, values=np.where(one.row == 1, 5.0, one.values))
     judged = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
     assert judged.promote
@@ -355,7 +357,7 @@ def pinball(truth: float, quantiles: list[float]) -> float:
 
 def test_the_loss_is_what_the_forecasts_themselves_were_worth(champion: Checkpoint) -> None:
     """The oracle looks every forecast's truths up by their time, and knows nothing of how forecasts mature."""
-    one, begin = history(), 400
+    one, begin = history(460), 400
     truths = one.values.reshape(-1, 2)
     warm_up = OBSERVATION.context + max(NETWORK.horizons) + 336
     known = one.since(START_MS + (begin - warm_up) * HOUR_MS)
@@ -377,7 +379,7 @@ def test_the_loss_is_what_the_forecasts_themselves_were_worth(champion: Checkpoi
 def test_a_champion_that_has_seen_the_promotion_stretch_is_judged_without_what_it_knows_of_it(
     champion: Checkpoint,
 ) -> None:
-    one = history()
+    one = history(250)
     config = replace(SHORT, promotion=0.2, passes=1)
     cuts = split_by_time(one, config.held_out, config.promotion)
     data = build_training_data(one, OBSERVATION, local=True)

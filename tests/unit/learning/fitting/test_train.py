@@ -230,7 +230,7 @@ def test_early_stopping_keeps_the_best_pass() -> None:
 
 def test_l1_and_l2_shrink_the_weights() -> None:
     def size(**options: float) -> float:
-        weights = trainer(config(), TrainingConfig(passes=15, patience=15, **options)).fit().weights  # type: ignore[arg-type]
+        weights = trainer(config(), TrainingConfig(passes=8, patience=8, **options)).fit().weights  # type: ignore[arg-type]
         return float(sum(weight.abs().sum() for name, weight in weights.items() if "weight" in name))
 
     free = size(l1=0.0, l2=0.0)

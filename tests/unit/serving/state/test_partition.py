@@ -184,7 +184,7 @@ def test_a_partition_whose_input_cannot_be_read_again_keeps_no_other_from_being_
     phases.move(0, PartitionPhase.WAITING)
     phases.move(1, PartitionPhase.WAITING)
     queue = RestoreQueue(restorer, phases)
-    found = [one for _ in range(50) if (one := queue.work(0.05))]
+    found = [one for _ in range(50) if (one := queue.work(0.01))]
     assert [one.partition.number for one in found] == [1]
     assert phases[0] is PartitionPhase.WAITING
 

@@ -52,16 +52,17 @@ def series(one: Worker) -> int:
     return one._store.series  # noqa: SLF001 - the law is about what it holds
 
 
-def test_snapshot_and_restore_after_every_batch_for_a_thousand_batches_equals_never_restoring() -> None:
+@pytest.mark.parametrize("batches", [100, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_snapshot_and_restore_after_every_batch_for_a_thousand_batches_equals_never_restoring(batches: int) -> None:
     kafka, calm = FakeKafka(), FakeKafka()
     never = serving(calm)
-    for batch in range(1_000):
+    for batch in range(batches):
         for log in (kafka, calm):
             feed(log, batch, 3)
         turn(serving(kafka))
         turn(never)
     assert kafka.published == calm.published
-    assert len(kafka.sources()) > 1_000
+    assert len(kafka.sources()) > batches
 
 
 def test_without_a_single_block_the_floor_alone_rebuilds_the_rows() -> None:
@@ -81,7 +82,7 @@ def test_groups_of_several_series_in_a_record_are_restored_together() -> None:
     options = {"schema": InputSchema(value_fields=("a", "b", "c")), "group_size": 3}
     never = serving(calm, **options)
     dice = random.Random(1)
-    for hour in range(150):
+    for hour in range(60):
         for pump in range(5):
             fields = {name: dice.randrange(30) for name in "abc" if dice.random() < 0.9}
             body = ", ".join(f'"{name}": {value}' for name, value in fields.items())
@@ -111,11 +112,11 @@ def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
     short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
     never = serving(calm, pipeline=short_lived, max_series=8)
     freed = 0
-    for batch in range(60):
+    for batch in range(28):
         for log in (kafka, calm):
             for reading in range(60):
                 hour = batch * 10 + reading // 6
-                name = b"pump-%d" % (batch // 12 * 4 + reading % 6)
+                name = b"pump-%d" % (batch // 7 * 4 + reading % 6)
                 log.append(0, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, reading % 11), name)
         one = serving(kafka, pipeline=short_lived, max_series=8, replay_limit=300)
         one._store.partitions[0].idle_sweep.readings = never._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001
@@ -131,7 +132,7 @@ def test_the_topic_is_bounded_and_blocks_that_are_gone_have_tombstones() -> None
     kafka = FakeKafka()
     short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
     one = serving(kafka, pipeline=short_lived)
-    for batch in range(40):
+    for batch in range(20):
         kafka.hours(0, range(batch * 30, batch * 30 + 30), b"pump-%d" % batch)
         one._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001 - sweeps are rare
         turn(one)
