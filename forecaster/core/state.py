@@ -1,4 +1,4 @@
-"""SeriesState: everything that is carried for a series from one reading to the next."""
+"""SeriesState: all state that is carried for each series from one reading to the next."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from forecaster.records import F32, I64
 
 @dataclass
 class SeriesState:
-    """N rows, one a series; a struct of arrays, and of such structs.
+    """The state of N series, one row a series: a struct of arrays, and of such structs.
 
     Attributes:
-        timeline: where on their grids the series stand.
-        inputs: what their inputs are made of.
+        timeline: positions of the series on their grids.
+        inputs: values, scale and filters.
         pending: forecasts that wait for their truth.
-        experts: what the forecasts were worth, and what the simple ones rest on.
-        hidden: hidden states; a body that needs fewer columns uses the first ones; (N, S).
+        experts: losses, gates and intervals, and the means of the seasonal experts.
+        hidden: hidden states; a body with fewer columns uses the first ones; (N, S).
         body: code of the body that each hidden state belongs to (`model.body_code`); (N,).
     """
 
@@ -39,14 +39,20 @@ class SeriesState:
 
 @dataclass(frozen=True, slots=True)
 class StateShape:
-    """What the rows of a partition look like: equal shapes make compatible rows."""
+    """The settings that rows are shaped by: rows of equal shapes are compatible.
+
+    Attributes:
+        observation: settings of the inputs.
+        ensemble: settings of the forecasts.
+        hidden: columns of the hidden states.
+    """
 
     observation: ObservationConfig
     ensemble: EnsembleConfig
     hidden: int
 
     def empty(self, n: int) -> SeriesState:
-        """Returns n series without a reading."""
+        """Return n series without a reading."""
         return SeriesState(
             timeline=TimelineState.empty(n, self.observation.interval_ms),
             inputs=InputState.empty(n, self.observation),

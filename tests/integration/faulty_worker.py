@@ -1,6 +1,7 @@
-"""The daemon, but at a point of its work that FORECASTER_TEST_FAULT names it kills or stops itself, saying so.
+"""A daemon with a fault: it kills or stops itself at a point of its work, and writes that to standard error.
 
-The fault is `<point>:<signal>:<times>`: the signal comes when the point is reached for that time.
+FORECASTER_TEST_FAULT is `<point>:<signal>:<times>`: the daemon sends itself the signal when it reaches the point for
+the n-th time.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def faulty(self: Any, *arguments: Any) -> Any:
     left -= 1
     if left == 0:
         if point == "mid-transaction":
-            self.flush()  # the broker has the records of a transaction that nobody ends
+            self.flush()  # the broker has the records of an open transaction
         sys.stderr.write(f"fault at {point}\n")
         sys.stderr.flush()
         os.kill(os.getpid(), signal.Signals[name])

@@ -1,4 +1,4 @@
-"""What is written to the history topic comes back through a broker."""
+"""History that is written to the topic is read back through a broker."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARTITIONS, HOURS, SERIES = 3, 20, 4
 
 
 def write(broker: str, topic: str, *, timestamp_ms: int | None = None, hours: range = range(HOURS)) -> None:
-    """Of each partition and hour one record."""
+    """Write a record for each partition and hour."""
     with closing(RecordWriter(broker, topic)) as writer:
         for hour in hours:
             for partition in range(PARTITIONS):
-                rows = [(f"pump-{partition}-{one}", START_MS + hour * HOUR_MS, one + hour) for one in range(SERIES)]
+                rows = [(f"pump-{partition}-{k}", START_MS + hour * HOUR_MS, k + hour) for k in range(SERIES)]
                 batch = readings(rows)
                 for message in encode_history(partition, batch, np.arange(SERIES), np.zeros(SERIES, bool)):
                     options = {"headers": message.headers, "timestamp_ms": timestamp_ms}
@@ -42,42 +42,42 @@ def reading(broker: str, topic: str, window_ms: int) -> Iterator[HistoryReader]:
         yield HistoryReader(HistoryConfig(topic, PARTITIONS, window_ms, max_series=100), reader)
 
 
-def test_what_was_written_is_read_in_the_order_of_time(broker: str, topic: str) -> None:
+def test_history_is_read_in_the_order_of_time(broker: str, topic: str) -> None:
     create_topic(broker, topic, PARTITIONS)
     write(broker, topic)
     with reading(broker, topic, window_ms=HOUR_MS) as source:
         history = source.read(int(time.time() * 1_000))
     hours = np.repeat(np.arange(HOURS), PARTITIONS * SERIES)
     assert history.timestamp_ms.tolist() == (START_MS + hours * HOUR_MS).tolist()
-    expected = {f"pump-{partition}-{one}" for partition in range(PARTITIONS) for one in range(SERIES)}
+    expected = {f"pump-{partition}-{k}" for partition in range(PARTITIONS) for k in range(SERIES)}
     assert set(history.series_ids) == expected
-    ones = [int(history.series_ids[row].rsplit("-", 1)[1]) for row in history.row]
-    assert history.values.tolist() == (hours + ones).tolist()
+    numbers = [int(history.series_ids[row].rsplit("-", 1)[1]) for row in history.row]
+    assert history.values.tolist() == (hours + numbers).tolist()
 
 
-def test_a_topic_without_a_record_gives_an_empty_history(broker: str, topic: str) -> None:
+def test_an_empty_topic_gives_an_empty_history(broker: str, topic: str) -> None:
     create_topic(broker, topic, PARTITIONS)
     with reading(broker, topic, window_ms=HOUR_MS) as source:
         assert len(source.read(int(time.time() * 1_000))) == 0
 
 
-def test_the_counter_meets_what_was_there_and_what_comes(broker: str, topic: str) -> None:
+def test_the_counter_counts_old_and_new_records(broker: str, topic: str) -> None:
     create_topic(broker, topic, PARTITIONS)
     write(broker, topic)
     with closing(TailReader(Connection(broker, "forecaster-trainer"), topic, PARTITIONS)) as tail:
         counter = HistoryCounter(tail)
         once = PARTITIONS * HOURS * SERIES
-        wait_until(lambda: counter.count() == once, "all that was there")
+        wait_until(lambda: counter.count() == once, "the old records")
         write(broker, topic)
-        wait_until(lambda: counter.count() == 2 * once, "what came")
+        wait_until(lambda: counter.count() == 2 * once, "the new records")
         write(broker, topic)
         counter.restart()
-        assert not counter.is_current, "who is elected again finds a backlog"
+        assert not counter.is_current, "a restarted counter has a backlog"
         wait_until(lambda: counter.count() == 3 * once and counter.is_current, "the new backlog")
 
 
 @pytest.mark.kafka
-def test_what_was_written_before_the_window_is_not_read(kafka: str, topic: str) -> None:
+def test_records_from_before_the_window_are_not_read(kafka: str, topic: str) -> None:
     create_topic(kafka, topic, PARTITIONS)
     now_ms = int(time.time() * 1_000)
     write(kafka, topic, timestamp_ms=now_ms - 2 * HOUR_MS, hours=range(10))

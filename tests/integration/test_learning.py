@@ -1,4 +1,4 @@
-"""The daemon trains itself on its own input and changes to the better network while it forecasts."""
+"""The daemon trains on its own input, and changes to the better network while it forecasts."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ BEFORE, AFTER = range(240), range(240, 640)
 
 
 def value(series: int, hour: int) -> float:
-    """A noisy wave of nine hours, which no simple expert knows; after the change one of five."""
+    """Return a noisy wave: its period, nine hours and five after the change, is none that a simple expert knows."""
     dice = np.random.default_rng(series * 100_000 + hour)
     period = 9 if hour in BEFORE else 5
     return float(np.sin(2 * np.pi * (hour / period + series / SERIES)) + 0.1 * dice.normal())
 
 
 class Fleet:
-    """Sends hours of all series, and keeps the forecasts that come."""
+    """Sends hours of all series, and keeps their forecasts."""
 
     def __init__(self, address: str, topic: str) -> None:
         self._writer = RecordWriter(address, topic)
@@ -71,13 +71,13 @@ class Fleet:
         wait_until(lambda: self.receive() >= self.sent, f"{self.sent} forecasts", 120)
 
     def serving(self) -> set[str]:
-        """What made the newest forecast of each series."""
+        """Return the checkpoints of the newest forecast of each series."""
         self.receive()
         return {forecasts[-1]["checkpoint"] for forecasts in self.forecasts.values()}
 
 
 def frozen_errors(checkpoint: Model, hours: range) -> float:
-    """Mean absolute error over the hours of a network that stays what it is, over all horizons."""
+    """Return the mean absolute error over the hours and all horizons, if one network serves all the time."""
     pipeline = PipelineConfig(
         ObservationConfig(HOUR_MS, context=CONTEXT), tuple(range(1, HORIZON + 1)), (0.1, 0.5, 0.9)
     )
@@ -87,13 +87,13 @@ def frozen_errors(checkpoint: Model, hours: range) -> float:
         [f"wave-{series}" for series in range(SERIES)],
         np.tile(np.arange(SERIES), count),
         START_MS + hour * HOUR_MS,
-        np.array([value(series, one) for one in range(count) for series in range(SERIES)]),
+        np.array([value(series, number) for number in range(count) for series in range(SERIES)]),
         np.arange(count * SERIES),
     )
     errors = []
     for first, outputs in ServingSimulation(pipeline, history, checkpoint).until(len(history)):  # type: ignore[arg-type]
-        made = np.isin(hour[outputs.scores.reading + first], hours)
-        errors.append(np.abs(outputs.scores.truth[:, None] - outputs.scores.point)[made].ravel())
+        counted = np.isin(hour[outputs.scores.reading + first], hours)
+        errors.append(np.abs(outputs.scores.truth[:, None] - outputs.scores.point)[counted].ravel())
     return float(np.nanmean(np.concatenate(errors)))
 
 
@@ -109,7 +109,7 @@ def live_errors(fleet: Fleet, hours: range) -> float:
     return float(np.mean(errors))
 
 
-def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
+def test_after_a_change_of_the_process_the_daemon_retrains_and_improves(
     embedded: str, topic: str, tmp_path: Path
 ) -> None:
     create_topic(embedded, topic, 1)
@@ -121,7 +121,7 @@ def test_after_the_process_changes_the_daemon_learns_it_and_the_error_falls(
             wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
             fleet.send(AFTER[:240])
             wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
-            for hour in AFTER[240:]:  # not all at once: what serves is decided at the beginning of a batch
+            for hour in AFTER[240:]:  # in parts, since a batch is served by one checkpoint
                 fleet.send(range(hour, hour + 1))
                 if hour % 10 == 0:
                     fleet.wait()

@@ -1,4 +1,4 @@
-"""A watch on a broker: what is written while it looks becomes the champion, what a dead trainer began does not."""
+"""A follower on a broker: committed orders are served, those of an aborted transaction are not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.follower import RegistryFollower
 
 CHECKPOINT = random_checkpoint(pipeline_config(), hidden_size=512)
-"""Of several chunks."""
+"""Large enough for several chunks."""
 
 
 @pytest.fixture
@@ -34,31 +34,31 @@ def follower(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.Monkey
     with TopicAdmin(connection) as topics:
         topics.create([NeededTopic(topic, "models", partitions=1)], 3)
         with closing(LogReader(connection, topics)) as reader:
-            one = RegistryFollower(reader, topic, CheckpointCache(tmp_path / "cache"), CHECKPOINT.network)
-            retry(one.catch_up, "reading", 30.0, threading.Event())
-            yield one
+            follower = RegistryFollower(reader, topic, CheckpointCache(tmp_path / "cache"), CHECKPOINT.network)
+            retry(follower.catch_up, "reading", 30.0, threading.Event())
+            yield follower
 
 
 def order(name: str) -> Serve:
     return Serve(name, "none", "trainer", "2025-01-01T00:00:00+00:00", "better")
 
 
-def test_what_is_published_and_ordered_while_it_looks_is_served(
+def test_a_checkpoint_published_while_the_follower_runs_is_served(
     follower: RegistryFollower, broker: str, topic: str
 ) -> None:
     messages = publication(CHECKPOINT)
     assert len(messages) > 3
     write_records(Connection(broker, "test"), topic, [*messages, serve_message(order(CHECKPOINT.id))])
     wait_until(lambda: follower.refresh() or follower.champion == CHECKPOINT.id, "the champion")
-    found = follower.checkpoint(CHECKPOINT.id)
-    assert found is not None
-    assert torch.equal(found.readout, CHECKPOINT.readout)
+    checkpoint = follower.checkpoint(CHECKPOINT.id)
+    assert checkpoint is not None
+    assert torch.equal(checkpoint.readout, CHECKPOINT.readout)
 
 
-def test_a_watch_without_a_cache_reads_it_from_the_topic_and_goes_on(
+def test_a_follower_without_a_cache_reads_from_the_topic_and_continues(
     follower: RegistryFollower, broker: str, topic: str
 ) -> None:
-    follower._cache = CheckpointCache(None)  # noqa: SLF001 - as where no folder can be written
+    follower._cache = CheckpointCache(None)  # noqa: SLF001 - as if no folder could be written
     connection = Connection(broker, "test")
     write_records(connection, topic, publication(CHECKPOINT))
     follower.catch_up()
@@ -68,7 +68,7 @@ def test_a_watch_without_a_cache_reads_it_from_the_topic_and_goes_on(
 
 
 @pytest.mark.parametrize("broker", [pytest.param("kafka", marks=pytest.mark.kafka)], indirect=True)
-def test_an_order_of_a_transaction_that_was_aborted_is_never_obeyed(
+def test_an_order_in_an_aborted_transaction_is_never_obeyed(
     follower: RegistryFollower, broker: str, topic: str
 ) -> None:
     connection = Connection(broker, "test")

@@ -1,4 +1,4 @@
-"""`forecaster seed` and `explain` by the real program: the daemon goes on where the history ends."""
+"""`forecaster seed` and `explain` by the real program: the daemon continues where the history ends."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command(address: str, topic: str, *arguments: str, **variables: str) -> subp
 
 
 def expected(model: Model) -> list[bytes]:
-    """What the pipeline alone publishes of the news after the history, sorted."""
+    """Return the forecasts, sorted, that the pipeline alone makes of the readings after the history."""
     rows = [(series, hour) for hour in (*HISTORY, *NEWS) for series in range(SERIES)]
     records = [
         InputRecord("input", 0, number, 0, b"pump-%d" % series, body(series, hour))
@@ -72,7 +72,7 @@ def expected(model: Model) -> list[bytes]:
     return sorted(message.value or b"" for message in messages[len(HISTORY) * SERIES :])
 
 
-def test_a_daemon_that_was_seeded_publishes_what_one_that_read_the_history_would(
+def test_a_seeded_daemon_publishes_as_one_that_read_the_history(
     broker: str, topic: str, tmp_path: Path, history: Path
 ) -> None:
     create_topic(broker, topic, PARTITIONS)
@@ -90,21 +90,24 @@ def test_a_daemon_that_was_seeded_publishes_what_one_that_read_the_history_would
                 for series in range(SERIES):
                     writer.send(b"pump-%d" % series, body(series, hour))
             writer.flush()
-            found: list[bytes] = []
+            forecasts: list[bytes] = []
             wait_until(
-                lambda: found.extend(one.value or b"" for one in reader.poll()) or len(found) >= len(NEWS) * SERIES,
+                lambda: (
+                    forecasts.extend(record.value or b"" for record in reader.poll())
+                    or len(forecasts) >= len(NEWS) * SERIES
+                ),
                 "forecasts",
             )
             live = command(broker, topic, "seed", str(history), **served)
             assert (live.returncode, "live member" in live.stderr) == (5, True)
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
-    assert sorted(found) == expected(Model(checkpoint))
+    assert sorted(forecasts) == expected(Model(checkpoint))
     again = command(broker, topic, "seed", str(history), **served)
     assert (again.returncode, "has committed offset" in again.stderr) == (5, True)
 
 
-def test_a_series_is_explained_by_what_the_daemon_left(broker: str, topic: str, tmp_path: Path, history: Path) -> None:
+def test_explain_shows_a_series_as_the_daemon_left_it(broker: str, topic: str, tmp_path: Path, history: Path) -> None:
     create_topic(broker, topic, PARTITIONS)
     nothing = command(broker, topic, "explain", "pump-4")
     assert nothing.returncode == 4
@@ -114,18 +117,20 @@ def test_a_series_is_explained_by_what_the_daemon_left(broker: str, topic: str, 
         with closing(RecordWriter(broker, topic)) as writer:
             writer.send(b"pump-4", body(4, 120))
         with closing(RecordReader(broker, f"{topic}.forecasts", PARTITIONS)) as reader:
-            found: list[bytes] = []
-            wait_until(lambda: found.extend(one.value or b"" for one in reader.poll()) or found, "a forecast")
+            forecasts: list[bytes] = []
+            wait_until(
+                lambda: forecasts.extend(record.value or b"" for record in reader.poll()) or forecasts, "a forecast"
+            )
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
     explained = json.loads(command(broker, topic, "explain", "pump-4", "--json").stdout)
     assert explained["inputs"]["count"] == len(HISTORY) + 1
     assert explained["inputs"]["last_ms"] == START_MS + 120 * HOUR_MS
-    assert [one["value"] for one in explained["inputs"]["readings"]] == [value(4, hour) for hour in range(109, 121)]
+    assert [shown["value"] for shown in explained["inputs"]["readings"]] == [value(4, hour) for hour in range(109, 121)]
     assert explained["network"]["checkpoint"] == "none"
     next_tick = explained["pending"][0]
     assert (next_tick["horizon"], next_tick["made_ms"]) == (1, START_MS + 120 * HOUR_MS)
-    assert next_tick["point"] == pytest.approx(json.loads(found[0])["point"][0], abs=0.05)
+    assert next_tick["point"] == pytest.approx(json.loads(forecasts[0])["point"][0], abs=0.05)
     shown = command(broker, topic, "explain", "pump-4")
     assert "forecasts for 2025-01-06T01:00:00Z" in shown.stdout
     unknown = command(broker, topic, "explain", "pumpe-4")

@@ -1,4 +1,4 @@
-"""The daemon, but it thinks for a while over a record with the key `think`, saying so: there it can be stopped."""
+"""A daemon that decodes a record with the key `think` slowly, so that a test can stop it in the middle of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever readings a batch has, the history topic gives them back as they were."""
+"""Records of the history topic: decoding returns the readings that were encoded."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ def bits(column: np.ndarray) -> list[int]:
 
 @settings(max_examples=100, deadline=None)
 @given(rows, st.data())
-def test_what_is_decoded_is_what_was_written(batch: list[tuple[str, int, float | None]], data: st.DataObject) -> None:
+def test_decoded_history_equals_the_encoded_readings(
+    batch: list[tuple[str, int, float | None]], data: st.DataObject
+) -> None:
     grouped = data.draw(st.booleans())
     count = len(batch)
     records = np.cumsum(data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count)))
-    given_ = readings(batch, records.tolist())
+    encoded = readings(batch, records.tolist())
     if grouped:
-        group = {name: data.draw(names) for name in dict.fromkeys(given_.series_ids)}
-        columns = (given_.series_ids, given_.timestamp_ms, given_.values, given_.records)
-        given_ = Readings(*columns, [group[name] for name in given_.series_ids])
+        group = {name: data.draw(names) for name in dict.fromkeys(encoded.series_ids)}
+        columns = (encoded.series_ids, encoded.timestamp_ms, encoded.values, encoded.records)
+        encoded = Readings(*columns, [group[name] for name in encoded.series_ids])
     chosen = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     masked = np.array(data.draw(st.lists(st.booleans(), min_size=len(chosen), max_size=len(chosen))), bool)
-    messages = encode_history(3, given_, chosen, masked)
+    messages = encode_history(3, encoded, chosen, masked)
     assert len(messages) == bool(len(chosen))
     for message in messages:
         part = decode_history(message.value or b"")
         assert (message.partition, dict(message.headers)) == (3, {"readings": str(len(chosen)).encode()})
-        assert [part.series_ids[row] for row in part.row] == [given_.series_ids[at] for at in chosen]
+        assert [part.series_ids[row] for row in part.row] == [encoded.series_ids[at] for at in chosen]
         assert len(set(part.series_ids)) == len(part.series_ids)
         assert part.groups == ([group[name] for name in part.series_ids] if grouped else [])
-        assert part.timestamp_ms.tolist() == given_.timestamp_ms[chosen].tolist()
-        assert bits(part.values) == bits(given_.values[chosen])
-        assert part.observed.tolist() == (~np.isnan(given_.values[chosen])).tolist()
+        assert part.timestamp_ms.tolist() == encoded.timestamp_ms[chosen].tolist()
+        assert bits(part.values) == bits(encoded.values[chosen])
+        assert part.observed.tolist() == (~np.isnan(encoded.values[chosen])).tolist()
         assert part.masked.tolist() == masked.tolist()
-        assert part.records.tolist() == np.unique(given_.records[chosen], return_inverse=True)[1].tolist()
+        assert part.records.tolist() == np.unique(encoded.records[chosen], return_inverse=True)[1].tolist()

@@ -1,4 +1,4 @@
-"""Arbitrary streams of readings: every reading has one outcome, and only steps have forecasts."""
+"""The pipeline on arbitrary streams of readings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODELS = {key: random_model(config) for key, config in CONFIGS.items()}
 
 @settings(max_examples=60, deadline=None)
 @given(streams, st.sampled_from(sorted(CONFIGS)), st.sampled_from(["none", "gru"]), st.integers(1, 20))
-def test_accepted_and_dropped_readings_are_all_readings(
+def test_every_reading_has_one_outcome_and_only_steps_have_forecasts(
     rows: list[tuple[str, int, float | None]], key: tuple[int, tuple[str, ...]], network: str, size: int
 ) -> None:
     serving = Serving(CONFIGS[key], MODELS[key] if network == "gru" else None)

@@ -1,4 +1,4 @@
-"""Whatever the group does with the partitions while they are restored, none is served before it is whole."""
+"""Rebalances during restores: no partition is served before its rows are restored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ steps = st.one_of(
 
 
 class World:
-    """Two workers that hand three partitions to and fro, and a log that tells who published what."""
+    """Two workers of a group with three partitions, and the log of their forecasts."""
 
     def __init__(self, batch: int = 5) -> None:
         self.kafka = FakeKafka(PARTITIONS)
@@ -33,7 +33,7 @@ class World:
             owner, other = self.clients[number], self.clients[1 - number]
             if argument in owner.assigned:
                 owner.revoke([argument])  # type: ignore[list-item]
-                self.turn(number)  # cooperative: it has let go before the other one gets it
+                self.turn(number)  # cooperative: it has dropped the partition before the other worker gets it
                 other.assign([argument])  # type: ignore[list-item]
         elif what == "turn":
             for _ in range(int(argument)):  # type: ignore[call-overload]
@@ -47,7 +47,7 @@ class World:
         self.workers[number].iterate()
         served = set(self.workers[number]._store.partitions)  # noqa: SLF001
         free = self.clients[number].assigned - self.clients[number].held
-        assert free <= served, "a partition delivers records before its rows are whole"
+        assert free <= served, "a partition delivers records before its rows are restored"
 
     def feed(self, partition: int, hours: int) -> None:
         begin = self.hours[partition]
@@ -60,22 +60,23 @@ class World:
             for number in range(2):
                 self.clients[number].failures = []
                 self.turn(number)
-            if all(self.kafka.offsets.get(one, 0) >= self.kafka.ends.get((INPUT, one), 0) for one in range(PARTITIONS)):
+            if all(self.kafka.offsets.get(n, 0) >= self.kafka.ends.get((INPUT, n), 0) for n in range(PARTITIONS)):
                 return
         raise AssertionError("not everything was served")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=40))
-def test_no_partition_is_served_before_it_is_whole_and_nothing_is_lost_doubled_or_different(plan: list) -> None:
-    world, calm = World(), World(batch=1_000)
+def test_rebalances_lose_double_and_change_no_forecast(plan: list) -> None:
+    """Whatever the group does with partitions, none is served before its rows are restored."""
+    world, undisturbed = World(), World(batch=1_000)
     for step in plan:
         world.step(*step)
         if step[0] == "feed":
-            calm.feed(step[1], step[2])
+            undisturbed.feed(step[1], step[2])
     world.drain()
-    calm.drain()
+    undisturbed.drain()
     for partition in range(PARTITIONS):
         mark = f"{INPUT}/{partition}/"
-        found = [one for one in world.kafka.published if one[1].startswith(mark)]
-        assert found == [one for one in calm.kafka.published if one[1].startswith(mark)]
+        published = [record for record in world.kafka.published if record[1].startswith(mark)]
+        assert published == [record for record in undisturbed.kafka.published if record[1].startswith(mark)]

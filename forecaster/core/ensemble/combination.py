@@ -1,20 +1,22 @@
-"""Experts weighted by what their forecasts were worth when the truth came, and a gate towards the last value.
+"""The mix of the experts, weighted by their matured losses, and a gate towards the last value.
 
-For each series and horizon, with e the error of an expert in deviations of the series, averaged over the neighbouring
-horizons:
+For each series and horizon, with e² the squared error of an expert in deviations of the series, averaged over the
+neighbouring horizons:
 
     (1) L_f <- L_f + r (1 - .98) (e² - L_f)       (2) L_s <- L_s + r (1 - .995) (e² - L_s)
     (3) w   ∝  (L_f L_s)^-2                        (4) mix = sum of w x expert
     (5) num <- .9995 num + (y - last)(mix - last)  (6) den <- .9995 den + (mix - last)²
     (7) slope = num / (den + ridge)
-    (8) point = last + g (mix - last), g = 0 up to a slope of .3, 1 from .6 on, and a straight line between
+    (8) point = last + g (mix - last), g = 0 up to a slope of .3, 1 from .6 on, and linear between them
 
-Errors at long horizons last for long, so that they are remembered for longer: r = 1 / (1 + .1 (h - 1)). While a loss is
-of few truths, 1 of n counts for a share of 1 / n. An expert that comes later than the last value begins with the losses
-of that one, as if they were of ten truths: it need not be doubted for as long as it would take to forget them.
+Errors at long horizons are correlated over more ticks, so they are remembered for longer: r = 1 / (1 + .1 (h - 1)).
+While a loss rests on n < 1/rate truths, the rate is 1/n, which makes it a plain mean. An expert whose first loss comes
+later than the last value's starts with the losses of the last value, as if they rested on ten truths, so that it can
+gain weight soon.
+
 (3) is the exponentially weighted forecaster of Vovk (1990) with a logarithmic loss and a window of two lengths; (7) is
-the least-squares slope of the truth on the mix, both from the last value, as in Bates and Granger (1969). In (4) an
-expert that is far from the last value counts as nearer: a small weight must not undo what the others know.
+the least-squares slope of the truth on the mix, both from the last value, as in Bates and Granger (1969). In (4) the
+distance of an expert from the last value is clipped, so that an expert with a small weight cannot dominate the mix.
 """
 
 from __future__ import annotations
@@ -27,39 +29,40 @@ from forecaster.records import F32, I16, I64
 
 FAST, SLOW, GATE = 0.98, 0.995, 0.9995
 LONGER = 0.1
-"""With each tick of the horizon losses are remembered for longer by this share."""
+"""Growth of the losses' memory with each tick of the horizon."""
 LATE = 10
-"""Of so many truths are the losses that an expert begins with that comes later than the last value."""
+"""Number of truths that the initial losses of a late expert count for."""
 MOST_MET = 30_000
-"""More truths are not counted: every rate is as small as it gets."""
+"""Limit of the counts of truths: all rates have reached their minimum by then."""
 ERROR_CLIP = 16.0
-"""An error counts for at most so many scales."""
+"""Errors are clipped to this many scales."""
 MOVE_CLIP = 12.0
-"""An expert moves the mix by at most so many scales, and the gate learns from no longer moves."""
+"""Distances of experts from the last value are clipped to this many scales, in the mix and in what the gate learns."""
 NEIGHBOURS = 3
+"""Neighbours of a horizon, on each side, that losses are averaged over."""
 LEAST_LOSS = 1e-10
 LEAST_UNIT = 1e-24
-"""In units of a smaller loss the sums of the gate might not stay finite."""
+"""Smallest unit of the gate's sums, so that they stay finite."""
 GROUP_SHARE = 4.0
-"""The other series of a group count for so much in the gate of each."""
+"""Weight of the group's mean in the gate of each of its series."""
 RIDGE = 40.0
-"""The gate begins to open when the moves of the mix amount to so many squared errors of the last value."""
+"""Ridge of (7): the gate cannot open before den amounts to about this many squared errors of the last value."""
 LAST = 0
-"""Which expert is the last value."""
+"""Position of the last value among the experts."""
 CLOSED, OPEN = 0.3, 0.6
-"""The gate is closed up to the one slope, and open from the other on."""
+"""Slopes up to which the gate is closed, and from which on it is open."""
 
 
 @dataclass
 class CombinationState:
-    """One row a series; E experts, J horizons.
+    """Losses and gates of N series, one row a series; E experts, J horizons.
 
     Attributes:
-        fast: losses with a short memory; NaN = none yet; (N, E, J).
-        slow: losses with a long one; (N, E, J).
-        met: truths that they are of at the first horizon; (N, E).
-        along: how far the truth went along with the mix, in squared deviations; (N, J).
-        moved: how far the mix itself went; (N, J).
+        fast: losses with a short memory, L_f, in squared deviations; NaN = none yet; (N, E, J).
+        slow: losses with a long memory, L_s; (N, E, J).
+        met: number of truths that the losses rest on at the first horizon; (N, E).
+        along: num of (5), in squared deviations; (N, J).
+        moved: den of (6), in squared deviations; (N, J).
     """
 
     fast: F32
@@ -70,7 +73,7 @@ class CombinationState:
 
     @classmethod
     def empty(cls, n: int, experts: int, horizons: int) -> CombinationState:
-        """Returns n series whose experts were never scored."""
+        """Return n series whose experts were never scored."""
         nothing = np.full((n, experts, horizons), np.nan, np.float32)
         zeros = np.zeros((n, horizons), np.float32)
         return cls(nothing, nothing.copy(), np.zeros((n, experts), np.int16), zeros, zeros.copy())
@@ -78,12 +81,12 @@ class CombinationState:
 
 @dataclass(frozen=True, slots=True)
 class Combined:
-    """Forecasts as (forecast - last) / scale.
+    """Combined forecasts, as (forecast - last) / scale.
 
     Attributes:
-        mix: before the gate; (B, J).
-        point: after it; (B, J).
-        weights: of each expert, 0 where it has nothing to say; (B, E, J).
+        mix: forecast before the gate; (B, J).
+        point: forecast after the gate; (B, J).
+        weights: weight of each expert, 0 where it makes no forecast; (B, E, J).
         gate: 0 = the last value, 1 = the mix; (B, J).
     """
 
@@ -95,13 +98,14 @@ class Combined:
 
 @dataclass(frozen=True, slots=True)
 class MaturedPairs:
-    """What came true, and what had been forecast of it, as (value - last) / scale of then; NaN where there is nothing.
+    """Truths with their forecasts, as (value - last) / scale at the time of the forecast; NaN where there is none.
 
     Attributes:
-        truth: (B, J).
-        experts: (B, E, J).
-        mix: (B, J).
-        size: the scale of then in deviations of the series: an error in wild times counts for more; (B, J).
+        truth: true values; (B, J).
+        experts: forecasts of the experts; (B, E, J).
+        mix: mix before the gate; (B, J).
+        size: scale at the time of the forecast, in deviations of the series: an error in a volatile phase counts for
+            more; (B, J).
     """
 
     truth: F32
@@ -110,37 +114,37 @@ class MaturedPairs:
     size: F32
 
 
-def learn(state: CombinationState, horizons: I64, came: MaturedPairs) -> None:
-    """Losses and gate include what came true. In place.
+def learn(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
+    """Update losses and gate by (1), (2), (5) and (6), in place.
 
     Args:
-        state: B rows.
+        state: B rows, changed in place.
         horizons: ticks ahead; (J,).
-        came: true now.
+        pairs: truths of this tick with their forecasts.
     """
-    _learn_losses(state, horizons, came)
-    move, truth = (np.clip(one, -MOVE_CLIP, MOVE_CLIP) * came.size for one in (came.mix, came.truth))
+    _learn_losses(state, horizons, pairs)
+    move, truth = (np.clip(values, -MOVE_CLIP, MOVE_CLIP) * pairs.size for values in (pairs.mix, pairs.truth))
     both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)], axis=1), horizons)
     for sums, new_terms in ((state.along, both[:, 0]), (state.moved, both[:, 1])):
         np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))
 
 
-def _learn_losses(state: CombinationState, horizons: I64, came: MaturedPairs) -> None:
-    """(1) and (2)."""
-    speaking = _speaking(came.experts)
-    error = came.experts[:, speaking] - came.truth[:, None]
+def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
+    """Update the losses by (1) and (2), in place."""
+    present = _present(pairs.experts)
+    error = pairs.experts[:, present] - pairs.truth[:, None]
     np.clip(error, -ERROR_CLIP, ERROR_CLIP, out=error)
-    error *= came.size[:, None]
+    error *= pairs.size[:, None]
     loss = smoothed(error * error, horizons)
-    fast, slow, met = state.fast[:, speaking], state.slow[:, speaking], state.met[:, speaking]
+    fast, slow, met = state.fast[:, present], state.slow[:, present], state.met[:, present]
     unscored = np.isnan(slow)
     if unscored.any():
-        begins = unscored & ~np.isnan(loss)
-        reference = np.broadcast_to(slow[:, LAST][:, None], unscored.shape)
-        begin = np.where(np.isnan(reference), loss, reference)
+        starts = unscored & ~np.isnan(loss)
+        last_value = np.broadcast_to(slow[:, LAST][:, None], unscored.shape)
+        initial = np.where(np.isnan(last_value), loss, last_value)
         for losses in (fast, slow):
-            np.copyto(losses, begin, where=begins)
-        met[(met == 0) & begins.any(axis=2) & (met[:, LAST] > 0)[:, None]] = LATE
+            np.copyto(losses, initial, where=starts)
+        met[(met == 0) & starts.any(axis=2) & (met[:, LAST] > 0)[:, None]] = LATE
     met += ~np.isnan(loss[:, :, 0]) & (met < MOST_MET)
     usual, first = 1.0 / (1.0 + LONGER * (horizons - 1.0).astype(np.float32)), _first_rate(met, horizons)
     for losses, memory in ((fast, FAST), (slow, SLOW)):
@@ -150,33 +154,34 @@ def _learn_losses(state: CombinationState, horizons: I64, came: MaturedPairs) ->
 
 
 def _first_rate(met: I16, horizons: I64) -> F32:
-    """Returns 1 / n, n the truths that each horizon has met, of those that the first has met; (B, E, J)."""
+    """Return 1 / n, where n is the number of truths of each horizon, from the number at the first one; (B, E, J)."""
     later = (horizons - horizons[0]).astype(np.float32)
     return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)
 
 
 def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
-    """Returns the forecasts of all experts together.
+    """Return the combined forecasts by (3), (4), (7) and (8).
 
     Args:
         state: B rows.
-        experts: what each forecasts; NaN where one has nothing to say; (B, E, J).
-        record: ascending; series of one record are of one group; (B,).
+        experts: forecast of each expert, in scales from the last value; NaN where it makes none; (B, E, J).
+        record: ascending; series of one record belong to one group; (B,).
     """
-    speaking = _speaking(experts)
-    said, weights = experts[:, speaking], np.zeros_like(state.slow)
-    weights[:, speaking] = some = _weights(state.fast[:, speaking] * state.slow[:, speaking], said)
-    moves = np.clip(said, -MOVE_CLIP, MOVE_CLIP)
+    present = _present(experts)
+    forecasts, weights = experts[:, present], np.zeros_like(state.slow)
+    present_weights = _weights(state.fast[:, present] * state.slow[:, present], forecasts)
+    weights[:, present] = present_weights
+    moves = np.clip(forecasts, -MOVE_CLIP, MOVE_CLIP)
     np.copyto(moves, np.float32(0.0), where=np.isnan(moves))
-    mix = _sum(some * moves)
+    mix = _sum(present_weights * moves)
     gate = _gate(state, state.slow[:, LAST], record)
     return Combined(mix, gate * mix, weights, gate)
 
 
-def _weights(loss: F32, said: F32) -> F32:
-    """Returns (3) of the products of both losses; 0 where an expert has nothing to say or was never scored."""
+def _weights(loss: F32, forecasts: F32) -> F32:
+    """Return (3) from the products of both losses; 0 where an expert makes no forecast or was never scored."""
     loss = np.maximum(loss, np.float32(LEAST_LOSS))
-    np.copyto(loss, np.float32(np.inf), where=np.isnan(said) | np.isnan(loss))
+    np.copyto(loss, np.float32(np.inf), where=np.isnan(forecasts) | np.isnan(loss))
     best = loss.min(axis=1, keepdims=True)
     unknown = np.isinf(best)
     weights: F32 = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
@@ -186,8 +191,8 @@ def _weights(loss: F32, said: F32) -> F32:
     return weights
 
 
-def _speaking(experts: F32) -> slice:
-    """Returns the first experts, up to the last one with something to say in any row; (B, E, J)."""
+def _present(experts: F32) -> slice:
+    """Return the slice of the first experts, up to the last one with a forecast in any row; (B, E, J)."""
     count = experts.shape[1]
     while count > 1 and np.isnan(experts[:, count - 1]).all():
         count -= 1
@@ -195,13 +200,13 @@ def _speaking(experts: F32) -> slice:
 
 
 def smoothed(values: F32, horizons: I64) -> F32:
-    """Returns the mean over the neighbouring horizons that are known; NaN where none is; (B, E, J).
+    """Return the mean over the known values of neighbouring horizons; NaN where none is known; (B, E, J).
 
-    A horizon's neighbours are at most half of it away, since short horizons are unlike each other.
+    The neighbours of a horizon h are at most h / 2 ticks away, because short horizons differ much from one another.
 
     Args:
-        values: NaN = not known; (B, E, J).
-        horizons: one, or all from 1 on; (J,).
+        values: values by horizon; NaN = unknown; (B, E, J).
+        horizons: a single horizon, or all from 1 on; (J,).
     """
     if len(horizons) == 1:
         return values
@@ -217,9 +222,9 @@ def smoothed(values: F32, horizons: I64) -> F32:
 
 
 def _sums(values: F32) -> F32:
-    """Returns the sums over each horizon's neighbours, itself among them; horizons are 1, 2, 3 and so on; (B, E, J).
+    """Return the sums over each horizon and its neighbours, for horizons 1, 2, 3, ...; (B, E, J).
 
-    All rows lie in one line, zeros between them, so that each addition is one of long lines and not of many short ones.
+    All rows are laid out in one line with zeros between them: an addition of long lines is faster than many short ones.
     """
     batch, experts, horizons = values.shape
     line = np.zeros((batch, experts, horizons + NEIGHBOURS), np.float32)
@@ -229,7 +234,7 @@ def _sums(values: F32) -> F32:
     for away in range(1, NEIGHBOURS + 1):
         sums[away:] += flat[:-away]
         sums[:-away] += flat[away:]
-    for column in range(min(2 * NEIGHBOURS - 1, horizons)):  # fewer neighbours than the others have
+    for column in range(min(2 * NEIGHBOURS - 1, horizons)):  # short horizons have fewer neighbours
         total[:, :, column] = line[:, :, column]
         for away in range(1, (column + 1) // 2 + 1):
             total[:, :, column] += line[:, :, column - away] + line[:, :, column + away]
@@ -237,7 +242,7 @@ def _sums(values: F32) -> F32:
 
 
 def _gate(state: CombinationState, loss: F32, record: I64) -> F32:
-    """Returns (7); a series of a group listens to the others as well, each in units of its own loss."""
+    """Return g of (8) from (7); the sums of a group's series are pooled, each in units of its own loss; (B, J)."""
     unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), np.maximum(loss, np.float32(LEAST_UNIT)))
     along, moved = state.along / unit, state.moved / unit
     if len(record) > 1 and not (record[1:] != record[:-1]).all():
@@ -253,7 +258,7 @@ def _gate(state: CombinationState, loss: F32, record: I64) -> F32:
 
 
 def _sum(values: F32) -> F32:
-    """Returns the sum over the experts, one after the other: the order of a reduction may depend on the batch."""
+    """Return the sum over the experts, one by one: the order of a reduction may depend on the batch; (B, J)."""
     total = values[:, 0].copy()
     for expert in range(1, values.shape[1]):
         total += values[:, expert]

@@ -1,13 +1,15 @@
-"""Intervals that hold: each quantile is moved by what came true, by quantile tracking.
+"""Calibration of the intervals by quantile tracking: each quantile is shifted by the truths that come.
 
-(1) q = point + offset + shift       (2) shift <- shift + step (1[y > q] - (1 - level)), clipped
-(3) offset within +- max(|z|, 1/2) usual, z the level's quantile of the normal distribution
+    (1) q = point + offset + shift       (2) shift <- shift + step (1[y > q] - (1 - level)), clipped
+    (3) offset within +- max(|z|, 1/2) usual, z the level's quantile of the normal distribution
 
-(2) is the quantile tracker of Angelopoulos, Candes and Tibshirani (2023, Conformal PID Control, equation 2): whatever
-comes, of T truths whose error stays within b of the offset, a share within (2 b + step (1 + horizon)) / (step T) of the
-level lies below. A forecast is scored by the quantile that was made then, before the levels were sorted. (3): an offset
-that was learned of worse forecasts, as of the last value's before there was a network, would take thousands of truths
-to be shifted back.
+(2) is the quantile tracker of Angelopoulos, Candes and Tibshirani (2023, Conformal PID Control, equation 2). It holds
+for any sequence: of T truths whose error stays within b of the offset, the share below the quantile differs from the
+level by at most (2 b + step (1 + horizon)) / (step T). The quantile in (2) is the one of the matured forecast, before
+the levels were sorted.
+
+(3) bounds offsets that were learned on worse forecasts, such as the last value's before there was a network: shifting
+them back would take thousands of truths.
 """
 
 from __future__ import annotations
@@ -21,52 +23,52 @@ import numpy as np
 from forecaster.records import F32
 
 STEP = 0.03
-"""A shift moves by so many usual errors."""
+"""Step of a shift, in usual errors."""
 LEAST_NORMAL = 0.5
-"""Offsets of levels about the middle may be as large as if their quantile of the normal distribution were this."""
+"""Smallest |z| in (3), for the levels around the middle."""
 SHIFT_CLIP = 32.0
-"""A shift is at most so many scales: the bound holds for truths that stay nearer than this."""
+"""Shifts are clipped to this many scales; the bound holds for truths that stay nearer than this."""
 
 
 @dataclass
 class CalibrationState:
-    """One row a series; `shift` of each level and horizon, in scales; (N, Q, J)."""
+    """Shifts of each level and horizon, in scales, one row a series; (N, Q, J)."""
 
     shift: F32
 
     @classmethod
     def empty(cls, n: int, levels: int, horizons: int) -> CalibrationState:
-        """Returns n series whose intervals are as they were forecast."""
+        """Return n series with zero shifts."""
         return cls(np.zeros((n, levels, horizons), np.float32))
 
 
 @cache
 def normal_quantiles(levels: tuple[float, ...]) -> F32:
-    """Returns the quantiles of the normal distribution of deviation 1; (Q,)."""
+    """Return the quantiles of the standard normal distribution; (Q,)."""
     return np.array([NormalDist().inv_cdf(level) for level in levels], np.float32)
 
 
-def believable(offsets: F32, levels: tuple[float, ...], usual: F32) -> F32:
-    """Returns (3).
+def bounded(offsets: F32, levels: tuple[float, ...], usual: F32) -> F32:
+    """Return the offsets bounded by (3); (B, Q, J).
 
     Args:
-        offsets: of the quantiles from the point, in scales; (B, Q, J).
-        levels: ascending, in (0, 1); Q of them.
-        usual: size of a usual error, in scales; NaN where none is known, and any offset stays as it is; (B, J).
+        offsets: quantiles minus the point, in scales; (B, Q, J).
+        levels: quantile levels in (0, 1), ascending; Q.
+        usual: size of a usual error, in scales; NaN = unknown: the offset is not bounded; (B, J).
     """
     reach = np.maximum(np.abs(normal_quantiles(levels)), np.float32(LEAST_NORMAL))[:, None] * usual[:, None]
     return np.asarray(np.fmax(np.fmin(offsets, reach), -reach), np.float32)
 
 
 def learn(state: CalibrationState, levels: F32, truth: F32, quantiles: F32, usual: F32) -> None:
-    """The shifts include what came true. In place.
+    """Update the shifts by (2), in place.
 
     Args:
-        state: B rows.
-        levels: ascending, in (0, 1); (Q,).
-        truth: (truth - last) / scale of then; NaN where there is none, or nothing was forecast; (B, J).
-        quantiles: what had been forecast for now, as the trackers made it; (B, Q, J).
-        usual: size of a usual error, in scales; NaN where none is known; (B, J).
+        state: B rows, changed in place.
+        levels: quantile levels in (0, 1), ascending; (Q,).
+        truth: (truth - last) / scale at the time of the forecast; NaN where there is no truth or no forecast; (B, J).
+        quantiles: matured forecasts for this tick by (1), unsorted; (B, Q, J).
+        usual: size of a usual error, in scales; NaN = unknown: nothing is shifted; (B, J).
     """
     above = (truth[:, None] > quantiles).astype(np.float32)
     step = np.float32(STEP) * np.nan_to_num(usual)[:, None]

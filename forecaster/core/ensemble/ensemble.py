@@ -1,4 +1,4 @@
-"""What a series is to become: the experts' forecasts, combined, gated, with intervals around the point.
+"""The ensemble: the experts' forecasts combined and gated to a point, with intervals around it.
 
 experts ── weights by matured losses ── mix ── gate ── dead zone ── point ── + offsets + shifts ── quantiles
 """
@@ -18,28 +18,28 @@ from forecaster.core.ensemble.seasonal import ProfileState, Seasons
 from forecaster.records import F32, F64, I64
 
 LARGEST_USUAL = 4.0
-"""Intervals move, and small changes are left out, as if usual errors were no larger than so many scales: the first
-scales say little. How far out an offset is believed knows no such limit.
+"""Usual errors are clipped to this many scales for the steps of the shifts and for the dead zone, because the first
+scales are unreliable. The bound of the offsets uses them unclipped.
 """
 LARGEST_SIZE = 1e3
-"""A scale counts as at most so many deviations of the series, and as at least the inverse."""
+"""Scales are clipped to between 1 / this and this many deviations of the series."""
 MANY = 30
-"""The best of several experts looks better than it is until so many truths have come."""
+"""Truths from which on usual errors bound the offsets: with fewer, the best of several experts looks too good."""
 DEAD_ZONE = 0.3
-"""Of a series that often stays as it is no change is forecast that is smaller than this share of a usual error."""
+"""For a series that often stays unchanged, changes smaller than this share of a usual error are not forecast."""
 STAYS, STAYS_OFTEN = 0.2, 0.5
-"""A horizon's dead zone begins where so many readings equal the one as long before, and is whole where so many do."""
+"""Shares of readings equal to the one a horizon before, from which the dead zone starts, and at which it is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleConfig:
-    """What is forecast, by whom.
+    """Horizons, quantile levels and experts.
 
     Attributes:
-        horizons: ticks ahead, ascending; J of them.
-        levels: of the quantiles, ascending, in (0, 1); Q of them.
-        heads: of the network; H of them.
-        seasons: that the simple experts know.
+        horizons: ticks ahead, ascending; J.
+        levels: quantile levels in (0, 1), ascending; Q.
+        heads: number of forecasts of the network: 1, or 3 with local readouts; H.
+        seasons: seasons that the simple experts know.
     """
 
     horizons: tuple[int, ...]
@@ -49,32 +49,32 @@ class EnsembleConfig:
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Names of the experts; E of them."""
+        """Names of the experts; E."""
         return expert_names(self.heads, self.seasons)
 
     @property
     def network(self) -> int:
-        """Which expert the shared readout of the network is; the series' own ones follow."""
+        """Position of the network's shared readout among the experts; the local readouts follow."""
         return len(self.experts) - self.heads
 
     @property
     def kinds(self) -> int:
-        """K, the kinds of forecasts that wait for their truth: point, quantiles, mix, heads."""
+        """K, the number of kinds of pending forecasts: point, quantiles, mix, heads."""
         return 2 + len(self.levels) + self.heads
 
     def nothing_pending(self, n: int) -> PendingState:
-        """Returns n series without a forecast that waits."""
+        """Return n series without a pending forecast."""
         return PendingState.empty(n, self.horizons, self.kinds, len(self.seasons.lengths_ms))
 
     @property
     def quantiles(self) -> slice:
-        """Where the quantiles are among the kinds."""
+        """Positions of the quantiles among the kinds."""
         return slice(1, 1 + len(self.levels))
 
 
 @dataclass
 class ExpertState:
-    """One row a series: what the experts know, what they were worth, and how the intervals held."""
+    """The experts' state of N series, one row a series: seasonal means, losses, gates and shifts of the intervals."""
 
     profile: ProfileState
     combination: CombinationState
@@ -82,7 +82,7 @@ class ExpertState:
 
     @classmethod
     def empty(cls, n: int, config: EnsembleConfig) -> ExpertState:
-        """Returns n series that nothing was forecast of."""
+        """Return n series without a forecast."""
         horizons = len(config.horizons)
         return cls(
             ProfileState.empty(n, config.seasons),
@@ -93,8 +93,11 @@ class ExpertState:
 
 @dataclass(frozen=True, slots=True)
 class NetworkForecast:
-    """What the network says, as (forecast - last) / scale: `heads` (B, H, J), NaN where it has nothing to say, and
-    `offsets` of the quantiles from the point (B, Q, J).
+    """The network's forecasts, as (forecast - last) / scale.
+
+    Attributes:
+        heads: forecast of each readout; NaN where it makes none; (B, H, J).
+        offsets: quantiles minus the point; (B, Q, J).
     """
 
     heads: F32
@@ -103,12 +106,12 @@ class NetworkForecast:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is forecast, as (forecast - last) / scale.
+    """The ensemble's forecasts, as (forecast - last) / scale.
 
     Attributes:
-        values: of every kind, as the ring takes them; (B, K, J).
-        combined: how the point came to be.
-        usual: value of the phase that each season is in; (B, S).
+        values: forecasts of every kind, in the order of the ring; (B, K, J).
+        combined: mix, gate and weights behind the point.
+        usual: usual value of each season's current phase, minus the reference; (B, S).
     """
 
     values: F32
@@ -117,30 +120,31 @@ class Forecast:
 
 
 class Ensemble:
-    """B series at one tick: first they learn from what came true, then they forecast.
+    """The experts of B series at one tick: call `learn` with the tick's truth first, then `forecast`.
 
     Args:
-        config: what is forecast.
+        config: horizons, quantile levels and experts.
         state: B rows, changed in place.
-        now: the series.
-        unit: a deviation of each series that does not change; positive; (B,).
+        tick: the series at the current tick.
+        unit: a fixed deviation of each series, positive; (B,).
     """
 
-    def __init__(self, config: EnsembleConfig, state: ExpertState, now: TickContext, unit: F32) -> None:
-        self._config, self._state, self._tick_context, self._unit = config, state, now, unit[:, None]
+    def __init__(self, config: EnsembleConfig, state: ExpertState, tick: TickContext, unit: F32) -> None:
+        self._config, self._state, self._tick, self._unit = config, state, tick, unit[:, None]
         self._levels = np.array(config.levels, np.float32)
         self._horizons = np.array(config.horizons, np.int64)
-        self._simple = SimpleExperts(config.seasons, self._horizons, now, state.profile)
+        self._simple = SimpleExperts(config.seasons, self._horizons, tick, state.profile)
 
     def learn(self, truth: F32, matured: Matured) -> F32:
-        """Losses, gate and intervals include what came true; a truth that the filters mask moves the intervals alone.
+        """Update losses, gate and intervals by the truths of this tick; a masked truth updates the intervals only.
 
         Args:
-            truth: (truth - last) / scale of then; NaN where there is none; (B, J).
-            matured: what was forecast for now.
+            truth: (truth - last) / scale at the time of the forecast; NaN where there is none; (B, J).
+            matured: forecasts made for this tick.
 
         Returns:
-            What each expert had forecast for now, in scales from the last value of then; (B, E, J).
+            The forecast of each expert for this tick, in scales from the last value at the time of the forecast;
+            (B, E, J).
         """
         config, state = self._config, self._state
         heads = [matured.values[:, kind] for kind in range(config.kinds - config.heads, config.kinds)]
@@ -150,26 +154,26 @@ class Ensemble:
             size = self._size(matured.scale)
             usual = np.minimum(self._usual_error(size), np.float32(LARGEST_USUAL))
             conformal.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
-            trusted = np.where(np.isnan(self._tick_context.value)[:, None], np.float32(np.nan), truth)
-            combination.learn(state.combination, self._horizons, MaturedPairs(trusted, experts, mix, size))
+            unmasked = np.where(np.isnan(self._tick.value)[:, None], np.float32(np.nan), truth)
+            combination.learn(state.combination, self._horizons, MaturedPairs(unmasked, experts, mix, size))
         return experts
 
     def forecast(self, network_forecast: NetworkForecast, record: I64) -> Forecast:
-        """Returns what is forecast; the profile includes this tick.
+        """Add this tick to the seasonal means, in place, and return the forecasts.
 
         Args:
-            opinions: of the network.
-            record: ascending; series of one record are of one group; (B,).
+            network_forecast: forecasts of the network.
+            record: ascending; series of one record belong to one group; (B,).
         """
         heads = [network_forecast.heads[:, head] for head in range(self._config.heads)]
         experts = np.stack([*self._simple.forecasts(), *heads], axis=1)
         combined = combination.combine(self._state.combination, experts, record)
-        usual = self._usual_error(self._size(self._tick_context.scale[:, None]))
+        usual = self._usual_error(self._size(self._tick.scale[:, None]))
         zone = self._dead_zone(np.minimum(usual, np.float32(LARGEST_USUAL)))
         if zone is not None:
-            settled = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
-            combined = replace(combined, point=settled)
-        offsets = conformal.believable(network_forecast.offsets, self._config.levels, self._of_many(usual))
+            point = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
+            combined = replace(combined, point=point)
+        offsets = conformal.bounded(network_forecast.offsets, self._config.levels, self._reliable(usual))
         quantiles = combined.point[:, None] + offsets + self._state.calibration.shift
         values = np.concatenate(
             [combined.point[:, None], quantiles, combined.mix[:, None], network_forecast.heads],
@@ -179,46 +183,44 @@ class Ensemble:
         return Forecast(values, combined, self._simple.usual())
 
     def _size(self, scale: F32) -> F32:
-        """Returns scales in deviations of the series; the shape of the scales, (B, ...)."""
+        """Return scales in deviations of the series, clipped; in the shape of the scales, (B, ...)."""
         return np.asarray(np.clip(scale / self._unit, 1.0 / LARGEST_SIZE, LARGEST_SIZE), np.float32)
 
     def _usual_error(self, size: F32) -> F32:
-        """Returns what the best expert is usually wrong by, in scales of these sizes; NaN = not known; (B, J)."""
+        """Return the usual error of the best expert, in scales of the given sizes; NaN = unknown; (B, J)."""
         best = np.fmin.reduce(self._state.combination.slow, axis=1)
         return np.asarray(np.sqrt(best) / size, np.float32)
 
-    def _of_many(self, usual: F32) -> F32:
-        """Returns the usual errors where they are of many truths, else NaN; (B, J)."""
+    def _reliable(self, usual: F32) -> F32:
+        """Return the usual errors where they rest on MANY truths or more, else NaN; (B, J)."""
         met = self._state.combination.met[:, combination.LAST, None] - (self._horizons - self._horizons[0])
         return np.where(met < MANY, np.float32(np.nan), usual)
 
     def _dead_zone(self, usual: F32) -> F32 | None:
-        """Returns the smallest change that is forecast, in scales; None where no series often stays; (B, J).
+        """Return the smallest change that is forecast, in scales; (B, J); None if no series often stays unchanged.
 
-        Most small changes that are forecast of such a series never come: its median change is none at all.
+        Most of the small changes forecast for such a series do not happen: the median of its changes is zero.
         """
-        rows = np.flatnonzero(_share_of_stays(self._tick_context.context, 1) > STAYS)
+        rows = np.flatnonzero(_share_of_stays(self._tick.context, 1) > STAYS)
         if not len(rows):
             return None
-        often, some = (
-            np.zeros((len(self._tick_context.last), len(self._horizons)), np.float32),
-            self._tick_context.context[rows],
-        )
-        spans = 2 ** np.log2(self._horizons).astype(np.int64)  # looked at are powers of two: shares change slowly
+        share = np.zeros((len(self._tick.last), len(self._horizons)), np.float32)
+        context = self._tick.context[rows]
+        spans = 2 ** np.log2(self._horizons).astype(np.int64)  # the share changes slowly: powers of two are enough
         for span in np.unique(spans).tolist():
-            often[np.ix_(rows, spans == span)] = _share_of_stays(some, span)[:, None]
-        often = np.clip((often - STAYS) / (STAYS_OFTEN - STAYS), 0.0, 1.0)
-        return np.asarray(DEAD_ZONE * often * np.nan_to_num(usual), np.float32)
+            share[np.ix_(rows, spans == span)] = _share_of_stays(context, span)[:, None]
+        share = np.clip((share - STAYS) / (STAYS_OFTEN - STAYS), 0.0, 1.0)
+        return np.asarray(DEAD_ZONE * share * np.nan_to_num(usual), np.float32)
 
 
 def _share_of_stays(context: F32, ticks: int) -> F64:
-    """Returns what share of the values equal those so many ticks before, by row; 0 where none can be compared."""
+    """Return the share of values equal to the value `ticks` before; 0 where none can be compared; (B,)."""
     newer, older = context[:, :-ticks], context[:, ticks:]
     known = np.count_nonzero(~np.isnan(newer) & ~np.isnan(older), axis=1)
     return np.asarray(np.count_nonzero(newer == older, axis=1) / np.maximum(known, 1))
 
 
-def standing(state: ExpertState) -> Combined:
-    """Returns weights and gate as if every expert had something to say, and each series were alone."""
+def current_weights(state: ExpertState) -> Combined:
+    """Return weights and gate as if every expert made a forecast and each series were alone in its group."""
     nothing = np.zeros_like(state.combination.slow)
     return combination.combine(state.combination, nothing, np.arange(len(nothing)))

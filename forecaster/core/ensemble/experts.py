@@ -1,13 +1,13 @@
-"""The simple forecasts that stand beside the network's, as (forecast - last value) / scale.
+"""The simple experts, which forecast in addition to the network; forecasts are (forecast - last value) / scale.
 
     last value       0
-    naive            the value of the same phase of the season before the target's; from the context
-    mean             the usual value of the target's phase; from the profile
-    change           the last value, and what the usual value changes by from this phase to the target's
-    level            a slow mean of the series
+    naive            value at the target's phase in the previous season, from the context
+    mean             usual value (mean) of the target's phase, from the profile
+    change           last value + difference of the usual values of the target's and the current phase
+    level            slow mean of the series
 
-What an expert had forecast for now is computed anew when the truth comes, from the same numbers: only the level of
-then and the usual value of the phase of then wait in the ring.
+The forecasts of an expert are not stored but recomputed when the truth comes, from the same numbers: only the level and
+the usual value of the phase at the time of the forecast wait in the ring.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNITS = ((7 * 86_400_000, "w"), (86_400_000, "d"), (3_600_000, "h"), (60_000, "
 
 
 def expert_names(heads: int, seasons: Seasons) -> tuple[str, ...]:
-    """Returns the names of all experts: the last value, the other simple ones, the network's heads; E of them."""
+    """Return the names of all experts: the last value, the other simple experts, the network's heads; E."""
     seasonal: list[str] = []
     for length, in_context in zip(seasons.lengths_ms, seasons.in_context, strict=True):
         seasonal += [f"naive {_name(length)}"] if in_context else []
@@ -35,23 +35,23 @@ def expert_names(heads: int, seasons: Seasons) -> tuple[str, ...]:
 
 
 def _name(length_ms: int) -> str:
-    unit, letter = next(one for one in _UNITS if length_ms % one[0] == 0)
+    unit, letter = next(pair for pair in _UNITS if length_ms % pair[0] == 0)
     return f"{length_ms // unit}{letter}"
 
 
 @dataclass(frozen=True, slots=True)
 class TickContext:
-    """B series at this tick; values are minus the origin.
+    """B series at the current tick; values are in units of the series, minus the reference.
 
     Attributes:
         time_ms: event time of the tick; (B,).
         interval_ms: spacing of the grid; (B,).
-        context: by tick, newest first; (B, W).
+        context: denoised inputs by tick, newest first; NaN where there was none; (B, W).
         last: last valid value; (B,).
-        scale: one deviation; 0 = nothing has varied yet; (B,).
-        level: a slow mean; (B,).
-        origin: in the units of the series; (B,).
-        value: the denoised input of this tick; NaN where there is none; (B,).
+        scale: one deviation; 0 = the series has not varied yet; (B,).
+        level: slow mean; (B,).
+        reference: value that the others are counted from; (B,).
+        value: denoised input of this tick; NaN where there is none; (B,).
     """
 
     time_ms: I64
@@ -68,58 +68,63 @@ class SimpleExperts:
     """The simple experts of B series at one tick.
 
     Args:
-        seasons: which are kept.
+        seasons: the seasons that the experts know.
         horizons: ticks ahead; (J,).
-        now: the series.
-        profile: B rows; `forecasts` changes it.
+        tick: the series at the current tick.
+        profile: B rows, changed in place by `forecasts`.
     """
 
-    def __init__(self, seasons: Seasons, horizons: I64, now: TickContext, profile: ProfileState) -> None:
-        self._horizons, self._tick_context, self._profile = horizons, now, profile
-        self._seasons = [Season(seasons, number, now.interval_ms) for number in range(len(seasons.lengths_ms))]
+    def __init__(self, seasons: Seasons, horizons: I64, tick: TickContext, profile: ProfileState) -> None:
+        self._horizons, self._tick, self._profile = horizons, tick, profile
+        self._seasons = [Season(seasons, number, tick.interval_ms) for number in range(len(seasons.lengths_ms))]
         self._known = [season.known(horizons) for season in self._seasons]
-        self._usual = np.empty((len(now.last), len(self._seasons)), np.float32)
-        rebase(profile, now.reference)
+        self._usual = np.empty((len(tick.last), len(self._seasons)), np.float32)
+        rebase(profile, tick.reference)
 
     def matured(self, matured: Matured) -> list[F32]:
-        """Returns what each had forecast for now; NaN where one had nothing to say; each (B, J)."""
+        """Return the forecasts of each expert for the current tick; NaN where it made none; each (B, J)."""
         unit = _unit(matured.scale)
-        found = [_zeros_like(matured.last)]
+        forecasts = [_zeros_like(matured.last)]
         for number, season in enumerate(self._seasons):
-            mean = season.mean_at(self._profile, self._tick_context.time_ms)
-            means = season.mean_before(mean, self._tick_context.context, self._horizons)
+            mean = season.mean_at(self._profile, self._tick.time_ms)
+            means = season.mean_before(mean, self._tick.context, self._horizons)
             if season.in_context:
-                found.append((self._naive(season, ahead=False) - matured.last) / unit)
+                forecasts.append((self._naive(season, ahead=False) - matured.last) / unit)
             means = np.where(self._known[number], means, np.float32(np.nan))
-            found += [(means - matured.last) / unit, (means - matured.usual[:, number]) / unit]
-        found.append((matured.level - matured.last) / unit)
-        return found
+            forecasts += [(means - matured.last) / unit, (means - matured.usual[:, number]) / unit]
+        forecasts.append((matured.level - matured.last) / unit)
+        return forecasts
 
     def forecasts(self) -> list[F32]:
-        """Returns what each forecasts from now on, this tick included; each (B, J)."""
-        now = self._tick_context
-        last, unit = now.last[:, None], _unit(now.scale)[:, None]
-        target_ms = now.time_ms[:, None] + self._horizons * now.interval_ms[:, None]
-        shape = (len(now.last), len(self._horizons))
-        found = [np.zeros(shape, np.float32)]
+        """Add the current tick to the profile, in place, and return the forecasts of each expert; each (B, J)."""
+        tick = self._tick
+        last, unit = tick.last[:, None], _unit(tick.scale)[:, None]
+        target_ms = tick.time_ms[:, None] + self._horizons * tick.interval_ms[:, None]
+        shape = (len(tick.last), len(self._horizons))
+        forecasts = [np.zeros(shape, np.float32)]
         for number, season in enumerate(self._seasons):
-            season.add(self._profile, now.time_ms, now.value)
+            season.add(self._profile, tick.time_ms, tick.value)
             means = np.where(self._known[number], season.mean_at(self._profile, target_ms), np.float32(np.nan))
-            usual = season.mean_at(self._profile, now.time_ms)[:, None]
+            usual = season.mean_at(self._profile, tick.time_ms)[:, None]
             self._usual[:, number] = usual[:, 0]
             if season.in_context:
-                found.append((self._naive(season, ahead=True) - last) / unit)
-            found += [(means - last) / unit, (means - usual) / unit]
-        found.append(np.broadcast_to((now.level[:, None] - last) / unit, shape))
-        return found
+                forecasts.append((self._naive(season, ahead=True) - last) / unit)
+            forecasts += [(means - last) / unit, (means - usual) / unit]
+        forecasts.append(np.broadcast_to((tick.level[:, None] - last) / unit, shape))
+        return forecasts
 
     def usual(self) -> F32:
-        """Returns the usual value of the phase that each season is in, as `forecasts` took it; NaN = none; (B, S)."""
+        """Return the usual value of each season's current phase, as used by `forecasts`; NaN = unknown; (B, S)."""
         return self._usual
 
     def _naive(self, season: Season, *, ahead: bool) -> F32:
-        """Returns the value a whole number of seasons before the target, which is now, or the horizon `ahead`."""
-        context = self._tick_context.context
+        """Return the value a whole number of seasons before the target; NaN = unknown; (B, J).
+
+        Args:
+            season: the season.
+            ahead: the targets are the horizons ahead; else all targets are the current tick, forecast the horizons ago.
+        """
+        context = self._tick.context
         ticks = season.ticks[:, None]
         back = ticks * -(-self._horizons // np.maximum(ticks, 1))
         usable = (back < context.shape[1]) & (ticks > 1)
@@ -134,5 +139,5 @@ def _unit(scale: F32) -> F32:
 
 
 def _zeros_like(last: F32) -> F32:
-    """Returns zeros where there was a forecast, NaN elsewhere."""
+    """Return zeros where a forecast was made, NaN elsewhere."""
     return np.where(np.isnan(last), last, np.float32(0.0))

@@ -1,7 +1,10 @@
-"""Seasons of a series: how many ticks they have, and what the series was at each of their phases, on average.
+"""Seasons of a series, and its mean at each of their phases.
 
-A season that the context does not reach back over is kept as means of at most MAX_BINS phases. A phase's mean takes in
-what was seen there when the series leaves it: what was forecast from it before is what it says until then.
+A season is divided into at most MAX_BINS phases. The mean of a phase is updated when the series leaves the phase, so
+that it does not change between a forecast and the same phase's truth:
+
+    (1) mean <- mean + MEAN_RATE (mean of the values seen in the phase - mean)
+    (2) mean before = (mean - MEAN_RATE seen) / (1 - MEAN_RATE), for a phase of one tick
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from forecaster.records import F32, F64, I16, I64, Bools
 
 MAX_BINS = 168
 MEAN_RATE = 0.2
-"""A phase's mean moves so far towards what was seen in its last season: about as much as a mean of the last nine."""
+"""Rate of (1): about that of a mean over the last nine seasons."""
 LEAST_TICKS = 2
 DAY_MS = 86_400_000
 DAY_AND_WEEK = (DAY_MS, 7 * DAY_MS)
@@ -22,12 +25,12 @@ DAY_AND_WEEK = (DAY_MS, 7 * DAY_MS)
 
 @dataclass(frozen=True, slots=True)
 class Seasons:
-    """Which seasons are kept.
+    """The seasons that are kept.
 
     Attributes:
-        lengths_ms: of each.
+        lengths_ms: length of each season.
         interval_ms: spacing of all grids; 0 = each series has its own.
-        context: ticks of inputs that are kept.
+        context: number of ticks of inputs that are kept, W.
     """
 
     lengths_ms: tuple[int, ...]
@@ -36,27 +39,28 @@ class Seasons:
 
     @property
     def bins(self) -> tuple[int, ...]:
-        """How many phases of each season there is room for."""
+        """Number of phases of each season that rows have room for."""
         if not self.interval_ms:
             return (MAX_BINS,) * len(self.lengths_ms)
         return tuple(min(max(length // self.interval_ms, 1), MAX_BINS) for length in self.lengths_ms)
 
     @property
     def in_context(self) -> tuple[bool, ...]:
-        """Whether the context may hold a whole season, of each."""
+        """Whether the context may hold a whole season, for each season."""
         return tuple(not self.interval_ms or length // self.interval_ms < self.context for length in self.lengths_ms)
 
 
 @dataclass
 class ProfileState:
-    """One row a series; S seasons.
+    """Seasonal profiles of N series, one row a series; S seasons.
 
     Attributes:
-        origin: what the means are counted from; NaN until there was a step; (N,).
-        bin: the phase that the series is in, -1 = none yet; (N, S).
-        total: sum of the values seen in it so far; (N, S).
-        count: how many those are; (N, S).
-        means: of every phase of each season, one season after the other; NaN = never seen; (N, sum of bins).
+        reference: value that the means are counted from, in units of the series; NaN until there was a step; (N,).
+        bin: current phase; -1 = none yet; (N, S).
+        total: sum of the values seen in the current phase so far, minus the reference; (N, S).
+        count: number of those values; (N, S).
+        means: mean of every phase of each season, one season after the other, minus the reference; NaN = never seen;
+            (N, sum of bins).
     """
 
     reference: F64
@@ -67,7 +71,7 @@ class ProfileState:
 
     @classmethod
     def empty(cls, n: int, seasons: Seasons) -> ProfileState:
-        """Returns n series that were never seen."""
+        """Return n series without a reading."""
         kept = len(seasons.lengths_ms)
         return cls(
             reference=np.full(n, np.nan),
@@ -82,9 +86,13 @@ class Season:
     """One season on the grids of B series.
 
     Args:
-        seasons: which there are.
-        number: which of them.
+        seasons: all seasons.
+        number: position of this season among them.
         interval_ms: spacing of the grids; (B,).
+
+    Attributes:
+        in_context: the context may hold a whole season.
+        ticks: number of ticks of the season; (B,).
     """
 
     def __init__(self, seasons: Seasons, number: int, interval_ms: I64) -> None:
@@ -99,10 +107,10 @@ class Season:
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
     def known(self, horizons: I64) -> Bools:
-        """Returns which horizons the means may speak of, if it is a season at all; (B, J).
+        """Return the horizons that the means may forecast; false where the season has too few ticks; (B, J).
 
-        What they said of the next season once is known later where all values since then are in the context (see
-        `mean_before`); else only what they said of this one.
+        A forecast from a mean is recomputed when its truth comes. That is possible for horizons within the season, and
+        beyond it only if all values since the forecast are in the context, see `mean_before`.
         """
         ticks = self.ticks[:, None]
         rounds = -(-horizons // np.maximum(ticks, 1))
@@ -110,25 +118,25 @@ class Season:
         return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= LEAST_TICKS))
 
     def mean_before(self, mean: F32, context: F32, horizons: I64) -> F32:
-        """Returns what the means had said of this tick as many ticks ago as the horizons: (2) undone; (B, J).
+        """Return the mean of this tick's phase as it was each horizon ago, by undoing (1) with (2); (B, J).
 
         Args:
-            mean: of this tick's phase, before the tick itself is in it; (B,).
-            context: by tick, newest first; (B, W).
-            horizons: (J,).
+            mean: mean of this tick's phase, without the tick itself; (B,).
+            context: inputs by tick, newest first; (B, W).
+            horizons: ticks ahead; (J,).
         """
         ticks = np.maximum(self.ticks, 1)
-        found = np.repeat(mean[:, None], len(horizons), axis=1)
+        means = np.repeat(mean[:, None], len(horizons), axis=1)
         for rounds in range(1, -(-int(horizons.max()) // int(ticks.min(initial=horizons.max())))):
             back = rounds * ticks
             seen = np.take_along_axis(context, np.minimum(back, context.shape[1] - 1)[:, None], axis=1)[:, 0]
             before = (mean - np.float32(MEAN_RATE) * seen) / np.float32(1.0 - MEAN_RATE)
             mean = np.where(np.isnan(seen) | (back >= context.shape[1]), mean, before)
-            np.copyto(found, mean[:, None], where=horizons > back[:, None])
-        return found
+            np.copyto(means, mean[:, None], where=horizons > back[:, None])
+        return means
 
     def mean_at(self, state: ProfileState, time_ms: I64) -> F32:
-        """Returns the mean of the phase of each time; NaN = never seen; (B,) or (B, J), as the times are."""
+        """Return the mean of the phase at each time; NaN = never seen; (B,) or (B, J), like the times."""
         bins = self._bins if time_ms.ndim == 1 else self._bins[:, None]
         place = self._first + time_ms % self._length * bins // self._length
         if time_ms.ndim == 1:
@@ -136,12 +144,12 @@ class Season:
         return np.take_along_axis(state.means, place, axis=1)
 
     def add(self, state: ProfileState, time_ms: I64, values: F64) -> None:
-        """The phases that the series have left include what was seen in them, and those they are in the values.
+        """Add the values of a tick to the current phases, in place; update the phases that were left by (1).
 
         Args:
             state: B rows, changed in place.
-            time_ms: of the tick; (B,).
-            values: minus the origin of the state; NaN where there is none; (B,).
+            time_ms: event time of the tick; (B,).
+            values: values minus the reference of the state; NaN where there is none; (B,).
         """
         column = self._number
         now = time_ms % self._length * self._bins // self._length
@@ -158,7 +166,7 @@ class Season:
 
 
 def rebase(state: ProfileState, reference: F64) -> None:
-    """The means are counted from these origins. In place; (B,)."""
+    """Count the means from new references, in place; (B,)."""
     moved = np.flatnonzero(state.reference != reference)  # a NaN differs from everything
     if len(moved):
         change = np.nan_to_num(state.reference[moved] - reference[moved])[:, None]

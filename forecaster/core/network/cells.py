@@ -1,7 +1,7 @@
 """Recurrent cells: hidden state in, hidden state out. A module owns weights only.
 
-Each cell is one equation `step(gates, state) -> state`, where `gates` = W x + b of the inputs is computed for all steps
-of an unrolling at once. The state of a cell is one (B, S) tensor whose first H columns are the hidden vector.
+Each cell is one equation `step(gates, state) -> state`; its inputs `gates` = W x + b are computed for all steps of an
+unrolling at once. The state of a cell is one (B, S) tensor whose first H columns are the hidden vector.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 
 
 class Cell(nn.Module, ABC):
-    """What the cells have in common: their weights.
+    """A recurrent cell with its weights.
 
     Args:
-        input_size: F.
-        hidden_size: H.
-        gates: how many blocks of H rows the weights have.
+        input_size: number of inputs, F.
+        hidden_size: width of the hidden vector, H.
+        gates: number of blocks of H rows that the weights have.
     """
 
     def __init__(self, input_size: int, hidden_size: int, gates: int) -> None:
@@ -47,17 +47,17 @@ class Cell(nn.Module, ABC):
         return self.hidden_size
 
     def gates(self, x: Tensor) -> Tensor:
-        """Returns W x + b; (..., F) to (..., gates x H)."""
+        """Return W x + b; (..., F) to (..., gates x H)."""
         return functional.linear(x, self.weight_input, self.bias_input)
 
     @abstractmethod
     def step(self, gates: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Returns the state after the tick.
+        """Return the state after the tick; (B, S).
 
         Args:
-            gates: of this tick's inputs; (B, gates x H).
-            state: after the tick before, not modified; (B, S).
-            keep: factors on the hidden vector where it enters the gates (variational dropout); (B, H).
+            gates: W x + b of this tick's inputs; (B, gates x H).
+            state: state after the previous tick, not modified; (B, S).
+            keep: factors on the hidden vector where it enters the gates (variational dropout); None = 1; (B, H).
         """
 
     def _recurrent(self, hidden: Tensor, keep: Tensor | None) -> Tensor:
@@ -67,8 +67,8 @@ class Cell(nn.Module, ABC):
 class VanillaCell(Cell):
     """The vanilla recurrent network (Elman, 1990): h_t = f(W x_t + U h_{t-1} + b).
 
-    With ReLU, U begins as the identity and W small, so that an untouched input is remembered (Le, Jaitly and Hinton,
-    2015).
+    With ReLU, U is initialised to the identity and W to small values, so that the untrained cell remembers its inputs
+    (Le, Jaitly and Hinton, 2015).
     """
 
     def __init__(self, input_size: int, hidden_size: int, nonlinearity: Nonlinearity) -> None:
@@ -79,11 +79,12 @@ class VanillaCell(Cell):
             nn.init.normal_(self.weight_input, std=1e-2)
 
     def step(self, gates: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return h_t."""
         return self._function(gates + self._recurrent(state, keep))
 
 
 class GruCell(Cell):
-    """The gated recurrent unit (Cho et al., 2014), with the reset gate after the product as cuDNN has it.
+    """The gated recurrent unit (Cho et al., 2014), with the reset gate after the matrix product, as in cuDNN.
 
     (1) r = sigmoid(W_r x + U_r h)   (2) u = sigmoid(W_u x + U_u h)
     (3) n = tanh(W_n x + r * (U_n h + c))   (4) h' = n + u * (h - n)
@@ -94,6 +95,7 @@ class GruCell(Cell):
         self.bias_hidden = nn.Parameter(torch.zeros(hidden_size))
 
     def step(self, gates: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return h' by (1) to (4)."""
         size = self.hidden_size
         recurrent = self._recurrent(state, keep)
         both = torch.sigmoid(gates[:, : 2 * size] + recurrent[:, : 2 * size])  # (1), (2)
@@ -106,7 +108,9 @@ class LstmCell(Cell):
     """The long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
     (1) i, f, o = sigmoid(W x + U h + b)   (2) g = tanh(W_g x + U_g h + b_g)   (3) c' = f * c + i * g
-    (4) h' = o * tanh(c'). The state is [h, c]; the bias of the forget gate begins at 1 (Jozefowicz et al., 2015).
+    (4) h' = o * tanh(c')
+
+    The state is [h, c]. The bias of the forget gate is initialised to 1 (Jozefowicz et al., 2015).
     """
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
@@ -116,9 +120,11 @@ class LstmCell(Cell):
 
     @property
     def state_size(self) -> int:
+        """S, the columns of the state: h and c."""
         return 2 * self.hidden_size
 
     def step(self, gates: Tensor, state: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Return [h', c'] by (1) to (4)."""
         size = self.hidden_size
         total = gates + self._recurrent(state[:, :size], keep)
         sigmoids = torch.sigmoid(total[:, : 3 * size])  # (1), in the order i, f, o
@@ -128,7 +134,7 @@ class LstmCell(Cell):
 
 
 def make_cell(name: CellName, nonlinearity: Nonlinearity, input_size: int, hidden_size: int) -> Cell:
-    """Returns a cell with fresh weights; `nonlinearity` is of the vanilla cell alone."""
+    """Return a cell with initial weights; only the vanilla cell uses `nonlinearity`."""
     if name == "rnn":
         return VanillaCell(input_size, hidden_size, nonlinearity)
     return {"gru": GruCell, "lstm": LstmCell}[name](input_size, hidden_size)
@@ -137,14 +143,14 @@ def make_cell(name: CellName, nonlinearity: Nonlinearity, input_size: int, hidde
 def unroll_cell(
     cell: Cell, x: Tensor, state: Tensor, lengths: Tensor | None = None, keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the hidden vector after every step, (T, B, H), and the state after the last one that counts, (B, S).
+    """Return the hidden vector after every step, (T, B, H), and the state after the last valid one, (B, S).
 
     Args:
-        cell: the equation and its weights.
+        cell: the cell.
         x: inputs; (T, B, F).
-        state: before the first step; (B, S).
-        lengths: steps that count, the rest is padding; None = all; (B,).
-        keep: see `Cell.step`; the same at every step.
+        state: state before the first step; (B, S).
+        lengths: number of valid steps, the rest is padding; None = all; (B,).
+        keep: dropout factors, see `Cell.step`, equal at all steps; (B, H).
     """
     states = [state]
     for gates in cell.gates(x):

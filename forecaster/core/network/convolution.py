@@ -1,4 +1,4 @@
-"""A causal convolution in front of the recurrence; the steps that it still looks back on are part of the state."""
+"""A causal convolution in front of the recurrence; the past steps that it still needs are part of the state."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class CausalConvolution(nn.Module):
-    """y_t = GELU(sum_k W_k v_{t-k} + b), k = 0 .. width - 1.
+    """A causal convolution: y_t = GELU(sum_k W_k v_{t-k} + b), k = 0 .. width - 1.
 
     Args:
-        size: channels V, in and out.
-        width: steps that it sees, this one included.
+        size: channels in and out, V.
+        width: number of steps that an output depends on, the current one included.
     """
 
     def __init__(self, size: int, width: int) -> None:
@@ -22,16 +22,16 @@ class CausalConvolution(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """Columns of the state: the last width - 1 inputs, oldest first."""
+        """Columns of the state, which holds the last width - 1 inputs, oldest first."""
         return (self.width - 1) * self.size
 
     def unroll(self, v: Tensor, state: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Returns the outputs (T, B, V) and the state after the last step that counts.
+        """Return the outputs, (T, B, V), and the state after the last valid step, (B, (width - 1) V).
 
         Args:
-            v: (T, B, V).
-            state: before the first step; (B, (width - 1) V).
-            lengths: steps that count, the rest is padding; None = all; (B,).
+            v: inputs; (T, B, V).
+            state: state before the first step; (B, (width - 1) V).
+            lengths: number of valid steps, the rest is padding; None = all; (B,).
         """
         steps, batch, _ = v.shape
         before = state.view(batch, self.width - 1, self.size).transpose(0, 1)

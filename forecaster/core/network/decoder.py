@@ -1,4 +1,4 @@
-"""The second half of an encoder-decoder: a cell that unrolls the horizons, fed by its own output."""
+"""The decoder of an encoder-decoder: a cell that unrolls the horizons, fed by its own output."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ DecoderName = Literal["direct", "recurrent"]
 
 
 class RecurrentDecoder(nn.Module):
-    """Input and output lengths differ (Sutskever et al., 2014; Cho et al., 2014).
+    """A decoder whose output length differs from the input length (Sutskever et al., 2014; Cho et al., 2014).
 
-    (1) d_0 = tanh(W z)   (2) d_k = cell([y_{k-1}, z], d_{k-1})   (3) y_k = w · d_k, k = 1 .. longest horizon.
-    w begins at zero: an untrained decoder forecasts the last value.
+    (1) d_0 = tanh(W z)   (2) d_k = cell([y_{k-1}, z], d_{k-1})   (3) y_k = w · d_k, k = 1 .. longest horizon
+
+    w is initialised to zero: an untrained decoder forecasts the last value.
     """
 
     def __init__(self, cell: CellName, nonlinearity: Nonlinearity, size: int, horizons: Sequence[int]) -> None:
@@ -30,7 +31,7 @@ class RecurrentDecoder(nn.Module):
         nn.init.zeros_(self.output.weight)
 
     def rollout(self, z: Tensor) -> Tensor:
-        """Returns y at the horizons; (..., H) to (..., J)."""
+        """Return y at the horizons, in scales from the last value; (..., H) to (..., J)."""
         flat = z.reshape(-1, z.shape[-1])
         state = torch.tanh(self.start(flat))  # (1)
         weight = self.cell.weight_input

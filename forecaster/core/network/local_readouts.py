@@ -1,10 +1,11 @@
-"""Readouts of single series, beside the shared one: half pooled, and one that sees the other series of the group.
+"""Local readouts: two readouts for each single series, in addition to the shared one.
 
     (1) pooled: W_c = (½ A_c + ½ Ā + Λ)⁻¹ (½ B_c + ½ B̄)       A, B: normal equations of series c; Ā, B̄: means over all
     (2) cross:  W_c = (A_c + Λ)⁻¹ B_c                            over features of the whole group
 
-(1) shrinks each series half-way towards the fleet; ridge regression: Hoerl and Kennard, 1970. A series' horizons share
-their normal equations in bands, so that the memory does not grow with the horizon.
+(1) shrinks each series half-way towards the fleet; (2) also sees the other series of the group. Ridge regression: Hoerl
+and Kennard, 1970. The horizons of a series share normal equations in bands, so that the memory does not grow with the
+number of horizons.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch import Tensor
 from forecaster.records import F32, I64
 
 BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
-"""Horizons up to each of these have their normal equations in common: a row counts where all of them came true."""
+"""Horizons between neighbouring limits share normal equations: a row counts where the targets of all are known."""
 MOST_BYTES = 512 * 1024**2
-"""Own readouts are solved for fleets whose normal equations take no more."""
+"""Local readouts are solved only for fleets whose normal equations fit in this memory."""
 
 
 class GroupPlaces(NamedTuple):
@@ -35,13 +36,13 @@ class GroupPlaces(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalReadouts:
-    """The readouts of C series.
+    """The local readouts of C series.
 
     Attributes:
-        series_ids: C of them.
+        series_ids: the series; C.
         member: place of each series in its group; (C,).
-        members: of the largest group, G; 1 = no series sees another.
-        weights: of both readouts, pooled first; (C, 2 J, P + Z + X).
+        members: number of series of the largest group; 1 = no series sees another.
+        weights: weights of both readouts, pooled first; X cross features; (C, 2 J, P + Z + X).
     """
 
     series_ids: tuple[str, ...]
@@ -50,34 +51,37 @@ class LocalReadouts:
     weights: Tensor
 
     def forecast(self, x: Tensor, local: I64) -> F32:
-        """Returns both readouts' forecasts, row by row: no row can depend on another; NaN without one; (B, 2 J).
+        """Return the forecasts of both readouts, row by row, so that no row can depend on another.
 
         Args:
             x: features of readout, body and group; (B, P + Z + X).
-            local: which series each row is, -1 = none of these; (B,).
+            local: position of each row's series among the C; -1 = no local readouts; (B,).
+
+        Returns:
+            Forecasts minus the last value, in scales; NaN without local readouts; (B, 2 J).
         """
-        found = x.new_full((len(x), self.weights.shape[1]), torch.nan)
+        forecasts = x.new_full((len(x), self.weights.shape[1]), torch.nan)
         for row, series in enumerate(local.tolist()):
             if series >= 0:
-                torch.mv(self.weights[series], x[row], out=found[row])
-        values: F32 = found.numpy()
+                torch.mv(self.weights[series], x[row], out=forecasts[row])
+        values: F32 = forecasts.numpy()
         return values
 
 
 def bands(horizons: Sequence[int]) -> list[slice]:
-    """Returns where in the horizons each band lies."""
+    """Return the slice of the horizons that each band covers; empty bands are left out."""
     ends = [int(np.searchsorted(horizons, limit, side="right")) for limit in BANDS] + [len(horizons)]
     begins = [0, *ends[:-1]]
     return [slice(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
 
 
 class LocalNormalEquations:
-    """Normal equations of C series; K features.
+    """Normal equations of C series, each by bands of horizons.
 
     Args:
-        series: C.
-        features: K.
-        horizons: ascending.
+        series: number of series, C.
+        features: number of features, K.
+        horizons: ticks ahead, ascending; J.
     """
 
     def __init__(self, series: int, features: int, horizons: Sequence[int]) -> None:
@@ -87,49 +91,49 @@ class LocalNormalEquations:
 
     @staticmethod
     def bytes_needed(series: int, features: int, horizons: Sequence[int]) -> int:
-        """Returns the memory that such equations take."""
+        """Return the memory that such equations take, in bytes."""
         return 8 * series * features * (features * len(bands(horizons)) + len(horizons))
 
     def add(self, series: Tensor, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """The sums include these rows.
+        """Add rows to the sums.
 
         Args:
-            series: of each row; (N,).
+            series: series of each row, 0 .. C - 1; (N,).
             x: features; (N, K).
             y: targets; NaN where there is none; (N, J).
-            weight: of each row; (N,).
+            weight: weight of each row; (N,).
         """
         known = ~torch.isnan(y)
-        for one in sorted(set(series.tolist())):
-            mine = series == one
-            for number, band in enumerate(self._bands):
-                rows = mine & known[:, band].all(dim=1)
+        for number in sorted(set(series.tolist())):
+            of_series = series == number
+            for place, band in enumerate(self._bands):
+                rows = of_series & known[:, band].all(dim=1)
                 features = x[rows].double()
                 weighted = features * weight[rows].double().unsqueeze(1)
-                self.a[one, number] += weighted.T @ features
-                self.b[one, :, band] += weighted.T @ y[rows, band].double()
+                self.a[number, place] += weighted.T @ features
+                self.b[number, :, band] += weighted.T @ y[rows, band].double()
 
     def plus(self, other: LocalNormalEquations) -> LocalNormalEquations:
-        """Returns the sums over the rows of both."""
+        """Return the sums over the rows of both."""
         total = object.__new__(LocalNormalEquations)
         total._bands, total.a, total.b = self._bands, self.a + other.a, self.b + other.b
         return total
 
     def pooled(self, ridge: Tensor) -> Tensor:
-        """Returns (1), of the first features, as many as the ridge has; (C, P + Z, J)."""
+        """Return (1) over the first len(ridge) features; NaN where it has no solution; (C, P + Z, J)."""
         size = len(ridge)
         a, b = self.a[:, :, :size, :size], self.b[:, :size]
         return self._solved(0.5 * (a + a.mean(dim=0)), 0.5 * (b + b.mean(dim=0)), ridge)
 
     def cross(self, ridge: Tensor) -> Tensor:
-        """Returns (2); (C, K, J)."""
+        """Return (2) over all features; NaN where it has no solution; (C, K, J)."""
         return self._solved(self.a, self.b, ridge)
 
     def error(self, weights: Tensor) -> float:
-        """Returns the sum of squared errors over all rows and series, less that of a forecast of zero.
+        """Return the sum of squared errors over all rows and series, minus that of a zero forecast.
 
         Args:
-            weights: of the first features; (C, P + Z, J) or (C, K, J).
+            weights: weights of the first features; (C, P + Z, J) or (C, K, J).
         """
         size, total = weights.shape[1], 0.0
         for number, band in enumerate(self._bands):

@@ -1,4 +1,4 @@
-"""A checkpoint at work: the forecasts of one step, the same bit by bit in any batch."""
+"""Checkpoints, and the model that forecasts from one: a row's forecasts are the same, bit by bit, in any batch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from forecaster.errors import CheckpointError
 from forecaster.records import F32, I64, Bools
 
 TILE = 64
-"""A matrix product of another number of rows may round a row differently: waves are padded to tiles."""
+"""Rows of every matrix product: with another number, a row may be rounded differently. Waves are padded to tiles."""
 COLUMNS = 16
-"""In a narrow product the rounding of a row may depend on its place in the tile: the readout is padded, too."""
-
-
+"""Columns of the readout are padded to a multiple: in narrow products the rounding may depend on the row's place."""
 NO_CHECKPOINT = "none"
 """Id that stands for the time before any training: the simple experts forecast alone."""
 NO_NETWORK, UNKNOWN_BODY = 0, -1
@@ -125,12 +123,13 @@ def _local_readouts(network: NetworkConfig, places: GroupPlaces | None, weights:
 
 @dataclass(frozen=True, slots=True)
 class StepForecast:
-    """Forecasts of B series, (forecast - last value) / scale.
+    """Forecasts of B series, as (forecast - last value) / scale.
 
     Attributes:
-        state: after the step; (B, S).
-        heads: the shared readout's, then the pooled and the cross one of the series, NaN where it has none; (B, H, J).
-        offsets: from the centre, ascending along Q; (B, Q, J).
+        state: hidden state after the step; (B, S).
+        heads: forecast of the shared readout, then of the pooled and the cross readout of the series, if the checkpoint
+            has local readouts; NaN for series without them; (B, 1 or 3, J).
+        offsets: quantiles minus the centre, ascending along Q; (B, Q, J).
     """
 
     state: F32
@@ -140,14 +139,28 @@ class StepForecast:
 
 @dataclass(frozen=True, slots=True)
 class ReadoutIndex:
-    """What single series' readouts need: `local` (B,), which series each row is, -1 = not known; `record` (B,)."""
+    """The series of B rows, for local readouts.
+
+    Attributes:
+        local: position of each row's series among those with local readouts; -1 = it has none; (B,).
+        record: record that each row's reading came in, ascending; (B,).
+    """
 
     local: I64
     record: I64
 
 
 class Model:
-    """Owns the weights of one checkpoint; knows no series but those that have readouts of their own."""
+    """The forecasts of one checkpoint. It holds weights, and no state of any series.
+
+    Args:
+        checkpoint: body and readouts.
+
+    Attributes:
+        id: id of the checkpoint.
+        body_code: number by which rows name its body.
+        config: shape of the network.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.id = checkpoint.id
@@ -162,11 +175,11 @@ class Model:
         self._member = np.array([-1])
         if self._local is not None:
             self._series = {name: number for number, name in enumerate(self._local.series_ids)}
-            self._member = np.append(self._local.member, -1)  # the last one is that of -1, who is not known
+            self._member = np.append(self._local.member, -1)  # the index -1 of an unknown series finds the last one
 
     @property
     def has_local(self) -> bool:
-        """Some series have readouts of their own."""
+        """Whether some series have local readouts."""
         return self._local is not None
 
     @property
@@ -175,16 +188,16 @@ class Model:
         return self._network.state_size
 
     def readout_index(self, series_ids: Sequence[str]) -> I64:
-        """Returns which of the checkpoint's series each is, -1 = none of them; (N,)."""
+        """Return the position of each series among those with local readouts; -1 = it has none; (N,)."""
         return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
 
-    def forecast(self, inputs: StepInputs, state: F32, neighbours: ReadoutIndex | None = None) -> StepForecast:
-        """Advances B series by one reading and forecasts from there.
+    def forecast(self, inputs: StepInputs, state: F32, index: ReadoutIndex | None = None) -> StepForecast:
+        """Advance B series by one reading and forecast from there.
 
         Args:
-            inputs: numpy arrays; (B, ...).
-            state: after the reading before, not modified; (B, S).
-            neighbours: who the series are; None = only the shared readout is asked.
+            inputs: inputs of the step, numpy arrays; (B, ...).
+            state: hidden state after the previous reading, not modified; (B, S).
+            index: the series of the rows; None = only the shared readout forecasts.
         """
         batch, horizons = len(state), len(self.config.horizons)
         tiles = -(-batch // TILE)
@@ -192,28 +205,28 @@ class Model:
             u, q = assemble(self.config.features, to_tensors(inputs))
             rows = [_padded(tensor, tiles * TILE) for tensor in (u, q, torch.from_numpy(state))]
             parts = [self._tile(*tile) for tile in zip(*(torch.split(tensor, TILE) for tensor in rows), strict=True)]
-            end, z, base, middle, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
-            heads = [middle[:, None, :horizons].numpy()]
-            if neighbours is not None and self._local is not None:
-                cross = cross_inputs(inputs, neighbours.record, self._member[neighbours.local], self._local.members)
+            end, z, base, shared, offsets = (torch.cat(part)[:batch] for part in zip(*parts, strict=True))
+            heads = [shared[:, None, :horizons].numpy()]
+            if index is not None and self._local is not None:
+                cross = cross_inputs(inputs, index.record, self._member[index.local], self._local.members)
                 x = torch.cat([q, z, torch.from_numpy(cross)], dim=1)
-                mine = self._local.forecast(x, neighbours.local).reshape(batch, 2, horizons)
-                heads.append(np.clip(base[:, None, :horizons].numpy() + mine, -FORECAST_CLIP, FORECAST_CLIP))
+                local = self._local.forecast(x, index.local).reshape(batch, 2, horizons)
+                heads.append(np.clip(base[:, None, :horizons].numpy() + local, -FORECAST_CLIP, FORECAST_CLIP))
         return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
 
     def warm(self, inputs: StepInputs, known: Bools) -> F32:
-        """Returns the hidden states of B series after T steps from an empty one; (B, S).
+        """Return the hidden states of B series after T steps from zero; (B, S).
 
         Args:
-            inputs: numpy arrays, oldest step first; (T, B, ...).
-            known: which steps there are; the others leave the state as it is; (T, B).
+            inputs: inputs of the steps, oldest first, numpy arrays; (T, B, ...).
+            known: the valid steps; the others do not change the state; (T, B).
         """
         batch = known.shape[1]
         rows = -(-batch // TILE) * TILE
         with torch.inference_mode():
             u = assemble_step(self.config.features, to_tensors(inputs))
             order = torch.from_numpy(np.argsort(~known, axis=0, kind="stable"))
-            u = u.gather(0, order.unsqueeze(-1).expand_as(u))  # the steps that there are, then padding
+            u = u.gather(0, order.unsqueeze(-1).expand_as(u))  # the valid steps, then padding
             lengths = _padded(torch.from_numpy(known.sum(axis=0)).unsqueeze(1), rows)
             tiles = zip(torch.split(_padded(u.transpose(0, 1), rows), TILE), torch.split(lengths, TILE), strict=True)
             ends = [self._network.warm(tile.transpose(0, 1).contiguous(), count[:, 0]) for tile, count in tiles]
@@ -221,6 +234,7 @@ class Model:
         return warm
 
     def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return state, z, base, centre and offsets of one tile; base and centre have padded columns."""
         z, end = self._network.step(u, state)
         base = self._network.base(z)
         if isinstance(base, Tensor):

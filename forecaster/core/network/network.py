@@ -1,12 +1,13 @@
-"""The recurrent body and its heads: weights shared by all series, hidden state in, hidden state out.
+"""The recurrent body and its heads: weights shared by all series; hidden state in, hidden state out.
 
     u ── Linear, GELU ── v ── [causal convolution] ── cells ── h
                          └───────────────────────────────┐    │
                                     z = GELU(Linear [h, v]) ◄─┘
-    centre  = clip(base(z) + [q, z] · readout)      base: 0, or the decoder's rollout; readout: of the checkpoint
-    offsets = monotone in the quantile level, from z
+    centre  = clip(base(z) + [q, z] · readout)      base: 0, or the decoder's rollout; readout: the checkpoint's
+    offsets = quantile head of z, ascending with the quantile level
 
-The four modes of a recurrent network are a set of horizons and whether the state is carried between steps.
+u are the features of a step, q those of the readout. Each of the four modes of a recurrent network is a set of horizons
+and a choice whether the state is carried from step to step.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from forecaster.core.network.quantile_head import QuantileHead
 from forecaster.errors import UsageError
 
 FORECAST_CLIP = 6.0
-"""No forecast is farther from the last value than so many scales."""
+"""Forecasts are clipped to this distance from the last value, in scales."""
 MIN_HIDDEN, HIDDEN_STEP = 16, 8
-"""In a narrower matrix product the rounding of a row can depend on its place among the others (see `model`)."""
+"""In narrower matrix products the rounding of a row may depend on its place among the others (see `model`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """What a body looks like.
+    """The shape of a network.
 
     Attributes:
-        horizons: ticks ahead, ascending; J of them.
-        quantile_levels: ascending, in (0, 1); Q of them.
+        horizons: ticks ahead, ascending; J.
+        quantile_levels: levels in (0, 1), ascending; Q.
         cell: `rnn`, `gru` or `lstm`.
-        nonlinearity: of `rnn`.
-        hidden_size: H; also the width of v and z.
-        layers: cells above each other.
-        convolution: steps that a causal convolution in front sees; 0 = none.
-        decoder: `direct`: all horizons from one state; `recurrent`: a second cell unrolls the horizons.
-        carries_state: the hidden state goes from reading to reading; else it is zero at each.
-        features: what it sees.
+        nonlinearity: nonlinearity of `rnn`.
+        hidden_size: width of the hidden vector, of v and of z; H.
+        layers: number of stacked cells, L.
+        convolution: number of steps that the causal convolution in front sees; 0 = no convolution.
+        decoder: `direct` forecasts all horizons from one state, `recurrent` unrolls a second cell over them.
+        carries_state: the hidden state is carried from reading to reading; else it is zero before each.
+        features: number of features.
     """
 
     horizons: tuple[int, ...]
@@ -83,10 +84,10 @@ class Dropout:
     The recurrent mask is the same at all steps (Gal and Ghahramani, 2016).
 
     Attributes:
-        generator: where the masks come from.
+        generator: source of the masks.
         inputs: rate on v.
         recurrent: rate on the hidden vector where it enters the gates.
-        head: rate on [h, v] in front of z.
+        head: rate on [h, v] before z.
     """
 
     generator: torch.Generator
@@ -95,14 +96,14 @@ class Dropout:
     head: float = 0.0
 
     def mask(self, rate: float, *shape: int) -> Tensor | None:
-        """Returns factors 0 or 1/(1 - rate); None where the rate is 0."""
+        """Return factors of 0 or 1/(1 - rate) in the given shape; None if the rate is 0."""
         if rate == 0.0:
             return None
         return torch.bernoulli(torch.full(shape, 1.0 - rate), generator=self.generator) / (1.0 - rate)
 
 
 class Network(nn.Module):
-    """Weights and equations of a body. B series at once; no result of one depends on another."""
+    """The body of a network: weights and equations; it advances B series that do not depend on one another."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -123,28 +124,28 @@ class Network(nn.Module):
 
     @property
     def state_size(self) -> int:
-        """S: the convolution's buffer, then each layer's state."""
+        """S, the columns of a hidden state."""
         return sum(self._sizes)
 
     def step(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Advances every series of the batch by one reading.
+        """Advance every series of the batch by one reading.
 
         Args:
             u: inputs of the body, dimensionless; (B, F).
-            state: after the reading before, not modified; (B, S).
+            state: state after the previous reading, not modified; (B, S).
 
         Returns:
-            The features to forecast from, z (B, H), and the new state (B, S).
+            The features to forecast from, z, (B, H), and the new state, (B, S).
         """
         z, end = self.unroll(u.unsqueeze(0), state)
         return z[0], end
 
     def warm(self, u: Tensor, lengths: Tensor) -> Tensor:
-        """Returns the state after the readings that count, from an empty one; no features are made on the way; (B, S).
+        """Return the state after the valid readings, starting from zero and without computing z; (B, S).
 
         Args:
-            u: (T, B, F).
-            lengths: readings that count, the rest is padding; (B,).
+            u: inputs of the body; (T, B, F).
+            lengths: number of valid readings, the rest is padding; (B,).
         """
         empty = u.new_zeros(u.shape[1], self.state_size)
         if not self.config.carries_state:
@@ -154,16 +155,16 @@ class Network(nn.Module):
     def unroll(
         self, u: Tensor, state: Tensor, *, lengths: Tensor | None = None, dropout: Dropout | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Advances every series by T readings.
+        """Advance every series of the batch by T readings.
 
         Args:
-            u: (T, B, F).
-            state: before the first, not modified; (B, S).
-            lengths: readings that count, the rest is padding; None = all; (B,).
-            dropout: while training.
+            u: inputs of the body, dimensionless; (T, B, F).
+            state: state before the first reading, not modified; (B, S).
+            lengths: number of valid readings, the rest is padding; None = all; (B,).
+            dropout: dropout in training; None = no dropout.
 
         Returns:
-            z (T, B, H), and the state after the last reading that counts (B, S).
+            The features z of every reading, (T, B, H), and the state after the last valid reading, (B, S).
         """
         steps, batch, _ = u.shape
         if self.config.carries_state or steps == 1:
@@ -190,7 +191,7 @@ class Network(nn.Module):
     def _recur(
         self, v: Tensor, state: Tensor, lengths: Tensor | None, dropout: Dropout | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns the hidden vectors of the last layer (T, B, H) and the state after the last reading that counts."""
+        """Return the last layer's hidden vectors, (T, B, H), and the state after the last valid reading, (B, S)."""
         states = torch.split(state, self._sizes, dim=1)
         h, ends = v, [states[0]]
         if self.convolution is not None:
@@ -202,17 +203,17 @@ class Network(nn.Module):
         return h, torch.cat(ends, dim=1)
 
     def base(self, z: Tensor) -> Tensor | float:
-        """Returns what the readout adds to, in scales from the last value; (..., J), or 0 for all."""
+        """Return the centre without the readout's part, in scales from the last value; (..., J), or 0 everywhere."""
         return 0.0 if self.decoder is None else self.decoder.rollout(z)
 
     def offsets(self, z: Tensor) -> Tensor:
-        """Returns the quantiles minus the centre, in scales, ascending along Q; (..., Q, J)."""
+        """Return the quantiles minus the centre, in scales, ascending along Q; (..., Q, J)."""
         offsets: Tensor = self.quantiles(z)
         return offsets
 
 
 def centre(base: Tensor | float, readout: Tensor, q: Tensor, z: Tensor) -> Tensor:
-    """Returns clip(base + [q, z] · readout): the forecast minus the last value, in scales; (..., J)."""
+    """Return clip(base + [q, z] · readout), the forecast minus the last value, in scales; (..., J)."""
     return (base + torch.cat([q, z], dim=-1) @ readout).clamp(-FORECAST_CLIP, FORECAST_CLIP)
 
 

@@ -1,4 +1,4 @@
-"""The readout, solved and not stepped: an exact ridge regression from its normal equations, in 64 bits."""
+"""The readout, solved instead of trained by gradients: an exact ridge regression from normal equations, in 64 bits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from forecaster.errors import UsageError
 
 @dataclass
 class NormalEquations:
-    """What rows of features and targets say together; sums, so that stretches of time can be added.
+    """Sums over weighted rows of features x and targets y; the sums of two time spans can be added.
 
     Attributes:
         a: sum of w x x' over the rows with a target, by horizon; (J, P, P).
         b: sum of w x y; (J, P).
-        c: sum of w y y over all of them.
-        count: how many targets that are.
+        c: sum of w y y over all targets.
+        count: number of targets.
     """
 
     a: Tensor
@@ -29,19 +29,19 @@ class NormalEquations:
 
     @classmethod
     def empty(cls, features: int, horizons: int) -> NormalEquations:
-        """Returns the sums over no rows."""
+        """Return the sums over no rows."""
         return cls(
             torch.zeros(horizons, features, features, dtype=torch.float64),
             torch.zeros(horizons, features, dtype=torch.float64),
         )
 
     def add(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
-        """The sums include these rows.
+        """Add rows to the sums.
 
         Args:
             x: features; (N, P).
             y: targets; NaN where there is none; (N, J).
-            weight: of each row; (N,).
+            weight: weight w of each row; (N,).
         """
         valid = ~torch.isnan(y)
         full = valid.all(dim=1)
@@ -50,9 +50,9 @@ class NormalEquations:
         targets = torch.where(valid, y, 0.0).double() * root
         self.c += float(targets.square().sum())
         self.count += int(valid.sum())
-        whole = weighted[full]
-        self.a += whole.T @ whole
-        self.b += (whole.T @ targets[full]).T
+        complete = weighted[full]
+        self.a += complete.T @ complete
+        self.b += (complete.T @ targets[full]).T
         partial = valid.any(dim=1) & ~full
         if partial.any():
             rows, present = weighted[partial], valid[partial].double()
@@ -61,11 +61,11 @@ class NormalEquations:
                 self.a[horizon] += (rows * present[:, horizon : horizon + 1]).T @ rows
 
     def plus(self, other: NormalEquations) -> NormalEquations:
-        """Returns the sums over the rows of both."""
+        """Return the sums over the rows of both."""
         return NormalEquations(self.a + other.a, self.b + other.b, self.c + other.c, self.count + other.count)
 
     def squared_error(self, readout: Tensor) -> float:
-        """Returns the mean over all targets of w (y - x W)^2; NaN where there are none.
+        """Return the mean over all targets of w (y - x W)^2; NaN if there is none.
 
         Args:
             readout: W; (P, J).
@@ -73,7 +73,7 @@ class NormalEquations:
         return (self.c + self.relative_error(readout)) / self.count if self.count else math.nan
 
     def relative_error(self, readout: Tensor) -> float:
-        """Returns the sum of w (y - x W)^2 over all rows and horizons, less that of W = 0.
+        """Return the sum of w (y - x W)^2 over all rows and horizons, minus that of W = 0.
 
         Args:
             readout: W; (P, J).
@@ -82,16 +82,16 @@ class NormalEquations:
         return float((torch.einsum("jp,jpq,jq->", columns, self.a, columns) - 2.0 * (columns * self.b).sum()).item())
 
     def solve(self, ridge: Tensor) -> Tensor:
-        """Returns (A + diag(ridge))^-1 b for every horizon, as 32-bit weights; (P, J).
+        """Return (A + diag(ridge))^-1 b for every horizon, as 32-bit weights; (P, J).
 
         Args:
-            ridge: positive; (P,).
+            ridge: positive penalties; (P,).
 
         Raises:
-            UsageError: the rows held no finite numbers to solve from.
+            UsageError: the rows hold numbers that are not finite.
         """
         system = self.a + torch.diag(ridge.double())
         factor, failed = torch.linalg.cholesky_ex(system)
         if failed.any() or not torch.isfinite(self.b).all():
-            raise UsageError("the readout cannot be solved: the history holds no finite features")
+            raise UsageError("the readout cannot be solved: features or targets of the history are not finite")
         return torch.cholesky_solve(self.b.unsqueeze(-1), factor).squeeze(-1).T.float().contiguous()

@@ -1,4 +1,4 @@
-"""Quantiles that never cross, and the loss that trains them."""
+"""The quantile head, whose quantiles never cross, and the loss that trains it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch.nn import functional
 class QuantileHead(nn.Module):
     """Offsets of the quantiles from the centre: the lowest, then softplus steps upwards (Gasthaus et al., 2019).
 
-    (1) o_1 = a_1(z)   (2) o_q = o_{q-1} + softplus(a_q(z))   (3) o + calibration, kept ascending.
-    It begins as a normal distribution with a deviation of one scale. `calibration` (Q, J) is solved after training
-    (conformalised quantile regression: Romano et al., 2019).
+    (1) o_1 = a_1(z)   (2) o_q = o_{q-1} + softplus(a_q(z))   (3) o + calibration, made ascending
+
+    It is initialised to a normal distribution with a deviation of one scale. `calibration` (Q, J) is solved after
+    training (conformalised quantile regression: Romano et al., 2019).
     """
 
     calibration: Tensor
@@ -32,7 +33,7 @@ class QuantileHead(nn.Module):
         self.register_buffer("calibration", torch.zeros(self._shape))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Returns (..., Q, J), ascending along Q."""
+        """Return the offsets, in scales, ascending along Q; (..., H) to (..., Q, J)."""
         raw = self.linear(z).view(*z.shape[:-1], *self._shape)
         steps = torch.cat([raw[..., :1, :], functional.softplus(raw[..., 1:, :])], dim=-2)
         offsets = steps.cumsum(dim=-2) + self.calibration
@@ -41,12 +42,12 @@ class QuantileHead(nn.Module):
 
 
 def pinball_loss(quantiles: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
-    """Returns max(q d, (q - 1) d), d = truth - quantile (Koenker and Bassett, 1978; without a factor 2).
+    """Return max(q d, (q - 1) d) with d = truth - quantile (Koenker and Bassett, 1978; without a factor 2).
 
     Args:
-        quantiles: (..., Q, J).
-        truth: (..., J).
-        levels: (Q,).
+        quantiles: forecast quantiles; (..., Q, J).
+        truth: true values; (..., J).
+        levels: quantile levels; (Q,).
     """
     difference = truth.unsqueeze(-2) - quantiles
     level = levels.unsqueeze(-1)

@@ -1,7 +1,7 @@
-"""Truncated backpropagation through time (Williams and Peng, 1990): loss at every step, over all horizons.
+"""Truncated backpropagation through time (TBPTT; Williams and Peng, 1990): loss at every step, over all horizons.
 
-A long sequence is unrolled chunk by chunk. The hidden state goes from chunk to chunk; gradients do not: it is detached.
-With one chunk as long as the sequence this is full BPTT.
+A long sequence is unrolled chunk by chunk. The hidden state is carried from chunk to chunk and detached, so that
+gradients end at the chunk's first step. With one chunk as long as the sequence this is full BPTT.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from forecaster.core.network.network import Dropout, Network, centre
 from forecaster.core.network.quantile_head import pinball_loss
 
 TARGET_CLIP = 8.0
-"""Targets farther from the last value, in scales, count as this far."""
+"""Targets are clipped to this distance from the last value, in scales."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """T steps of B sequences; where one is over, padding follows.
+    """T steps of B sequences; sequences that end earlier are padded.
 
     Attributes:
         u: inputs of the body; (T, B, F).
         q: inputs of the readout; (T, B, P).
-        target: (truth - last value) / scale at each horizon; NaN where there is none, padding too; (T, B, J).
-        lengths: steps that count; (B,).
+        target: (truth - last value) / scale at each horizon; NaN where there is no truth, and in the padding;
+            (T, B, J).
+        lengths: number of valid steps; (B,).
     """
 
     u: Tensor
@@ -38,7 +39,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Unrolled:
-    """What the network made of a chunk: `z` (T, B, H), `centre` (T, B, J) and the state after it, detached."""
+    """Results of a chunk: features `z` (T, B, H), `centre` (T, B, J), and the state after it, detached, (B, S)."""
 
     z: Tensor
     centre: Tensor
@@ -46,29 +47,29 @@ class Unrolled:
 
 
 def unroll(network: Network, readout: Tensor, chunk: Chunk, state: Tensor, dropout: Dropout | None = None) -> Unrolled:
-    """Returns the forecasts of every step of the chunk.
+    """Return the forecasts of every step of the chunk.
 
     Args:
         network: the body.
-        readout: (P + Z, J).
+        readout: weights of the readout; (P + Z, J).
         chunk: T steps of B sequences.
-        state: before the chunk; (B, S).
-        dropout: while training.
+        state: state before the chunk; (B, S).
+        dropout: dropout in training; None = no dropout.
     """
     z, end = network.unroll(chunk.u, state, lengths=chunk.lengths, dropout=dropout)
     return Unrolled(z, centre(network.base(z), readout, chunk.q, z), end.detach())
 
 
 def losses(network: Network, unrolled: Unrolled, target: Tensor, levels: Tensor) -> Tensor:
-    """Returns the mean loss over all targets that there are; 0 where there is none.
+    """Return the mean loss over all targets; 0 if there is none.
 
-    Huber (1964) of the centre, plus the pinball loss of the quantiles around the centre, which they do not move.
+    The loss is Huber's (1964) of the centre plus the pinball loss of the quantiles around the detached centre.
 
     Args:
-        network: whose quantile head it is.
-        unrolled: the chunk's forecasts.
-        target: NaN where there is none; (T, B, J).
-        levels: (Q,).
+        network: body with the quantile head.
+        unrolled: forecasts of the chunk.
+        target: targets in scales from the last value; NaN where there is none; (T, B, J).
+        levels: quantile levels; (Q,).
     """
     valid = ~torch.isnan(target)
     count = valid.sum()

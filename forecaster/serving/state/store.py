@@ -239,7 +239,11 @@ class StateStore:
             swap = self._open[number].floor.swaps[-1]
             if swap != before:
                 _log.info(
-                    "swap_started", partition=number, to=swap.checkpoint, offset=swap.offset, complete_from=swap.end
+                    "swap_started",
+                    partition=number,
+                    checkpoint=swap.checkpoint,
+                    offset=swap.offset,
+                    complete_from=swap.end,
                 )
 
     def _close(self, numbers: Collection[int]) -> None:

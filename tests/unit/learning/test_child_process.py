@@ -22,14 +22,14 @@ threading.Event().wait()
 """
 
 
-def test_a_child_that_fails_has_last_words(tmp_path: Path) -> None:
+def test_the_output_of_a_failed_child_can_be_read(tmp_path: Path) -> None:
     child = ChildProcess(["no-such-command"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
     assert child.poll() == ExitKind.FAILED
     assert "no-such-command" in child.output_tail
 
 
-def test_a_child_that_ends_well_has_done_so(tmp_path: Path) -> None:
+def test_a_child_that_ends_without_an_error_is_ok(tmp_path: Path) -> None:
     child = ChildProcess(["--help"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
     assert child.poll() == ExitKind.OK
@@ -38,10 +38,12 @@ def test_a_child_that_ends_well_has_done_so(tmp_path: Path) -> None:
 def test_a_child_past_its_deadline_is_killed(tmp_path: Path) -> None:
     child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 0.0)
     assert child.poll() == ExitKind.KILLED
-    assert child._process.returncode is not None  # noqa: SLF001 - it does not run any more
+    assert child._process.returncode is not None  # noqa: SLF001 - it no longer runs
 
 
-def test_a_child_that_the_system_cannot_end_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_cannot_be_killed_does_not_block_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     child = ChildProcess(["demo", "--seconds", "60"], tmp_path / "log", 60.0)
     monkeypatch.setattr(process, "KILL_SECONDS", 0.01)
     monkeypatch.setattr(child._process, "kill", lambda: None)  # noqa: SLF001 - as if the signal could not be taken
@@ -51,7 +53,7 @@ def test_a_child_that_the_system_cannot_end_holds_up_nobody(tmp_path: Path, monk
     assert child._process.returncode is not None  # noqa: SLF001
 
 
-def test_a_child_ends_when_the_pipe_of_its_parent_does() -> None:
+def test_a_child_ends_when_the_pipe_of_its_parent_is_closed() -> None:
     child = subprocess.Popen([sys.executable, "-c", SLEEPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None
     assert child.stdout is not None

@@ -1,4 +1,4 @@
-"""One of all processes trains, and who is deposed publishes nothing."""
+"""Only the elected coordinator trains, and a deposed one publishes nothing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from forecaster.learning.coordinator import TrainingCoordinator
 from forecaster.learning.schedule import RunKind
 
 
-def test_who_is_not_elected_does_nothing(world: World) -> None:
+def test_a_coordinator_that_is_not_elected_starts_no_run(world: World) -> None:
     world.readings = 10_000
     world.coordinator().iterate()
     assert not world.children
 
 
-def test_what_is_promoted_is_published_and_served_in_one_transaction(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_a_promotion_is_published_and_served_in_one_transaction(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
     assert len(world.transactions) == 1
-    assert world.transactions[0].offsets == {0: 0}, "with it goes our membership, which fences who is deposed"
+    assert world.transactions[0].offsets == {0: 0}, (
+        "the offset carries the membership, which fences a deposed coordinator"
+    )
     assert world.registry.serve is not None
     assert world.registry.serve.checkpoint == CHALLENGER.id
     assert world.registry.serve.previous == NO_CHECKPOINT
@@ -31,7 +31,7 @@ def test_what_is_promoted_is_published_and_served_in_one_transaction(
     assert leading.counters["training_promoted"] == 1
 
 
-def test_what_is_rejected_leaves_both_scores_and_nothing_else(world: World, leading: TrainingCoordinator) -> None:
+def test_a_rejection_leaves_both_losses_and_nothing_else(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
     assert world.registry.serve is None
@@ -40,7 +40,9 @@ def test_what_is_rejected_leaves_both_scores_and_nothing_else(world: World, lead
     assert (decision.promoted, decision.challenger_loss, decision.champion_loss) == (False, 0.95, 0.9)
 
 
-def test_who_is_deposed_ends_its_child_and_publishes_nothing(world: World, leading: TrainingCoordinator) -> None:
+def test_a_deposed_coordinator_kills_its_child_and_publishes_nothing(
+    world: World, leading: TrainingCoordinator
+) -> None:
     world.children[0].finish(PROMOTED)
     world.revoked = [0]
     leading.iterate()
@@ -49,7 +51,7 @@ def test_who_is_deposed_ends_its_child_and_publishes_nothing(world: World, leadi
     assert not world.transactions
 
 
-def test_what_was_learned_against_another_champion_is_dropped(world: World, leading: TrainingCoordinator) -> None:
+def test_a_result_is_dropped_when_another_champion_serves_meanwhile(world: World, leading: TrainingCoordinator) -> None:
     world.champion = "promoted-by-hand"
     world.children[0].finish(PROMOTED)
     leading.iterate()
@@ -57,9 +59,7 @@ def test_what_was_learned_against_another_champion_is_dropped(world: World, lead
     assert leading.counters["training_overtaken"] == 1
 
 
-def test_drift_that_a_worker_reports_brings_the_next_training_forward_once(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_reported_drift_brings_the_next_training_forward_once(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
     leading.iterate()
@@ -75,16 +75,18 @@ def test_drift_that_a_worker_reports_brings_the_next_training_forward_once(
     assert len(world.children) == 2
 
 
-def test_the_champion_lies_in_the_childs_folder(world: World, leading: TrainingCoordinator) -> None:
+def test_the_child_finds_the_champion_in_its_folder(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
     world.readings, world.due = 200, {RunKind.READOUT}
     leading.iterate()
     assert world.children[1].kind == RunKind.READOUT
-    assert [place.name for place in (world.children[1].folder / "champion").iterdir()] == [random_checkpoint(CONFIG).id]
+    assert [path.name for path in (world.children[1].folder / "champion").iterdir()] == [random_checkpoint(CONFIG).id]
 
 
-def test_who_is_elected_again_begins_what_it_had_to_drop(world: World, leading: TrainingCoordinator) -> None:
+def test_a_coordinator_that_is_elected_again_repeats_its_dropped_run(
+    world: World, leading: TrainingCoordinator
+) -> None:
     world.revoked = [0]
     leading.iterate()
     world.assigned = [0]
@@ -92,7 +94,7 @@ def test_who_is_elected_again_begins_what_it_had_to_drop(world: World, leading: 
     assert len(world.children) == 2
 
 
-def test_the_backlog_of_a_new_leader_is_nothing_new(world: World, leading: TrainingCoordinator) -> None:
+def test_the_backlog_of_a_new_leader_counts_as_old_readings(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
     world.assigned, world.is_current = [0], False
@@ -110,9 +112,7 @@ def test_the_backlog_of_a_new_leader_is_nothing_new(world: World, leading: Train
     assert len(world.children) == 2
 
 
-def test_who_is_elected_again_counts_what_came_meanwhile_as_a_backlog(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_readings_between_two_elections_count_as_a_backlog(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
     world.revoked = [0]
@@ -130,9 +130,7 @@ def test_who_is_elected_again_counts_what_came_meanwhile_as_a_backlog(
     assert len(world.children) == 2
 
 
-def test_a_new_leader_does_not_train_again_what_another_one_has_just_trained(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_a_new_leader_does_not_repeat_the_training_of_the_old_one(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
     world.assigned = [0]

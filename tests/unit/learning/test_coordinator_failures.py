@@ -1,4 +1,4 @@
-"""Runs that come to nothing: the trainer goes on, rests where that helps, and forgets nothing."""
+"""Failed runs: the coordinator continues, backs off where that helps, and forgets no due run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from coordinators import PROMOTED, REJECTED, World
 
 from forecaster.errors import CheckpointError, TransientBrokerError
-from forecaster.learning import coordinator
+from forecaster.learning import coordinator as coordinator_module
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.coordinator import TrainingCoordinator
 from forecaster.learning.schedule import RunKind
@@ -17,7 +17,7 @@ from forecaster.records import PollResult
 from forecaster.registry.registry import ModelRegistry
 
 
-def test_a_transaction_that_is_refused_promotes_nothing_and_the_producer_begins_anew(
+def test_a_refused_transaction_promotes_nothing_and_restarts_the_producer(
     world: World, leading: TrainingCoordinator
 ) -> None:
     world.children[0].finish(PROMOTED)
@@ -29,9 +29,10 @@ def test_a_transaction_that_is_refused_promotes_nothing_and_the_producer_begins_
 
 
 @pytest.mark.parametrize("ended", [ExitKind.KILLED, ExitKind.FAILED])
-def test_a_child_that_hangs_or_dies_is_counted_and_the_next_one_is_begun_when_due(
+def test_a_child_that_hangs_or_dies_is_counted_and_followed_by_another(
     world: World, leading: TrainingCoordinator, ended: ExitKind
 ) -> None:
+    """The next run starts when it is due."""
     world.children[0].exit = ended
     leading.iterate()
     assert leading.counters[f"training_{ended}"] == 1
@@ -41,44 +42,45 @@ def test_a_child_that_hangs_or_dies_is_counted_and_the_next_one_is_begun_when_du
 
 
 def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(coordinator_module, "RETRY_SECONDS", 0.0)
     unready: list[str] = []
     world.assigned, world.readings = [0], 100
-    trainer = world.coordinator()
+    coordinator = world.coordinator()
 
     def poll(*, wait: bool) -> PollResult:
-        unready.append(trainer.unready)
+        unready.append(coordinator.unready)
         if len(unready) < 3:
             raise TransientBrokerError("away")
         world.stop.set()
         return World.poll(world, wait=wait)
 
     monkeypatch.setattr(world, "poll", poll)
-    trainer.run()
+    coordinator.run()
     assert unready == ["not a member of the trainers' group yet", *["waiting for the broker"] * 2]
-    assert not trainer.unready
+    assert not coordinator.unready
     assert [child.kind for child in world.children] == [RunKind.TRAINING]
-    assert world.children[0].killed, "told to end, it leaves no child behind"
+    assert world.children[0].killed, "a coordinator that ends leaves no child behind"
 
 
-def test_a_first_training_that_came_to_nothing_is_begun_again_after_a_rest_that_grows(world: World) -> None:
+def test_a_failed_first_training_is_repeated_after_growing_pauses(world: World) -> None:
+    """A run that the schedule asks for does not wait."""
     world.assigned, world.readings = [0], 100
-    trainer = world.coordinator()
-    begun = []
+    coordinator = world.coordinator()
+    started = []
     for second in range(1_000):
         world.clock.advance(1.0)
-        trainer.iterate()
+        coordinator.iterate()
         if world.children[-1].exit is None:
-            begun.append(second)
+            started.append(second)
             world.children[-1].exit = ExitKind.FAILED
-    assert len(begun) == 5
-    assert [round((after - one) / 60) for one, after in pairwise(begun)] == [1, 2, 4, 8]
+    assert len(started) == 5
+    assert [round((after - before) / 60) for before, after in pairwise(started)] == [1, 2, 4, 8]
     world.due = {RunKind.TRAINING}
-    trainer.iterate()
-    assert len(world.children) == 6, "what the schedule asks for does not wait"
+    coordinator.iterate()
+    assert len(world.children) == 6, "a scheduled run does not wait"
 
 
-def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(world: World, leading: TrainingCoordinator) -> None:
+def test_drift_waits_for_the_pause_after_a_failed_training(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
     world.report_drift()
@@ -88,12 +90,12 @@ def test_drift_waits_for_the_rest_after_a_run_that_came_to_nothing(world: World,
     for _ in range(5):
         leading.iterate()
     assert len(world.children) == 2
-    world.clock.advance(coordinator.FIRST_BACKOFF_SECONDS + 1.0)
+    world.clock.advance(coordinator_module.FIRST_BACKOFF_SECONDS + 1.0)
     leading.iterate()
     assert len(world.children) == 3
 
 
-def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, leading: TrainingCoordinator) -> None:
+def test_a_due_run_stays_due_while_the_broker_is_away(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
     world.readings, world.due, world.away = 200, {RunKind.READOUT}, True
@@ -104,24 +106,22 @@ def test_what_is_due_is_not_forgotten_while_the_broker_is_away(world: World, lea
     assert [child.kind for child in world.children] == [RunKind.TRAINING, RunKind.READOUT]
 
 
-def test_a_decision_that_never_comes_back_from_the_topic_is_not_waited_for_for_ever(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_the_wait_for_a_decision_to_be_read_back_has_an_end(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(REJECTED)
     leading.iterate()
     world.registry = ModelRegistry()
     world.readings, world.due = 200, {RunKind.TRAINING}
     leading.iterate()
     assert len(world.children) == 1
-    world.clock.advance(coordinator.DECISION_SECONDS + 1.0)
+    world.clock.advance(coordinator_module.DECISION_SECONDS + 1.0)
     leading.iterate()
     assert len(world.children) == 2
 
 
-def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
+def test_a_full_disk_fails_the_run_and_not_the_coordinator(
     world: World, leading: TrainingCoordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.children[0].exit = ExitKind.OK  # and has left nothing
+    world.children[0].exit = ExitKind.OK  # without a result
     leading.iterate()
     assert leading.counters["training_not_readable"] == 1
 
@@ -132,14 +132,14 @@ def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
     for _ in range(1_100):
         world.due = {RunKind.TRAINING}
         leading.iterate()
-    assert leading.counters["training_not_begun"] == 1_100, "for weeks, if it must be"
+    assert leading.counters["training_not_begun"] == 1_100, "however often it fails"
     monkeypatch.undo()
 
     def unwritable(*_: object) -> None:
         raise CheckpointError("the checkpoint cannot be written")
 
     world.champion, world.due = "body", {RunKind.TRAINING}
-    monkeypatch.setattr(coordinator, "write_checkpoint", unwritable)
+    monkeypatch.setattr(coordinator_module, "write_checkpoint", unwritable)
     leading.iterate()
     assert leading.counters["training_not_begun"] == 1_101
     monkeypatch.undo()
@@ -148,9 +148,8 @@ def test_a_disk_that_is_full_ends_the_run_and_not_the_trainer(
     assert len(world.children) == 2
 
 
-def test_a_readout_that_comes_to_nothing_or_well_leaves_the_rest_of_trainings_as_it_is(
-    world: World, leading: TrainingCoordinator
-) -> None:
+def test_runs_of_the_readout_do_not_change_the_pause_of_trainings(world: World, leading: TrainingCoordinator) -> None:
+    """Neither a failed nor a successful one does."""
     world.children[0].finish(PROMOTED)
     leading.iterate()
     world.report_drift()
@@ -158,18 +157,16 @@ def test_a_readout_that_comes_to_nothing_or_well_leaves_the_rest_of_trainings_as
     leading.iterate()
     world.children[1].exit = ExitKind.FAILED
     leading.iterate()
-    for how in (ExitKind.FAILED, ExitKind.OK):
+    for exit_kind in (ExitKind.FAILED, ExitKind.OK):
         world.readings, world.due = world.readings + 100, {RunKind.READOUT}
         leading.iterate()
         assert world.children[-1].kind == RunKind.READOUT
-        if how == ExitKind.OK:
+        if exit_kind == ExitKind.OK:
             world.children[-1].finish(REJECTED)
-        world.children[-1].exit = how
+        world.children[-1].exit = exit_kind
         for _ in range(3):
             leading.iterate()
-        assert len(world.children) == (3 if how == ExitKind.FAILED else 4), "drift waits for the rest still"
-    world.clock.advance(coordinator.FIRST_BACKOFF_SECONDS + 1.0)
+        assert len(world.children) == (3 if exit_kind == ExitKind.FAILED else 4), "drift still waits for the pause"
+    world.clock.advance(coordinator_module.FIRST_BACKOFF_SECONDS + 1.0)
     leading.iterate()
-    assert world.children[-1].kind == RunKind.TRAINING, (
-        "one failed training, one minute: the readouts count for nothing"
-    )
+    assert world.children[-1].kind == RunKind.TRAINING, "one failed training, one minute: the readouts do not count"

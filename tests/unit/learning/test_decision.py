@@ -1,4 +1,4 @@
-"""When the trainer works, and on what."""
+"""When a run starts, and of which kind."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ RULES = TrainingRules(min_readings=100, min_new_ticks=10)
 BOTH = {RunKind.TRAINING, RunKind.READOUT}
 
 
-def known(readings: int, champion: str = "body", trained_at: int | None = 0, *, drifted: bool = False) -> TrainerState:
+def state(readings: int, champion: str = "body", trained_at: int | None = 0, *, drifted: bool = False) -> TrainerState:
     return TrainerState(champion, readings, {} if trained_at is None else dict.fromkeys(RunKind, trained_at), drifted)
 
 
-def test_the_first_training_waits_for_readings_and_for_no_schedule() -> None:
-    assert next_run(RULES, known(99, NO_CHECKPOINT, None), BOTH).kind is None
-    assert next_run(RULES, known(100, NO_CHECKPOINT, None), set()).kind == RunKind.TRAINING
+def test_the_first_training_waits_for_readings_not_for_the_schedule() -> None:
+    assert next_run(RULES, state(99, NO_CHECKPOINT, None), BOTH).kind is None
+    assert next_run(RULES, state(100, NO_CHECKPOINT, None), set()).kind == RunKind.TRAINING
 
 
-def test_a_first_training_that_was_rejected_is_tried_again_when_the_schedule_says_so() -> None:
-    assert next_run(RULES, known(150, NO_CHECKPOINT, 100), set()).kind is None
-    assert next_run(RULES, known(150, NO_CHECKPOINT, 100), {RunKind.TRAINING}).kind == RunKind.TRAINING
-    assert next_run(RULES, known(150, NO_CHECKPOINT, 100), {RunKind.READOUT}).kind is None, (
-        "there is no body to solve for"
+def test_a_rejected_first_training_is_repeated_when_it_is_due() -> None:
+    """Until then nothing serves, so that there is no body to solve a readout for."""
+    assert next_run(RULES, state(150, NO_CHECKPOINT, 100), set()).kind is None
+    assert next_run(RULES, state(150, NO_CHECKPOINT, 100), {RunKind.TRAINING}).kind == RunKind.TRAINING
+    assert next_run(RULES, state(150, NO_CHECKPOINT, 100), {RunKind.READOUT}).kind is None, (
+        "there is no body to solve a readout for"
     )
 
 
-def test_what_is_due_without_enough_that_is_new_is_skipped_and_said() -> None:
-    following = next_run(RULES, known(209, trained_at=200), BOTH)
-    assert following.kind is None
-    assert set(following.skipped) == BOTH
+def test_a_due_run_without_enough_new_readings_is_skipped() -> None:
+    upcoming = next_run(RULES, state(209, trained_at=200), BOTH)
+    assert upcoming.kind is None
+    assert set(upcoming.skipped) == BOTH
 
 
 @pytest.mark.parametrize(
     ("due", "kind"), [(BOTH, RunKind.TRAINING), ({RunKind.READOUT}, RunKind.READOUT), (set(), None)]
 )
-def test_what_is_due_is_done_a_training_first(due: set[RunKind], kind: RunKind | None) -> None:
-    assert next_run(RULES, known(300), due).kind == kind
+def test_of_due_runs_a_training_goes_first(due: set[RunKind], kind: RunKind | None) -> None:
+    assert next_run(RULES, state(300), due).kind == kind
 
 
-def test_what_is_off_is_never_done() -> None:
+def test_a_kind_of_run_that_is_off_never_starts() -> None:
     readouts_only = TrainingRules(min_readings=100, min_new_ticks=10, kinds=frozenset([RunKind.READOUT]))
-    assert next_run(readouts_only, known(500, NO_CHECKPOINT, None, drifted=True), set()).kind is None
-    assert next_run(readouts_only, known(500, drifted=True), set()).kind is None
-    assert next_run(readouts_only, known(500), {RunKind.READOUT}).kind == RunKind.READOUT
+    assert next_run(readouts_only, state(500, NO_CHECKPOINT, None, drifted=True), set()).kind is None
+    assert next_run(readouts_only, state(500, drifted=True), set()).kind is None
+    assert next_run(readouts_only, state(500), {RunKind.READOUT}).kind == RunKind.READOUT
 
 
-def test_drift_brings_the_training_forward_once_there_is_enough_that_is_new() -> None:
-    assert next_run(RULES, known(209, trained_at=200, drifted=True), set()).kind is None
-    assert next_run(RULES, known(209, trained_at=200, drifted=True), set()).skipped == ()
-    following = next_run(RULES, known(210, trained_at=200, drifted=True), set())
-    assert following.kind == RunKind.TRAINING
-    assert "drift" in following.reason
+def test_drift_starts_a_training_once_enough_readings_are_new() -> None:
+    assert next_run(RULES, state(209, trained_at=200, drifted=True), set()).kind is None
+    assert next_run(RULES, state(209, trained_at=200, drifted=True), set()).skipped == ()
+    upcoming = next_run(RULES, state(210, trained_at=200, drifted=True), set())
+    assert upcoming.kind == RunKind.TRAINING
+    assert "drift" in upcoming.reason

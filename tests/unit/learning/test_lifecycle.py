@@ -13,13 +13,13 @@ from forecaster.learning.lifecycle import ALLOWED, CoordinatorPhase, InvalidTran
 from forecaster.learning.schedule import RunKind
 
 
-@pytest.mark.parametrize(("phase", "following"), list(itertools.product(CoordinatorPhase, repeat=2)))
-def test_a_phase_changes_only_to_those_it_leads_to(phase: CoordinatorPhase, following: CoordinatorPhase) -> None:
-    if following in ALLOWED[phase]:
-        assert phase.to(following) is following
+@pytest.mark.parametrize(("phase", "next_phase"), list(itertools.product(CoordinatorPhase, repeat=2)))
+def test_a_phase_changes_only_to_those_it_leads_to(phase: CoordinatorPhase, next_phase: CoordinatorPhase) -> None:
+    if next_phase in ALLOWED[phase]:
+        assert phase.to(next_phase) is next_phase
     else:
-        with pytest.raises(InvalidTransition, match=f"is {phase}: it cannot become {following}"):
-            phase.to(following)
+        with pytest.raises(InvalidTransition, match=f"is {phase}: it cannot become {next_phase}"):
+            phase.to(next_phase)
 
 
 def test_a_decision_leads_from_a_run_to_the_next_one(world: World, leading: TrainingCoordinator) -> None:

@@ -1,4 +1,4 @@
-"""Jobs say that it is time, and never block their slot."""
+"""Jobs mark runs as due, and never block the next job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forecaster.learning.schedule import RunKind, Schedule
 from forecaster.settings.types import parse_schedule
 
 
-def test_what_fires_is_due_once_however_often_it_fired() -> None:
+def test_a_run_is_due_once_however_often_its_job_fired() -> None:
     with Schedule({RunKind.TRAINING: "every 20ms", RunKind.READOUT: "off"}) as schedule:
         for _ in range(3):
             due: set[RunKind] = set()
@@ -20,7 +20,7 @@ def test_what_fires_is_due_once_however_often_it_fired() -> None:
             assert due == {RunKind.TRAINING}
 
 
-def test_a_job_that_is_late_runs_all_the_same_and_once() -> None:
+def test_a_late_job_still_runs_and_only_once() -> None:
     with Schedule({RunKind.TRAINING: "every 1h", RunKind.READOUT: "cron 0 3 * * *"}) as schedule:
         jobs = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
         assert {job.id for job in jobs} == {"training", "readout"}
@@ -65,6 +65,6 @@ def test_weekdays_are_those_of_cron(field: str, expected: str) -> None:
         "",
     ],
 )
-def test_a_schedule_that_is_none_is_refused_by_name(text: str) -> None:
+def test_a_wrong_schedule_is_refused_by_the_name_of_its_variable(text: str) -> None:
     with pytest.raises((UsageError, ValueError), match=r"expected|SCHEDULE"):
         Schedule({RunKind.TRAINING: parse_schedule(text)})

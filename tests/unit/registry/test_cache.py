@@ -1,4 +1,4 @@
-"""The cache of checkpoints: what is there is whole; what cannot be there stops nobody and is said once."""
+"""The cache holds complete checkpoints only; its faults stop nobody and are logged once."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ def packed(seed: int = 0) -> PackedCheckpoint:
     return pack(random_checkpoint(pipeline_config(), seed=seed))
 
 
-def read(cache: CheckpointCache, one: PackedCheckpoint) -> PackedCheckpoint | None:
-    return cache.read(one.description.id, one.description.sha256)
+def read(cache: CheckpointCache, checkpoint: PackedCheckpoint) -> PackedCheckpoint | None:
+    return cache.read(checkpoint.description.id, checkpoint.description.sha256)
 
 
-def test_what_was_written_is_read_by_the_next_process_too(tmp_path: Path) -> None:
-    one = packed()
-    CheckpointCache(tmp_path / "new").write(one)
+def test_a_written_checkpoint_is_read_by_the_next_process(tmp_path: Path) -> None:
+    checkpoint = packed()
+    CheckpointCache(tmp_path / "new").write(checkpoint)
     cache = CheckpointCache(tmp_path / "new")
-    assert cache.holds(one.description.id, one.description.sha256)
-    assert read(cache, one) == one
+    assert cache.holds(checkpoint.description.id, checkpoint.description.sha256)
+    assert read(cache, checkpoint) == checkpoint
 
 
-def test_a_checkpoint_of_another_hash_is_not_the_one(tmp_path: Path) -> None:
-    cache, one = CheckpointCache(tmp_path), packed()
-    cache.write(one)
-    assert cache.read(one.description.id, "another") is None
+def test_a_checkpoint_with_another_hash_is_not_returned(tmp_path: Path) -> None:
+    cache, checkpoint = CheckpointCache(tmp_path), packed()
+    cache.write(checkpoint)
+    assert cache.read(checkpoint.description.id, "another") is None
 
 
 def test_a_damaged_checkpoint_is_not_read_and_can_be_written_again(tmp_path: Path) -> None:
-    cache, one = CheckpointCache(tmp_path), packed()
-    cache.write(one)
-    weights = tmp_path / one.description.id / WEIGHTS
+    cache, checkpoint = CheckpointCache(tmp_path), packed()
+    cache.write(checkpoint)
+    weights = tmp_path / checkpoint.description.id / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert read(cache, one) is None
-    cache.write(one)
-    assert read(cache, one) == one
+    assert read(cache, checkpoint) is None
+    cache.write(checkpoint)
+    assert read(cache, checkpoint) == checkpoint
 
 
-def test_where_nothing_can_be_written_that_is_said_once_and_nothing_is_there(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_logged_once_and_empty(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     cache = CheckpointCache(tmp_path / "file")
     with capture_logs() as logs:
@@ -56,22 +56,20 @@ def test_where_nothing_can_be_written_that_is_said_once_and_nothing_is_there(tmp
     assert len(logs) == 1
 
 
-def test_a_disk_that_fills_up_in_the_middle_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_no_partial_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    cache, one = CheckpointCache(tmp_path), packed()
+    cache, checkpoint = CheckpointCache(tmp_path), packed()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", full)
-        cache.write(one)
+        cache.write(checkpoint)
     assert list(tmp_path.iterdir()) == []
-    cache.write(one)
-    assert read(cache, one) == one
+    cache.write(checkpoint)
+    assert read(cache, checkpoint) == checkpoint
 
 
-def test_only_what_is_kept_stays_and_what_a_dead_process_left_goes(tmp_path: Path) -> None:
+def test_keep_only_removes_other_checkpoints_and_old_partial_folders(tmp_path: Path) -> None:
     cache, first, second = CheckpointCache(tmp_path), packed(0), packed(1)
     cache.write(first)
     cache.write(second)
@@ -84,23 +82,23 @@ def test_only_what_is_kept_stays_and_what_a_dead_process_left_goes(tmp_path: Pat
 
 
 def test_without_a_directory_the_cache_is_gone_when_it_is_closed() -> None:
-    one = packed()
+    checkpoint = packed()
     with opened_cache("", "readings.models") as cache:
-        cache.write(one)
-        assert read(cache, one) == one
-    assert read(cache, one) is None
+        cache.write(checkpoint)
+        assert read(cache, checkpoint) == checkpoint
+    assert read(cache, checkpoint) is None
 
 
 def test_topics_that_share_a_directory_do_not_share_their_checkpoints(tmp_path: Path) -> None:
-    one = packed()
-    with opened_cache(str(tmp_path), "a.models") as ours, opened_cache(str(tmp_path), "b.models") as theirs:
-        ours.write(one)
-        theirs.keep_only([])
-        assert read(theirs, one) is None
-        assert read(ours, one) == one
+    checkpoint = packed()
+    with opened_cache(str(tmp_path), "a.models") as cache, opened_cache(str(tmp_path), "b.models") as other:
+        cache.write(checkpoint)
+        other.keep_only([])
+        assert read(other, checkpoint) is None
+        assert read(cache, checkpoint) == checkpoint
 
 
-def test_without_any_temporary_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_temporary_folder_the_cache_stays_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise FileNotFoundError("no usable temporary directory")
 

@@ -1,4 +1,4 @@
-"""What a worker serves is what the models topic says, as far as it can be served; no fault of it stops the worker."""
+"""The champion is what the models topic names, if it can be served; no fault of the topic stops the worker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FailingReader(FakeReader):
         super().__init__(client)
         self._read, self._bounds = client.read, client.bounds
         self.away, self.reads, self.refused = False, 0, 0
-        self.read, self.bounds = self.counted_read, self.failing_bounds
+        vars(self).update(read=self.counted_read, bounds=self.failing_bounds)
 
     def counted_read(self, *, wait: bool = True) -> list[SourceRecord]:
         self._answer()
@@ -55,7 +55,7 @@ class FailingReader(FakeReader):
 
 
 class Fleet:
-    """A topic, and a watch of it."""
+    """A models topic and its follower."""
 
     def __init__(self, folder: Path | None, fixed: Checkpoint | None = None) -> None:
         self.kafka = FakeKafka()
@@ -65,17 +65,17 @@ class Fleet:
 
     def started(self, fixed: Checkpoint | None = None) -> RegistryFollower:
         self.reader = FailingReader(FakeClient(self.kafka))
-        return RegistryFollower(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed, self.clock)
+        return RegistryFollower(self.reader, TOPIC, CheckpointCache(self.folder), WANTED, fixed, self.clock)  # type: ignore[arg-type]
 
     def write(self, messages: Iterable[Message]) -> None:
-        for one in messages:
-            self.kafka.append(0, one.value, one.key, TOPIC)
+        for message in messages:
+            self.kafka.append(0, message.value, message.key, TOPIC)
 
     def publish(self, name: str, **options: object) -> Checkpoint:
-        made = random_checkpoint(options.pop("config", CONFIG), seed=len(name), **options)  # type: ignore[arg-type]
-        made = Checkpoint(name, made.network, made.weights, made.readout, {})
-        self.write(publication(made))
-        return made
+        random = random_checkpoint(options.pop("config", CONFIG), seed=len(name), **options)  # type: ignore[arg-type]
+        checkpoint = Checkpoint(name, random.network, random.weights, random.readout, {})
+        self.write(publication(checkpoint))
+        return checkpoint
 
     def order(self, name: str, previous: str = "none") -> None:
         self.write([serve_message(Serve(name, previous, "trainer", "2025-01-01T00:00:00+00:00", "better"))])
@@ -88,8 +88,8 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     return Fleet(tmp_path / "cache")
 
 
-def same(found: Checkpoint | None, wanted: Checkpoint) -> bool:
-    return found is not None and found.id == wanted.id and torch.equal(found.readout, wanted.readout)
+def same(checkpoint: Checkpoint | None, expected: Checkpoint) -> bool:
+    return checkpoint is not None and checkpoint.id == expected.id and torch.equal(checkpoint.readout, expected.readout)
 
 
 def damaged(content: bytes | None) -> bytes:
@@ -97,7 +97,7 @@ def damaged(content: bytes | None) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def test_an_empty_topic_means_none() -> None:
+def test_an_empty_topic_means_no_checkpoint() -> None:
     follower = Fleet(None).follower
     follower.catch_up()
     follower.refresh()
@@ -105,7 +105,8 @@ def test_an_empty_topic_means_none() -> None:
     assert follower.model("none") is None
 
 
-def test_what_the_newest_order_names_is_the_champion_at_the_start_and_while_it_serves(fleet: Fleet) -> None:
+def test_the_champion_is_what_the_newest_order_names(fleet: Fleet) -> None:
+    """At the start, and on every refresh."""
     first = fleet.publish("a")
     fleet.order("a")
     fleet.follower.catch_up()
@@ -122,21 +123,22 @@ def test_what_the_newest_order_names_is_the_champion_at_the_start_and_while_it_s
     assert fleet.follower.champion == "none"
 
 
-def test_a_model_forecasts_as_its_checkpoint_and_is_one_object_while_it_is_kept(fleet: Fleet) -> None:
-    made = fleet.publish("a")
+def test_a_model_is_one_object_while_it_is_kept(fleet: Fleet) -> None:
+    """It forecasts with the weights of its checkpoint."""
+    published = fleet.publish("a")
     fleet.publish("bb")
     fleet.follower.catch_up()
     model = fleet.follower.model("a")
     assert model is not None
     assert model.id == "a"
-    assert np.array_equal(model._readout[:, :4].numpy(), made.readout.numpy())  # noqa: SLF001 - what it forecasts with
+    assert np.array_equal(model._readout[:, :4].numpy(), published.readout.numpy())  # noqa: SLF001 - what it forecasts with
     assert fleet.follower.model("a") is model
     fleet.follower.keep_only(["bb"])
     assert fleet.follower.model("a") is not model
     assert fleet.follower.model("nobody") is None
 
 
-def test_a_promotion_of_what_is_not_whole_waits_with_the_previous_until_it_is(fleet: Fleet) -> None:
+def test_the_previous_checkpoint_serves_until_the_promoted_one_is_complete(fleet: Fleet) -> None:
     fleet.publish("a")
     *chunks, description = publication(fleet.publish("bb"))
     fleet.follower.catch_up()
@@ -155,7 +157,8 @@ def test_a_promotion_of_what_is_not_whole_waits_with_the_previous_until_it_is(fl
     assert fleet.follower.model("bb") is not None
 
 
-def test_a_checkpoint_of_another_shape_is_refused_with_a_sentence_and_the_daemon_goes_on(fleet: Fleet) -> None:
+def test_a_checkpoint_with_another_network_is_not_served_and_logged(fleet: Fleet) -> None:
+    """The log names the setting and says what to do."""
     fleet.publish("a", config=pipeline_config(horizon=9))
     fleet.order("a")
     with capture_logs() as logs:
@@ -171,7 +174,7 @@ def test_a_checkpoint_of_another_shape_is_refused_with_a_sentence_and_the_daemon
     assert fleet.follower.champion == "bb"
 
 
-def test_a_damaged_checkpoint_is_reported_once_and_never_served(fleet: Fleet) -> None:
+def test_a_damaged_checkpoint_is_never_served_and_logged_once(fleet: Fleet) -> None:
     fleet.publish("a")
     messages = publication(random_checkpoint(CONFIG, seed=9))
     fleet.write([messages[0]._replace(value=damaged(messages[0].value)), *messages[1:]])
@@ -185,46 +188,47 @@ def test_a_damaged_checkpoint_is_reported_once_and_never_served(fleet: Fleet) ->
 
 
 def test_without_a_cache_a_checkpoint_is_read_from_the_topic(fleet: Fleet) -> None:
+    """Afterwards the follower continues where it was."""
     fleet.folder = None
     fleet.follower = fleet.started()
-    made = fleet.publish("a")
+    published = fleet.publish("a")
     fleet.publish("bb")
     fleet.order("bb")
     fleet.follower.catch_up()
-    assert same(fleet.follower.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), published)
     fleet.order("a", "bb")
     fleet.follower.refresh()
-    assert fleet.follower.champion == "a", "after reading from the topic the watch goes on where it was"
+    assert fleet.follower.champion == "a", "after the read the follower continues where it was"
 
 
-def test_what_the_cache_lost_or_damaged_is_read_from_the_topic_and_cached_again(fleet: Fleet) -> None:
+def test_a_checkpoint_that_the_cache_lost_is_read_from_the_topic_again(fleet: Fleet) -> None:
+    """So is one that is damaged in the cache; both are cached again."""
     assert fleet.folder is not None
-    made = fleet.publish("a")
+    published = fleet.publish("a")
     fleet.follower.catch_up()
     weights = fleet.folder / "a" / WEIGHTS
     weights.write_bytes(damaged(weights.read_bytes()))
-    assert same(fleet.follower.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), published)
     shutil.rmtree(fleet.folder)
-    assert same(fleet.follower.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), published)
     reads = fleet.reader.reads
-    assert same(fleet.follower.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), published)
     assert fleet.reader.reads == reads
 
 
-def test_a_checkpoint_too_large_to_be_held_in_passing_is_served_all_the_same(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_too_large_to_hold_is_served_all_the_same(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 5_000)
-    made = fleet.publish("a")
+    published = fleet.publish("a")
     fleet.order("a")
     fleet.follower.catch_up()
     assert fleet.follower.champion == "a"
-    assert same(fleet.follower.checkpoint("a"), made)
+    assert same(fleet.follower.checkpoint("a"), published)
 
 
-def test_one_too_large_whose_damage_shows_when_it_is_asked_for_is_champion_no_more(
+def test_a_champion_whose_damage_shows_late_is_replaced_by_the_previous(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Damage of a checkpoint that is too large to hold shows when it is read."""
     monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 5_000)
     fleet.publish("a")
     messages = publication(random_checkpoint(CONFIG, seed=9))
@@ -239,7 +243,7 @@ def test_one_too_large_whose_damage_shows_when_it_is_asked_for_is_champion_no_mo
     assert fleet.reader.reads == reads, "what is known to be damaged is not read each time"
 
 
-def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: Fleet) -> None:
+def test_an_outage_is_logged_once_and_the_champion_stays(fleet: Fleet) -> None:
     fleet.publish("a")
     fleet.order("a")
     fleet.follower.catch_up()
@@ -260,12 +264,11 @@ def test_a_broker_that_is_away_is_said_once_and_what_was_known_is_served(fleet: 
     fleet.reader.away = True
     with capture_logs() as logs:
         fleet.follower.refresh()
-    assert len(logs) == 1, "after it worked again it is said again"
+    assert len(logs) == 1, "a second outage is logged again"
 
 
-def test_attempts_that_fail_are_made_less_and_less_often_and_hold_no_batch_up_in_between(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_reads_are_repeated_less_and_less_often(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempts no call waits for the broker."""
     monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 1.0)
     fleet.publish("a")
     fleet.order("a")
@@ -283,7 +286,7 @@ def test_attempts_that_fail_are_made_less_and_less_often_and_hold_no_batch_up_in
     assert fleet.follower.model("a") is not None
 
 
-def test_a_topic_that_was_made_anew_is_read_from_its_beginning(fleet: Fleet) -> None:
+def test_a_topic_that_was_created_again_is_read_from_its_beginning(fleet: Fleet) -> None:
     for name in ("a", "bb"):
         fleet.publish(name)
     fleet.order("bb")
@@ -297,7 +300,7 @@ def test_a_topic_that_was_made_anew_is_read_from_its_beginning(fleet: Fleet) -> 
     assert set(fleet.follower.registry.checkpoints) == {"a"}
 
 
-def test_a_look_is_cheap_between_the_seconds(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_reads_the_topic_once_a_second_at_most(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower_module, "REFRESH_SECONDS", 3600.0)
     fleet.follower.catch_up()
     reads = fleet.reader.reads
@@ -306,7 +309,7 @@ def test_a_look_is_cheap_between_the_seconds(fleet: Fleet, monkeypatch: pytest.M
     assert fleet.reader.reads == reads + 1
 
 
-def test_a_folder_that_was_named_is_served_whatever_the_topic_says(tmp_path: Path) -> None:
+def test_a_fixed_checkpoint_is_served_whatever_the_topic_says(tmp_path: Path) -> None:
     fixed = random_checkpoint(CONFIG, seed=5)
     fleet = Fleet(tmp_path, fixed)
     fleet.publish("a")
@@ -317,7 +320,7 @@ def test_a_folder_that_was_named_is_served_whatever_the_topic_says(tmp_path: Pat
     assert fleet.follower.model("a") is not None, "rows may belong to it"
 
 
-def test_what_is_not_on_the_topic_any_more_is_not_on_disk(fleet: Fleet) -> None:
+def test_a_checkpoint_removed_from_the_topic_is_removed_from_disk(fleet: Fleet) -> None:
     assert fleet.folder is not None
     messages = publication(fleet.publish("a"))
     fleet.publish("bb")

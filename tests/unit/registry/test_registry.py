@@ -1,4 +1,4 @@
-"""The models topic: a checkpoint is there when it is whole and its hash fits; the newest word on serving counts."""
+"""A checkpoint is available when it is complete and its hash fits; the newest order to serve counts."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from forecaster.registry.registry import DECISIONS_KEPT, ORPHAN_MS, SUPERSEDED_M
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small network has several chunks, too."""
+    """Let a small network have several chunks."""
     monkeypatch.setattr(models, "CHUNK_BYTES", 4_000)
 
 
 def checkpoint(name: str, seed: int = 0) -> Checkpoint:
-    made = random_checkpoint(pipeline_config(), seed=seed)
-    return Checkpoint(name, made.network, made.weights, made.readout, {"readings": 100 + seed})
+    random = random_checkpoint(pipeline_config(), seed=seed)
+    return Checkpoint(name, random.network, random.weights, random.readout, {"readings": 100 + seed})
 
 
 def filled(messages: Iterable[Message], only: str = "", timestamp_ms: int = 0) -> tuple[ModelRegistry, list[str]]:
-    """A catalogue of the messages, and the ids that they made whole."""
+    """A registry of the messages, and the ids that they completed."""
     registry = ModelRegistry(only)
     return registry, fill(registry, messages, timestamp_ms)
 
 
 def fill(registry: ModelRegistry, messages: Iterable[Message], timestamp_ms: int = 0) -> list[str]:
-    whole = [registry.add(one.key, one.value, timestamp_ms) for one in messages]
-    return [one.description.id for one in whole if one is not None]
+    completed = [registry.add(message.key, message.value, timestamp_ms) for message in messages]
+    return [packed.description.id for packed in completed if packed is not None]
 
 
 def serve(name: str, previous: str = "none") -> Message:
@@ -67,12 +67,16 @@ def test_a_published_checkpoint_is_read_as_it_was() -> None:
     original = checkpoint("a")
     messages = publication(original)
     assert len(messages) > 3
-    assert all(len(one.value or b"") <= models.CHUNK_BYTES for one in messages[:-1])
+    assert all(len(message.value or b"") <= models.CHUNK_BYTES for message in messages[:-1])
     registry = ModelRegistry()
-    (packed,) = [one for one in (registry.add(m.key, m.value, 7) for m in messages) if one is not None]
-    found = unpack(packed, "a")
-    assert (found.id, found.network, found.facts) == (original.id, original.network, original.facts)
-    assert torch.equal(found.readout, original.readout)
+    (packed,) = filter(None, (registry.add(message.key, message.value, 7) for message in messages))
+    checkpoint_read = unpack(packed, "a")
+    assert (checkpoint_read.id, checkpoint_read.network, checkpoint_read.facts) == (
+        original.id,
+        original.network,
+        original.facts,
+    )
+    assert torch.equal(checkpoint_read.readout, original.readout)
     published = registry.checkpoints["a"]
     assert (published.size, published.published_ms) == (len(pack(original).weights), 7)
     assert published.description.facts["readings"] == 100
@@ -82,7 +86,7 @@ def test_a_readout_belongs_to_its_body() -> None:
     assert checkpoint("2025-01-01T00-00-00Z-3f9a.12").body == checkpoint("2025-01-01T00-00-00Z-3f9a").body
 
 
-def test_an_id_that_could_name_another_folder_is_not_published_and_not_read() -> None:
+def test_an_id_that_could_name_another_folder_is_refused() -> None:
     for name in ("../up", ".hidden", "a/b", ""):
         with pytest.raises(CheckpointError, match="an id is made of"):
             publication(checkpoint(name))
@@ -91,39 +95,39 @@ def test_an_id_that_could_name_another_folder_is_not_published_and_not_read() ->
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_chunks_in_any_interleaving_with_other_checkpoints_make_each_whole_once(seed: int) -> None:
+def test_interleaved_checkpoints_are_each_completed_once(seed: int) -> None:
     dice = random.Random(seed)
     queues = [publication(checkpoint(name, number)) for number, name in enumerate(("a", "b", "b.1", "c"))]
     mixed: list[Message] = []
     while queues := [queue for queue in queues if queue]:
         mixed.append(dice.choice(queues).pop(0))
-    registry, whole = filled(mixed)
-    assert sorted(whole) == sorted(registry.checkpoints) == ["a", "b", "b.1", "c"]
+    registry, completed = filled(mixed)
+    assert sorted(completed) == sorted(registry.checkpoints) == ["a", "b", "b.1", "c"]
 
 
-def test_records_of_one_checkpoint_in_any_order_make_it_whole() -> None:
+def test_records_of_a_checkpoint_complete_it_in_any_order() -> None:
     messages = publication(checkpoint("a"))
     random.Random(1).shuffle(messages)
     assert filled(messages)[1] == ["a"]
 
 
 @pytest.mark.parametrize("missing", [0, 2, -1])
-def test_a_checkpoint_without_one_of_its_records_is_not_there(missing: int) -> None:
+def test_a_checkpoint_without_one_of_its_records_is_unavailable(missing: int) -> None:
     messages = publication(checkpoint("a"))
     del messages[missing]
-    registry, whole = filled(messages)
-    assert (dict(registry.checkpoints), whole) == ({}, [])
+    registry, completed = filled(messages)
+    assert (dict(registry.checkpoints), completed) == ({}, [])
     assert "incomplete" in registry.why_unavailable("a")
     assert "not on the topic" in registry.why_unavailable("b")
 
 
-def test_a_damaged_checkpoint_is_reported_and_not_there_until_it_is_published_again() -> None:
+def test_a_damaged_checkpoint_is_unavailable_until_it_is_published_again() -> None:
     messages = publication(checkpoint("a"))
     chunk = bytearray(messages[1].value or b"")
     chunk[5] ^= 1
     broken = [messages[0], messages[1]._replace(value=bytes(chunk)), *messages[2:]]
-    registry, whole = filled([*broken, *publication(checkpoint("b"))])
-    assert whole == ["b"]
+    registry, completed = filled([*broken, *publication(checkpoint("b"))])
+    assert completed == ["b"]
     assert list(registry.checkpoints) == ["b"]
     assert "damaged" in registry.faults["a"]
     assert fill(registry, messages) == ["a"]
@@ -135,26 +139,24 @@ def test_a_damaged_checkpoint_is_reported_and_not_there_until_it_is_published_ag
     ("change", "fault"),
     [({"schema": 9}, "schema 9"), ({"id": "b"}, "that of b"), ({"chunks": "x"}, "int"), ({"surprise": 1}, "surprise")],
 )
-def test_a_description_that_cannot_be_used_is_a_fault_of_its_checkpoint_alone(
-    change: dict[str, object], fault: str
-) -> None:
+def test_an_unusable_description_is_a_fault_of_its_checkpoint_alone(change: dict[str, object], fault: str) -> None:
     messages = publication(checkpoint("a"))
     described = json.loads(messages[-1].value or b"")
     messages[-1] = messages[-1]._replace(value=json.dumps({**described, **change}).encode())
-    registry, whole = filled([*messages, *publication(checkpoint("c"))])
-    assert whole == ["c"]
+    registry, completed = filled([*messages, *publication(checkpoint("c"))])
+    assert completed == ["c"]
     assert fault in registry.faults["a"]
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff", b"checkpoint", b"checkpoint/", b"checkpoint/a/x", b"other/a"])
-def test_a_key_that_is_none_of_ours_is_passed_over(key: bytes | None) -> None:
+def test_records_with_unknown_keys_are_ignored(key: bytes | None) -> None:
     registry = ModelRegistry()
     assert registry.add(key, b"anything", 0) is None
     assert not registry.checkpoints
     assert not registry.faults
 
 
-def test_the_newest_word_on_serving_counts() -> None:
+def test_the_newest_order_to_serve_counts() -> None:
     registry, _ = filled([serve("a"), serve("b", "a")])
     assert registry.serve is not None
     assert (registry.serve.checkpoint, registry.serve.previous) == ("b", "a")
@@ -162,7 +164,7 @@ def test_the_newest_word_on_serving_counts() -> None:
     assert registry.serve.checkpoint == "a"
 
 
-def test_a_word_on_serving_that_cannot_be_read_changes_nothing_and_is_reported() -> None:
+def test_an_unreadable_order_to_serve_is_reported_and_changes_nothing() -> None:
     registry, _ = filled([serve("a")])
     newer = json.loads(serve("b").value or b"") | {"schema": 2}
     for value in (b"{", json.dumps(newer).encode()):
@@ -174,13 +176,14 @@ def test_a_word_on_serving_that_cannot_be_read_changes_nothing_and_is_reported()
     assert not registry.problems
 
 
-def test_a_decision_is_read_as_it_was_written_but_for_losses_that_are_no_numbers() -> None:
+def test_a_decision_is_read_as_it_was_written() -> None:
+    """A loss that is not finite becomes None."""
     registry, _ = filled([decision_message(decision("a"))])
-    found = registry.decisions["a"]
-    assert (found.challenger_loss, found.champion_loss, found.promoted) == (0.5, None, True)
+    read = registry.decisions["a"]
+    assert (read.challenger_loss, read.champion_loss, read.promoted) == (0.5, None, True)
 
 
-def test_weights_that_nobody_asked_for_are_not_kept() -> None:
+def test_the_registry_keeps_no_weights_of_complete_checkpoints() -> None:
     registry = ModelRegistry()
     for number in range(20):
         fill(registry, publication(checkpoint(f"c-{number}", number)))
@@ -188,7 +191,7 @@ def test_weights_that_nobody_asked_for_are_not_kept() -> None:
     assert len(registry.checkpoints) == 20
 
 
-def test_unfinished_checkpoints_hold_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_checkpoints_take_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 30_000)
     registry = ModelRegistry()
     for number in range(20):
@@ -198,27 +201,29 @@ def test_unfinished_checkpoints_hold_a_bounded_number_of_bytes(monkeypatch: pyte
     assert fill(registry, last) == ["c-19"]
 
 
-def test_a_checkpoint_too_large_to_be_held_is_there_and_assembled_where_it_alone_is_asked_for(
+def test_a_checkpoint_too_large_to_hold_is_assembled_on_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The registry lists it all the same."""
     monkeypatch.setattr(registries, "MAX_PENDING_BYTES", 5_000)
     messages = [*publication(checkpoint("a")), *publication(checkpoint("b", 1))]
-    registry, whole = filled(messages)
-    assert whole == []
+    registry, completed = filled(messages)
+    assert completed == []
     assert set(registry.checkpoints) == {"a", "b"}
-    asked, whole = filled(messages, only="b")
-    assert whole == ["b"]
+    asked, completed = filled(messages, only="b")
+    assert completed == ["b"]
     assert held_bytes(asked) == 0
 
 
-def test_after_its_tombstones_nothing_is_left_of_a_checkpoint() -> None:
+def test_tombstones_remove_all_of_a_checkpoint() -> None:
     messages = publication(checkpoint("a"))
     registry, _ = filled([*messages, *tombstones("a", len(messages) - 1)])
     assert not registry.checkpoints
     assert not registry._entries  # noqa: SLF001 - the law is about what it holds
 
 
-def test_the_newest_bodies_with_their_first_and_newest_readout_stay_and_what_serves() -> None:
+def test_the_newest_bodies_and_the_serving_checkpoints_stay() -> None:
+    """Of a body that stays, the first checkpoint and the newest readout do."""
     names = ["a", "b", "b.1", "b.2", "c", "d", "d.1", "d.2", "e"]
     registry, _ = filled(message for name in names for message in publication(checkpoint(name)))
     assert set(registry.to_remove(2)) == {"a", "b", "b.1", "b.2", "c", "d.1"}
@@ -229,7 +234,8 @@ def test_the_newest_bodies_with_their_first_and_newest_readout_stay_and_what_ser
     assert set(registry.checkpoints) == {"a", "b.2", "d", "d.2", "e"}
 
 
-def test_what_served_within_a_day_stays_since_floors_may_name_it() -> None:
+def test_a_checkpoint_that_served_within_a_day_stays() -> None:
+    """Floors may name it."""
     names = ["a", "a.1-0000", "a.2-0000", "a.3-0000"]
     registry, _ = filled(message for name in names for message in publication(checkpoint(name)))
     for before, name in itertools.pairwise(names):
@@ -240,7 +246,7 @@ def test_what_served_within_a_day_stays_since_floors_may_name_it() -> None:
     assert set(registry.to_remove(0, 2 * SUPERSEDED_MS)) == set(), "floors that are written seldom may name them"
 
 
-def test_drift_is_known_until_a_training_answers_it_and_its_record_is_ended() -> None:
+def test_drift_is_known_until_a_training_removes_its_records() -> None:
     registry, _ = filled([drift_message(3), drift_message(0), drift_message(3)])
     assert registry.has_drifted
     answered = registry.drift_tombstones()
@@ -249,7 +255,7 @@ def test_drift_is_known_until_a_training_answers_it_and_its_record_is_ended() ->
     assert not registry.has_drifted
 
 
-def test_a_checkpoint_on_its_way_stays_and_one_that_never_came_goes() -> None:
+def test_chunks_without_a_description_go_only_after_a_while() -> None:
     on_its_way = publication(checkpoint("a"))[:-1]
     registry, _ = filled(on_its_way)
     assert registry.to_remove(1) == {}

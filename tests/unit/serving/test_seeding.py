@@ -1,4 +1,4 @@
-"""A group that was seeded goes on as if it had read the history as its input; until all is there, nothing counts."""
+"""Seeding: a seeded group continues as if it had read the history; until all is written, nothing counts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MODEL = random_model(CONFIG)
 PARTITIONS = 3
 FIELDS = ("a", "b", "c")
 Record = tuple[str, int, dict[str, int]]
-"""Of a device at an hour: the values by field; the only field of a single sensor is ''."""
+"""A device, an hour, and its values by field; the only field of a single sensor is ''."""
 
 
 class FakeGroup:
-    """A group as the coordinator tells of it."""
+    """A consumer group as the broker describes it."""
 
     def __init__(self, kafka: FakeKafka) -> None:
         self._kafka = kafka
@@ -45,19 +45,19 @@ class FakeGroup:
 
 
 def fleet(hours: range, *, fields: tuple[str, ...] = (), devices: int = 9) -> list[Record]:
-    """Records of some devices, with holes, in order of time."""
+    """Return records of some devices, with holes, in order of time."""
     dice = random.Random(7)
-    found: list[Record] = []
+    records: list[Record] = []
     for hour in range(hours.stop):
         for device in range(devices):
             values = {field: dice.randrange(50) for field in fields or ("",) if dice.random() < 0.9}
             if values and hour in hours:
-                found.append((f"pump-{device}", hour, values))
-    return found
+                records.append((f"pump-{device}", hour, values))
+    return records
 
 
 def log(kafka: FakeKafka, records: list[Record]) -> None:
-    """The records are in the input, each where the default partitioner puts it."""
+    """Append the records to the input, each to the partition that the default partitioner chooses."""
     for device, hour, values in records:
         named = {field or "value": value for field, value in values.items()}
         body = {"timestamp": START_MS + hour * HOUR_MS, **named}
@@ -65,12 +65,12 @@ def log(kafka: FakeKafka, records: list[Record]) -> None:
 
 
 def parts(records: list[Record], number: int, partitions: int, size: int = 40) -> Iterator[Readings]:
-    """The readings of a partition, a part of the records at a time."""
-    own = [one for one in records if partition_of(one[0].encode(), partitions) == number]
-    for begin in range(0, len(own), size):
+    """Yield the readings of a partition, some records at a time."""
+    of_partition = [record for record in records if partition_of(record[0].encode(), partitions) == number]
+    for begin in range(0, len(of_partition), size):
         rows = [
             (f"{device}/{field}" if field else device, hour, value, record, device)
-            for record, (device, hour, values) in enumerate(own[begin : begin + size])
+            for record, (device, hour, values) in enumerate(of_partition[begin : begin + size])
             for field, value in values.items()
         ]
         names, hours, values, numbers, groups = zip(*rows, strict=True)
@@ -83,40 +83,40 @@ def parts(records: list[Record], number: int, partitions: int, size: int = 40) -
         )
 
 
-def seeder(kafka: FakeKafka, made_of: Setup, *failures: str) -> Seeder:
+def seeder(kafka: FakeKafka, configured: Setup, *failures: str) -> Seeder:
     client = FakeClient(kafka)
     client.confirmed, client.failures = 1, list(failures)
-    return Seeder(made_of.restorer(client), client, FakeGroup(kafka))
+    return Seeder(configured.restorer(client), client, FakeGroup(kafka))
 
 
-def seed(kafka: FakeKafka, records: list[Record], made_of: Setup) -> list[SeededPartition]:
-    one = seeder(kafka, made_of)
-    one.refuse_used_group()
-    done = [one.seed(number, parts(records, number, len(kafka.partitions))) for number in kafka.partitions]
-    one.finish()
+def seed(kafka: FakeKafka, records: list[Record], configured: Setup) -> list[SeededPartition]:
+    writer = seeder(kafka, configured)
+    writer.refuse_used_group()
+    done = [writer.seed(number, parts(records, number, len(kafka.partitions))) for number in kafka.partitions]
+    writer.finish()
     return done
 
 
-def worker(kafka: FakeKafka, made_of: Setup) -> Worker:
+def start_worker(kafka: FakeKafka, configured: Setup) -> Worker:
     client = FakeClient(kafka)
-    one = made_of.worker(client)
+    worker = configured.worker(client)
     while client.held:
-        one.iterate()
-    return one
+        worker.iterate()
+    return worker
 
 
-def serve(kafka: FakeKafka, made_of: Setup) -> Worker:
-    """A worker has read all that is in the input."""
-    one = worker(kafka, made_of)
-    one.iterate()
-    return one
+def serve(kafka: FakeKafka, configured: Setup) -> Worker:
+    """Return a worker that has read the entire input."""
+    worker = start_worker(kafka, configured)
+    worker.iterate()
+    return worker
 
 
 def published(kafka: FakeKafka, since_hour: int = 0) -> list[bytes]:
-    """Forecasts made at readings from an hour on, in the order of their series and time."""
-    found = [(orjson.loads(value), value) for topic, _, value in kafka.published if topic == "forecasts"]
+    """Return the forecasts made at readings from an hour on, ordered by series and time."""
+    bodies = [(orjson.loads(value), value) for topic, _, value in kafka.published if topic == "forecasts"]
     since = [
-        (body["series_id"], body["timestamp"], value) for body, value in found if body["timestamp"] >= _ms(since_hour)
+        (body["series_id"], body["timestamp"], value) for body, value in bodies if body["timestamp"] >= _ms(since_hour)
     ]
     return [value for _, _, value in sorted(since)]
 
@@ -126,73 +126,74 @@ def _ms(hour: int) -> int:
 
 
 def newest(kafka: FakeKafka, partition: int) -> dict[str, bytes]:
-    """What a reader of the compacted state topic finds."""
-    found = {(one.key or b"").decode(): one.value for one in kafka.logs.get((STATE, partition), [])}
-    return {key: value for key, value in found.items() if value is not None}
+    """Return the newest values of the state topic, as after its compaction."""
+    newest_values = {(record.key or b"").decode(): record.value for record in kafka.logs.get((STATE, partition), [])}
+    return {key: value for key, value in newest_values.items() if value is not None}
 
 
 @pytest.mark.parametrize(
-    "made_of",
+    "configured",
     [
         setup(pipeline=CONFIG, model=MODEL),
         setup(pipeline=CONFIG),
         setup(pipeline=pipeline_config(interval_ms=0), model=MODEL),
         setup(pipeline=CONFIG, model=MODEL, schema=InputSchema(value_fields=FIELDS), group_size=3),
     ],
-    ids=["network", "genesis", "learned interval", "groups"],
+    ids=["network", "no network", "learned interval", "groups"],
 )
-def test_after_a_seed_a_worker_publishes_what_one_that_read_the_history_publishes(made_of: Setup) -> None:
-    fields = made_of.schema.value_fields
+def test_a_seeded_worker_publishes_as_one_that_read_the_history(configured: Setup) -> None:
+    fields = configured.schema.value_fields
     history, news = fleet(range(60), fields=fields), fleet(range(60, 90), fields=fields)
-    seeded, calm = FakeKafka(PARTITIONS), FakeKafka(PARTITIONS)
-    done = seed(seeded, history, made_of)
-    log(calm, history)
-    serve(calm, made_of)
-    for kafka in (seeded, calm):
+    seeded, unseeded = FakeKafka(PARTITIONS), FakeKafka(PARTITIONS)
+    done = seed(seeded, history, configured)
+    log(unseeded, history)
+    serve(unseeded, configured)
+    for kafka in (seeded, unseeded):
         log(kafka, news)
-        serve(kafka, made_of)
-    assert published(seeded) == published(calm, since_hour=60)
+        serve(kafka, configured)
+    assert published(seeded) == published(unseeded, since_hour=60)
     assert len(published(seeded)) == sum(len(values) for _, _, values in news)
-    assert sum(one.readings for one in done) == sum(len(values) for _, _, values in history)
+    assert sum(partition.readings for partition in done) == sum(len(values) for _, _, values in history)
 
 
-def test_readings_that_the_history_had_already_are_late_or_twice() -> None:
-    made_of = setup(pipeline=CONFIG, model=MODEL)
+def test_readings_of_the_history_are_late_or_duplicates_in_the_input() -> None:
+    configured = setup(pipeline=CONFIG, model=MODEL)
     history, news = fleet(range(60)), fleet(range(60, 70))
-    again = [one for one in history if one[1] >= 40]
-    seeded, calm = FakeKafka(PARTITIONS), FakeKafka(PARTITIONS)
+    again = [record for record in history if record[1] >= 40]
+    seeded, unseeded = FakeKafka(PARTITIONS), FakeKafka(PARTITIONS)
     seeded.written_ms = _ms(40)
     log(seeded, again)
-    seed(seeded, history, made_of)
-    log(calm, history)
-    serve(calm, made_of)
-    for kafka in (seeded, calm):
+    seed(seeded, history, configured)
+    log(unseeded, history)
+    serve(unseeded, configured)
+    for kafka in (seeded, unseeded):
         log(kafka, news)
-    one = serve(seeded, made_of)
-    serve(calm, made_of)
-    assert published(seeded) == published(calm, since_hour=60)
-    assert one.counters.outcomes["late"] + one.counters.outcomes["duplicate"] == len(again)
+    worker = serve(seeded, configured)
+    serve(unseeded, configured)
+    assert published(seeded) == published(unseeded, since_hour=60)
+    assert worker.counters.outcomes["late"] + worker.counters.outcomes["duplicate"] == len(again)
 
 
-def test_an_input_that_goes_so_far_back_that_it_would_undo_the_seed_is_refused() -> None:
-    made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
+def test_an_input_that_would_discard_the_seeded_rows_is_refused() -> None:
+    configured, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
     history = fleet(range(60))
     kafka.written_ms = _ms(20)
-    log(kafka, [one for one in history if one[1] >= 20])
+    log(kafka, [record for record in history if record[1] >= 20])
     with pytest.raises(UsageError, match="readings partition 0: the input goes back to 2025-01-01T20:00"):
-        seed(kafka, history, made_of)
+        seed(kafka, history, configured)
     assert kafka.offsets == {}
-    seed(kafka, [one for one in history if one[1] < 20], made_of)
+    seed(kafka, [record for record in history if record[1] < 20], configured)
     assert kafka.offsets == {0: 0}
 
 
-def test_the_first_start_restores_every_partition_at_the_beginning_of_the_log_and_replays_nothing() -> None:
-    made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
+def test_the_first_start_restores_every_partition_without_a_replay() -> None:
+    """Serving begins at the start of the input."""
+    configured, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
     log(kafka, fleet(range(20)))
     kafka.retain(INPUT, 1, 5)
-    seed(kafka, fleet(range(60), devices=1), made_of)
+    seed(kafka, fleet(range(60), devices=1), configured)
     assert kafka.offsets == {0: 0, 1: 5, 2: 0}
-    restorer = made_of.restorer(FakeClient(kafka))
+    restorer = configured.restorer(FakeClient(kafka))
     for number in kafka.partitions:
         restored = restorer.restore(number)
         assert (restored.plan.recovery, restored.replayed) == (Recovery.RESTORED, 0)
@@ -202,9 +203,9 @@ def test_the_first_start_restores_every_partition_at_the_beginning_of_the_log_an
         assert [swap.checkpoint for swap in floor.swaps] == [MODEL.id]
 
 
-def test_what_does_not_fit_the_rows_is_seeded_without_a_network() -> None:
-    made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
-    served = made_of.checkpoints()
+def test_without_a_usable_champion_rows_are_seeded_for_no_network() -> None:
+    configured, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
+    served = configured.checkpoints()
     served.champion = "gone"
     shared = setup(pipeline=CONFIG, lineup=served)
     seed(kafka, fleet(range(20)), shared)
@@ -213,26 +214,27 @@ def test_what_does_not_fit_the_rows_is_seeded_without_a_network() -> None:
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_group_with_offsets_is_refused_and_its_state_stays(when: str) -> None:
-    made_of, kafka = setup(pipeline=CONFIG), FakeKafka()
-    one = seeder(kafka, made_of)
+    configured, kafka = setup(pipeline=CONFIG), FakeKafka()
+    writer = seeder(kafka, configured)
     if when == "meanwhile":
-        one.refuse_used_group()
-        one.seed(0, parts(fleet(range(20)), 0, 1))
+        writer.refuse_used_group()
+        writer.seed(0, parts(fleet(range(20)), 0, 1))
     kafka.offsets[0] = 17
     floors = [key for key in newest(kafka, 0) if key.endswith("floor")]
     with pytest.raises(StateError, match="group group: has committed offset 17 of readings partition 0"):
-        one.refuse_used_group() if when == "before" else one.finish()
+        writer.refuse_used_group() if when == "before" else writer.finish()
     assert floors == []
     assert kafka.offsets == {0: 17}
 
 
-def test_a_partition_that_got_an_offset_meanwhile_is_not_written() -> None:
-    made_of, kafka = setup(pipeline=CONFIG), FakeKafka()
-    one = seeder(kafka, made_of)
-    one.refuse_used_group()
+def test_a_partition_with_a_new_offset_is_not_written() -> None:
+    """A worker has committed an offset between the check of the group and the seeding of the partition."""
+    configured, kafka = setup(pipeline=CONFIG), FakeKafka()
+    writer = seeder(kafka, configured)
+    writer.refuse_used_group()
     kafka.offsets[0] = 0
     with pytest.raises(StateError, match="has committed offset 0"):
-        one.seed(0, parts(fleet(range(20)), 0, 1))
+        writer.seed(0, parts(fleet(range(20)), 0, 1))
     assert newest(kafka, 0) == {}
 
 
@@ -241,55 +243,55 @@ def test_a_group_with_live_members_is_refused(members: int) -> None:
     kafka = FakeKafka()
     client, group = FakeClient(kafka), FakeGroup(kafka)
     group.present = members
-    one = Seeder(setup(pipeline=CONFIG).restorer(client), client, group)
+    writer = Seeder(setup(pipeline=CONFIG).restorer(client), client, group)
     with pytest.raises(StateError, match=f"has {members} live member"):
-        one.refuse_used_group()
+        writer.refuse_used_group()
 
 
-def test_a_crash_in_the_middle_leaves_a_group_that_begins_new_and_the_next_seed_leaves_nothing_of_it_behind(
+def test_a_seed_cut_short_does_not_count_and_is_replaced_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(seeding, "BYTES_PER_TRANSACTION", 1)
-    made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
-    monkeypatch.setattr("forecaster.serving.state.config.BLOCK_BYTES", 2 * (made_of.state_config().row_bytes + 64))
+    configured, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka(PARTITIONS)
+    monkeypatch.setattr("forecaster.serving.state.config.BLOCK_BYTES", 2 * (configured.state_config().row_bytes + 64))
     history, more = fleet(range(60)), fleet(range(60), devices=30)
-    first = seeder(kafka, made_of)
+    first = seeder(kafka, configured)
     first.refuse_used_group()
     dead = first.seed(0, parts(more, 0, PARTITIONS))
     assert dead.blocks > 2
     assert kafka.offsets == {}
-    assert made_of.restorer(FakeClient(kafka)).plan(0).recovery == Recovery.NEW
-    seed(kafka, history, made_of)
+    assert configured.restorer(FakeClient(kafka)).plan(0).recovery == Recovery.NEW
+    seed(kafka, history, configured)
     again = FakeKafka(PARTITIONS)
-    seed(again, history, made_of)
+    seed(again, history, configured)
     for number in kafka.partitions:
         assert newest(kafka, number) == newest(again, number)
-    assert any(one.value is None for one in kafka.logs[STATE, 0])
+    assert any(record.value is None for record in kafka.logs[STATE, 0])
 
 
-def test_a_transaction_that_failed_is_tried_again_from_the_partition_s_beginning() -> None:
-    made_of, kafka, whole = setup(pipeline=CONFIG, model=MODEL), FakeKafka(), FakeKafka()
+def test_a_partition_whose_transaction_failed_is_seeded_again() -> None:
+    configured, kafka, undisturbed = setup(pipeline=CONFIG, model=MODEL), FakeKafka(), FakeKafka()
     history = fleet(range(30))
-    one = seeder(kafka, made_of, "dropped", "", "dropped", "happened")
+    writer = seeder(kafka, configured, "dropped", "", "dropped", "happened")
     with pytest.raises(TransientBrokerError, match="partition 0: its blocks were not written"):
-        one.seed(0, parts(history, 0, 1))
-    one.seed(0, parts(history, 0, 1))
+        writer.seed(0, parts(history, 0, 1))
+    writer.seed(0, parts(history, 0, 1))
     with pytest.raises(TransientBrokerError, match="its offsets were not committed"):
-        one.finish()
+        writer.finish()
     assert kafka.offsets == {}
-    one.finish()
-    seed(whole, history, made_of)
-    assert newest(kafka, 0) == newest(whole, 0)
-    assert kafka.offsets == whole.offsets == {0: 0}
+    writer.finish()
+    seed(undisturbed, history, configured)
+    assert newest(kafka, 0) == newest(undisturbed, 0)
+    assert kafka.offsets == undisturbed.offsets == {0: 0}
 
 
-def test_series_beyond_max_series_are_counted_and_begin_cold() -> None:
-    made_of, kafka = setup(pipeline=CONFIG, model=MODEL, max_series=4), FakeKafka()
-    [done] = seed(kafka, fleet(range(30), devices=9), made_of)
+def test_series_beyond_max_series_are_counted_and_start_cold() -> None:
+    configured, kafka = setup(pipeline=CONFIG, model=MODEL, max_series=4), FakeKafka()
+    [done] = seed(kafka, fleet(range(30), devices=9), configured)
     assert (done.series, done.left_out) == (4, 5)
     assert done.outcomes[Outcome.STATELESS] > 0
     log(kafka, fleet(range(30, 32), devices=9))
-    one = serve(kafka, made_of)
-    assert one.counters.outcomes["stateless"] > 0
+    worker = serve(kafka, configured)
+    assert worker.counters.outcomes["stateless"] > 0
     checkpoints = {body["series_id"]: body["checkpoint"] for body in map(orjson.loads, published(kafka))}
     assert sorted(checkpoints.values()).count(MODEL.id) == 4

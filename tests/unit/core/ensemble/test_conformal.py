@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from forecaster.core.ensemble.conformal import STEP, CalibrationState, believable, learn
+from forecaster.core.ensemble.conformal import STEP, CalibrationState, bounded, learn
 
 LEVELS = np.array([0.1, 0.5, 0.9], np.float32)
 
@@ -57,12 +57,12 @@ def test_without_a_truth_or_a_forecast_nothing_is_learned() -> None:
     assert not state.shift.any()
 
 
-def test_an_offset_is_no_farther_out_than_usual_errors_make_believable() -> None:
+def test_an_offset_is_no_farther_out_than_usual_errors_make_bounded() -> None:
     wide = np.array([[[-9.0], [2.0], [9.0]]], np.float32)
     usual = np.array([[0.5]], np.float32)
-    found = believable(np.repeat(wide, 2, axis=2), (0.1, 0.5, 0.9), np.array([[0.5, np.nan]], np.float32))
+    found = bounded(np.repeat(wide, 2, axis=2), (0.1, 0.5, 0.9), np.array([[0.5, np.nan]], np.float32))
     edge = 1.2816 * 0.5
     np.testing.assert_allclose(found[0, :, 0], [-edge, 0.5 * 0.5, edge], rtol=1e-4)
     np.testing.assert_array_equal(found[0, :, 1], wide[0, :, 0], "nobody knows what is usual")
     narrow = wide * 0.01
-    np.testing.assert_array_equal(believable(narrow, (0.1, 0.5, 0.9), usual), narrow)
+    np.testing.assert_array_equal(bounded(narrow, (0.1, 0.5, 0.9), usual), narrow)

@@ -1,4 +1,4 @@
-"""Few readings with stamps out of a wrong clock move no cut of the training, and honest ones are never left out."""
+"""Few readings with stamps of a wrong clock move no split, and readings with right stamps are never dropped."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ TRAINING = TrainingConfig(passes=2, promotion=0.2)
 
 
 def history(*stamps: Sequence[int] | np.ndarray) -> SeriesHistory:
-    """The stamps of each series, in ms."""
-    row = np.repeat(np.arange(len(stamps)), [len(one) for one in stamps])
-    times = np.concatenate([np.asarray(one, np.int64) for one in stamps])
+    """A history with these stamps of each series, epoch ms."""
+    row = np.repeat(np.arange(len(stamps)), [len(series) for series in stamps])
+    times = np.concatenate([np.asarray(series, np.int64) for series in stamps])
     order = np.lexsort((row, times))
     row, times = row[order], times[order]
     values = np.sin(times / HOUR_MS * 0.4 + row) + np.random.default_rng(0).normal(0, 0.1, len(times))
@@ -50,19 +50,19 @@ def every(step_ms: int, count: int, begin_ms: int = START_MS) -> np.ndarray:
     return begin_ms + step_ms * np.arange(count)
 
 
-def with_wrong_clock(one: SeriesHistory, begins_ms: Sequence[int], count: int = 10) -> SeriesHistory:
-    """The first series has readings of other times, too."""
+def with_wrong_clock(right: SeriesHistory, begins_ms: Sequence[int], count: int = 10) -> SeriesHistory:
+    """The history with more readings of the first series, stamped at other times."""
     wrong = np.concatenate([every(HOUR_MS, count, begin) for begin in begins_ms])
-    times = np.concatenate([one.timestamp_ms, wrong])
+    times = np.concatenate([right.timestamp_ms, wrong])
     order = np.argsort(times, kind="stable")
-    row = np.concatenate([one.row, np.zeros(len(wrong), np.int64)])[order]
-    values = np.concatenate([one.values, np.full(len(wrong), 5.0)])[order]
-    return SeriesHistory(one.series_ids, row, times[order], values, np.arange(len(times)))
+    row = np.concatenate([right.row, np.zeros(len(wrong), np.int64)])[order]
+    values = np.concatenate([right.values, np.full(len(wrong), 5.0)])[order]
+    return SeriesHistory(right.series_ids, row, times[order], values, np.arange(len(times)))
 
 
-def same(one: Checkpoint, other: Checkpoint) -> bool:
-    return torch.equal(one.readout, other.readout) and all(
-        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+def same(checkpoint: Checkpoint, other: Checkpoint) -> bool:
+    return torch.equal(checkpoint.readout, other.readout) and all(
+        torch.equal(weight, other.weights[name]) for name, weight in checkpoint.weights.items()
     )
 
 
@@ -71,7 +71,7 @@ HOURLY = history(*[every(HOUR_MS, 300) for _ in range(2)])
 
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize(
-    "honest",
+    "right",
     [
         pytest.param(history(*[every(HOUR_MS, 2_160)] * 50), id="50 series of 90 days"),
         pytest.param(history(every(HOUR_MS, 400)), id="one series"),
@@ -81,25 +81,23 @@ HOURLY = history(*[every(HOUR_MS, 300) for _ in range(2)])
         ),
     ],
 )
-def test_what_a_wrong_clock_has_stamped_is_left_out_and_moves_no_cut(
-    honest: SeriesHistory, wrong: Sequence[int]
-) -> None:
-    with structlog.testing.capture_logs() as said:
-        kept = drop_misdated(with_wrong_clock(honest, wrong))
-    assert split_by_time(kept, 0.15, 0.1) == split_by_time(honest, 0.15, 0.1)
+def test_misdated_readings_are_dropped_and_move_no_split(right: SeriesHistory, wrong: Sequence[int]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        kept = drop_misdated(with_wrong_clock(right, wrong))
+    assert split_by_time(kept, 0.15, 0.1) == split_by_time(right, 0.15, 0.1)
     for name in ("row", "timestamp_ms", "values"):
-        np.testing.assert_array_equal(getattr(kept, name), getattr(honest, name))
-    assert [(one["readings"], one["series"]) for one in said] == [(10 * len(wrong), ["pump-0"])]
+        np.testing.assert_array_equal(getattr(kept, name), getattr(right, name))
+    assert [(log["readings"], log["series"]) for log in logs] == [(10 * len(wrong), ["pump-0"])]
 
 
 def silent(days: int, before: int, after: int) -> SeriesHistory:
-    """A fleet that was silent for so many days between so many hours."""
+    """A fleet that is silent for these days between these hours."""
     back = START_MS + before * HOUR_MS + days * DAY_MS
     return history(*[np.concatenate([every(HOUR_MS, before), every(HOUR_MS, after, back)]) for _ in range(3)])
 
 
 @pytest.mark.parametrize(
-    "honest",
+    "right",
     [
         pytest.param(history([START_MS]), id="one reading"),
         pytest.param(history([0, START_MS, IN_2099]), id="too few to know"),
@@ -115,19 +113,21 @@ def silent(days: int, before: int, after: int) -> SeriesHistory:
         pytest.param(silent(200, 300, 100), id="silent for long, and back"),
     ],
 )
-def test_honest_readings_are_all_kept(honest: SeriesHistory) -> None:
-    with structlog.testing.capture_logs() as said:
-        assert drop_misdated(honest) is honest
-    assert not said
+def test_readings_with_right_stamps_are_all_kept(right: SeriesHistory) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert drop_misdated(right) is right
+    assert not logs
 
 
-def test_many_readings_of_another_time_are_no_matter_of_a_clock() -> None:
-    one = with_wrong_clock(HOURLY, [IN_2099], count=60)
-    assert drop_misdated(one) is one
+def test_many_readings_far_from_the_others_are_kept() -> None:
+    """They are no sign of a wrong clock."""
+    two_times = with_wrong_clock(HOURLY, [IN_2099], count=60)
+    assert drop_misdated(two_times) is two_times
 
 
-def challenged(one: SeriesHistory) -> Challenge:
-    return challenge(build_training_data(one, OBSERVATION, local=True), PIPELINE, NETWORK, TRAINING, None)
+def challenged(history: SeriesHistory) -> Challenge:
+    data = build_training_data(history, OBSERVATION, local=True)
+    return challenge(data, PIPELINE, NETWORK, TRAINING, None)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def undisturbed() -> Challenge:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_clock_changes_nothing_of_what_is_learned_or_decided(
+def test_a_wrong_clock_changes_neither_the_challenger_nor_the_decision(
     undisturbed: Challenge, wrong: Sequence[int]
 ) -> None:
     other = challenged(with_wrong_clock(HOURLY, wrong))
@@ -152,28 +152,27 @@ def long() -> SeriesHistory:
 
 @pytest.fixture(scope="module")
 def broken(long: SeriesHistory) -> Checkpoint:
-    """A champion of the first 400 hours, any readout is better than whose."""
+    """A champion of the first 400 hours with a useless readout."""
     champion = train(build_training_data(long.first(800), OBSERVATION, local=True), NETWORK, TRAINING)
     return replace(champion, readout=torch.zeros_like(champion.readout))
 
 
-def test_a_readout_remembers_no_time_that_only_a_wrong_clock_has_seen(long: SeriesHistory, broken: Checkpoint) -> None:
-    honest, other = (
-        refit_readout(build_training_data(one, OBSERVATION, local=True), broken)
-        for one in (long, with_wrong_clock(long, [IN_2099]))
+def test_a_new_readout_has_not_seen_the_times_of_a_wrong_clock(long: SeriesHistory, broken: Checkpoint) -> None:
+    right, other = (
+        refit_readout(build_training_data(version, OBSERVATION, local=True), broken)
+        for version in (long, with_wrong_clock(long, [IN_2099]))
     )
-    assert honest is not None
+    assert right is not None
     assert other is not None
-    assert same(honest.checkpoint, other.checkpoint)
+    assert same(right.checkpoint, other.checkpoint)
     assert other.checkpoint.facts[SEEN_UNTIL] == int(long.timestamp_ms[-1])
 
 
-def test_a_champion_that_remembers_such_a_time_gets_a_new_readout_all_the_same(
-    long: SeriesHistory, broken: Checkpoint
-) -> None:
+def test_a_champion_misled_by_a_wrong_clock_still_gets_new_readouts(long: SeriesHistory, broken: Checkpoint) -> None:
+    """A champion that was trained on later readings, by a right clock, gets one when they are here."""
     data, end_ms = build_training_data(long, OBSERVATION, local=True), int(long.timestamp_ms[-1])
     misled, newer = (replace(broken, facts={**broken.facts, SEEN_UNTIL: seen}) for seen in (IN_2099, end_ms + DAY_MS))
     refreshed = refit_readout(data, misled)
     assert refreshed is not None
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == end_ms
-    assert refit_readout(data, newer) is None, "one that was trained on later readings is judged when they are here"
+    assert refit_readout(data, newer) is None, "it was trained on later readings"

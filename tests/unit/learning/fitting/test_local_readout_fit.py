@@ -1,4 +1,4 @@
-"""A series' own readout knows what is its own, and the cross one what the others of its group tell."""
+"""A local readout knows what sets its series apart, and a cross one what the other series of the group tell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUICK = TrainingConfig(passes=2, patience=2, dropout=0.1)
 
 
 def history(columns: dict[str, NDArray[np.float64]]) -> SeriesHistory:
-    """One group: a record an hour."""
+    """A history of one group, with a record an hour."""
     names, values = list(columns), np.column_stack(list(columns.values()))
     hours, series = values.shape
     stamps = START_MS + np.arange(hours) * HOUR_MS
@@ -41,7 +41,7 @@ def history(columns: dict[str, NDArray[np.float64]]) -> SeriesHistory:
 
 
 def unlike(hours: int) -> SeriesHistory:
-    """The first follows the second a tick later; the third turns back where the second goes on."""
+    """The first series follows the second a tick later; the third one turns back where the second one continues."""
     dice = np.random.default_rng(0)
     lead = np.zeros(hours)
     steps = dice.normal(size=hours)
@@ -61,18 +61,18 @@ def trained() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def served(trained: Checkpoint) -> list[tuple[int, Outputs]]:
-    """What it forecasts of all that there is."""
-    whole = unlike(900)
-    return list(ServingSimulation(PIPELINE, whole, trained).until(len(whole)))
+    """Position and outputs of all batches of the history."""
+    history = unlike(900)
+    return list(ServingSimulation(PIPELINE, history, trained).until(len(history)))
 
 
 def errors(served: list[tuple[int, Outputs]]) -> NDArray[np.float64]:
     """Mean squared error of each head at horizon 1 on the last 300 hours, by series; (H, S)."""
-    whole = unlike(900)
+    history = unlike(900)
     total, count = np.zeros((3, 3)), 0
     for first, outputs in served:
         scores = outputs.scores
-        rows = whole.row[first + scores.reading]
+        rows = history.row[first + scores.reading]
         late = first + scores.reading >= 3 * 600
         for head in range(3):
             square = (scores.experts[:, PIPELINE.ensemble.network + head, 0] - scores.truth) ** 2
@@ -81,47 +81,48 @@ def errors(served: list[tuple[int, Outputs]]) -> NDArray[np.float64]:
     return total / (count / 3)
 
 
-def test_the_pooled_readout_knows_unlike_series_better_and_the_cross_one_the_leader(
+def test_local_readouts_know_unlike_series_and_series_that_follow_others(
     served: list[tuple[int, Outputs]],
 ) -> None:
+    """The pooled readout knows the series that is unlike the others, the cross one the series that follows another."""
     shared, pooled, cross = errors(served)
     assert pooled[2] < 0.9 * shared[2], "the series that is unlike the others"
-    assert cross[0] < 0.2 * min(shared[0], pooled[0]), "the one that follows another"
+    assert cross[0] < 0.2 * min(shared[0], pooled[0]), "the series that follows another"
 
 
-def test_the_combination_is_with_the_head_that_knows(served: list[tuple[int, Outputs]]) -> None:
+def test_the_combination_prefers_the_best_readout(served: list[tuple[int, Outputs]]) -> None:
     _, outputs = served[-1]
     names = PIPELINE.ensemble.experts
     assert (outputs.forecasts.weights[-3, names.index("network, cross"), 0]) > 0.9
 
 
-def test_series_that_are_not_among_them_have_the_shared_readout_alone(trained: Checkpoint) -> None:
+def test_series_without_a_local_readout_use_the_shared_one(trained: Checkpoint) -> None:
     stranger = replace(unlike(100), series_ids=["x", "y", "z"])
     for _, outputs in ServingSimulation(PIPELINE, stranger, trained).until(300):
-        made = outputs.scores.experts[:, PIPELINE.ensemble.network :]
-        assert np.isnan(made[:, 1:3]).all()
-        assert np.isfinite(made[30:, 0, 0]).all()
+        heads = outputs.scores.experts[:, PIPELINE.ensemble.network :]
+        assert np.isnan(heads[:, 1:3]).all()
+        assert np.isfinite(heads[30:, 0, 0]).all()
         assert np.isfinite(outputs.forecasts.point).all()
 
 
-def test_who_wants_shared_readouts_gets_no_others() -> None:
+def test_local_readouts_can_be_switched_off() -> None:
     assert train_checkpoint(unlike(200), OBSERVATION, NETWORK, replace(QUICK, local=False)).local is None
 
 
-def test_neighbours_are_those_that_come_in_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_the_series_that_come_in_one_record(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["b/y", "a/x", "b/x", "alone", "a/y"]
     rows = np.array([1, 4, 0, 2, 3, 4, 2])
     stamps, values = np.full(7, START_MS), np.ones(7)
     fleet = SeriesHistory(names, rows, stamps, values, np.array([0, 0, 1, 1, 2, 3, 4]))
-    found = series_groups_of(fleet)
-    assert found is not None
-    assert dict(zip(found.series_ids, found.member.tolist(), strict=True)) == {
+    groups = series_groups_of(fleet)
+    assert groups is not None
+    assert dict(zip(groups.series_ids, groups.member.tolist(), strict=True)) == {
         "a/x": 0,
         "a/y": 1,
         "b/x": 0,
         "b/y": 1,
         "alone": 0,
     }
-    assert found.size == 2
+    assert groups.size == 2
     monkeypatch.setattr(groups_module, "MOST_SERIES", 4)
     assert series_groups_of(fleet) is None

@@ -1,4 +1,4 @@
-"""Stretches, warm starts, augmentation, the readout's refresh and promotion: their laws."""
+"""Splits, starts from a champion, augmentation, new readouts and promotion."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DISTURBED = AugmentationConfig(share=1.0, noise=0.5, spikes=0.1, spike_size=5.0,
 
 
 def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 17) -> SeriesHistory:
-    """A season of a length that no simple expert knows, so that the network has something to add."""
+    """A season whose length no simple expert knows, so that a network can do better."""
     generator = np.random.default_rng(seed)
     time = np.arange(hours)
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / period) + generator.normal(0, 0.3, hours) for k in range(series)]
@@ -50,60 +50,64 @@ def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 1
     )
 
 
-def with_other_end(one: SeriesHistory, from_ms: int) -> SeriesHistory:
-    """The same history, with other values from then on."""
-    late = one.timestamp_ms >= from_ms
-    return replace(one, values=np.where(late, one.values * 7.0 - 3.0, one.values))
+def with_other_end(readings: SeriesHistory, from_ms: int) -> SeriesHistory:
+    """The same history, with other values from `from_ms` on."""
+    late = readings.timestamp_ms >= from_ms
+    return replace(readings, values=np.where(late, readings.values * 7.0 - 3.0, readings.values))
 
 
-def same(one: Checkpoint, other: Checkpoint) -> bool:
-    return torch.equal(one.readout, other.readout) and all(
-        torch.equal(weight, other.weights[name]) for name, weight in one.weights.items()
+def same(checkpoint: Checkpoint, other: Checkpoint) -> bool:
+    return torch.equal(checkpoint.readout, other.readout) and all(
+        torch.equal(weight, other.weights[name]) for name, weight in checkpoint.weights.items()
     )
 
 
 @pytest.fixture(scope="module")
 def champion() -> Checkpoint:
-    """Trained on the first 400 hours."""
+    """A checkpoint trained on the first 400 hours."""
     return train_checkpoint(history().first(800), OBSERVATION, NETWORK, TrainingConfig(passes=6, dropout=0.1))
 
 
-def test_the_stretches_are_disjoint_in_order_and_cover_everything() -> None:
-    one = history(200)
-    cuts = split_by_time(one, 0.15, 0.1)
-    stamps = one.timestamp_ms
+def test_the_splits_are_disjoint_in_order_and_complete() -> None:
+    readings = history(200)
+    splits = split_by_time(readings, 0.15, 0.1)
+    stamps = readings.timestamp_ms
     fit, stop, promote = (
         (stamps >= begin) & (stamps < end)
         for begin, end in [
-            (cuts.begin_ms, cuts.early_stopping_ms),
-            (cuts.early_stopping_ms, cuts.promotion_ms),
-            (cuts.promotion_ms, cuts.end_ms + 1),
+            (splits.begin_ms, splits.early_stopping_ms),
+            (splits.early_stopping_ms, splits.promotion_ms),
+            (splits.promotion_ms, splits.end_ms + 1),
         ]
     )
     assert (fit.astype(int) + stop + promote == 1).all()
     assert 0 < promote.sum() < stop.sum() < fit.sum()
-    assert split_by_time(one, 0.15, 0.0).promotion_ms > stamps[-1]
+    assert split_by_time(readings, 0.15, 0.0).promotion_ms > stamps[-1]
     with pytest.raises(UsageError, match="no readings"):
-        split_by_time(one.first(0), 0.15, 0.1)
+        split_by_time(readings.first(0), 0.15, 0.1)
 
 
-def test_nothing_of_the_promotion_stretch_reaches_the_weights() -> None:
-    one = history(200)
+def test_no_reading_of_the_promotion_split_reaches_the_weights() -> None:
+    readings = history(200)
     config = replace(SHORT, promotion=0.2)
-    promotion_ms = split_by_time(one, config.held_out, config.promotion).promotion_ms
+    promotion_ms = split_by_time(readings, config.held_out, config.promotion).promotion_ms
     trained, other, earlier = (
         challenge(build_training_data(version, OBSERVATION, local=True), PIPELINE, NETWORK, config, None)
-        for version in (one, with_other_end(one, promotion_ms), with_other_end(one, promotion_ms - HOUR_MS))
+        for version in (
+            readings,
+            with_other_end(readings, promotion_ms),
+            with_other_end(readings, promotion_ms - HOUR_MS),
+        )
     )
     assert same(trained.challenger, other.challenger)
     assert trained.decision != other.decision
     assert not same(trained.challenger, earlier.challenger)
 
 
-def test_what_is_fitted_has_no_target_in_the_early_stopping_stretch() -> None:
-    one = history(300)
+def test_no_target_of_the_early_stopping_split_is_fitted() -> None:
+    readings = history(300)
     config = replace(SHORT, passes=1)
-    split_ms = split_by_time(one, config.held_out, 0.0).early_stopping_ms
+    split_ms = split_by_time(readings, config.held_out, 0.0).early_stopping_ms
 
     def first_pass(version: SeriesHistory) -> float:
         trainer = NetworkFit(NETWORK, config, training_sequences(version, OBSERVATION), split_ms)
@@ -111,20 +115,20 @@ def test_what_is_fitted_has_no_target_in_the_early_stopping_stretch() -> None:
             pass
         return float(sum(weight.double().sum() for weight in vars(trainer)["_network"].state_dict().values()))
 
-    assert first_pass(one) == first_pass(with_other_end(one, split_ms))
-    assert first_pass(one) != first_pass(with_other_end(one, split_ms - HOUR_MS))
+    assert first_pass(readings) == first_pass(with_other_end(readings, split_ms))
+    assert first_pass(readings) != first_pass(with_other_end(readings, split_ms - HOUR_MS))
 
 
-def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
-    one = history(100)
-    one.values[40:44] = np.nan
+def test_training_data_cut_at_a_time_equals_that_of_a_cut_history() -> None:
+    readings = history(100)
+    readings.values[40:44] = np.nan
     cut_ms = START_MS + 70 * HOUR_MS
-    cut, anew = (
-        build_training_data(one, OBSERVATION, local=True).before(cut_ms),
-        build_training_data(one.before(cut_ms), OBSERVATION, local=True),
+    cut, rebuilt = (
+        build_training_data(readings, OBSERVATION, local=True).before(cut_ms),
+        build_training_data(readings.before(cut_ms), OBSERVATION, local=True),
     )
-    assert len(cut.history) == len(anew.history) == 140
-    for left, right in zip(cut.sequences, anew.sequences, strict=True):
+    assert len(cut.history) == len(rebuilt.history) == 140
+    for left, right in zip(cut.sequences, rebuilt.sequences, strict=True):
         assert left.row == right.row
         for name in ("grid_index", "time_ms", "grid", "truth"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
@@ -132,7 +136,8 @@ def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
             np.testing.assert_array_equal(getattr(left.inputs, name), getattr(right.inputs, name))
 
 
-def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(champion: Checkpoint) -> None:
+def test_training_starts_from_the_champion_if_its_network_is_the_same(champion: Checkpoint) -> None:
+    """Else it starts from scratch, and says so."""
     warm = train_checkpoint(history(), OBSERVATION, NETWORK, TrainingConfig(), champion=champion)
     assert warm.facts["start"] == {"from": champion.id}
     assert warm.facts["passes"] <= 4
@@ -140,15 +145,17 @@ def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(
     assert cold.facts["start"]["from"] == "scratch"
     assert champion.id in cold.facts["start"]["why"]
 
-    def distance(one: Checkpoint) -> float:
-        pairs = [(one.weights[name], weight) for name, weight in champion.weights.items() if "calibration" not in name]
+    def distance(checkpoint: Checkpoint) -> float:
+        pairs = [
+            (checkpoint.weights[name], weight) for name, weight in champion.weights.items() if "calibration" not in name
+        ]
         return float(sum((left - right).square().sum() for left, right in pairs))
 
     scratch = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, seed=1))
     assert distance(warm) < 0.2 * distance(scratch)
 
 
-def test_a_warm_start_is_better_after_one_pass_than_training_from_scratch_after_three(
+def test_a_warm_start_needs_fewer_passes_than_a_start_from_scratch(
     champion: Checkpoint,
 ) -> None:
     warm = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, passes=1), champion=champion)
@@ -157,9 +164,9 @@ def test_a_warm_start_is_better_after_one_pass_than_training_from_scratch_after_
 
 
 def batch(hours: int = 80) -> tuple[PaddedBatch, list[TrainingSequence]]:
-    one = history(hours)
-    one.values[30:33] = np.nan
-    sequences = training_sequences(one, OBSERVATION)
+    readings = history(hours)
+    readings.values[30:33] = np.nan
+    sequences = training_sequences(readings, OBSERVATION)
     return PaddedBatch(sequences, NETWORK.features, NETWORK.horizons), sequences
 
 
@@ -167,12 +174,12 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def columns(one: PaddedBatch) -> list[Tensor]:
-    chunk = one.chunk(0, one.steps)
+def columns(batch: PaddedBatch) -> list[Tensor]:
+    chunk = batch.chunk(0, batch.steps)
     return [chunk.u, chunk.q, chunk.target, chunk.lengths]
 
 
-def test_without_rates_the_batch_is_the_same_bit_by_bit() -> None:
+def test_augmentation_with_zero_rates_changes_no_bit() -> None:
     clean, _ = batch()
     off = AugmentationConfig(share=1.0, noise=0.0, spikes=0.0, dropouts=0.0)
     assert augment(off, clean, seeded()) is clean
@@ -181,14 +188,14 @@ def test_without_rates_the_batch_is_the_same_bit_by_bit() -> None:
         assert torch.equal(left.nan_to_num(nan=99.0), right.nan_to_num(nan=99.0))
 
 
-def test_the_same_seed_gives_the_same_batch_and_another_one_another() -> None:
+def test_the_seed_decides_about_the_disturbances() -> None:
     clean, _ = batch()
     first, again, other = (augment(DISTURBED, clean, seeded(seed)).grid.nan_to_num() for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_dropped_tick_is_missing_in_the_context_and_flagged_and_the_last_value_is_the_one_before() -> None:
+def test_a_dropped_tick_is_masked_and_its_last_value_is_the_one_before() -> None:
     clean, _ = batch()
     noisy = augment(replace(DISTURBED, noise=0.0, spikes=0.0), clean, seeded())
     dropped = torch.isnan(noisy.grid) & ~torch.isnan(clean.grid)
@@ -203,21 +210,22 @@ def test_a_dropped_tick_is_missing_in_the_context_and_flagged_and_the_last_value
     assert torch.equal(masked, torch.isnan(ticks))
 
 
-def test_the_truth_of_a_target_stays_what_it_is() -> None:
+def test_disturbances_do_not_change_the_truths() -> None:
     clean, _ = batch()
     noisy = augment(DISTURBED, clean, seeded())
     before, after = clean.chunk(0, clean.steps).target, noisy.chunk(0, noisy.steps).target
     scale = clean.inputs["scale"].unsqueeze(-1)
     known = ~torch.isnan(before)
     truths = [
-        (target * scale + one.inputs["last"].unsqueeze(-1))[known] for target, one in ((before, clean), (after, noisy))
+        (target * scale + version.inputs["last"].unsqueeze(-1))[known]
+        for target, version in ((before, clean), (after, noisy))
     ]
     assert torch.equal(known, ~torch.isnan(after))
     assert not torch.equal(before[known], after[known])
     torch.testing.assert_close(*truths, rtol=1e-4, atol=1e-4)
 
 
-def test_a_disturbance_changes_nothing_before_it() -> None:
+def test_a_disturbance_changes_no_step_before_it() -> None:
     clean, _ = batch()
     grid = clean.grid.clone()
     grid[50] += 3.0
@@ -228,7 +236,7 @@ def test_a_disturbance_changes_nothing_before_it() -> None:
         assert not torch.equal(left[step], right[step])
 
 
-def test_kept_chunks_are_those_that_are_assembled_each_time() -> None:
+def test_cached_chunks_equal_chunks_that_are_assembled_each_time() -> None:
     _, sequences = batch()
     (kept,) = padded_batches(sequences, NETWORK, 256)
     assert kept.chunk(0, 20) is kept.chunk(0, 20)
@@ -238,15 +246,15 @@ def test_kept_chunks_are_those_that_are_assembled_each_time() -> None:
     assert len(kept.chunk(0, 30).u) == 30
 
 
-def test_readout_ids_count_up_from_their_body_and_none_comes_twice() -> None:
+def test_readout_ids_count_up_within_their_body_and_are_unique() -> None:
     first = next_readout_id("2025-01-01T00-00-00Z-3f9a")
     assert re.fullmatch(r"2025-01-01T00-00-00Z-3f9a\.1-[0-9a-f]{4}", first)
     assert re.fullmatch(r"2025-01-01T00-00-00Z-3f9a\.2-[0-9a-f]{4}", next_readout_id(first))
-    assert len({next_readout_id("body.9-0000") for _ in range(20)}) > 10, "after a rollback the number comes again"
+    assert len({next_readout_id("body.9-0000") for _ in range(20)}) > 10, "after a rollback the same number comes again"
 
 
 def joined(before: SeriesHistory, after: SeriesHistory) -> SeriesHistory:
-    """One history after the other."""
+    """A history, and another one after it."""
     later = after.since(int(before.timestamp_ms[-1]) + 1)
     return SeriesHistory(
         before.series_ids,
@@ -261,7 +269,7 @@ def refit(history: SeriesHistory, champion: Checkpoint) -> ReadoutRefit | None:
     return refit_readout(build_training_data(history, OBSERVATION, local=True), champion)
 
 
-def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Checkpoint) -> None:
+def test_after_a_change_of_the_process_the_body_gets_a_new_readout(champion: Checkpoint) -> None:
     changed = joined(history().first(800), history(800, seed=1, period=11))
     refreshed = refit(changed, champion)
     assert refreshed is not None
@@ -276,77 +284,79 @@ def test_a_changed_process_gives_a_new_readout_and_the_same_body(champion: Check
     assert evaluate_challenger(PIPELINE, champion, refreshed.checkpoint, recent, START_MS + 700 * HOUR_MS).promote
 
 
-def test_a_readout_that_has_seen_everything_is_not_judged_again(champion: Checkpoint) -> None:
+def test_a_readout_that_has_seen_all_readings_is_not_solved_again(champion: Checkpoint) -> None:
     assert refit(history().first(800), champion) is None
     assert refit(history().first(804), champion) is None
 
 
-def test_a_readout_that_was_broken_is_replaced_by_one_that_serves_as_well_as_before(champion: Checkpoint) -> None:
+def test_a_broken_readout_is_replaced(champion: Checkpoint) -> None:
     broken = replace(champion, readout=torch.zeros_like(champion.readout))
     refreshed = refit(history(), broken)
     assert refreshed is not None
     assert refreshed.error < 0.5 * refreshed.champion_error
-    assert not verdict(champion, broken).promote
+    assert not decide(champion, broken).promote
 
 
-def test_a_readout_that_would_have_done_worse_of_late_is_not_published(champion: Checkpoint) -> None:
-    one = history()
-    noise = np.random.default_rng(0).normal(10, 4, len(one))
-    misled = replace(one, values=np.where(one.timestamp_ms < START_MS + 545 * HOUR_MS, noise, one.values))
+def test_a_readout_that_is_worse_on_the_newest_readings_is_dropped(champion: Checkpoint) -> None:
+    readings = history()
+    noise = np.random.default_rng(0).normal(10, 4, len(readings))
+    misled = replace(
+        readings, values=np.where(readings.timestamp_ms < START_MS + 545 * HOUR_MS, noise, readings.values)
+    )
     assert refit(misled, champion) is None
 
 
-def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: Checkpoint) -> None:
+def test_a_solved_readout_depends_on_its_training_data_alone(champion: Checkpoint) -> None:
     cut_ms = START_MS + 500 * HOUR_MS
     first, second = (
-        replace_readout(build_training_data(one, OBSERVATION, local=True).before(cut_ms), champion)
-        for one in (history(), with_other_end(history(), cut_ms))
+        replace_readout(build_training_data(version, OBSERVATION, local=True).before(cut_ms), champion)
+        for version in (history(), with_other_end(history(), cut_ms))
     )
     assert same(first, second)
     assert not same(first, champion)
 
 
-def verdict(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> PromotionDecision:
-    """On a hundred hours, after two hundred to warm up on."""
+def decide(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> PromotionDecision:
+    """Decide on a hundred hours, after two hundred to warm up on."""
     recent = history(500).since(START_MS + 200 * HOUR_MS)
     return evaluate_challenger(PIPELINE, champion, challenger, recent, START_MS + 400 * HOUR_MS, rule)
 
 
-def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(champion: Checkpoint) -> None:
+def test_only_a_better_challenger_is_promoted(champion: Checkpoint) -> None:
     worse = replace(champion, readout=torch.zeros_like(champion.readout))
-    good = verdict(None, champion)
+    good = decide(None, champion)
     assert good.promote
     assert good.challenger_loss < 0.9 * good.champion_loss
     assert good.last_value_loss == 1.0
     assert good.scored == 2 * 3 * 100
-    bad, equal = verdict(champion, worse), verdict(champion, champion)
+    bad, equal = decide(champion, worse), decide(champion, champion)
     assert not bad.promote
     assert bad.challenger_loss > bad.champion_loss
     assert not equal.promote
     assert equal.challenger_loss == equal.champion_loss
 
 
-def test_a_challenger_whose_forecasts_are_no_numbers_is_not_promoted(champion: Checkpoint) -> None:
+def test_a_challenger_with_forecasts_that_are_not_finite_is_rejected(champion: Checkpoint) -> None:
     broken = replace(champion, readout=torch.full_like(champion.readout, torch.nan))
-    judged = verdict(champion, broken)
-    assert not judged.promote
-    assert np.isnan(judged.challenger_loss)
-    assert "finite" in judged.reason
-    assert verdict(broken, champion).promote
+    outcome = decide(champion, broken)
+    assert not outcome.promote
+    assert np.isnan(outcome.challenger_loss)
+    assert "finite" in outcome.reason
+    assert decide(broken, champion).promote
 
 
-def test_too_few_scored_forecasts_promote_nobody(champion: Checkpoint) -> None:
-    judged = verdict(None, champion, Rule(min_scored=601))
-    assert not judged.promote
-    assert "601" in judged.reason
+def test_too_few_scored_forecasts_promote_no_challenger(champion: Checkpoint) -> None:
+    outcome = decide(None, champion, Rule(min_scored=601))
+    assert not outcome.promote
+    assert "601" in outcome.reason
 
 
-def test_a_constant_series_has_no_say(champion: Checkpoint) -> None:
-    one = history(500).since(START_MS + 200 * HOUR_MS)
-    flat = replace(one, values=np.where(one.row == 1, 5.0, one.values))
-    judged = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
-    assert judged.promote
-    nothing = replace(one, values=np.full(len(one), 5.0))
+def test_a_constant_series_does_not_count_in_the_decision(champion: Checkpoint) -> None:
+    readings = history(500).since(START_MS + 200 * HOUR_MS)
+    flat = replace(readings, values=np.where(readings.row == 1, 5.0, readings.values))
+    outcome = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
+    assert outcome.promote
+    nothing = replace(readings, values=np.full(len(readings), 5.0))
     assert not evaluate_challenger(PIPELINE, None, champion, nothing, START_MS + 400 * HOUR_MS).promote
 
 
@@ -355,41 +365,42 @@ def pinball(truth: float, quantiles: list[float]) -> float:
     return float(np.mean([max(q * (truth - x), (q - 1.0) * (truth - x)) for q, x in pairs]))
 
 
-def test_the_loss_is_what_the_forecasts_themselves_were_worth(champion: Checkpoint) -> None:
-    """The oracle looks every forecast's truths up by their time, and knows nothing of how forecasts mature."""
-    one, begin = history(460), 400
-    truths = one.values.reshape(-1, 2)
+def test_the_loss_equals_that_of_the_forecasts_looked_up_by_time(champion: Checkpoint) -> None:
+    """The oracle finds the truths of every forecast by their time; it knows no pending forecasts."""
+    readings, begin = history(460), 400
+    truths = readings.values.reshape(-1, 2)
     warm_up = OBSERVATION.context + max(NETWORK.horizons) + 336
-    known = one.since(START_MS + (begin - warm_up) * HOUR_MS)
+    known = readings.since(START_MS + (begin - warm_up) * HOUR_MS)
     errors = np.zeros((2, 4))
     for _, outputs in ServingSimulation(PIPELINE, known, champion).until(len(known)):
-        made = outputs.forecasts
-        for number, reading in enumerate(made.reading.tolist()):
-            row, hour = reading % 2, int(made.timestamp_ms[number] - START_MS) // HOUR_MS
+        forecasts = outputs.forecasts
+        for number, reading in enumerate(forecasts.reading.tolist()):
+            row, hour = reading % 2, int(forecasts.timestamp_ms[number] - START_MS) // HOUR_MS
             for j, horizon in enumerate(NETWORK.horizons):
                 if begin <= hour + horizon < len(truths):
                     truth, last = truths[hour + horizon, row], truths[hour, row]
-                    losses = pinball(truth, made.quantiles[number, :, j].tolist()), pinball(truth, [last] * 3)
-                    errors[row] += abs(truth - made.point[number, j]), abs(truth - last), *losses
+                    losses = pinball(truth, forecasts.quantiles[number, :, j].tolist()), pinball(truth, [last] * 3)
+                    errors[row] += abs(truth - forecasts.point[number, j]), abs(truth - last), *losses
     expected = np.mean([errors[:, 0] / errors[:, 1], errors[:, 2] / errors[:, 3]])
-    judged = evaluate_challenger(PIPELINE, None, champion, one, START_MS + begin * HOUR_MS)
-    assert judged.challenger_loss == pytest.approx(expected, rel=2e-3)
+    outcome = evaluate_challenger(PIPELINE, None, champion, readings, START_MS + begin * HOUR_MS)
+    assert outcome.challenger_loss == pytest.approx(expected, rel=2e-3)
 
 
-def test_a_champion_that_has_seen_the_promotion_stretch_is_judged_without_what_it_knows_of_it(
+def test_a_champion_is_compared_without_what_it_knows_of_the_split(
     champion: Checkpoint,
 ) -> None:
-    one = history(250)
+    """Its readout is solved again without the promotion split."""
+    readings = history(250)
     config = replace(SHORT, promotion=0.2, passes=1)
-    cuts = split_by_time(one, config.held_out, config.promotion)
-    data = build_training_data(one, OBSERVATION, local=True)
+    splits = split_by_time(readings, config.held_out, config.promotion)
+    data = build_training_data(readings, OBSERVATION, local=True)
     fresh = replace_readout(data, champion)
-    judged = challenge(data, PIPELINE, NETWORK, config, fresh)
-    fair = replace_readout(data.before(cuts.promotion_ms), champion)
-    expected = evaluate_challenger(PIPELINE, fair, judged.challenger, one, cuts.promotion_ms)
-    assert judged.decision == expected
+    outcome = challenge(data, PIPELINE, NETWORK, config, fresh)
+    fair = replace_readout(data.before(splits.promotion_ms), champion)
+    expected = evaluate_challenger(PIPELINE, fair, outcome.challenger, readings, splits.promotion_ms)
+    assert outcome.decision == expected
     other = challenge(data, PIPELINE, NETWORK, config, replace(champion, network=replace(NETWORK, horizons=(1, 2))))
     assert (
         other.decision.champion_loss
-        == evaluate_challenger(PIPELINE, None, champion, one, cuts.promotion_ms).champion_loss
+        == evaluate_challenger(PIPELINE, None, champion, readings, splits.promotion_ms).champion_loss
     )

@@ -1,8 +1,9 @@
-"""Truncated BPTT, the solved readout and the trainer: their laws."""
+"""Truncated BPTT, solved readouts, training sequences and the fit of a network."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,10 +29,10 @@ FEATURES = FeatureConfig(context=12)
 CELLS = ["rnn", "gru", "lstm"]
 
 
-def config(cell: str = "gru", **options: object) -> NetworkConfig:
+def config(cell: Any = "gru", **options: Any) -> NetworkConfig:
     return NetworkConfig(
         horizons=(1, 2, 3), quantile_levels=LEVELS, cell=cell, hidden_size=16, features=FEATURES, **options
-    )  # type: ignore[arg-type]
+    )
 
 
 def chunk(steps: int, lengths: list[int], seed: int = 0) -> Chunk:
@@ -48,38 +49,40 @@ def chunk(steps: int, lengths: list[int], seed: int = 0) -> Chunk:
     return Chunk(u, q, target, torch.tensor(lengths))
 
 
-def part(whole: Chunk, begin: int, end: int) -> Chunk:
+def part(sequence: Chunk, begin: int, end: int) -> Chunk:
     span = slice(begin, end)
-    return Chunk(whole.u[span], whole.q[span], whole.target[span], (whole.lengths - begin).clamp(0, end - begin))
+    return Chunk(
+        sequence.u[span], sequence.q[span], sequence.target[span], (sequence.lengths - begin).clamp(0, end - begin)
+    )
 
 
-def full_bptt(network: Network, readout: Tensor, whole: Chunk) -> list[Tensor]:
-    """Gradients by the definition: step after step, nothing detached."""
+def full_bptt(network: Network, readout: Tensor, sequence: Chunk) -> list[Tensor]:
+    """Return gradients by the definition: step after step, without detaching."""
     network.zero_grad()
     readout.grad = None
-    state = torch.zeros(whole.u.shape[1], network.state_size)
+    state = torch.zeros(sequence.u.shape[1], network.state_size)
     z = []
-    for u in whole.u:
+    for u in sequence.u:
         output, state = network.step(u, state)
         z.append(output)
     features = torch.stack(z)
-    middle = centre(network.base(features), readout, whole.q, features)
+    middle = centre(network.base(features), readout, sequence.q, features)
     unrolled = Unrolled(features, middle, state)
-    total = losses(network, unrolled, whole.target, torch.tensor(LEVELS)) * whole.target.numel()
+    total = losses(network, unrolled, sequence.target, torch.tensor(LEVELS)) * sequence.target.numel()
     total.backward()
     return [weight.grad.clone() for weight in [*network.parameters(), readout] if weight.grad is not None]
 
 
 def gradients(network: Network, readout: Tensor, chunks: list[Chunk]) -> list[Tensor]:
-    """Of the sum of the losses, the state carried from chunk to chunk and detached between."""
+    """Return gradients of the sum of the losses; the state is carried from chunk to chunk, detached."""
     network.zero_grad()
     readout.grad = None
     state = torch.zeros(len(chunks[0].lengths), network.state_size)
     levels, total = torch.tensor(LEVELS), torch.zeros(())
-    for one in chunks:
-        unrolled = unroll(network, readout, one, state)
-        known = int((~torch.isnan(one.target)).sum())
-        total = total + losses(network, unrolled, one.target, levels) * known
+    for chunk in chunks:
+        unrolled = unroll(network, readout, chunk, state)
+        known = int((~torch.isnan(chunk.target)).sum())
+        total = total + losses(network, unrolled, chunk.target, levels) * known
         state = unrolled.state
     total.backward()
     return [weight.grad.clone() for weight in [*network.parameters(), readout] if weight.grad is not None]
@@ -94,41 +97,41 @@ def network_and_readout(cell: str) -> tuple[Network, Tensor]:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_chunk_as_long_as_the_sequence_gives_the_gradient_of_full_bptt(cell: str) -> None:
     network, readout = network_and_readout(cell)
-    whole = chunk(20, [20, 20])
-    full = full_bptt(network, readout, whole)
-    one_chunk = gradients(network, readout, [whole])
-    for expected, found in zip(full, one_chunk, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    sequence = chunk(20, [20, 20])
+    full = full_bptt(network, readout, sequence)
+    one_chunk = gradients(network, readout, [sequence])
+    for expected, actual in zip(full, one_chunk, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_shorter_chunk_truncates_the_gradient(cell: str) -> None:
     network, readout = network_and_readout(cell)
-    whole = chunk(20, [20, 20])
-    full = full_bptt(network, readout, whole)
-    truncated = gradients(network, readout, [part(whole, 0, 10), part(whole, 10, 20)])
+    sequence = chunk(20, [20, 20])
+    full = full_bptt(network, readout, sequence)
+    truncated = gradients(network, readout, [part(sequence, 0, 10), part(sequence, 10, 20)])
     assert any((a - b).abs().max() > 1e-4 for a, b in zip(full, truncated, strict=True))
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_changes_no_gradient(cell: str) -> None:
     network, readout = network_and_readout(cell)
-    whole = chunk(12, [12, 5])
-    padded = gradients(network, readout, [whole])
-    wild = Chunk(whole.u.clone(), whole.q.clone(), whole.target, whole.lengths)
+    sequence = chunk(12, [12, 5])
+    padded = gradients(network, readout, [sequence])
+    wild = Chunk(sequence.u.clone(), sequence.q.clone(), sequence.target, sequence.lengths)
     wild.u[5:, 1] = 1e3
     wild.q[5:, 1] = -1e3
-    for expected, found in zip(padded, gradients(network, readout, [wild]), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    alone = Chunk(whole.u[:5, 1:], whole.q[:5, 1:], whole.target[:5, 1:], torch.tensor([5]))
-    other = Chunk(whole.u[:, :1], whole.q[:, :1], whole.target[:, :1], torch.tensor([12]))
-    parts = [gradients(network, readout, [one]) for one in (alone, other)]
-    for expected, *found in zip(padded, *parts, strict=True):
-        torch.testing.assert_close(sum(found), expected, rtol=1e-4, atol=1e-4)
+    for expected, actual in zip(padded, gradients(network, readout, [wild]), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+    alone = Chunk(sequence.u[:5, 1:], sequence.q[:5, 1:], sequence.target[:5, 1:], torch.tensor([5]))
+    other = Chunk(sequence.u[:, :1], sequence.q[:, :1], sequence.target[:, :1], torch.tensor([12]))
+    alone_gradients, other_gradients = (gradients(network, readout, [part]) for part in (alone, other))
+    for expected, *parts in zip(padded, alone_gradients, other_gradients, strict=True):
+        torch.testing.assert_close(parts[0] + parts[1], expected, rtol=1e-4, atol=1e-4)
 
 
 def memory_loss(*, carried: bool) -> float:
-    """Loss of a GRU cell that has to name the sign given at the first of 12 steps, trained by chunks of 4."""
+    """Return the loss of a GRU that has to name the sign seen at the first of 12 steps, trained in chunks of 4."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     cell, head = make_cell("gru", "tanh", 2, 16), torch.nn.Linear(16, 1)
@@ -151,12 +154,13 @@ def memory_loss(*, carried: bool) -> float:
     return float(np.mean(recent[-20:]))
 
 
-def test_a_memory_longer_than_the_chunk_is_learned_with_carried_state_and_not_without() -> None:
+def test_a_carried_state_learns_a_memory_longer_than_the_chunk() -> None:
+    """Without carrying the state it cannot be learned."""
     assert memory_loss(carried=True) < 0.1
     assert memory_loss(carried=False) > 0.9
 
 
-def test_the_solved_readout_is_the_ridge_of_the_textbook() -> None:
+def test_the_solved_readout_is_textbook_ridge_regression() -> None:
     generator = np.random.default_rng(0)
     features, target = generator.normal(size=(200, 6)), generator.normal(size=(200, 2))
     target[::3, 1] = np.nan
@@ -173,7 +177,7 @@ def test_the_solved_readout_is_the_ridge_of_the_textbook() -> None:
         np.testing.assert_allclose(solved[:, column], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_squared_error_of_a_readout_is_that_of_its_rows() -> None:
+def test_the_squared_error_of_a_readout_is_that_of_its_steps() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y, weight = (torch.randn(shape, generator=generator) for shape in ((90, 5), (90, 2), (90,)))
     weight = weight.square()
@@ -204,7 +208,7 @@ OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
 SHORT = TrainingConfig(passes=3)
 
 
-def trainer(network: NetworkConfig, config: TrainingConfig) -> NetworkFit:
+def network_fit(network: NetworkConfig, config: TrainingConfig) -> NetworkFit:
     return NetworkFit(network, config, training_sequences(history(), OBSERVATION), START_MS + 340 * HOUR_MS)
 
 
@@ -219,18 +223,18 @@ def test_a_fixed_seed_gives_the_same_checkpoint_twice() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_training_lowers_the_held_out_loss(cell: str) -> None:
-    trained = trainer(config(cell), TrainingConfig(passes=8, dropout=0.1)).fit()
-    assert trained.losses[-1] < 0.8 * trained.losses[0]
+    fitted = network_fit(config(cell), TrainingConfig(passes=8, dropout=0.1)).fit()
+    assert fitted.losses[-1] < 0.8 * fitted.losses[0]
 
 
 def test_early_stopping_keeps_the_best_pass() -> None:
-    trained = trainer(config(), TrainingConfig(passes=12, patience=2)).fit()
-    assert trained.losses[trained.best_pass] == min(trained.losses)
+    fitted = network_fit(config(), TrainingConfig(passes=12, patience=2)).fit()
+    assert fitted.losses[fitted.best_pass] == min(fitted.losses)
 
 
 def test_l1_and_l2_shrink_the_weights() -> None:
     def size(**options: float) -> float:
-        weights = trainer(config(), TrainingConfig(passes=8, patience=8, **options)).fit().weights  # type: ignore[arg-type]
+        weights = network_fit(config(), TrainingConfig(passes=8, patience=8, **options)).fit().weights  # type: ignore[arg-type]
         return float(sum(weight.abs().sum() for name, weight in weights.items() if "weight" in name))
 
     free = size(l1=0.0, l2=0.0)
@@ -238,7 +242,7 @@ def test_l1_and_l2_shrink_the_weights() -> None:
     assert size(l1=0.0, l2=10.0) < 0.9 * free
 
 
-def test_dropout_masks_keep_the_expectation_and_recurrent_masks_are_shared_by_all_steps() -> None:
+def test_dropout_masks_keep_the_expectation() -> None:
     dropout = Dropout(torch.Generator().manual_seed(0), 0.5, 0.25, 0.0)
     mask = dropout.mask(0.5, 1000, 100)
     assert mask is not None
@@ -263,64 +267,64 @@ def test_series_of_unequal_length_train_together() -> None:
     assert np.isfinite(NetworkFit(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).fit().losses).all()
 
 
-def test_a_series_that_begins_with_blanks_is_trained_on_from_its_first_value() -> None:
-    one = history(60, 1)
-    one.values[:3] = np.nan
-    (sequence,) = training_sequences(one, OBSERVATION)
+def test_a_series_that_begins_with_missing_values_is_used_from_its_first_value() -> None:
+    readings = history(60, 1)
+    readings.values[:3] = np.nan
+    (sequence,) = training_sequences(readings, OBSERVATION)
     assert len(sequence) == 57
     assert np.isfinite(sequence.grid[-57:]).all()
 
 
-def test_what_a_sequence_is_counted_from_is_the_same_all_along() -> None:
-    one = history(60, 1)
-    one.values[0], one.values[1:] = 0.0, 1e7 + np.arange(59) % 7  # the origin moves to the second value
-    both = training_sequences(one, OBSERVATION)
-    assert [len(sequence) for sequence in both] == [49, 11], "the row begins anew when its context is full"
+def test_a_sequence_has_one_reference_value_from_beginning_to_end() -> None:
+    readings = history(60, 1)
+    readings.values[0], readings.values[1:] = 0.0, 1e7 + np.arange(59) % 7  # the reference moves to the second value
+    both = training_sequences(readings, OBSERVATION)
+    assert [len(sequence) for sequence in both] == [49, 11], "the row starts again when its context is full"
     first, second = both[1], both[0]
-    np.testing.assert_array_equal(first.grid[-11:], one.values[:11] - 1e7)
+    np.testing.assert_array_equal(first.grid[-11:], readings.values[:11] - 1e7)
     np.testing.assert_array_equal(first.inputs.last, first.grid[-11:])
-    np.testing.assert_array_equal(second.truth[-49:], one.values[11:] - 1e7)
-    np.testing.assert_array_equal(second.grid[-59:], one.values[1:] - 1e7)
+    np.testing.assert_array_equal(second.truth[-49:], readings.values[11:] - 1e7)
+    np.testing.assert_array_equal(second.grid[-59:], readings.values[1:] - 1e7)
 
 
-def test_what_the_filters_mask_is_no_target() -> None:
-    one = history(200, 1)
-    one.values[150] = one.values.max() + 1_000.0
-    (sequence,) = training_sequences(one, replace(OBSERVATION, denoise=DenoiseConfig(chain=("hampel",))))
+def test_a_value_that_the_filters_mask_is_no_target() -> None:
+    readings = history(200, 1)
+    readings.values[150] = readings.values.max() + 1_000.0
+    (sequence,) = training_sequences(readings, replace(OBSERVATION, denoise=DenoiseConfig(chain=("hampel",))))
     assert np.flatnonzero(np.isnan(sequence.truth[-200:])).tolist() == [150]
-    (sequence,) = training_sequences(one, replace(OBSERVATION, denoise=DenoiseConfig(chain=())))
+    (sequence,) = training_sequences(readings, replace(OBSERVATION, denoise=DenoiseConfig(chain=())))
     assert np.isfinite(sequence.truth[-200:]).all()
 
 
 def at_hours(*series: list[int]) -> list[TrainingSequence]:
-    """Sequences of series that have readings at these hours."""
+    """Return the sequences of series with readings at these hours."""
     row = np.repeat(np.arange(len(series)), [len(hours) for hours in series])
     hours = np.concatenate([np.array(hours, np.int64) for hours in series])
     order = np.argsort(hours, kind="stable")
     names, records = [f"pump-{number}" for number in range(len(series))], np.arange(len(order))
     values = np.sin(hours[order]) + row[order]
-    one = SeriesHistory(names, row[order], START_MS + hours[order] * HOUR_MS, values, records)
-    return training_sequences(one, replace(OBSERVATION, max_gap_ms=10**9 * HOUR_MS, ttl_ms=10**9 * HOUR_MS))
+    readings = SeriesHistory(names, row[order], START_MS + hours[order] * HOUR_MS, values, records)
+    return training_sequences(readings, replace(OBSERVATION, max_gap_ms=10**9 * HOUR_MS, ttl_ms=10**9 * HOUR_MS))
 
 
 def ticks(sequences: list[TrainingSequence]) -> int:
-    return sum(len(one.grid) + len(one.truth) for one in sequences)
+    return sum(len(sequence.grid) + len(sequence.truth) for sequence in sequences)
 
 
-def test_what_is_trained_on_takes_no_more_memory_where_a_gap_is_longer() -> None:
+def test_longer_gaps_take_no_more_memory() -> None:
     bursts = [[burst * gap + hour for burst in range(40) for hour in range(5)] for gap in (100, 1_000_000)]
     short, long = (at_hours(hours) for hours in bursts)
     assert ticks(long) == ticks(short) <= 2 * (OBSERVATION.context + 1) * 200
-    assert [len(one) for one in long] == [5] * 40
+    assert [len(sequence) for sequence in long] == [5] * 40
     (batch,) = padded_batches(long, config(), 256)
     assert batch.grid.numel() <= ticks(long)
     assert at_hours([number * 1_000_000 for number in range(300)]) == []
 
 
-def test_a_gap_that_the_context_reaches_over_ends_no_sequence() -> None:
+def test_only_a_gap_much_longer_than_the_context_ends_a_sequence() -> None:
     longest = LONGEST_GAP * OBSERVATION.context
-    (one,) = at_hours([*range(20), *range(19 + longest, 40 + longest)])
-    assert len(one) == 41
+    (sequence,) = at_hours([*range(20), *range(19 + longest, 40 + longest)])
+    assert len(sequence) == 41
     after, before = at_hours([*range(20), *range(20 + longest, 41 + longest)])
     assert (len(before), len(after)) == (20, 21)
     lead = OBSERVATION.context - 1
@@ -328,12 +332,12 @@ def test_a_gap_that_the_context_reaches_over_ends_no_sequence() -> None:
     assert np.isfinite(after.grid[lead:]).all()
 
 
-def test_a_series_with_long_gaps_does_not_pad_the_grids_of_the_others() -> None:
+def test_a_series_with_long_gaps_does_not_pad_the_grids_of_others() -> None:
     sparse = [number * LONGEST_GAP * OBSERVATION.context for number in range(100)]
     sequences = at_hours(sparse, *([list(range(90))] * 20))
     batches = padded_batches(sequences, config(), 256)
     assert [len(batch) for batch in batches] == [20, 1]
-    assert sum(batch.grid.numel() for batch in batches) == sum(len(one.grid) for one in sequences)
+    assert sum(batch.grid.numel() for batch in batches) == sum(len(sequence.grid) for sequence in sequences)
     assert len(padded_batches(at_hours(*([list(range(90))] * 20)), config(), 256)) == 1
 
 

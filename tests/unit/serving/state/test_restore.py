@@ -1,4 +1,4 @@
-"""A worker that is ended at any point and begun anew publishes what one that never ended publishes, to the byte."""
+"""Restore: a worker restarted at any point publishes the same bytes as one that never stopped."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ CONFIG = pipeline_config()
 MODEL = random_model(CONFIG)
 
 
-def turn(one: Worker, times: int = 1) -> None:
+def iterate(worker: Worker, times: int = 1) -> None:
     for _ in range(times):
-        one.iterate()
+        worker.iterate()
 
 
-def serving(kafka: FakeKafka, **options: object) -> Worker:
+def start_worker(kafka: FakeKafka, **options: object) -> Worker:
     options = {"pipeline": CONFIG, "model": MODEL} | options
     client = FakeClient(kafka, batch=int(options.pop("batch", 10_000)))  # type: ignore[call-overload]
-    one = setup(**options).worker(client)
+    worker = setup(**options).worker(client)
     while client.held:
-        turn(one)
-    return one
+        iterate(worker)
+    return worker
 
 
 def feed(kafka: FakeKafka, seed: int, count: int, names: int = 12) -> None:
-    """Readings of some series, at their own pace, with holes, repeats and records that are none."""
+    """Append readings of some series with holes and repeats, and some records that are not JSON."""
     dice = random.Random(seed)
     for _ in range(count):
         name = b"pump-%d" % dice.randrange(names)
@@ -48,179 +48,182 @@ def feed(kafka: FakeKafka, seed: int, count: int, names: int = 12) -> None:
         kafka.append(0, b"no json" if dice.random() < 0.01 else value, name)
 
 
-def series(one: Worker) -> int:
-    return one._store.series  # noqa: SLF001 - the law is about what it holds
+def series(worker: Worker) -> int:
+    return worker._store.series  # noqa: SLF001 - the law is about what it holds
 
 
 @pytest.mark.parametrize("batches", [100, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_snapshot_and_restore_after_every_batch_for_a_thousand_batches_equals_never_restoring(batches: int) -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
-    never = serving(calm)
+def test_restoring_after_every_batch_equals_never_restoring(batches: int) -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    unstopped = start_worker(undisturbed)
     for batch in range(batches):
-        for log in (kafka, calm):
+        for log in (kafka, undisturbed):
             feed(log, batch, 3)
-        turn(serving(kafka))
-        turn(never)
-    assert kafka.published == calm.published
+        iterate(start_worker(kafka))
+        iterate(unstopped)
+    assert kafka.published == undisturbed.published
     assert len(kafka.sources()) > batches
 
 
-def test_without_a_single_block_the_floor_alone_rebuilds_the_rows() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
-    never = serving(calm)
+def test_without_any_block_a_replay_from_the_floor_makes_the_rows() -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    unstopped = start_worker(undisturbed)
     for batch in range(5):
-        for log in (kafka, calm):
+        for log in (kafka, undisturbed):
             feed(log, batch, 50)
-        turn(serving(kafka, replay_limit=1_000_000))
-        turn(never)
-    assert kafka.published == calm.published
+        iterate(start_worker(kafka, replay_limit=1_000_000))
+        iterate(unstopped)
+    assert kafka.published == undisturbed.published
     assert all((record.key or b"").endswith(b"/floor") for record in kafka.logs[STATE, 0])
 
 
 def test_groups_of_several_series_in_a_record_are_restored_together() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
+    kafka, undisturbed = FakeKafka(), FakeKafka()
     options = {"schema": InputSchema(value_fields=("a", "b", "c")), "group_size": 3}
-    never = serving(calm, **options)
+    unstopped = start_worker(undisturbed, **options)
     dice = random.Random(1)
     for hour in range(60):
         for pump in range(5):
             fields = {name: dice.randrange(30) for name in "abc" if dice.random() < 0.9}
             body = ", ".join(f'"{name}": {value}' for name, value in fields.items())
             value = f'{{"timestamp": {START_MS + hour * HOUR_MS}, {body or chr(34) + "a" + chr(34) + ": 1"}}}'
-            for log in (kafka, calm):
+            for log in (kafka, undisturbed):
                 log.append(0, value.encode(), b"pump-%d" % pump)
-        turn(serving(kafka, **options))
-        turn(never)
-    assert kafka.published == calm.published
+        iterate(start_worker(kafka, **options))
+        iterate(unstopped)
+    assert kafka.published == undisturbed.published
 
 
-def test_beyond_max_series_the_same_series_are_left_out_after_a_restore() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
-    never = serving(calm, max_series=7)
+def test_after_a_restore_the_same_series_are_beyond_max_series() -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    unstopped = start_worker(undisturbed, max_series=7)
     for batch in range(40):
-        for log in (kafka, calm):
+        for log in (kafka, undisturbed):
             feed(log, batch, 20, names=12)
-        one = serving(kafka, max_series=7)
-        turn(one)
-        turn(never)
-        assert series(one) == series(never) == 7
-    assert kafka.published == calm.published
+        worker = start_worker(kafka, max_series=7)
+        iterate(worker)
+        iterate(unstopped)
+        assert series(worker) == series(unstopped) == 7
+    assert kafka.published == undisturbed.published
 
 
-def test_idle_series_are_freed_by_record_and_a_replay_agrees() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
+def test_a_replay_frees_the_same_idle_series() -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
     short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
-    never = serving(calm, pipeline=short_lived, max_series=8)
+    unstopped = start_worker(undisturbed, pipeline=short_lived, max_series=8)
     freed = 0
     for batch in range(28):
-        for log in (kafka, calm):
+        for log in (kafka, undisturbed):
             for reading in range(60):
                 hour = batch * 10 + reading // 6
                 name = b"pump-%d" % (batch // 7 * 4 + reading % 6)
                 log.append(0, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, reading % 11), name)
-        one = serving(kafka, pipeline=short_lived, max_series=8, replay_limit=300)
-        one._store.partitions[0].idle_sweep.readings = never._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001
-        turn(one)
-        turn(never)
-        assert series(one) == series(never)
-        freed += one.counters.freed_series
-    assert kafka.published == calm.published
+        worker = start_worker(kafka, pipeline=short_lived, max_series=8, replay_limit=300)
+        for swept in (worker, unstopped):
+            swept._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001
+        iterate(worker)
+        iterate(unstopped)
+        assert series(worker) == series(unstopped)
+        freed += worker.counters.freed_series
+    assert kafka.published == undisturbed.published
     assert freed >= 10
 
 
-def test_the_topic_is_bounded_and_blocks_that_are_gone_have_tombstones() -> None:
+def test_blocks_that_are_gone_have_tombstones() -> None:
+    """The state topic therefore stays bounded while series come and go."""
     kafka = FakeKafka()
     short_lived = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
-    one = serving(kafka, pipeline=short_lived)
+    worker = start_worker(kafka, pipeline=short_lived)
     for batch in range(20):
         kafka.hours(0, range(batch * 30, batch * 30 + 30), b"pump-%d" % batch)
-        one._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001 - sweeps are rare
-        turn(one)
-    assert series(one) <= 6
+        worker._store.partitions[0].idle_sweep.readings = 10_000  # noqa: SLF001 - sweeps are rare
+        iterate(worker)
+    assert series(worker) <= 6
     newest = {record.key: record.value for record in kafka.logs[STATE, 0]}
     assert sum(value is not None for value in newest.values()) <= 3
 
 
 def stored(kafka: FakeKafka, batches: int = 6) -> None:
-    """There is state that a floor and at least one block are of."""
-    one = serving(kafka)
+    """Let a worker store a floor and at least one block."""
+    worker = start_worker(kafka)
     for batch in range(batches):
         feed(kafka, batch, 40)
-        turn(one)
-    one.flush()
+        iterate(worker)
+    worker.flush()
 
 
 def rewrite(kafka: FakeKafka, change: object) -> None:
-    """Every stored record is what `change` makes of its value."""
+    """Replace the value of every stored record by what `change` returns for the record."""
     log = kafka.logs[STATE, 0]
     kafka.logs[STATE, 0] = [record._replace(value=change(record)) for record in log]  # type: ignore[operator]
 
 
-def verdict(kafka: FakeKafka, **options: object) -> Recovery:
+def planned(kafka: FakeKafka, **options: object) -> Recovery:
     options = {"pipeline": CONFIG, "model": MODEL} | options
     return setup(**options).restorer(FakeClient(kafka)).plan(0).recovery
 
 
-def test_state_of_ours_is_restored_and_without_state_the_rows_are_rebuilt() -> None:
+def test_stored_state_is_restored_and_missing_state_is_rebuilt() -> None:
     kafka = FakeKafka()
-    assert verdict(kafka) == Recovery.NEW
+    assert planned(kafka) == Recovery.NEW
     stored(kafka)
-    assert verdict(kafka) == Recovery.RESTORED
+    assert planned(kafka) == Recovery.RESTORED
     del kafka.logs[STATE, 0]
     kafka.ends[STATE, 0] = 0
-    assert verdict(kafka) == Recovery.REBUILT
+    assert planned(kafka) == Recovery.REBUILT
 
 
-def test_a_corrupt_block_is_rebuilt_from_the_input_and_refused_where_the_input_is_gone() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
+def test_a_corrupt_block_is_rebuilt_or_refused_without_its_input() -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
     stored(kafka)
-    stored(calm)
+    stored(undisturbed)
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if not record.key.endswith(b"floor") else record.value)
-    assert verdict(kafka) == Recovery.REBUILT
-    for log in (kafka, calm):
+    assert planned(kafka) == Recovery.REBUILT
+    for log in (kafka, undisturbed):
         feed(log, 99, 40)
-        turn(serving(log))
-    assert kafka.published == calm.published
+        iterate(start_worker(log))
+    assert kafka.published == undisturbed.published
     rewrite(kafka, lambda _: b"?" * 40)
     kafka.retain(INPUT, 0, 10)
     with pytest.raises(StateError, match="hash is wrong"):
-        verdict(kafka)
+        planned(kafka)
 
 
-def test_what_is_rebuilt_and_written_anew_is_there_at_the_next_start() -> None:
+def test_rebuilt_rows_are_restored_at_the_next_start() -> None:
     kafka = FakeKafka()
     stored(kafka, batches=12)
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if not record.key.endswith(b"floor") else record.value)
-    assert verdict(kafka) == Recovery.REBUILT
-    one = serving(kafka)
-    before = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-    one.flush()
-    one.flush()
-    assert verdict(kafka) == Recovery.RESTORED
-    again = serving(kafka)
-    assert series(again) == series(one) == 12
-    names = one._store.partitions[0].table.names, again._store.partitions[0].table.names  # noqa: SLF001
+    assert planned(kafka) == Recovery.REBUILT
+    worker = start_worker(kafka)
+    before = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    worker.flush()
+    worker.flush()
+    assert planned(kafka) == Recovery.RESTORED
+    again = start_worker(kafka)
+    assert series(again) == series(worker) == 12
+    names = worker._store.partitions[0].table.names, again._store.partitions[0].table.names  # noqa: SLF001
     after = again._store.partitions[0].table.state  # noqa: SLF001
     order = [names[1].index(name) for name in names[0]]
     assert (after.hidden[order] == before.hidden).all()
 
 
-def test_a_rebuild_that_ends_before_all_is_written_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rebuild_that_is_cut_short_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all blocks are written, the stored floor stays away, so that the next restore rebuilds again."""
     kafka = FakeKafka()
     monkeypatch.setattr(config, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     stored(kafka)
-    damaged = next(one.key for one in kafka.logs[STATE, 0] if not one.key.endswith(b"floor"))
+    damaged = next(record.key for record in kafka.logs[STATE, 0] if not record.key.endswith(b"floor"))
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     for _ in range(3):
-        killed = serving(kafka)
+        killed = start_worker(kafka)
         changes = killed._store.dirty_writes()  # noqa: SLF001 - it is killed after its first transaction of state
         assert changes[0].floor is None
         kafka.commit(killed._state_transaction(changes, Member()))  # noqa: SLF001
-        assert verdict(kafka) == Recovery.REBUILT
+        assert planned(kafka) == Recovery.REBUILT
     killed.flush()
-    assert verdict(kafka) == Recovery.RESTORED
-    assert series(serving(kafka)) == 12
+    assert planned(kafka) == Recovery.RESTORED
+    assert series(start_worker(kafka)) == 12
 
 
 def test_state_of_a_newer_version_is_refused() -> None:
@@ -236,7 +239,7 @@ def test_state_of_a_newer_version_is_refused() -> None:
 
     rewrite(kafka, newer)
     with pytest.raises(StateError, match="newer version"):
-        verdict(kafka)
+        planned(kafka)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +250,7 @@ def test_state_of_a_newer_version_is_refused() -> None:
         ({"partitions": 2}, TopicError),
     ],
 )
-def test_state_of_something_else_is_refused_or_resumed_as_the_policy_says(
+def test_state_of_another_identity_is_treated_as_the_policy_says(
     identity: dict[str, object], error: type[Exception]
 ) -> None:
     kafka = FakeKafka()
@@ -255,56 +258,57 @@ def test_state_of_something_else_is_refused_or_resumed_as_the_policy_says(
     other = {"cluster": OURS.cluster, "topic": OURS.topic, "partitions": OURS.partitions} | identity
     ours = type(OURS)(**other, pipeline=OURS.pipeline, interval_ms=OURS.interval_ms)  # type: ignore[arg-type]
     with pytest.raises(error, match="resume-cold"):
-        verdict(kafka, identity=ours)
-    assert series(serving(deepcopy(kafka), identity=ours, policy="resume-cold")) == 0
-    one = serving(kafka, identity=ours, policy="resume-stale")
-    assert series(one) == 12
-    assert verdict(kafka, identity=ours) == Recovery.RESTORED, "it was all written before it served"
+        planned(kafka, identity=ours)
+    assert series(start_worker(deepcopy(kafka), identity=ours, policy="resume-cold")) == 0
+    worker = start_worker(kafka, identity=ours, policy="resume-stale")
+    assert series(worker) == 12
+    assert planned(kafka, identity=ours) == Recovery.RESTORED, "all was written before the partition served"
 
 
-def test_input_that_retention_took_is_refused_or_resumed_as_the_policy_says() -> None:
+def test_input_deleted_by_retention_is_treated_as_the_policy_says() -> None:
     kafka = FakeKafka()
-    one = serving(kafka, replay_limit=1_000_000)
+    worker = start_worker(kafka, replay_limit=1_000_000)
     feed(kafka, 0, 200)
-    turn(one)
+    iterate(worker)
     kafka.retain(INPUT, 0, 150)
     with pytest.raises(StateError, match="retention has deleted"):
-        verdict(kafka)
-    assert series(serving(deepcopy(kafka), policy="resume-cold")) == 0
-    assert series(serving(kafka, policy="resume-stale")) > 5
-    assert verdict(kafka) == Recovery.RESTORED
+        planned(kafka)
+    assert series(start_worker(deepcopy(kafka), policy="resume-cold")) == 0
+    assert series(start_worker(kafka, policy="resume-stale")) > 5
+    assert planned(kafka) == Recovery.RESTORED
 
 
-def test_an_offset_that_was_moved_back_begins_new_there() -> None:
+def test_a_group_offset_moved_back_begins_new_there() -> None:
     kafka = FakeKafka()
     stored(kafka)
     kafka.offsets[0] = 5
-    one = serving(kafka)
-    assert series(one) == 0
+    worker = start_worker(kafka)
+    assert series(worker) == 0
     before = len(kafka.published)
-    turn(one)
+    iterate(worker)
     assert kafka.published[before][1].endswith("/5")
 
 
-def test_where_the_old_network_is_gone_another_one_goes_on_with_the_same_rows() -> None:
+def test_rows_of_a_missing_network_are_rewarmed_for_another_one() -> None:
     kafka = FakeKafka()
     stored(kafka)
     other = random_model(CONFIG, cell="lstm", seed=3)
-    assert verdict(kafka, model=other) == Recovery.REWARMED
-    one = serving(kafka, model=other)
-    assert series(one) == 12
+    assert planned(kafka, model=other) == Recovery.REWARMED
+    worker = start_worker(kafka, model=other)
+    assert series(worker) == 12
     copy = deepcopy(kafka)
     for log in (kafka, copy):
         feed(log, 50, 80)
-    turn(one)
-    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    iterate(worker)
+    rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert rows.hidden.any(axis=1).all()
     assert (rows.body == other.body_code).all()
-    turn(serving(copy, model=other))
-    assert kafka.published == copy.published, "restored twice or once, it is the same"
+    iterate(start_worker(copy, model=other))
+    assert kafka.published == copy.published, "restored twice or once, the forecasts are the same"
 
 
-def test_a_network_that_was_published_a_moment_ago_is_waited_for_before_it_counts_as_gone() -> None:
+def test_a_restore_catches_up_before_a_network_counts_as_missing() -> None:
+    """A network that was published a moment ago is found."""
     kafka = FakeKafka()
     stored(kafka)
     lineup = Lineup(random_model(CONFIG, seed=3))
@@ -314,22 +318,23 @@ def test_a_network_that_was_published_a_moment_ago_is_waited_for_before_it_count
     assert restored.plan.recovery == Recovery.RESTORED
 
 
-def test_other_settings_keep_the_context_and_begin_the_rest_anew() -> None:
+def test_other_settings_keep_the_context_and_reset_the_rest() -> None:
+    """With another interval nothing is kept."""
     kafka = FakeKafka()
     stored(kafka)
     wider = pipeline_config(context=20, horizon=6, chain=("hampel",))
     changed = type(OURS)(OURS.cluster, OURS.topic, 1, "other", HOUR_MS)
-    one = serving(kafka, pipeline=wider, model=None, identity=changed)
-    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-    assert series(one) == 12
+    worker = start_worker(kafka, pipeline=wider, model=None, identity=changed)
+    rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    assert series(worker) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert rows.inputs.context.shape[1] == 20
     later = pipeline_config(interval_ms=60_000)
     minutes = type(OURS)(OURS.cluster, OURS.topic, 1, "third", 60_000)
-    assert series(serving(kafka, pipeline=later, model=None, identity=minutes)) == 0
+    assert series(start_worker(kafka, pipeline=later, model=None, identity=minutes)) == 0
 
 
-def test_rows_of_a_version_that_knew_no_rivals_of_an_interval_are_rewarmed() -> None:
+def test_rows_of_a_version_without_rival_intervals_are_rewarmed() -> None:
     kafka = FakeKafka()
     stored(kafka)
 
@@ -342,14 +347,14 @@ def test_rows_of_a_version_that_knew_no_rivals_of_an_interval_are_rewarmed() -> 
         return encode(block)
 
     rewrite(kafka, older)
-    one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of this version", HOUR_MS))
-    rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-    assert series(one) == 12
+    worker = start_worker(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of this version", HOUR_MS))
+    rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+    assert series(worker) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert not rows.timeline.rival_ms.any()
 
 
-def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serves(
+def test_rows_that_cannot_be_used_are_dropped_and_the_worker_serves(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     kafka = FakeKafka()
@@ -365,10 +370,10 @@ def test_rows_that_another_version_kept_otherwise_begin_cold_and_the_worker_serv
 
     rewrite(kafka, otherwise)
     before = len(kafka.published)
-    one = serving(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of the next version", HOUR_MS))
+    worker = start_worker(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of the next version", HOUR_MS))
     assert "another version stored them differently: timeline.tick" in capsys.readouterr().out
     feed(kafka, 99, 40)
-    turn(one)
+    iterate(worker)
     assert len(kafka.published) > before
 
 

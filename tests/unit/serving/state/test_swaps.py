@@ -1,4 +1,4 @@
-"""Another checkpoint serves without a forecast missing, each group from its own place in the log on."""
+"""Swaps: another checkpoint serves without a missing forecast, each group from its own offset on."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ OLD, NEW, NEWER = (random_model(CONFIG, cell=cell, seed=seed) for cell, seed in 
 SERIES, MANY = 8, 150
 
 
-def worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
+def start_worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
     client = FakeClient(kafka)
-    one = setup(pipeline=CONFIG, lineup=lineup, **options).worker(client)
+    worker = setup(pipeline=CONFIG, lineup=lineup, **options).worker(client)
     while client.held:
-        one.iterate()
-    return one
+        worker.iterate()
+    return worker
 
 
 def lineup(*models: Model) -> Lineup:
-    """All three are there, so that rows have room for each; the last one named is to serve."""
-    found = Lineup(OLD, NEW, NEWER)
-    found.champion = models[-1].id if models else NO_CHECKPOINT
-    return found
+    """Return a lineup that holds all three models, so that rows have space for each; the last one named is champion."""
+    full = Lineup(OLD, NEW, NEWER)
+    full.champion = models[-1].id if models else NO_CHECKPOINT
+    return full
 
 
 def feed(kafka: FakeKafka, first: int, hours: int) -> None:
@@ -46,92 +46,93 @@ def feed(kafka: FakeKafka, first: int, hours: int) -> None:
 
 
 def feed_many(kafka: FakeKafka, hour: int) -> None:
-    """A reading of half of many series: the others come an hour later."""
+    """Append a reading of every other series; the others follow an hour later."""
     for series in range(hour % 2, MANY, 2):
         kafka.hours(0, range(hour, hour + 1), b"pump-%d" % series)
 
 
-def turn(one: Worker) -> None:
-    one.iterate()
+def iterate(worker: Worker) -> None:
+    worker.iterate()
 
 
 def checkpoints(kafka: FakeKafka) -> dict[str, list[str]]:
-    """Which checkpoints made the forecasts of each series, in their order."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Return the checkpoints of each series' forecasts, in order."""
+    ids: dict[str, list[str]] = defaultdict(list)
     for topic, _, value in kafka.published:
         if topic == "forecasts":
             body = orjson.loads(value)
-            found[body["series_id"]].append(body["checkpoint"])
-    return found
+            ids[body["series_id"]].append(body["checkpoint"])
+    return ids
 
 
 def changes(names: list[str]) -> list[str]:
-    """The names without those that repeat the one before."""
+    """Return the names without repetitions of the one before."""
     return [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
 
 
-def test_every_series_changes_its_checkpoint_once_and_no_forecast_is_missing() -> None:
+def test_every_series_switches_once_and_no_forecast_is_missing() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served)
+    worker = start_worker(kafka, served)
     for hour in range(60):
         feed(kafka, hour, 1)
-        turn(one)
+        iterate(worker)
         if hour == 20:
             served.serve(NEW)
-    found = checkpoints(kafka)
-    assert all(len(names) == 60 and changes(names) == [OLD.id, NEW.id] for names in found.values())
+    names_of_series = checkpoints(kafka).values()
+    assert all(len(names) == 60 and changes(names) == [OLD.id, NEW.id] for names in names_of_series)
 
 
 def test_the_next_champion_waits_for_the_end_of_a_swap() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served)
+    worker = start_worker(kafka, served)
     for hour in range(80):
         feed(kafka, hour, 1)
-        turn(one)
+        iterate(worker)
         if hour in (20, 22):
             served.serve(NEW if hour == 20 else NEWER)
     assert all(changes(names) == [OLD.id, NEW.id, NEWER.id] for names in checkpoints(kafka).values())
 
 
 @pytest.mark.parametrize("limit", [40, 1_000_000])
-def test_a_worker_that_begins_anew_at_every_batch_swaps_at_the_same_places(limit: int) -> None:
-    kafka, calm, served = FakeKafka(), FakeKafka(), lineup()
-    never = worker(calm, served)
+def test_a_worker_restarted_at_every_batch_swaps_at_the_same_offsets(limit: int) -> None:
+    kafka, undisturbed, served = FakeKafka(), FakeKafka(), lineup()
+    unstopped = start_worker(undisturbed, served)
     for hour in range(30):
-        for log in (kafka, calm):
+        for log in (kafka, undisturbed):
             feed_many(log, hour)
-        turn(worker(kafka, served, replay_limit=limit))
-        turn(never)
+        iterate(start_worker(kafka, served, replay_limit=limit))
+        iterate(unstopped)
         if hour in (5, 14, 15):
             served.serve({5: OLD, 14: NEW, 15: NEWER}[hour])
-    assert kafka.published == calm.published
+    assert kafka.published == undisturbed.published
     assert all(changes(names) == [NO_CHECKPOINT, OLD.id, NEW.id, NEWER.id] for names in checkpoints(kafka).values())
     assert len({names.index(NEW.id) for names in checkpoints(kafka).values()}) > 1, "there were several slots"
 
 
 def test_a_swap_whose_transaction_fails_has_not_begun() -> None:
-    kafka, calm = FakeKafka(), FakeKafka()
-    for log, failures in ((kafka, ["", "dropped", "", "happened"]), (calm, [])):
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    for log, failures in ((kafka, ["", "dropped", "", "happened"]), (undisturbed, [])):
         served = lineup(OLD)
         client = FakeClient(log)
-        one = setup(pipeline=CONFIG, lineup=served).worker(client)
+        worker = setup(pipeline=CONFIG, lineup=served).worker(client)
         while client.held:
-            turn(one)
+            iterate(worker)
         client.failures = failures
         feed(log, 0, 20)
-        turn(one)
+        iterate(worker)
         served.serve(NEW)
         feed(log, 20, 5)
-        turn(one)
+        iterate(worker)
         if failures:
-            turn(one)
+            iterate(worker)
         feed(log, 25, 30)
-        turn(one)
-        turn(one)
-    assert checkpoints(kafka) == checkpoints(calm)
+        iterate(worker)
+        iterate(worker)
+    assert checkpoints(kafka) == checkpoints(undisturbed)
 
 
-def test_a_new_readout_of_the_same_body_serves_at_once_and_the_hidden_states_stay() -> None:
+def test_a_new_readout_of_the_same_body_serves_at_once() -> None:
+    """Hidden states belong to the body, so that no row is re-warmed; another body needs slots, a tile of rows each."""
     before = Swap(0, "body")
     assert new_swap(before, "body.3", 70, series=1_000, context=96) == Swap(70, "body.3")
     assert body_code("body.3") == body_code("body")
@@ -139,39 +140,39 @@ def test_a_new_readout_of_the_same_body_serves_at_once_and_the_hidden_states_sta
     slow = new_swap(before, "other", 70, series=1_000, context=96)
     assert slow.slots == 16
     assert slow.end - slow.offset >= 3 * 1_000
-    assert new_swap(before, "other", 70, series=64, context=96) == Swap(70, "other"), "one tile is done at once"
+    assert new_swap(before, "other", 70, series=64, context=96) == Swap(70, "other"), "a single tile switches at once"
 
 
-def test_a_checkpoint_that_is_nowhere_is_not_swapped_to() -> None:
+def test_there_is_no_swap_to_a_missing_checkpoint() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served)
+    worker = start_worker(kafka, served)
     served.champion = "nowhere"
     feed(kafka, 0, 5)
-    turn(one)
+    iterate(worker)
     assert all(changes(names) == [OLD.id] for names in checkpoints(kafka).values())
 
 
-def test_an_idle_series_goes_straight_to_the_newest_at_its_next_reading() -> None:
+def test_an_idle_series_switches_straight_to_the_newest_checkpoint() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served)
+    worker = start_worker(kafka, served)
     feed(kafka, 0, 20)
     kafka.hours(0, range(20), b"idle")
-    turn(one)
+    iterate(worker)
     for model, first in ((NEW, 20), (NEWER, 45)):
         served.serve(model)
         feed(kafka, first, 25)
-        turn(one)
+        iterate(worker)
     kafka.hours(0, range(30, 31), b"idle")
-    turn(one)
+    iterate(worker)
     assert changes(checkpoints(kafka)["idle"]) == [OLD.id, NEWER.id]
 
 
-def test_the_floor_names_the_swaps_that_a_replay_needs_and_no_others() -> None:
+def test_the_floor_holds_only_the_swaps_that_a_replay_needs() -> None:
     kafka, served = FakeKafka(), lineup(OLD)
-    one = worker(kafka, served, replay_limit=150)
+    worker = start_worker(kafka, served, replay_limit=150)
     for hour in range(100):
         feed(kafka, hour, 1)
-        turn(one)
+        iterate(worker)
         served.serve((OLD, NEW, NEWER)[hour // 30 % 3])
     floors = [decode_floor(record.value or b"") for record in kafka.logs[STATE, 0] if record.key == b"group/0/floor"]
     assert {swap.checkpoint for floor in floors for swap in floor.swaps} == {OLD.id, NEW.id, NEWER.id}
@@ -179,7 +180,8 @@ def test_the_floor_names_the_swaps_that_a_replay_needs_and_no_others() -> None:
     assert len(floors[-1].swaps) == 1
 
 
-def test_rows_that_are_due_at_once_are_re_warmed_some_tiles_at_a_time_and_each_once() -> None:
+def test_rows_due_at_once_are_rewarmed_some_tiles_at_a_time() -> None:
+    """Each row is re-warmed once; freed rows are not."""
     switching = RewarmProgress(Swap(10, "a"), np.zeros(1_000, np.int64))
     assert not len(switching.next_rows(9))
     switching.forget([3, 999, 5_000])
@@ -190,17 +192,17 @@ def test_rows_that_are_due_at_once_are_re_warmed_some_tiles_at_a_time_and_each_o
     assert sorted(np.concatenate(parts).tolist()) == [row for row in range(1_000) if row not in (3, 999)]
 
 
-def test_who_is_in_force_is_decided_by_offset_and_group_alone() -> None:
+def test_the_active_swap_depends_on_offset_and_group_alone() -> None:
     swaps = [Swap(0, "a"), Swap(100, "b", slots=10, stride=7), Swap(300, "c")]
     groups = [f"group-{number}" for number in range(400)]
     offsets = np.arange(400)
-    whole = active_swap(swaps, offsets, groups)
+    together = active_swap(swaps, offsets, groups)
     one_by_one = [int(active_swap(swaps, offsets[n : n + 1], groups[n : n + 1])[0]) for n in range(400)]
-    assert whole.tolist() == one_by_one
-    assert (whole[:100] == 0).all()
-    assert (whole[163:300] == 1).all()
-    assert {0, 1} == set(whole[100:163].tolist())
-    assert (whole[300:] == 2).all()
+    assert together.tolist() == one_by_one
+    assert (together[:100] == 0).all()
+    assert (together[163:300] == 1).all()
+    assert {0, 1} == set(together[100:163].tolist())
+    assert (together[300:] == 2).all()
     assert folded(swaps, 150) == swaps
     assert folded(swaps, 163) == swaps[1:]
     assert folded(swaps, 299) == swaps[1:]
@@ -208,7 +210,7 @@ def test_who_is_in_force_is_decided_by_offset_and_group_alone() -> None:
 
 
 @pytest.mark.parametrize("model", [OLD, NEW, NEWER], ids=["gru", "lstm", "rnn"])
-def test_a_warmed_state_is_that_of_a_stepping_through(model: Model) -> None:
+def test_warming_over_a_context_equals_stepping_through_it(model: Model) -> None:
     dice = np.random.default_rng(0)
     steps, series, width = 30, 70, CONFIG.observation.context
 
@@ -233,7 +235,8 @@ def test_a_warmed_state_is_that_of_a_stepping_through(model: Model) -> None:
     np.testing.assert_allclose(model.warm(inputs, known), state, atol=1e-5)
 
 
-def test_rows_are_re_warmed_alike_one_by_one_and_together_and_as_their_contexts_say() -> None:
+def test_rewarming_a_row_depends_on_its_context_alone() -> None:
+    """One by one, together and in any order the hidden states are the same; an empty context gives an empty state."""
     serving = Serving(CONFIG, OLD)
     dice = np.random.default_rng(0)
     for hour in range(40):
@@ -249,7 +252,7 @@ def test_rows_are_re_warmed_alike_one_by_one_and_together_and_as_their_contexts_
         rewarm(NEWER, state, np.array([row]))
     assert np.array_equal(state.hidden, together)
     rewarm(NEWER, state, np.random.default_rng(2).permutation(rows))
-    assert np.array_equal(state.hidden, together), "nor does its place among them matter"
+    assert np.array_equal(state.hidden, together), "the order of the rows does not matter"
     state.inputs.context[:50] = np.nan
     rewarm(NEWER, state, rows)
     assert not state.hidden[:50].any()
@@ -258,20 +261,22 @@ def test_rows_are_re_warmed_alike_one_by_one_and_together_and_as_their_contexts_
     assert not state.hidden.any()
 
 
-def test_rows_are_re_warmed_before_their_readings_come_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewarming_ahead_of_readings_changes_no_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     eager, lazy = FakeKafka(), FakeKafka()
     for log in (eager, lazy):
         if log is lazy:
             monkeypatch.setattr(StateStore, "rewarm_next_slot", lambda _: None)
         served = lineup(OLD)
-        one = worker(log, served)
+        worker = start_worker(log, served)
         for hour in range(40):
             feed_many(log, hour)
-            turn(one)
+            iterate(worker)
             if hour == 10:
                 served.serve(NEW)
             if hour == 11 and log is eager:
-                rows = one._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
-                assert (rows.body == NEW.body_code).sum() > 40, "a slot is there at once, half of its readings are not"
+                rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
+                assert (rows.body == NEW.body_code).sum() > 40, (
+                    "a slot is re-warmed at once, before half of its readings"
+                )
     assert eager.published == lazy.published
     assert len({names.index(NEW.id) for names in checkpoints(eager).values()}) > 1, "there were several slots"
