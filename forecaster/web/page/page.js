@@ -55,7 +55,7 @@ async function attempt(task) {
   } catch (error) {
     if (error.status === 404) return forget();
     const since = failures.has(task) ? failures.get(task).since : Date.now();
-    failures.set(task, {since, text: error.status ? error.message : `no answer: ${error.message}`});
+    failures.set(task, {since, text: error.status ? error.message : "this process does not answer: it has ended, or the network is down"});
   }
   showTrouble();
 }
@@ -238,8 +238,8 @@ async function showWeights() {
   })).filter((bar) => bar.y.some((weight) => weight >= 0.005));
   const gate = {x, y: now.pending.map((pending) => pending.gate), name: "gate", mode: "lines+markers", line: {color: "#1d2733"}};
   await draw("weights", [...bars, gate], {
-    barmode: "stack", legend: {orientation: "v", font: {size: 11}}, hovermode: "closest",
-    yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", title: {text: "ticks ahead", standoff: 4}},
+    barmode: "stack", legend: {orientation: "v", font: {size: 10}}, hovermode: "closest",
+    yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", tickangle: 0, title: {text: "ticks ahead", standoff: 4}},
   });
 }
 

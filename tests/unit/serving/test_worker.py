@@ -8,9 +8,13 @@ import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
 from fake_kafka import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
+from forecaster.core.state import SeriesState
 from forecaster.errors import BrokerUnavailable, StateError, TooManyBadRecords, TopicError
 from forecaster.history import decode_history
+from forecaster.records import Outputs
+from forecaster.serving import pipeline, worker
 from forecaster.serving.dead_letters import Limits
+from forecaster.serving.pipeline import Batch, Models, PipelineConfig
 from forecaster.serving.snapshots import decode_floor
 from forecaster.serving.worker import Worker
 
@@ -307,6 +311,25 @@ def test_what_the_filters_mask_is_flagged_for_the_trainer_and_keeps_its_raw_valu
     kafka.append(0, b'{"timestamp": %d, "value": 1000}' % stamp)
     turn(one)
     assert learned(kafka)[-1] == ("pump", stamp, 1000.0, True)
+
+
+def test_a_backlog_is_served_in_batches_that_take_a_fraction_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka, now = FakeKafka(), [0.0]
+    client, one = serving(kafka)
+    client.is_limited = True
+    kafka.hours(0, range(600))
+
+    def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
+        now[0] += 0.002 * len(batch.row)
+        return pipeline.advance(config, models, state, batch)
+
+    monkeypatch.setattr(worker, "advance", advance)
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: now[0])
+    ends = []
+    while client.position[0] < 600:
+        turn(one)
+        ends.append(client.position[0])
+    assert ends == [64, 164, 264, 364, 464, 564, 600], "100 records take 0.2 s"
 
 
 def test_drift_of_the_live_loss_is_said_once_in_a_transaction_that_holds() -> None:
