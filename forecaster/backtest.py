@@ -119,7 +119,9 @@ def print_report(report: Report, *, wide: bool = False) -> None:
     to.print(_table("horizon", by_horizon, columns))
     to.print(_table("series", [*by_series, ("all", (slice(None), slice(None)))], columns))
     if not wide:
-        to.print("MASE: error over the mean step of the series; against last value: negative is better; --wide: all columns")
+        to.print(
+            "MASE: error over the mean step of the series; against last value: negative is better; --wide: all columns"
+        )
     outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
     to.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")
     if report.learned:

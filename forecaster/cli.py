@@ -100,9 +100,7 @@ def backtest(  # noqa: PLR0913 - the options of the command
     train: Annotated[float, typer.Option(min=0, max=0.95, help="Train on this share of the time first.")] = 0.0,
     retrain_every: Annotated[int, typer.Option(min=0, help="Train a challenger every so many ticks; 0 = never.")] = 0,
     resolve_every: Annotated[int, typer.Option(min=0, help="Solve the readout every so many ticks; 0 = never.")] = 0,
-    wide: Annotated[
-        bool, typer.Option("--wide", help="Show all columns: simple forecasts, squared error, pinball loss.")
-    ] = False,  # noqa: FBT002
+    wide: Annotated[bool, typer.Option("--wide", help="Show all columns of the tables.")] = False,  # noqa: FBT002
     json: Annotated[Path | None, typer.Option(help="Also write the metrics there.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a page with charts there.")] = None,
 ) -> None:

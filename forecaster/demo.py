@@ -43,9 +43,9 @@ CHUNK = 500
 QUIET_SECONDS, READY_SECONDS = 30.0, 60.0
 NEXT_STEPS = f"""
 next steps:
-  your Kafka  {PREFIX}KAFKA__BOOTSTRAP_SERVERS=HOST:9092 {PREFIX}TOPICS__INPUT=TOPIC forecaster check    (then: forecaster run)
+  your Kafka  {PREFIX}KAFKA__BOOTSTRAP_SERVERS=HOST:9092 {PREFIX}TOPICS__INPUT=TOPIC forecaster run
   your file   forecaster backtest FILE.csv --train 0.5
-  Docker      docker compose -f deploy/compose.yaml up --build    (live page: http://localhost:8080)"""
+  Docker      docker compose -f deploy/compose.yaml up --build"""
 _console = console()
 
 

@@ -20,7 +20,10 @@ from kafka.record.default_records import DefaultRecordBatch
 from forecaster.broker.patience import describe
 
 TURN_RECORDS = 16
-"""Records that a poll takes from one partition before it turns to the next one with a backlog."""
+"""Records that a poll takes from one partition before it turns to the next, where it may not have `max_poll_records`.
+
+A poll that may takes half of them: so many records are cheap to process, but each partition adds to a transaction.
+"""
 
 
 class UnreadableBatch(KafkaError):  # type: ignore[misc]
@@ -61,7 +64,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._queue: deque[Any] | None = None
+        self._fetcher: FairFetcher | None = None
         self._is_queued = False
 
     def __bool__(self) -> bool:
@@ -73,27 +76,27 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         """Offset of the next record, by the name that a fetch in the queue has for it."""
         return int(self.next_fetch_offset)
 
-    def take_turns(self, queue: deque[Any]) -> PartitionRecords:
-        """Deliver the next records from here, then wait at the end of the queue."""
-        self._queue, self._is_queued = queue, False
+    def take_turns(self, fetcher: FairFetcher) -> PartitionRecords:
+        """Deliver the next records from here, then wait at the end of the fetcher's queue."""
+        self._fetcher, self._is_queued = fetcher, False
         return self
 
     def take(self, n: int | None = None) -> list[Any]:
-        """Return the next records, TURN_RECORDS at most where partitions take turns.
+        """Return the next records, as many as a turn has at most.
 
         Raises:
-            UnreadableBatch: a batch is corrupt; the rest of the fetch is dropped, since the client cannot read on in it.
+            UnreadableBatch: a batch is corrupt; the rest of the fetch is dropped: the client cannot read on in it.
         """
-        if self._queue is not None:
-            n = TURN_RECORDS if n is None else min(n, TURN_RECORDS)
+        if self._fetcher is not None:
+            n = self._fetcher.turn if n is None else min(n, self._fetcher.turn)
         try:
             records: list[Any] = super().take(n)
         except Exception as error:
             self.drain()
             raise UnreadableBatch(self.topic_partition, self.next_fetch_offset, error) from error
-        if self._queue is not None and self:
+        if self._fetcher is not None and self:
             self._is_queued = True
-            self._queue.append(self)
+            self._fetcher.queue.append(self)
         return records
 
     def _unpack_records(self, partition: kafka.TopicPartition, records: Any, *deserializers: Any) -> Any:
@@ -101,23 +104,32 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
 
 class FairFetcher(Fetcher):  # type: ignore[misc]
-    """Takes the records of a poll from all partitions that have some, in turn, so that none waits for another's backlog.
+    """Takes the records of a poll from all partitions that have some, in turn: none waits for another's backlog.
 
     The order within a partition and its position are the client's own. The client's queue of fetches holds those that
     are begun, too, so that it parks them while their partition is paused, and asks for no second fetch meanwhile.
     """
 
     PartitionRecords = PartitionRecords
+    turn = TURN_RECORDS
+
+    @property
+    def queue(self) -> deque[Any]:
+        """Fetches to deliver records from, those of the next partition first."""
+        fetches: deque[Any] = self._completed_fetches
+        return fetches
 
     def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:  # noqa: FBT001, FBT002 - the client's
         """Return the next records, and that partitions without any are to be fetched."""
+        most: int = self.config["max_poll_records"]
+        self.turn = TURN_RECORDS if max_records is not None and max_records < most else max(TURN_RECORDS, most // 2)
         records, _ = super().fetched_records(max_records, update_offsets)
         return records, False
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
         begun = isinstance(completed_fetch, PartitionRecords)
         parsed = completed_fetch if begun else super()._parse_fetched_data(completed_fetch)
-        return None if parsed is None else parsed.take_turns(self._completed_fetches)
+        return None if parsed is None else parsed.take_turns(self)
 
 
 class _Batches:
