@@ -38,7 +38,7 @@ def weather() -> Weather:
     return Weather(nothing, pd.DataFrame(rows), Truths(0, HOUR_MS, values, 10))
 
 
-def replay() -> demo._Replay:  # noqa: SLF001 - the stream and the summary without broker and daemon
+def replay() -> demo._Replay:
     return demo._Replay("nowhere:9092", weather(), demo.Pace())  # noqa: SLF001
 
 
