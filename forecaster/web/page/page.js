@@ -53,7 +53,7 @@ async function attempt(task) {
     await task();
     failures.delete(task);
   } catch (error) {
-    if (error.status === 404) return forget();
+    if (error.status === 404) return forget(task);
     const since = failures.has(task) ? failures.get(task).since : Date.now();
     failures.set(task, {since, text: error.status ? error.message : "this process does not answer: it has ended, or the network is down"});
   }
@@ -263,7 +263,7 @@ async function showList() {
     list.dataset.listed = text;
     list.scrollTop = scroll;
   }
-  list.value = chosen.series;
+  if (list.value !== chosen.series) list.value = chosen.series;
   byId("matches").textContent = search ? `${whole(page.found)} found` : whole(page.found);
   if (!chosen.series) await chooseFirst();
 }
@@ -288,11 +288,12 @@ function choose(name) {
   attempt(showWeights);
 }
 
-/** The series is not here, or not any more: the busiest one is chosen. */
-function forget() {
+/** The series is not here, or not any more: the busiest one is chosen soon. */
+function forget(task) {
+  failures.delete(task);
   chosen.series = "";
   keep();
-  attempt(showList);
+  setTimeout(() => attempt(showList), FIRST_LIST_MS);
 }
 
 function named(hash) {
