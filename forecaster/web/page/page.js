@@ -238,7 +238,7 @@ async function showWeights() {
   })).filter((bar) => bar.y.some((weight) => weight >= 0.005));
   const gate = {x, y: now.pending.map((pending) => pending.gate), name: "gate", mode: "lines+markers", line: {color: "#1d2733"}};
   await draw("weights", [...bars, gate], {
-    barmode: "stack", legend: {orientation: "v", font: {size: 10}}, hovermode: "closest",
+    barmode: "stack", legend: {orientation: "v", font: {size: 10}, y: 1.03, maxheight: 222}, hovermode: "closest",
     yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", tickangle: 0, title: {text: "ticks ahead", standoff: 4}},
   });
 }
