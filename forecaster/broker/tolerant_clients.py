@@ -23,7 +23,11 @@ from kafka.record.default_records import DefaultRecordBatch
 from forecaster.broker.retry import describe
 
 TURN_RECORDS = 16
-"""Records that a poll takes from one partition before the next partition with a backlog has its turn."""
+"""Records that a small poll takes from one partition before the next partition with a backlog has its turn.
+
+A poll that may bring `max_poll_records` takes half of them from one partition: that many records are cheap to process,
+but each partition adds to the cost of a transaction.
+"""
 
 
 class UnreadableBatch(KafkaError):  # type: ignore[misc]
@@ -71,7 +75,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._queue: deque[Any] | None = None
+        self._fetcher: FairFetcher | None = None
         self._is_queued = False
 
     def __bool__(self) -> bool:
@@ -83,28 +87,28 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         """Offset of the next record; the fetcher asks for it by this name when the fetch comes from the queue."""
         return int(self.next_fetch_offset)
 
-    def take_turns(self, queue: deque[Any]) -> PartitionRecords:
-        """Deliver the next records from this fetch, then wait at the end of the queue."""
-        self._queue, self._is_queued = queue, False
+    def take_turns(self, fetcher: FairFetcher) -> PartitionRecords:
+        """Deliver the next records from this fetch, then wait at the end of the fetcher's queue."""
+        self._fetcher, self._is_queued = fetcher, False
         return self
 
     def take(self, n: int | None = None) -> list[Any]:
-        """Return the next records, at most TURN_RECORDS where partitions take turns.
+        """Return the next records, at most as many as one turn has.
 
         Raises:
             UnreadableBatch: the next batch is corrupt. The rest of the fetch is dropped, because the client cannot
                 read on in it.
         """
-        if self._queue is not None:
-            n = TURN_RECORDS if n is None else min(n, TURN_RECORDS)
+        if self._fetcher is not None:
+            n = self._fetcher.turn if n is None else min(n, self._fetcher.turn)
         try:
             records: list[Any] = super().take(n)
         except Exception as error:
             self.drain()
             raise UnreadableBatch(self.topic_partition, self.next_fetch_offset, error) from error
-        if self._queue is not None and self:
+        if self._fetcher is not None and self:
             self._is_queued = True
-            self._queue.append(self)
+            self._fetcher.queue.append(self)
         return records
 
     def _unpack_records(self, partition: kafka.TopicPartition, records: Any, *deserializers: Any) -> Any:
@@ -120,16 +124,25 @@ class FairFetcher(Fetcher):  # type: ignore[misc]
     """
 
     PartitionRecords = PartitionRecords
+    turn = TURN_RECORDS
+
+    @property
+    def queue(self) -> deque[Any]:
+        """Fetches to deliver records from; the next partition's come first."""
+        fetches: deque[Any] = self._completed_fetches
+        return fetches
 
     def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:  # noqa: FBT001, FBT002 - signature of the client
         """Return the next records, and False: partitions without records in the queue are to be fetched now."""
+        most: int = self.config["max_poll_records"]
+        self.turn = TURN_RECORDS if max_records is not None and max_records < most else max(TURN_RECORDS, most // 2)
         records, _ = super().fetched_records(max_records, update_offsets)
         return records, False
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
         is_begun = isinstance(completed_fetch, PartitionRecords)
         parsed = completed_fetch if is_begun else super()._parse_fetched_data(completed_fetch)
-        return None if parsed is None else parsed.take_turns(self._completed_fetches)
+        return None if parsed is None else parsed.take_turns(self)
 
 
 class _TolerantBatches:

@@ -45,7 +45,7 @@ NEXT_STEPS = f"""
 next steps:
   your Kafka  {PREFIX}KAFKA__BOOTSTRAP_SERVERS=HOST:9092 {PREFIX}TOPICS__INPUT=TOPIC forecaster run
   your file   forecaster backtest FILE.csv --train 0.5
-  Docker      docker compose -f deploy/compose.yaml up --build    (live page: http://localhost:8080)"""
+  Docker      docker compose -f deploy/compose.yaml up --build"""
 _console = console()
 
 
@@ -162,10 +162,10 @@ def _print_summary(replay: _Replay) -> None:
     _console.print(table)
     rate = totals.forecasts / replay.streaming_seconds if replay.streaming_seconds > 0 else float("nan")
     _console.print(
-        f"{replay.readings:,} readings, {totals.forecasts:,} forecasts, {totals.scored:,} truths met a forecast\n"
-        f"80 % intervals held {100 * totals.interval_coverage:.1f} % of the truths\n"
+        f"{replay.readings:,} readings, {totals.forecasts:,} forecasts, {totals.scored:,} values compared\n"
+        f"80 % intervals contained {100 * totals.interval_coverage:.1f} % of the readings\n"
         f"{rate:,.0f} forecasts per second, from Kafka to Kafka, exactly once\n"
-        "The demo's broker lives in memory and knows no restart and no compaction: state survives on Apache Kafka."
+        "The demo's broker keeps everything in memory and compacts nothing; on Apache Kafka, state survives restarts."
     )
     _console.print(NEXT_STEPS, highlight=False, soft_wrap=True)
 

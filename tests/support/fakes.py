@@ -101,6 +101,7 @@ class FakeClient:
         self.assigned: set[int] = set()
         self.opened, self.closed = list[int](), list[int]()
         self.failures: list[str] = []
+        self.is_limited = False  # or else a poll brings what the worker asks for, which depends on the clock
         self.silent = self.confirmed = self.restarts = 0
         self._reads: tuple[str, int] = ("", 0)
         self._read_to = 0
@@ -116,16 +117,17 @@ class FakeClient:
         self.opened = [number for number in self.opened if number not in partitions]
         self.assigned -= set(partitions)
 
-    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:  # noqa: ARG002 - `batch` says how many
+    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:  # noqa: ARG002 - here nothing ever takes time
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
         records: list[InputRecord] = []
         begin, end = dict[int, int](), dict[int, int]()
+        share = min(self._batch, max_records) if self.is_limited and max_records else self._batch
         for number in sorted(self.assigned - self.held):
-            batch = self.kafka.read(INPUT, number, self.position[number], self._batch)
+            batch = self.kafka.read(INPUT, number, self.position[number], share)
             if batch:
                 records += batch
                 begin[number], end[number] = batch[0].offset, batch[-1].offset + 1
-            if len(batch) < self._batch:  # all was read, the markers behind it, too
+            if len(batch) < share:  # all was read, the markers behind it, too
                 self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)

@@ -53,9 +53,9 @@ async function attempt(task) {
     await task();
     failures.delete(task);
   } catch (error) {
-    if (error.status === 404) return forget();
+    if (error.status === 404) return forget(task);
     const since = failures.has(task) ? failures.get(task).since : Date.now();
-    failures.set(task, {since, text: error.status ? error.message : `no answer: ${error.message}`});
+    failures.set(task, {since, text: error.status ? error.message : "this process does not answer: it has ended, or the network is down"});
   }
   showTrouble();
 }
@@ -238,8 +238,8 @@ async function showWeights() {
   })).filter((bar) => bar.y.some((weight) => weight >= 0.005));
   const gate = {x, y: now.pending.map((pending) => pending.gate), name: "gate", mode: "lines+markers", line: {color: "#1d2733"}};
   await draw("weights", [...bars, gate], {
-    barmode: "stack", legend: {orientation: "v", font: {size: 11}}, hovermode: "closest",
-    yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", title: {text: "ticks ahead", standoff: 4}},
+    barmode: "stack", legend: {orientation: "v", font: {size: 10}, y: 1.03, maxheight: 222}, hovermode: "closest",
+    yaxis: {range: [0, 1.02], tickformat: ".0%"}, xaxis: {type: "category", tickangle: 0, title: {text: "ticks ahead", standoff: 4}},
   });
 }
 
@@ -263,7 +263,7 @@ async function showList() {
     list.dataset.listed = text;
     list.scrollTop = scroll;
   }
-  list.value = chosen.series;
+  if (list.value !== chosen.series) list.value = chosen.series;
   byId("matches").textContent = search ? `${whole(page.found)} found` : whole(page.found);
   if (!chosen.series) await chooseFirst();
 }
@@ -288,11 +288,12 @@ function choose(name) {
   attempt(showWeights);
 }
 
-/** The series is not here, or not any more: the busiest one is chosen. */
-function forget() {
+/** The series is not here, or not any more: the busiest one is chosen soon. */
+function forget(task) {
+  failures.delete(task);
   chosen.series = "";
   keep();
-  attempt(showList);
+  setTimeout(() => attempt(showList), FIRST_LIST_MS);
 }
 
 function named(hash) {

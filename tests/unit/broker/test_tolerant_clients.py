@@ -158,6 +158,15 @@ def test_partitions_with_a_backlog_share_every_poll(client: TolerantConsumer) ->
     assert all(sum(map(len, poll.values())) == 100 for poll in polls[:9]), "a partition without records leaves no room"
 
 
+def test_a_full_poll_takes_half_of_its_records_from_one_partition(client: TolerantConsumer) -> None:
+    """A transaction with many records therefore touches few partitions."""
+    deliver(client, HERE, 0, batch(*[[]] * 700))
+    deliver(client, THERE, 0, batch(*[[]] * 700))
+    first, second, *_ = poll_until_empty(client, 500)
+    assert {partition: len(offsets) for partition, offsets in first.items()} == {3: 250, 4: 250}
+    assert {partition: len(offsets) for partition, offsets in second.items()} == {3: 250, 4: 250}
+
+
 @pytest.mark.parametrize("most", [1, 15, 16, 17, 1_000])
 def test_records_come_once_and_in_order_with_polls_of_any_size(client: TolerantConsumer, most: int) -> None:
     deliver(client, HERE, 0, batch(*[[]] * 40) + batch(*[[]] * 8, offset=40))

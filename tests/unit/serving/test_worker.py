@@ -6,11 +6,17 @@ import threading
 
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config
+from clock import FakeClock
 from fakes import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
+from forecaster import pipeline
+from forecaster.core.state import SeriesState
 from forecaster.errors import BrokerUnavailable, StateError, TooManyBadRecords, TopicError
 from forecaster.formats.history import decode_history
 from forecaster.formats.state import decode_floor
+from forecaster.pipeline import Batch, Models, PipelineConfig
+from forecaster.records import Outputs
+from forecaster.serving import worker as worker_module
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.worker import Worker
 
@@ -307,6 +313,24 @@ def test_what_the_filters_mask_is_flagged_for_the_trainer_and_keeps_its_raw_valu
     kafka.append(0, b'{"timestamp": %d, "value": 1000}' % stamp)
     turn(one)
     assert learned(kafka)[-1] == ("pump", stamp, 1000.0, True)
+
+
+def test_a_backlog_is_served_in_batches_of_a_fraction_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka, clock = FakeKafka(), FakeClock()
+    client, one = serving(kafka, clock=clock)
+    client.is_limited = True
+    kafka.hours(0, range(600))
+
+    def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
+        clock.advance(0.002 * len(batch.row))
+        return pipeline.advance(config, models, state, batch)
+
+    monkeypatch.setattr(worker_module, "advance", advance)
+    ends = []
+    while client.position[0] < 600:
+        turn(one)
+        ends.append(client.position[0])
+    assert ends == [64, 164, 264, 364, 464, 564, 600], "100 records take 0.2 s"
 
 
 def test_drift_of_the_live_loss_is_said_once_in_a_transaction_that_holds() -> None:

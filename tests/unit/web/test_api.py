@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,6 +170,45 @@ def test_series_are_found_and_shown_whatever_their_names(world: World) -> None:
     assert "pump" in missing.json()["error"]
 
 
+def test_the_busiest_series_come_first_where_they_are_asked_for(world: World) -> None:
+    world.kafka.hours(1, range(30, 40), b"site/1")
+    world.kafka.hours(0, range(3), b"valve")
+    world.turn()
+    world.turn()
+    with world.turning() as http:
+        assert http.get("/api/v1/series?order=busiest").json() == {"found": 3, "series": ["site/1", "pump", "valve"]}
+        assert http.get("/api/v1/series?order=busiest&limit=1&search=u").json() == {"found": 1, "series": ["pump"]}
+        assert http.get("/api/v1/series").json()["series"] == ["pump", "site/1", "valve"]
+        assert http.get("/api/v1/series?order=oldest").status_code == 422
+
+
+def test_a_question_is_answered_in_the_middle_of_a_backlog(world: World) -> None:
+    """Batches are short, so that the worker looks at questions long before the backlog is through."""
+    world.client.is_limited = True
+    world.kafka.hours(0, range(30, 5_000), b"pump")
+    with world.turning() as http:
+        seen = http.get("/api/v1/forecasts/pump").json()["timestamp"]
+    assert seen < START_MS + 4_000 * HOUR_MS
+
+
+def test_the_rate_of_forecasts_is_known_from_the_first_status_on() -> None:
+    """It is that of the last ten seconds."""
+    world = World()
+
+    def rate() -> object:
+        return world.http.get("/api/v1/status").json()["forecasts_per_second"]
+
+    assert rate() is None
+    world.serve(30)
+    assert rate() == pytest.approx(60 / (6 * monitor.STATUS_SECONDS))
+    for _ in range(10):
+        world.turn()
+    assert rate() == pytest.approx(0.0), "the forecasts are older than the span of the rate"
+    world.kafka.hours(0, range(30, 40), b"pump")
+    world.turn()
+    assert rate() == pytest.approx(10 / 10)
+
+
 def test_the_newest_forecast_is_the_published_one_but_for_rounding(world: World) -> None:
     with world.turning() as http:
         found = http.get("/api/v1/forecasts/pump").json()
@@ -245,6 +285,19 @@ def test_the_page_comes_whole_from_here_and_may_load_nothing_from_elsewhere(worl
         assert world.http.get(f"/page/{name}").status_code == 200
     assert world.http.get("/page/..%2Fapi.py").status_code == 404
     assert page.headers["content-security-policy"] == POLICY["Content-Security-Policy"]
+
+
+def test_every_element_that_the_script_names_is_on_the_page(world: World) -> None:
+    page, script = world.http.get("/").text, world.http.get("/page/page.js").text
+    named = set(re.findall(r'(?:byId|draw|rows)\("([a-z]+)"', script))
+    assert {"names", "search", "horizon", "fan", "error", "coverage", "weights"} <= named
+    assert named <= set(re.findall(r'id="([a-z]+)"', page))
+
+
+def test_every_path_that_the_page_asks_for_is_answered(world: World) -> None:
+    paths = re.findall(r'ask\([`"]([a-z]+)', world.http.get("/page/page.js").text)
+    known = {path.split("/")[3] for path in world.http.get("/api/v1/openapi.json").json()["paths"] if "v1" in path}
+    assert {"status", "series", "forecasts", "models"} <= set(paths) <= known
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
