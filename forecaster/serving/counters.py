@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from forecaster.records import Decoded, Outcome, Outputs, PollResult
-from forecaster.serving.publisher import ScoreTotals
+from forecaster.serving.score_totals import ScoreTotals
 from forecaster.serving.state.restore import Restored
 
 BUCKET_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from forecaster.clock import WallClock
 from forecaster.core.arrays import take
-from forecaster.core.scoring import score
 from forecaster.formats.dead_letters import encode_dead_letter
 from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.scores import encode_denoised, encode_scores
-from forecaster.records import F64, Bools, Decoded, Forecasts, Message, Outputs, Scores, SourceRecord
-
-MOST_SCALES = 10.0
-"""Limit of an error, in scales of its series, in totals over all series: the first scales are rough."""
+from forecaster.records import Bools, Decoded, Forecasts, Message, Outputs, SourceRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +90,3 @@ class Publisher:
 def _begins_span(forecasts: Forecasts, every: int) -> Bools:
     """Return which forecasts are their series' first in a span of `every` ticks; (M,)."""
     return np.asarray(forecasts.tick // every != (forecasts.tick - forecasts.gap) // every)
-
-
-@dataclass(slots=True)
-class ScoreTotals:
-    """Sums of scores over all series, by horizon; (J,) each, empty before the first score.
-
-    Attributes:
-        count: number of forecasts whose truth has come.
-        error: absolute errors, in the units of the series.
-        last_error: absolute errors of the last-value forecast.
-        scaled_error: absolute errors in scales of their series, each limited to `MOST_SCALES`.
-        scaled_last_error: the same of the last-value forecast.
-        pinball: pinball losses, means over the quantile levels.
-        inside: number of truths between the outermost quantiles.
-    """
-
-    count: F64 = field(default_factory=lambda: np.zeros(0))
-    error: F64 = field(default_factory=lambda: np.zeros(0))
-    last_error: F64 = field(default_factory=lambda: np.zeros(0))
-    scaled_error: F64 = field(default_factory=lambda: np.zeros(0))
-    scaled_last_error: F64 = field(default_factory=lambda: np.zeros(0))
-    pinball: F64 = field(default_factory=lambda: np.zeros(0))
-    inside: F64 = field(default_factory=lambda: np.zeros(0))
-
-    def add(self, scores: Scores, levels: Sequence[float]) -> None:
-        """Add the scores of a batch."""
-        scored = score(scores, levels)
-        error, last_error = scored.absolute_error, scored.last_value_error
-        per_scale = np.divide(1.0, scores.scale, where=scores.scale > 0, out=np.zeros_like(scores.scale))[:, None]
-        columns = {
-            "count": scored.met,
-            "error": error,
-            "last_error": last_error,
-            "scaled_error": np.minimum(error * per_scale, MOST_SCALES),
-            "scaled_last_error": np.minimum(last_error * per_scale, MOST_SCALES),
-            "pinball": scored.pinball_loss,
-            "inside": scored.in_interval,
-        }
-        for name, values in columns.items():
-            total = np.where(scored.met, values, 0.0).sum(axis=0)
-            before = getattr(self, name)
-            setattr(self, name, before + total if len(before) else total)

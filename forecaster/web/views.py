@@ -17,7 +17,7 @@ from forecaster.serving.inspect.explanation import Explanation, explain_series
 from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
 from forecaster.serving.inspect.monitor import WorkerView
 from forecaster.serving.inspect.status import PartitionStatus, WorkerStatus
-from forecaster.serving.publisher import ScoreTotals
+from forecaster.serving.score_totals import ScoreTotals
 from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service
 

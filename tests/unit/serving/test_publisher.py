@@ -11,7 +11,8 @@ from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
 from fakes import FakeClient, FakeKafka, setup
 
 from forecaster.records import Scores
-from forecaster.serving.publisher import MOST_SCALES, PublishConfig, ScoreTotals
+from forecaster.serving.publisher import PublishConfig
+from forecaster.serving.score_totals import MOST_SCALES, ScoreTotals
 from forecaster.serving.worker import Worker
 
 
