@@ -49,7 +49,7 @@ class RegistryFollower:
     """Follows the models topic; one thread only.
 
     Args:
-        reader: reader of the topic that nobody else uses.
+        reader: reader of the topic, for this follower alone.
         topic: name of the models topic.
         cache: copies of its checkpoints on disk.
         network: configuration that the settings ask for; a checkpoint with another network is not served.
@@ -104,7 +104,7 @@ class RegistryFollower:
     def refresh(self) -> None:
         """Read new records, once a second at most, without waiting for any.
 
-        An outage of the broker is logged once; what is known stays in use.
+        An outage of the broker is logged once; champion and models stay as they are.
         """
         if self._clock() < self._refresh_at:
             return
@@ -164,7 +164,7 @@ class RegistryFollower:
         self._models = {name: model for name, model in self._models.items() if name in checkpoint_ids}
 
     def _seek_next(self) -> None:
-        """Seek the first record that is not known yet; begin again where the topic was made again."""
+        """Seek the record after the last one that was applied; the first one, if the topic was created again."""
         begin, self._end = self._reader.bounds(self._topic, PARTITION)
         if self._next is None or not begin <= self._next <= self._end:
             self._next = begin

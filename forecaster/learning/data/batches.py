@@ -100,9 +100,9 @@ class PaddedBatch:
         changed.cached = None
         ticks = torch.arange(len(grid)).unsqueeze(-1)
         newest = torch.where(torch.isnan(grid), -1, ticks).cummax(0).values.gather(0, self.grid_index)
-        known = (newest >= 0) & self.is_step(0, self.steps)
-        last = torch.where(known, grid.gather(0, newest.clamp(min=0)), self.inputs["last"])
-        masked = torch.where(known, (newest < self.grid_index).float(), self.inputs["masked"])
+        has_value = (newest >= 0) & self.is_step(0, self.steps)
+        last = torch.where(has_value, grid.gather(0, newest.clamp(min=0)), self.inputs["last"])
+        masked = torch.where(has_value, (newest < self.grid_index).float(), self.inputs["masked"])
         changed.inputs = {**self.inputs, "last": last, "masked": masked}
         return changed
 

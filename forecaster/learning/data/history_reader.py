@@ -14,7 +14,7 @@ from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import SourceRecord
 
 READS_PER_COUNT = 4
-"""Some thousand records: about 0.1 s where the topic is long."""
+"""Reads of a call: some thousand records, which take about 0.1 s."""
 _log = structlog.get_logger()
 
 

@@ -46,15 +46,15 @@ def challenge(
         UsageError: there is nothing to learn from.
     """
     splits = split_by_time(data.history, config.held_out, config.promotion)
-    known = data.before(splits.promotion_ms)
-    challenger = train(known, network, config, progress, champion)
-    comparable = _comparable_champion(known, pipeline, champion)
+    earlier = data.before(splits.promotion_ms)
+    challenger = train(earlier, network, config, progress, champion)
+    comparable = _comparable_champion(earlier, pipeline, champion)
     decision = evaluate_challenger(pipeline, comparable, challenger, data.history, splits.promotion_ms)
     return Challenge(challenger, decision)
 
 
 def _comparable_champion(
-    known: TrainingData, pipeline: PipelineConfig, champion: Checkpoint | None
+    earlier: TrainingData, pipeline: PipelineConfig, champion: Checkpoint | None
 ) -> Checkpoint | None:
     """Return the champion as it is compared: with a readout that has not seen the promotion split.
 
@@ -69,5 +69,5 @@ def _comparable_champion(
     if network.features.context != pipeline.observation.context:
         return None
     seen_ms = champion.facts.get(SEEN_UNTIL)
-    last_ms = int(known.history.timestamp_ms[-1])
-    return champion if seen_ms is not None and seen_ms <= last_ms else replace_readout(known, champion)
+    last_ms = int(earlier.history.timestamp_ms[-1])
+    return champion if seen_ms is not None and seen_ms <= last_ms else replace_readout(earlier, champion)

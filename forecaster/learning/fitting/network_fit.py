@@ -73,7 +73,7 @@ class TrainingConfig:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     local: bool = True
 
-    def warm(self) -> TrainingConfig:
+    def for_warm_start(self) -> TrainingConfig:
         """Return the configuration for a body that was trained before: few passes, and a low learning rate."""
         return replace(
             self,
@@ -108,7 +108,7 @@ class FittedNetwork:
         local: readouts of single series; None = there are none.
         losses: early-stopping loss of each pass.
         best_pass: number of the pass that the weights are from; the first one is 0.
-        warm: True if training began with the weights of the champion.
+        warm_start: True if training began with the weights of the champion.
     """
 
     weights: dict[str, Tensor]
@@ -116,7 +116,7 @@ class FittedNetwork:
     local: LocalReadouts | None
     losses: list[float]
     best_pass: int
-    warm: bool
+    warm_start: bool
 
 
 class NetworkFit:
@@ -146,15 +146,15 @@ class NetworkFit:
         self._groups = groups
         if not sequences:
             raise UsageError("nothing to train on: no series has two readings in a row")
-        self.warm = champion is not None and champion.network == network
-        self._config = config.warm() if self.warm else config
+        self._warm_start = champion is not None and champion.network == network
+        self._config = config.for_warm_start() if self._warm_start else config
         self._dropout = torch.Generator().manual_seed(config.seed)
         self._disturbance = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self._network = Network(network)
         self._readout = nn.Parameter(torch.zeros(network.readout_size, len(network.horizons)))
-        if champion is not None and self.warm:
+        if champion is not None and self._warm_start:
             self._start_from(champion)
         self._levels = torch.tensor(network.quantile_levels)
         self._batches = padded_batches(sequences, network, config.batch)
@@ -185,7 +185,7 @@ class NetworkFit:
         self._network.load_state_dict(best)
         readout = self._solve()
         local = solve_local_readouts(self._network, self._batches, self._groups, self._split_ms, config.tbptt_steps)
-        return FittedNetwork(_weights(self._network), readout, local, pass_losses, best_pass, self.warm)
+        return FittedNetwork(_weights(self._network), readout, local, pass_losses, best_pass, self._warm_start)
 
     def updates(self) -> Iterator[int]:
         """Yield the number of chunks so far after every update of the weights, pass after pass."""
@@ -248,9 +248,9 @@ class NetworkFit:
                 state = unrolled.state
                 held_out = batch.time_ms[begin:end].unsqueeze(-1) >= self._split_ms
                 target = torch.where(held_out, chunk.target, torch.nan)
-                known = int((~torch.isnan(target)).sum())
-                total += known * float(losses(modules.network, unrolled, target, self._levels))
-                count += known
+                targets = int((~torch.isnan(target)).sum())
+                total += targets * float(losses(modules.network, unrolled, target, self._levels))
+                count += targets
         return total / count if count else math.inf
 
     def _held_out_chunks(self, batch: PaddedBatch) -> range:

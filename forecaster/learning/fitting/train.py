@@ -110,11 +110,11 @@ def train(
         "readings": len(data.history),
         "series": len(data.history.series_ids),
         SEEN_UNTIL: splits.end_ms,
-        "start": _start_facts(champion, warm=fitted.warm),
+        "start": _start_facts(champion, warm_start=fitted.warm_start),
         "passes": len(fitted.losses),
         "best_pass": fitted.best_pass + 1,
         "held_out_losses": [round(loss, 5) for loss in fitted.losses],
-        "training": asdict(config.warm() if fitted.warm else config),
+        "training": asdict(config.for_warm_start() if fitted.warm_start else config),
         "observation": {
             "interval_ms": data.observation.interval_ms,
             "denoise": list(data.observation.denoise.chain),
@@ -123,11 +123,11 @@ def train(
     return Checkpoint(new_checkpoint_id(), network, fitted.weights, fitted.readout, facts, fitted.local)
 
 
-def _start_facts(champion: Checkpoint | None, *, warm: bool) -> dict[str, Any]:
+def _start_facts(champion: Checkpoint | None, *, warm_start: bool) -> dict[str, Any]:
     """Return the facts about the weights that training began with."""
     if champion is None:
         return {"from": "scratch"}
-    if warm:
+    if warm_start:
         return {"from": champion.id}
     return {"from": "scratch", "why": f"the network of {champion.id} looks different"}
 
