@@ -1,7 +1,18 @@
 """The way of a reading, after decoding and before publishing: one pure function, `advance`.
 
-It knows no clock and no broker. It works on the batch's own copy of the touched rows, which the table adopts only when
+It knows no clock and no broker. It works on the batch's own copy of the touched rows, which the table adopts only after
 the transaction has committed: an aborted batch leaves no trace.
+
+The steps of a reading:
+
+    1. wave       the k-th reading of each series of the batch, so that all series step at once
+    2. re-warm    a hidden state that belongs to another body than the one that forecasts
+    3. observe    timeline, filters, scale, context: the inputs of the step
+    4. mature     the reading is the truth of forecasts made before
+    5. learn      losses, gate and intervals from that truth
+    6. network    one step of the hidden state; its readouts and quantile offsets
+    7. combine    the experts to a point, with intervals around it
+    8. store      the forecast, which waits for its truth
 """
 
 from __future__ import annotations
@@ -25,20 +36,20 @@ from forecaster.core.series.scaling import MIDDLE_LEVEL
 from forecaster.core.series.state import ObservationConfig
 from forecaster.core.series.step_inputs import StepInputs
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import F32, F64, I64, Forecasts, Outcome, Outputs, Readings, Scores
+from forecaster.records import F32, F64, I64, Bools, Forecasts, Outcome, Outputs, Readings, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
-    """What a pipeline forecasts, from what.
+    """Settings of a pipeline.
 
     Attributes:
-        observation: what shapes the inputs.
-        horizons: ticks ahead, ascending.
-        quantile_levels: ascending, in (0, 1).
-        heads: of the network that are kept apart: the shared readout, then the series' own.
+        observation: settings of the inputs.
+        horizons: ticks ahead, ascending; J.
+        quantile_levels: levels in (0, 1), ascending; Q.
+        heads: number of the network's forecasts that rows keep apart: 1 = the shared readout, 3 = the local ones, too.
         seasons_ms: lengths of the seasons that the simple experts know.
-        tells: outputs hold every expert's forecasts and weights as well.
+        with_details: outputs hold the forecasts and weights of every expert as well.
     """
 
     observation: ObservationConfig
@@ -50,23 +61,23 @@ class PipelineConfig:
 
     @property
     def ensemble(self) -> EnsembleConfig:
-        """What is forecast, by whom."""
+        """Horizons, quantile levels and experts."""
         seasons = Seasons(self.seasons_ms, self.observation.interval_ms, self.observation.context)
         return EnsembleConfig(self.horizons, self.quantile_levels, self.heads, seasons)
 
     def shape(self, hidden: int) -> StateShape:
-        """Returns what the rows look like that this pipeline keeps, with hidden states of so many columns."""
+        """Return the shape of this pipeline's rows, with hidden states of the given number of columns."""
         return StateShape(self.observation, self.ensemble, hidden)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N readings and what they meet.
+    """N readings, with their rows and models.
 
     Attributes:
-        readings: in the order of the log.
-        row: where in the batch's copy each one's series stands, -1 = it has none; (N,).
-        model: which of the models forecasts at each; (N,).
+        readings: readings in the order of the log.
+        row: position of each reading's series in the batch's copy of rows; -1 = the series has no row; (N,).
+        model: position of the model that forecasts at each reading; (N,).
     """
 
     readings: Readings
@@ -75,94 +86,283 @@ class Batch:
 
     @classmethod
     def of_one_model(cls, readings: Readings, row: I64) -> Batch:
-        """Returns a batch whose readings all meet the only model."""
+        """Return a batch with a single model."""
         return cls(readings, row, np.zeros(len(readings), np.int64))
 
 
 Models = Sequence[Model | None]
-"""Those that serve in a batch: one, or several while checkpoints change. None = before any training."""
+"""The models that serve in a batch: one, or several during a swap. None = no checkpoint: only the simple experts."""
 
 
 def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
-    """The rows include the readings, and every reading that is a step of its series has its forecast.
+    """Add a batch of readings to the rows, in place, and return the forecasts made at them and their scores.
 
-    The k-th reading of each series goes in wave k: a series' readings stay in order, and all series step at once. The
-    result of a row is the same, bit by bit, whatever else is in the batch. A row whose hidden state belongs to another
-    body than the one that forecasts is re-warmed from its context first.
+    The readings of one series are processed in order. The result of a row is the same, bit by bit, whatever else is in
+    the batch.
 
     Args:
-        config: what to forecast.
-        models: what forecasts; None before any training: the last value, its spread from the differences seen.
+        config: settings of the pipeline.
+        models: the models that forecast; see `Models`.
         state: the batch's own copy of the rows, changed in place.
-        batch: the readings in the order of the log.
+        batch: readings in the order of the log, with their rows and models.
 
     Returns:
-        Outcomes of all N readings; forecasts and scores of the M that are steps, in the order of the log.
+        Outcomes of all N readings; forecasts and scores of the M readings that are steps, in the order of the log.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
-    ring = PendingRing(config.horizons, config.ensemble.kinds)
+    run = _Run.of(config, models, batch)
     parts: list[tuple[Forecasts, Scores]] = []
-    local = [_local(config, model, batch.readings) for model in models]
-    kept = np.flatnonzero(batch.row >= 0)
-    for wave_positions in waves(batch.row[kept], batch.readings.records[kept]):
-        positions = kept[wave_positions]
-        wave = Wave(
-            batch.readings.timestamp_ms[positions],
-            batch.readings.values[positions],
-            batch.readings.records[positions],
-        )
+    with_row = np.flatnonzero(batch.row >= 0)
+    for wave_positions in waves(batch.row[with_row], batch.readings.records[with_row]):  # 1. wave
+        positions = with_row[wave_positions]
         rows = batch.row[positions]
-        whole = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
-        part = state if whole else take(state, rows)
-        which = batch.model[positions]
-        _switch(models, which, part)
-        observed = observe(config.observation, part.timeline, part.inputs, wave)
-        anew = np.flatnonzero(observed.expired | observed.renewed)
-        if len(anew):
-            _forget(config, part, anew)
-        outcomes[positions], masked[positions] = observed.outcome, observed.masked
-        made_by = which[observed.position]
-        steps = positions[observed.position]
-        denoised[steps] = observed.denoised
-        readout_index = [None if one is None else ReadoutIndex(one[steps], observed.records) for one in local]
-        step = _step(ring, config, _WaveModels(models, made_by, readout_index), part, observed)
-        if not whole:
+        all_rows = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
+        part = state if all_rows else take(state, rows)
+        observed, forecasts, scores = _advance_wave(run, part, positions)
+        if not all_rows:
             put(state, rows, part)
-        names = np.array([NO_CHECKPOINT if model is None else model.id for model in models], object)[made_by]
-        where = _Where(steps, wave.timestamp_ms[observed.position], names)
-        parts.append((_forecasts(config, observed, where, step), _scores(config, observed, where, step)))
-    if len(kept) < len(batch.row):
+        outcomes[positions], masked[positions] = observed.outcome, observed.masked
+        denoised[forecasts.reading] = observed.denoised
+        parts.append((forecasts, scores))
+    if len(with_row) < len(batch.row):
         parts.append(_stateless(config, batch))
     forecasts, scores = _in_order_of_the_log(config, parts)
     return Outputs(outcomes, masked, denoised, forecasts, scores)
 
 
-def _local(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
-    """Returns which of a model's series each reading is of; None where there is no place for their own readouts."""
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A batch with everything that is prepared once for all of its waves.
+
+    Attributes:
+        config: settings of the pipeline.
+        models: the models that forecast.
+        batch: the batch.
+        ring: operations on pending forecasts.
+        bodies: body code of each model.
+        checkpoints: checkpoint id of each model.
+        local: for each model, the position of each reading's series among its local readouts, (N,); None = unused.
+    """
+
+    config: PipelineConfig
+    models: Models
+    batch: Batch
+    ring: PendingRing
+    bodies: I64
+    checkpoints: NDArray[np.object_]
+    local: Sequence[I64 | None]
+
+    @classmethod
+    def of(cls, config: PipelineConfig, models: Models, batch: Batch) -> _Run:
+        bodies = [NO_NETWORK if model is None else model.body_code for model in models]
+        checkpoints = [NO_CHECKPOINT if model is None else model.id for model in models]
+        return cls(
+            config=config,
+            models=models,
+            batch=batch,
+            ring=PendingRing(config.horizons, config.ensemble.kinds),
+            bodies=np.array(bodies, np.int64),
+            checkpoints=np.array(checkpoints, object),
+            local=[_local_positions(config, model, batch.readings) for model in models],
+        )
+
+
+def _local_positions(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
+    """Return the position of each reading's series among the model's local readouts; None if they are not used."""
     if model is None or not model.has_local or config.heads < len(HEADS):
         return None
     return model.readout_index(readings.series_ids)
 
 
-def _switch(models: Models, which: I64, part: SeriesState) -> None:
-    """The hidden states of all rows belong to the bodies of the models that forecast there."""
-    bodies = np.array([NO_NETWORK if model is None else model.body_code for model in models], np.int64)
-    others = part.body != bodies[which]
+def _advance_wave(run: _Run, part: SeriesState, positions: I64) -> tuple[Observed, Forecasts, Scores]:
+    """Add one reading of each row to the rows of `part`, in place.
+
+    Args:
+        run: the batch.
+        part: B rows.
+        positions: position of each row's reading in the batch; (B,).
+
+    Returns:
+        The observed wave, and forecasts and scores of its M steps.
+    """
+    config, readings, model = run.config, run.batch.readings, run.batch.model[positions]
+    _rewarm(run, model, part)  # 2. re-warm
+    wave = Wave(readings.timestamp_ms[positions], readings.values[positions], readings.records[positions])
+    observed = observe(config.observation, part.timeline, part.inputs, wave)  # 3. observe
+    _reset(config, part, observed.expired | observed.renewed)
+    steps = _Steps(positions[observed.position], model[observed.position], wave.timestamp_ms[observed.position])
+    all_steps = len(observed.position) == len(part)
+    rows = part if all_steps else take(part, observed.position)
+    result = _step(run, rows, observed, steps)
+    if not all_steps:
+        put(part, observed.position, rows)
+    return observed, _forecasts(run, observed, steps, result), _scores(run, observed, steps, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The M steps of a wave: position in the batch, position of the model, and timestamp of each reading; (M,)."""
+
+    reading: I64
+    model: I64
+    timestamp_ms: I64
+
+
+@dataclass(frozen=True, slots=True)
+class _StepResult:
+    """Results of the M steps of a wave.
+
+    Attributes:
+        matured: forecasts that were made for this tick.
+        experts: forecast of each expert for this tick; (M, E, J).
+        forecast: forecasts made at this tick.
+    """
+
+    matured: Matured
+    experts: F32
+    forecast: Forecast
+
+
+def _rewarm(run: _Run, model: I64, part: SeriesState) -> None:
+    """Re-warm the rows whose hidden state belongs to another body than that of their model, in place."""
+    others = part.body != run.bodies[model]
     if others.any():
-        for number in np.unique(which[others]):
-            rewarm(models[number], part, np.flatnonzero(others & (which == number)))
+        for number in np.unique(model[others]):
+            rewarm(run.models[number], part, np.flatnonzero(others & (model == number)))
 
 
-def _forget(config: PipelineConfig, part: SeriesState, rows: I64) -> None:
-    """Nothing is pending or remembered in the rows of series that began anew."""
-    put(part.pending, rows, config.ensemble.nothing_pending(len(rows)))
-    put(part.experts, rows, ExpertState.empty(len(rows), config.ensemble))
-    part.hidden[rows] = 0.0
+def _reset(config: PipelineConfig, part: SeriesState, restarted: Bools) -> None:
+    """Remove pending forecasts, expert state and hidden state of series that start again, in place."""
+    rows = np.flatnonzero(restarted)
+    if len(rows):
+        put(part.pending, rows, config.ensemble.nothing_pending(len(rows)))
+        put(part.experts, rows, ExpertState.empty(len(rows), config.ensemble))
+        part.hidden[rows] = 0.0
+
+
+def _step(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> _StepResult:
+    """Score, learn and forecast at the M steps of a wave, changing their rows in place."""
+    ring, pending = run.ring, rows.pending
+    ring.clear(pending, observed.restarted)
+    rows.hidden[observed.restarted] = 0.0
+    rebase(pending, rows.experts.profile.reference, observed.reference)
+    places = ring.places(observed.tick)
+    matured = ring.mature(pending, places, observed.gap)  # 4. mature
+    ring.learn_drift(pending, observed.truth, matured, observed.count)
+    tick = _tick_context(observed)
+    unit = rows.inputs.scaler.first_deviation().astype(np.float32)
+    ensemble = Ensemble(run.config.ensemble, rows.experts, tick, unit)
+    experts = ensemble.learn(matured.relative(observed.truth), matured)  # 5. learn
+    network_forecast = _network_forecast(run, rows, observed, steps)  # 6. network
+    forecast = ensemble.forecast(network_forecast, observed.records)  # 7. combine
+    ring.store(pending, places, Anchors(tick.last, tick.scale, tick.level, forecast.usual), forecast.values)  # 8. store
+    return _StepResult(matured, experts, forecast)
+
+
+def _tick_context(observed: Observed) -> TickContext:
+    inputs = observed.inputs
+    return TickContext(
+        time_ms=observed.time_ms,
+        interval_ms=observed.interval_ms,
+        context=inputs.context,
+        last=inputs.last,
+        scale=inputs.scale,
+        level=np.ascontiguousarray(inputs.levels[:, MIDDLE_LEVEL]),
+        reference=observed.reference,
+        value=observed.values,
+    )
+
+
+def _network_forecast(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> NetworkForecast:
+    """Advance the hidden states by one step, in place, and return the forecasts of each row's model."""
+    config, count = run.config, len(steps.reading)
+    heads = np.full((count, config.heads, len(config.horizons)), np.nan, np.float32)
+    offsets = np.empty((count, len(config.quantile_levels), len(config.horizons)), np.float32)
+    for number, (model, local) in enumerate(zip(run.models, run.local, strict=True)):
+        chosen = np.flatnonzero(steps.model == number)
+        if model is None and len(chosen):
+            offsets[chosen] = _offsets_without_network(run, rows.pending, observed)[chosen]
+        elif model is not None and len(chosen):
+            index = None if local is None else ReadoutIndex(local[steps.reading], observed.records)
+            forecast = _forecast_of_model(model, observed.inputs, rows.hidden, chosen, index)
+            heads[chosen, : forecast.heads.shape[1]], offsets[chosen] = forecast.heads, forecast.offsets
+    offsets[observed.count < 2] = 0.0
+    return NetworkForecast(heads, offsets)
+
+
+def _forecast_of_model(
+    model: Model, inputs: StepInputs, hidden: F32, chosen: I64, index: ReadoutIndex | None
+) -> StepForecast:
+    """Advance the hidden states of the chosen rows by one step, in place, and return the model's forecasts there."""
+    columns = slice(None), slice(model.state_size)
+    if len(chosen) == len(hidden):
+        step = model.forecast(inputs, hidden[columns], index)
+        hidden[columns] = step.state
+        return step
+    chosen_index = None if index is None else take(index, chosen)
+    step = model.forecast(take(inputs, chosen), hidden[chosen][columns], chosen_index)
+    hidden[chosen, : model.state_size] = step.state
+    return step
+
+
+def _offsets_without_network(run: _Run, pending: PendingState, observed: Observed) -> F32:
+    """Return normal quantiles of the last value's errors so far, in scales; (M, Q, J)."""
+    scale = observed.inputs.scale
+    drift = run.ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
+    return np.asarray(normal_quantiles(run.config.quantile_levels)[:, None] * drift[:, None, :], np.float32)
+
+
+def _forecasts(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -> Forecasts:
+    """Return the forecasts made at the steps, in units of the series."""
+    config = run.config
+    scale = observed.inputs.scale.astype(np.float64)[:, None, None]
+    last = observed.last[:, None, None]
+    quantiles = config.ensemble.quantiles
+    absolute = result.forecast.values[:, : quantiles.stop] * scale + last
+    combined = result.forecast.combined
+    weights = np.concatenate([combined.weights, combined.gate[:, None]], axis=1)
+    return Forecasts(
+        reading=steps.reading,
+        timestamp_ms=steps.timestamp_ms,
+        target_ms=observed.time_ms[:, None] + np.array(config.horizons, np.int64) * observed.interval_ms[:, None],
+        point=absolute[:, 0],
+        quantiles=_ascending(absolute[:, quantiles]),
+        spread_known=observed.count >= 2,
+        checkpoint=run.checkpoints[steps.model],
+        tick=observed.tick,
+        gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
+        weights=weights if config.with_details else weights[:, :0],
+    )
+
+
+def _ascending(quantiles: F64) -> F64:
+    """Sort the quantiles, in place: each is shifted on its own, so they may cross."""
+    crossed = np.flatnonzero((quantiles[:, 1:] < quantiles[:, :-1]).any(axis=(1, 2)))
+    quantiles[crossed] = np.sort(quantiles[crossed], axis=1)
+    return quantiles
+
+
+def _scores(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -> Scores:
+    """Return the truths of the steps with the forecasts that matured, in units of the series."""
+    reference, matured = observed.reference[:, None], result.matured
+    quantiles = run.config.ensemble.quantiles
+    absolute = matured.absolute(slice(quantiles.stop)) + reference[:, None]
+    last = matured.last + reference
+    experts = result.experts if run.config.with_details else result.experts[:, :0]
+    return Scores(
+        reading=steps.reading,
+        truth=observed.raw,
+        point=absolute[:, 0],
+        quantiles=_ascending(absolute[:, quantiles]),
+        last_value=last,
+        scale=observed.inputs.scale.astype(np.float64),
+        experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
+    )
 
 
 def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]:
-    """Returns the last value as the forecast of series without a row, where there is a value and a fixed interval."""
+    """Return the last value as the forecast of series without a row, where it is known and the interval is fixed."""
     interval = config.observation.interval_ms
     usable = (batch.row < 0) & ~np.isnan(batch.readings.values) & (interval > 0)
     reading = np.flatnonzero(usable)
@@ -187,172 +387,17 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     return forecasts, Scores(reading, values, none, quantiles, none, np.zeros(len(values)), unknown)
 
 
-@dataclass(frozen=True, slots=True)
-class _WaveModels:
-    """The models, which of them forecasts at each step of a wave, and who the series are to each; (M,)."""
-
-    models: Models
-    which: I64
-    readout_index: Sequence[ReadoutIndex | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What the steps of a wave gave.
-
-    Attributes:
-        matured: what was forecast for now.
-        experts: what each expert had forecast for now; (M, E, J).
-        forecast: from now on.
-    """
-
-    matured: Matured
-    experts: F32
-    forecast: Forecast
-
-
-def _step(
-    ring: PendingRing, config: PipelineConfig, wave_models: _WaveModels, part: SeriesState, observed: Observed
-) -> _Step:
-    """The steps' hidden states, experts and pending forecasts include this tick."""
-    whole = len(observed.position) == len(part)
-    mine = part if whole else take(part, observed.position)
-    pending, hidden = mine.pending, mine.hidden
-    ring.clear(pending, observed.restarted)
-    hidden[observed.restarted] = 0.0
-    rebase(pending, mine.experts.profile.reference, observed.reference)
-    places = ring.places(observed.tick)
-    matured = ring.mature(pending, places, observed.gap)
-    ring.learn_drift(pending, observed.truth, matured, observed.count)
-    now = _tick_context(observed)
-    ensemble = Ensemble(config.ensemble, mine.experts, now, mine.inputs.scaler.first_deviation().astype(np.float32))
-    experts = ensemble.learn(matured.relative(observed.truth), matured)
-    network_forecast = _network_forecast(ring, config, wave_models, mine, observed)
-    forecast = ensemble.forecast(network_forecast, observed.records)
-    ring.store(pending, places, Anchors(now.last, now.scale, now.level, forecast.usual), forecast.values)
-    if not whole:
-        put(part, observed.position, mine)
-    return _Step(matured, experts, forecast)
-
-
-def _tick_context(observed: Observed) -> TickContext:
-    inputs = observed.inputs
-    return TickContext(
-        time_ms=observed.time_ms,
-        interval_ms=observed.interval_ms,
-        context=inputs.context,
-        last=inputs.last,
-        scale=inputs.scale,
-        level=np.ascontiguousarray(inputs.levels[:, MIDDLE_LEVEL]),
-        reference=observed.reference,
-        value=observed.values,
-    )
-
-
-def _network_forecast(
-    ring: PendingRing, config: PipelineConfig, wave_models: _WaveModels, mine: SeriesState, observed: Observed
-) -> NetworkForecast:
-    """Returns what the models say; their rows' hidden states include the step then."""
-    steps, horizons = len(observed.position), len(config.horizons)
-    heads = np.full((steps, config.heads, horizons), np.nan, np.float32)
-    offsets = np.empty((steps, len(config.quantile_levels), horizons), np.float32)
-    for number, model in enumerate(wave_models.models):
-        rows = np.flatnonzero(wave_models.which == number)
-        if model is None and len(rows):
-            offsets[rows] = _no_checkpoint_offsets(ring, config, mine.pending, observed)[rows]
-        elif model is not None and len(rows):
-            said = _of_network(model, observed.inputs, mine.hidden, rows, wave_models.readout_index[number])
-            heads[rows, : said.heads.shape[1]], offsets[rows] = said.heads, said.offsets
-    offsets[observed.count < 2] = 0.0
-    return NetworkForecast(heads, offsets)
-
-
-def _of_network(
-    model: Model, inputs: StepInputs, hidden: F32, rows: I64, readout_index: ReadoutIndex | None
-) -> StepForecast:
-    """Returns what the network says at the rows, whose hidden states include the step then."""
-    columns = slice(None), slice(model.state_size)
-    if len(rows) == len(hidden):
-        step = model.forecast(inputs, hidden[columns], readout_index)
-        hidden[columns] = step.state
-        return step
-    some = None if readout_index is None else take(readout_index, rows)
-    step = model.forecast(take(inputs, rows), hidden[rows][columns], some)
-    hidden[rows, : model.state_size] = step.state
-    return step
-
-
-def _no_checkpoint_offsets(ring: PendingRing, config: PipelineConfig, pending: PendingState, observed: Observed) -> F32:
-    """Returns normal quantiles of the last value's errors so far; (M, Q, J)."""
-    scale = observed.inputs.scale
-    drift = ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
-    return np.asarray(normal_quantiles(config.quantile_levels)[:, None] * drift[:, None, :], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """The steps of a wave: their positions in the readings, their stamps, the checkpoints that forecast; (M,)."""
-
-    reading: I64
-    timestamp_ms: I64
-    checkpoint: NDArray[np.object_]
-
-
-def _forecasts(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Forecasts:
-    scale = observed.inputs.scale.astype(np.float64)[:, None, None]
-    last = observed.last[:, None, None]
-    quantiles = config.ensemble.quantiles
-    absolute = step.forecast.values[:, : quantiles.stop] * scale + last
-    combined = step.forecast.combined
-    weights = np.concatenate([combined.weights, combined.gate[:, None]], axis=1)
-    return Forecasts(
-        reading=where.reading,
-        timestamp_ms=where.timestamp_ms,
-        target_ms=observed.time_ms[:, None] + np.array(config.horizons, np.int64) * observed.interval_ms[:, None],
-        point=absolute[:, 0],
-        quantiles=_ascending(absolute[:, quantiles]),
-        spread_known=observed.count >= 2,
-        checkpoint=where.checkpoint,
-        tick=observed.tick,
-        gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
-        weights=weights if config.with_details else weights[:, :0],
-    )
-
-
-def _ascending(quantiles: F64) -> F64:
-    """Returns the quantiles in order: each is moved on its own, so that they may cross; in place."""
-    crossed = np.flatnonzero((quantiles[:, 1:] < quantiles[:, :-1]).any(axis=(1, 2)))
-    quantiles[crossed] = np.sort(quantiles[crossed], axis=1)
-    return quantiles
-
-
-def _scores(config: PipelineConfig, observed: Observed, where: _Where, step: _Step) -> Scores:
-    reference, matured = observed.reference[:, None], step.matured
-    quantiles = config.ensemble.quantiles
-    absolute = matured.absolute(slice(quantiles.stop)) + reference[:, None]
-    last = matured.last + reference
-    experts = step.experts if config.with_details else step.experts[:, :0]
-    return Scores(
-        reading=where.reading,
-        truth=observed.raw,
-        point=absolute[:, 0],
-        quantiles=_ascending(absolute[:, quantiles]),
-        last_value=last,
-        scale=observed.inputs.scale.astype(np.float64),
-        experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
-    )
-
-
 def _in_order_of_the_log(config: PipelineConfig, parts: Sequence[tuple[Forecasts, Scores]]) -> tuple[Forecasts, Scores]:
+    """Join the forecasts and scores of the waves, and sort them by their readings."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        return _nothing(config)
+        return _empty(config)
     forecasts, scores = concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
     order = np.argsort(forecasts.reading, kind="stable")
     return take(forecasts, order), take(scores, order)
 
 
-def _nothing(config: PipelineConfig) -> tuple[Forecasts, Scores]:
-    nothing = Readings([], np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
-    return _stateless(config, Batch(nothing, np.empty(0, np.int64), np.empty(0, np.int64)))
+def _empty(config: PipelineConfig) -> tuple[Forecasts, Scores]:
+    readings = Readings([], np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+    return _stateless(config, Batch(readings, np.empty(0, np.int64), np.empty(0, np.int64)))
