@@ -26,7 +26,7 @@ def forecaster(address: str, topic: str, *arguments: str, **variables: str) -> s
     return run_command(*arguments, **{**settings, **variables})
 
 
-def test_check_says_what_is_wrong_with_its_exit_code(broker: str, topic: str) -> None:
+def test_check_exits_with_the_code_of_the_problem(broker: str, topic: str) -> None:
     missing = forecaster(broker, topic, "check")
     assert missing.returncode == 4
     assert topic in missing.stderr
@@ -43,7 +43,7 @@ def test_check_says_what_is_wrong_with_its_exit_code(broker: str, topic: str) ->
 
 
 @pytest.mark.kafka
-def test_check_refuses_a_second_group_with_the_topics_of_the_first(kafka: str, topic: str, tmp_path: Path) -> None:
+def test_check_refuses_a_second_group_on_the_same_topics(kafka: str, topic: str, tmp_path: Path) -> None:
     create_topic(kafka, topic, 2)
     with Daemon(tmp_path, kafka, topic, ROLE="both") as daemon:
         daemon.serving()
@@ -56,7 +56,7 @@ def test_check_refuses_a_second_group_with_the_topics_of_the_first(kafka: str, t
         assert forecaster(kafka, topic, "check", KAFKA__GROUP_ID="second", **own).returncode == 0
 
 
-def test_topics_lists_what_is_missing_and_creates_it(broker: str, topic: str) -> None:
+def test_topics_lists_missing_topics_and_creates_them(broker: str, topic: str) -> None:
     create_topic(broker, topic, 2)
     listed = forecaster(broker, topic, "topics")
     assert listed.returncode == 0
@@ -90,7 +90,9 @@ def published(address: str, topic: str, name: str, hidden_size: int = 16, **opti
     return name
 
 
-def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_5(broker: str, topic: str) -> None:
+def test_models_are_promoted_and_rolled_back(broker: str, topic: str) -> None:
+    """A checkpoint that is unknown or does not fit the settings is exit code 5."""
+
     def models(*arguments: str) -> subprocess.CompletedProcess[str]:
         return forecaster(broker, topic, "models", *arguments, **SMALL)
 
@@ -128,9 +130,7 @@ def test_models_are_promoted_and_rolled_back_and_what_does_not_fit_is_exit_code_
     assert "serves it after a restart" in models("promote", wide).stdout
 
 
-def test_the_first_checkpoint_that_is_trained_and_published_is_served_and_the_next_is_not(
-    broker: str, topic: str, tmp_path: Path
-) -> None:
+def test_only_the_first_published_checkpoint_serves_at_once(broker: str, topic: str, tmp_path: Path) -> None:
     create_topic(broker, topic, 1)
     readings = tmp_path / "pump.csv"
     rows = [f"pump,{START_MS + hour * HOUR_MS},{hour % 7}\n" for hour in range(48)]
@@ -163,7 +163,7 @@ def test_check_without_a_broker_is_exit_code_3() -> None:
     assert subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False).returncode == 3
 
 
-def test_options_that_the_guarantees_rest_on_are_refused() -> None:
+def test_kafka_options_that_break_guarantees_are_refused() -> None:
     for option in ('{"isolation_level": "read_uncommitted"}', '{"no_such_option": 1}'):
         refused = forecaster("127.0.0.1:9", "readings", "check", KAFKA__OPTIONS=option)
         assert refused.returncode == 2
@@ -171,7 +171,7 @@ def test_options_that_the_guarantees_rest_on_are_refused() -> None:
 
 
 @pytest.mark.kafka
-def test_a_state_topic_that_is_not_compacted_ends_with_4(kafka: str, topic: str, tmp_path: Path) -> None:
+def test_a_state_topic_that_is_not_compacted_is_exit_code_4(kafka: str, topic: str, tmp_path: Path) -> None:
     create_topic(kafka, topic, 1)
     create_topic(kafka, f"{topic}.state", 1)
     with Daemon(tmp_path, kafka, topic) as daemon:

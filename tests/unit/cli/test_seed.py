@@ -1,4 +1,4 @@
-"""A history of files becomes what would have come through the input."""
+"""Files become the records that would have come through the input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def test_with_value_fields_a_line_is_a_record_keyed_by_its_file(tmp_path: Path) 
     assert part.series_ids == ["boiler/in", "boiler/out"] * 2
 
 
-def test_columns_that_are_no_field_are_counted_and_no_column_at_all_is_refused(tmp_path: Path) -> None:
+def test_columns_that_are_no_field_are_counted(tmp_path: Path) -> None:
+    """If no column is a field, the files are refused."""
     arranged = input_history(wide(tmp_path), ("in", "pressure"))
     assert (arranged.unnamed, set(arranged.history.row.tolist())) == (1, {0})
     with pytest.raises(UsageError, match="FORECASTER_INPUT__VALUE_FIELDS=pressure"):
@@ -52,7 +53,7 @@ def test_a_reading_that_no_record_can_carry_is_counted(tmp_path: Path) -> None:
     assert np.isnan(arranged.history.values).sum() == 1
 
 
-def test_only_the_asked_for_series_are_in_a_partition_and_no_record_is_cut(tmp_path: Path) -> None:
+def test_batches_hold_selected_series_and_complete_records(tmp_path: Path) -> None:
     columns = [f"s{number}" for number in range(9)]
     lines = "".join(f"{START_MS + 1000 * line}," + ",".join("1" * 9) + "\n" for line in range(500))
     history = wide(tmp_path, columns="timestamp," + ",".join(columns), rows=lines)

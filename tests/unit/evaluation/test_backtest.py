@@ -1,4 +1,4 @@
-"""Backtests: metrics are numbers worked by hand, simple forecasts are what they are called, and nothing looks ahead."""
+"""Backtests: metrics equal numbers worked by hand, and nothing looks ahead."""
 
 from __future__ import annotations
 
@@ -68,22 +68,22 @@ def test_errors_of_a_ramp_are_the_horizons() -> None:
     np.testing.assert_allclose(report.mse["last value"][0], np.array([1, 4, 9]) / deviation**2)
 
 
-def test_the_seasonal_naive_forecast_of_a_daily_pattern_is_exact_from_the_second_day_on() -> None:
+def test_the_seasonal_naive_forecast_knows_a_daily_pattern() -> None:
     report = run([list(range(24)) * 10])
     on_the_first_day = [23 * 1, 22 * 2, 21 * 3]  # there the last value stands in
     np.testing.assert_allclose(report.mae["seasonal naive"][0] * report.scored[0], on_the_first_day)
     assert (report.mae["last value"][0] > 1).all()
 
 
-def test_a_trained_network_beats_the_last_value_where_there_is_a_pattern() -> None:
+def test_a_trained_network_beats_the_last_value_on_a_pattern() -> None:
     report = run([daily(24), daily(24, 1)], train_share=0.5)
     assert report.checkpoint != "none"
     assert (report.mae["forecast"][:, 2] < 0.7 * report.mae["last value"][:, 2]).all()
     assert (np.abs(report.coverage - 0.8) < 0.15).all()
 
 
-def test_what_was_trained_on_the_first_part_does_not_forecast_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It knows that part by heart, and would be trusted too much after it."""
+def test_a_network_does_not_forecast_its_training_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forecasts of that part would be too good, and the ensemble would trust it too much."""
     makers: dict[bool, set[str]] = {False: set(), True: set()}
     add = PrequentialEvaluator.add
 
@@ -96,7 +96,7 @@ def test_what_was_trained_on_the_first_part_does_not_forecast_it(monkeypatch: py
     assert makers == {False: {"none"}, True: {report.checkpoint}}
 
 
-def test_what_follows_the_evaluation_changes_nothing_before_it() -> None:
+def test_later_readings_do_not_change_earlier_scores() -> None:
     short = run([daily(10)[:200]])
     longer = history([[*daily(10)[:200], *[1e6] * 3]])
     cut = run_backtest(longer.first(200), plan(), lambda: nullcontext(lambda _: None)).report
@@ -104,54 +104,55 @@ def test_what_follows_the_evaluation_changes_nothing_before_it() -> None:
 
 
 def shifting(hours: int) -> list[float]:
-    """A daily pattern that becomes another one half-way."""
+    """A daily pattern that changes its period half-way."""
     time = np.arange(hours)
     period = np.where(time < hours // 2, 24, 9)
     noise = np.random.default_rng(3).normal(0, 0.2, hours)
     return (10 + 5 * np.sin(2 * np.pi * time / period) + noise).tolist()
 
 
-LEARNING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=96, resolve_every=48)}
+RETRAINING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=96, resolve_every=48)}
 
 
-def test_a_backtest_that_learns_does_better_after_a_change_than_one_that_does_not() -> None:
+def test_retraining_helps_after_a_change() -> None:
     values = [shifting(700), shifting(700)[::-1]]
     intervals = RetrainingIntervals(retrain_every=160, resolve_every=48)
-    frozen, learning = run(values, train_share=0.3), run(values, train_share=0.3, intervals=intervals)
-    assert learning.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
-    np.testing.assert_array_equal(learning.scored, frozen.scored)
-    assert learning.retrainings["readouts refreshed"] >= 1
-    assert sum(count for name, count in learning.retrainings.items() if "challengers" in name) == 490 // 160
+    frozen, retrained = run(values, train_share=0.3), run(values, train_share=0.3, intervals=intervals)
+    assert retrained.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
+    np.testing.assert_array_equal(retrained.scored, frozen.scored)
+    assert retrained.retrainings["readouts refreshed"] >= 1
+    assert sum(count for name, count in retrained.retrainings.items() if "challengers" in name) == 490 // 160
     assert frozen.retrainings == {}
 
 
-def forecasts_of(one: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Points of all forecasts of a backtest that learns, in the order of the readings."""
+def forecasts_of(readings: SeriesHistory, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Points of all forecasts of a backtest with retraining, in the order of the readings."""
     made: list[np.ndarray] = []
     add = PrequentialEvaluator.add
 
-    def listening(self: PrequentialEvaluator, first: int, outputs: Outputs) -> None:
+    def recording(self: PrequentialEvaluator, first: int, outputs: Outputs) -> None:
         made.append(outputs.forecasts.point)
         add(self, first, outputs)
 
-    monkeypatch.setattr(PrequentialEvaluator, "add", listening)
-    report = run_backtest(one, plan(**LEARNING), lambda: nullcontext(lambda _: None)).report
+    monkeypatch.setattr(PrequentialEvaluator, "add", recording)
+    report = run_backtest(readings, plan(**RETRAINING), lambda: nullcontext(lambda _: None)).report
     monkeypatch.setattr(PrequentialEvaluator, "add", add)
     assert report.retrainings["challengers promoted"] >= 1
     return np.concatenate(made)
 
 
-def test_no_forecast_depends_on_what_comes_after_it_though_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = history([shifting(330), shifting(330)[::-1]])
+def test_retraining_does_not_look_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = history([shifting(330), shifting(330)[::-1]])
     cut = 2 * 250
-    other = replace(one, values=np.where(np.arange(len(one)) < cut, one.values, one.values * 5.0))
-    before, after = forecasts_of(one, monkeypatch), forecasts_of(other, monkeypatch)
+    values = np.where(np.arange(len(readings)) < cut, readings.values, readings.values * 5.0)
+    changed = replace(readings, values=values)
+    before, after = forecasts_of(readings, monkeypatch), forecasts_of(changed, monkeypatch)
     np.testing.assert_array_equal(before[:cut], after[:cut])
     assert not np.array_equal(before[cut:], after[cut:])
 
 
-def test_learning_begins_from_nothing() -> None:
-    """Of waves of 17 hours, which no simple expert knows."""
+def test_retraining_starts_without_a_checkpoint() -> None:
+    """The waves have a period of 17 hours, which no simple expert knows."""
     waves = 10 + 5 * np.sin(2 * np.pi * np.arange(360) / 17) + np.random.default_rng(0).normal(0, 0.2, 360)
     report = run([waves.tolist()], intervals=RetrainingIntervals(retrain_every=120))
     assert report.checkpoint != "none"
@@ -165,7 +166,7 @@ def test_missing_truths_are_not_scored() -> None:
     assert report.scored[0, 0] == len(values) - 1 - 1
 
 
-def test_the_json_report_is_json_with_null_for_nan() -> None:
+def test_the_json_report_has_null_for_nan() -> None:
     report = json.loads(report_json(run([[5.0] * 30])))
     assert report["series"]["s0"]["mase"]["last value"] == [None] * 3
     assert report["outcomes"] == {"forecast": 30}
@@ -179,7 +180,7 @@ def printed(report: Report, capsys: pytest.CaptureFixture[str], *, wide: bool) -
     return {first: rest for first, *rest in rows}
 
 
-def test_the_table_has_the_five_columns_that_are_wanted_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_narrow_table_has_five_columns(capsys: pytest.CaptureFixture[str]) -> None:
     report = run([daily(20), [5.0] * 480])
     rows = printed(report, capsys, wide=False)
     assert rows["series"] == rows["horizon"] == ["MAE", "MASE", "against last value", "interval coverage"]
@@ -196,7 +197,7 @@ def test_the_table_has_the_five_columns_that_are_wanted_first(capsys: pytest.Cap
     assert {"1", "2", "3", "all"} <= rows.keys()
 
 
-def test_a_wide_table_begins_with_the_narrow_one_and_shows_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_wide_table_begins_with_the_narrow_one(capsys: pytest.CaptureFixture[str]) -> None:
     report = run([daily(20)])
     narrow, wide = (printed(report, capsys, wide=wide) for wide in (False, True))
     assert all(wide[name][: len(cells)] == cells for name, cells in narrow.items())
@@ -224,7 +225,7 @@ def test_metrics_by_hand() -> None:
     assert mase(np.array([3.0, -3.0, np.nan]), np.array([0.0, 2.0])) == 1.5
 
 
-def test_train_check_and_backtest_work_from_the_command_line(
+def test_train_and_backtest_work_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stamps = (START_MS + np.arange(24 * 20) * HOUR_MS).astype("datetime64[ms]")

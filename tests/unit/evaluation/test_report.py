@@ -1,4 +1,4 @@
-"""The page of a backtest holds every part, needs nothing else, and says what the metrics say."""
+"""The page of a backtest has every part, loads nothing, and shows the metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SERIES = ["boiler <1>", "pump", "valve", "fan", "well"]
 
 
 @pytest.fixture(scope="module")
-def done() -> BacktestResult:
+def result() -> BacktestResult:
     dice, hours = np.random.default_rng(0), 24 * 30
     time = np.arange(hours)[:, None] + np.arange(len(SERIES))
     values = 10.0 + 5.0 * np.sin(2 * np.pi * time / 24) + dice.normal(0, 0.3, time.shape)
@@ -66,12 +66,12 @@ class Page(HTMLParser):
 
 def charts(text: str) -> list[list[dict[str, object]]]:
     """The traces of each chart."""
-    begins = [one.end() for one in re.finditer(r'Plotly.newPlot[(]\s*"[^"]+",\s*', text)]
+    begins = [match.end() for match in re.finditer(r'Plotly.newPlot[(]\s*"[^"]+",\s*', text)]
     return [json.JSONDecoder().raw_decode(text[begin:])[0] for begin in begins]
 
 
-def test_the_page_has_every_part_and_loads_nothing(done: BacktestResult) -> None:
-    text = html_report(done.report, done.trace, LEVELS)
+def test_the_page_has_every_part_and_loads_nothing(result: BacktestResult) -> None:
+    text = html_report(result.report, result.trace, LEVELS)
     page = Page(text)
     assert page.headings == [
         "Backtest of 5 series",
@@ -87,10 +87,10 @@ def test_the_page_has_every_part_and_loads_nothing(done: BacktestResult) -> None
     assert len(text) < 8_000_000
 
 
-def test_the_charts_show_what_the_metrics_say(done: BacktestResult) -> None:
-    found = charts(html_report(done.report, done.trace, LEVELS))
-    assert len(found) == 4 + 3, "four series, then errors, intervals and weights"
-    for fan in found[:4]:
+def test_the_charts_show_the_metrics(result: BacktestResult) -> None:
+    figures = charts(html_report(result.report, result.trace, LEVELS))
+    assert len(figures) == 4 + 3, "four series, then errors, intervals and weights"
+    for fan in figures[:4]:
         assert [trace["name"] for trace in fan][:3] == ["truth", "0.1 to 0.9", "forecast"]
         truth = dict(zip(fan[0]["x"], fan[0]["y"], strict=True))
         points = [trace for trace in fan if trace["name"] == "forecast"]
@@ -99,15 +99,15 @@ def test_the_charts_show_what_the_metrics_say(done: BacktestResult) -> None:
             abs(y - truth[x]) for trace in points for x, y in zip(trace["x"], trace["y"], strict=True) if truth[x]
         ]
         assert np.mean(errors) < 1.5
-    errors, intervals, weights = found[4:]
-    np.testing.assert_allclose(errors[0]["y"], np.nanmean(done.report.mase["forecast"], axis=0), rtol=1e-4)
-    np.testing.assert_allclose([trace["y"] for trace in intervals], done.report.below, rtol=1e-4)
+    errors, intervals, weights = figures[4:]
+    np.testing.assert_allclose(errors[0]["y"], np.nanmean(result.report.mase["forecast"], axis=0), rtol=1e-4)
+    np.testing.assert_allclose([trace["y"] for trace in intervals], result.report.below, rtol=1e-4)
     np.testing.assert_allclose(np.sum([trace["y"] for trace in weights[:-1]], axis=0), 1.0, atol=1e-3)
 
 
-def test_the_weights_and_fans_are_of_the_evaluation_alone(done: BacktestResult) -> None:
+def test_weights_and_fans_are_from_the_evaluation_only(result: BacktestResult) -> None:
     begin = START_MS + 0.3 * 24 * 30 * HOUR_MS
-    assert done.trace.weights().time_ms[0] > begin - HOUR_MS
-    for shown in done.trace.series():
+    assert result.trace.weights().time_ms[0] > begin - HOUR_MS
+    for shown in result.trace.series():
         assert all(fan.made_ms >= begin - HOUR_MS for fan in shown.fans)
         assert all(fan.target_ms[-1] <= shown.timestamp_ms[-1] for fan in shown.fans)

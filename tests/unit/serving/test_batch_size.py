@@ -1,4 +1,4 @@
-"""Batches take about as long as they should, whatever a reading costs, and never say more than was tried."""
+"""Batches of a backlog take the target time, whatever a reading costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST = 2_000
 
 
 def after_batches(seconds: Callable[[int], float], count: int = 20, limit: BatchLimit | None = None) -> BatchLimit:
-    """The limit after so many batches of a backlog, with a consumer that delivers MOST records at most."""
+    """The limit after `count` batches of a backlog, with a consumer that delivers at most MOST records."""
     limit = limit or BatchLimit()
     for _ in range(count):
         records = min(limit.records, MOST)

@@ -1,4 +1,4 @@
-"""A live loss that gets worse against the last value is noticed; one that stays as it is, is not."""
+"""A live loss that rises against the last value raises an alarm; a steady one does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SERIES, HORIZON = 10, 24
 
 
 def scores(dice: np.random.Generator, error: float, hour: int, units: float = 1.0) -> Scores:
-    """A reading of each series; forecasts are wrong by about `error` of what the last value is, more so by day."""
+    """A reading of each series; the forecasts' errors are about `error` times the last value's, larger by day."""
     truth = dice.normal(size=SERIES) * units
     last = truth[:, None] + dice.normal(size=(SERIES, HORIZON)) * units
     daily = 1.0 + 0.5 * np.sin(2 * np.pi * hour / 24)
@@ -27,31 +27,31 @@ def first_alarm(errors: list[float], units: float = 1.0) -> int | None:
     return None
 
 
-def test_no_drift_raises_no_alarm_whatever_the_hours_of_the_day_do() -> None:
+def test_a_daily_pattern_is_no_drift() -> None:
     assert first_alarm([0.3] * 5_000) is None
     assert first_alarm([1.0] * 5_000, units=1e6) is None
 
 
-def test_a_loss_that_rises_raises_an_alarm_within_days() -> None:
+def test_a_rising_loss_raises_an_alarm_within_days() -> None:
     alarm = first_alarm([0.3] * 1_000 + [1.0] * 1_000)
     assert alarm is not None
     assert 1_000 < alarm < 1_000 + 5 * 24
 
 
-def test_a_loss_that_falls_raises_none() -> None:
+def test_a_falling_loss_raises_no_alarm() -> None:
     assert first_alarm([1.0] * 1_000 + [0.3] * 1_000) is None
 
 
-def test_after_an_alarm_the_new_level_is_the_usual_one() -> None:
+def test_a_lasting_rise_raises_only_one_alarm() -> None:
     dice, watch = np.random.default_rng(0), DriftWatch(HORIZON)
     errors = [0.3] * 500 + [1.0] * 2_000
     alarms = [hour for hour, error in enumerate(errors) if watch.add(scores(dice, error, hour), SERIES)]
     assert len(alarms) == 1
 
 
-def test_scores_without_a_truth_or_a_forecast_count_for_nothing() -> None:
+def test_scores_without_truth_or_forecast_do_not_count() -> None:
     watch, none = DriftWatch(1), np.full((SERIES, HORIZON), np.nan)
-    zeros, one = np.zeros((SERIES, HORIZON)), np.ones(SERIES)
-    missing = Scores(np.arange(SERIES), one * np.nan, none, none[:, None], none, one, none[:, None])
-    exact = Scores(np.arange(SERIES), one * 0.0, zeros, none[:, None], zeros, one, none[:, None])
-    assert not any(watch.add(one, SERIES) for one in [missing, exact] * 500)
+    zeros, ones = np.zeros((SERIES, HORIZON)), np.ones(SERIES)
+    missing = Scores(np.arange(SERIES), ones * np.nan, none, none[:, None], none, ones, none[:, None])
+    exact = Scores(np.arange(SERIES), ones * 0.0, zeros, none[:, None], zeros, ones, none[:, None])
+    assert not any(watch.add(batch, SERIES) for batch in [missing, exact] * 500)

@@ -1,4 +1,4 @@
-"""What is published of a batch, and that the rest changes the state all the same."""
+"""The messages of a batch; readings whose forecasts are not published change the state, too."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from forecaster.serving.worker import Worker
 
 
 def served(kafka: FakeKafka, **options: object) -> Worker:
-    """A worker that has read all there is."""
+    """A worker that has read the whole input."""
     client = FakeClient(kafka)
-    one = setup(asked=("scores", "denoised"), **options).worker(client)
+    worker = setup(asked=("scores", "denoised"), **options).worker(client)
     for _ in range(4):
-        one.iterate()
-    return one
+        worker.iterate()
+    return worker
 
 
 def bodies(kafka: FakeKafka, topic: str) -> list[dict[str, object]]:
@@ -33,14 +33,16 @@ def send(kafka: FakeKafka, hour: int, value: float | None, start_ms: int = START
     kafka.append(0, orjson.dumps({"timestamp": start_ms + hour * HOUR_MS, "value": value}))
 
 
-def test_a_score_says_what_the_published_forecasts_of_its_reading_were_worth() -> None:
+def test_scores_compare_published_forecasts_with_their_truth() -> None:
     kafka, values = FakeKafka(), [3.0, 5.0, 4.0, None, 8.0, 6.0]
     for hour, value in enumerate(values):
         send(kafka, hour, value)
-    one = served(kafka)
+    worker = served(kafka)
     forecasts = {body["timestamp"]: body for body in bodies(kafka, "forecasts")}
     scores = bodies(kafka, "scores")
-    assert [body["truth"] for body in scores] == [5.0, 4.0, 8.0, 6.0], "the first met no forecast, the fourth is none"
+    assert [body["truth"] for body in scores] == [5.0, 4.0, 8.0, 6.0], (
+        "the first has no forecast, the fourth is missing"
+    )
     assert kafka.sources("scores") == [f"readings/0/{offset}" for offset in (1, 2, 4, 5)]
     for body in scores:
         for column in range(4):
@@ -52,26 +54,27 @@ def test_a_score_says_what_the_published_forecasts_of_its_reading_were_worth() -
             low, high = made["quantiles"]["0.1"][column], made["quantiles"]["0.9"][column]
             assert body["absolute_error"][column] == pytest.approx(abs(truth - point), abs=0.02)
             assert body["inside"][column] == (low - 0.02 <= truth <= high + 0.02)
-    totals = one.counters.scores
+    totals = worker.counters.scores
     assert totals.count.tolist() == [4, 3, 2, 2]
     errors = [body["absolute_error"][0] for body in scores if body["absolute_error"][0] is not None]
     assert totals.error[0] == pytest.approx(sum(errors))
     assert totals.inside[0] == sum(body["inside"][0] is True for body in scores)
 
 
-def test_the_denoised_stream_holds_what_the_network_sees_of_each_step() -> None:
+def test_the_denoised_topic_holds_the_network_inputs() -> None:
     kafka, hours = FakeKafka(), 60
     for hour in range(hours):
         send(kafka, hour, 500.0 if hour == 50 else None if hour == 55 else 20.0 + hour % 3)
     served(kafka, pipeline=pipeline_config(chain=("hampel",)))
-    found = bodies(kafka, "denoised")
+    denoised = bodies(kafka, "denoised")
     assert kafka.sources("denoised") == [f"readings/0/{hour}" for hour in range(hours)]
-    assert [body["value"] for body in found[48:57]] == [20.0, 21.0, None, 20.0, 21.0, 22.0, 20.0, None, 22.0]
-    assert (found[50]["raw"], found[50]["masked"]) == (500.0, True)
-    assert (found[55]["raw"], found[55]["masked"]) == (None, False)
+    assert [body["value"] for body in denoised[48:57]] == [20.0, 21.0, None, 20.0, 21.0, 22.0, 20.0, None, 22.0]
+    assert (denoised[50]["raw"], denoised[50]["masked"]) == (500.0, True)
+    assert (denoised[55]["raw"], denoised[55]["masked"]) == (None, False)
 
 
-def test_of_every_so_many_ticks_the_first_reading_publishes_and_all_change_the_state() -> None:
+def test_unpublished_forecasts_still_change_the_state() -> None:
+    """With `every`, the first reading in each span of ticks is published, and its forecasts are the same as without."""
     hours = [0, 1, 2, 3, 4, 5, 8, 10, 11, 12, 17, 18]
     kafka, calm = FakeKafka(), FakeKafka()
     for log in (kafka, calm):
@@ -81,24 +84,24 @@ def test_of_every_so_many_ticks_the_first_reading_publishes_and_all_change_the_s
     served(calm)
     published = [(body["timestamp"] - START_MS) // HOUR_MS for body in bodies(kafka, "forecasts")]
     assert published == [0, 3, 8, 10, 12, 17, 18]
-    whole = {body["timestamp"]: body for body in bodies(calm, "forecasts")}
-    assert all(body == whole[body["timestamp"]] for body in bodies(kafka, "forecasts"))
+    all_forecasts = {body["timestamp"]: body for body in bodies(calm, "forecasts")}
+    assert all(body == all_forecasts[body["timestamp"]] for body in bodies(kafka, "forecasts"))
 
 
-def test_a_backlog_changes_the_state_and_is_no_news() -> None:
+def test_old_readings_change_the_state_but_are_not_published() -> None:
     kafka = FakeKafka()
     now_ms = int(time.time() * 1_000) // HOUR_MS * HOUR_MS
     for hour in range(-50, 1):
         send(kafka, hour, float(hour % 5), now_ms)
-    one = served(kafka, publish=PublishConfig(LEVELS, newer_than_ms=3 * HOUR_MS))
+    worker = served(kafka, publish=PublishConfig(LEVELS, newer_than_ms=3 * HOUR_MS))
     published = [(body["timestamp"] - now_ms) // HOUR_MS for body in bodies(kafka, "forecasts")]
     assert published == [-2, -1, 0]
-    assert one.counters.outcomes["forecast"] == 51
-    assert one.counters.scores.count[0] == 50
+    assert worker.counters.outcomes["forecast"] == 51
+    assert worker.counters.scores.count[0] == 50
 
 
-def test_in_totals_a_series_counts_in_its_own_scale_and_none_for_more_than_a_few() -> None:
-    """Two series of unlike units, one without a scale, one that is far off."""
+def test_totals_scale_errors_by_series_and_limit_them() -> None:
+    """Two series with different units, one without a scale, one with a very large error."""
     truth, scale = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1_000.0, 0.0, 1.0])
     point, last = np.array([[0.5], [500.0], [7.0], [1e9]]), np.array([[1.0], [1_000.0], [7.0], [1e9]])
     scores = Scores(np.arange(4), truth, point, np.repeat(point[:, None], 3, axis=1), last, scale, point[:, None])
