@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,9 +169,13 @@ def takeover(address: str) -> None:
                 begin = time.perf_counter()
                 stack.enter_context(Daemon(folder, address, topic, KAFKA__INSTANCE_ID=names[1], **variables))
                 reference.send_hours(1)
-                wait_until(lambda reference=reference: reference.receive() >= reference.due, "the successor", 120)
+                wait_until(partial(_has_caught_up, reference), "the successor", 120)
                 kind = "static, restarted" if names[0] else "dynamic"
                 Console().print(f"takeover after kill -9, {kind}: {time.perf_counter() - begin:.1f} s")
+
+
+def _has_caught_up(reference: ReferenceRun) -> bool:
+    return reference.receive() >= reference.due
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def test_with_keda_the_lag_decides_how_many_workers_there_are() -> None:
 
 def test_settings_become_what_the_daemon_reads(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
-    settings = {"STATE__MAX_SERIES": 1_000_000, "TRAINING__DROPOUT": 0.25, "TOPICS__CREATE": False}
+    settings: dict[str, object] = {"STATE__MAX_SERIES": 1_000_000, "TRAINING__DROPOUT": 0.25, "TOPICS__CREATE": False}
     settings |= {"KAFKA__OPTIONS": {"fetch_min_bytes": 1}, "LOG__FORMAT": "text", "TRAINING__SCHEDULE": False}
     settings |= {"INPUT__VALUE_FIELDS": ["flow", "temperature"], "FORECAST__QUANTILE_LEVELS": [0.1, 0.9]}
     values.write_text(yaml.safe_dump({"settings": settings}))

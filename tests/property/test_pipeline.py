@@ -7,6 +7,7 @@ from builders import HOUR_MS, START_MS, Serving, pipeline_config, random_model, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecaster.pipeline import PipelineConfig
 from forecaster.records import Outcome
 
 stamps = st.one_of(
@@ -17,10 +18,11 @@ values = st.one_of(
     st.none(), st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e30, 1e30), st.integers(-5, 5).map(float)
 )
 streams = st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), stamps, values), max_size=60)
-CONFIGS = {
+NO_FILTERS: tuple[str, ...] = ()
+CONFIGS: dict[tuple[int, tuple[str, ...]], PipelineConfig] = {
     (interval, chain): pipeline_config(interval_ms=interval, chain=chain)
     for interval in (0, HOUR_MS)
-    for chain in ((), ("range", "hampel", "stuck"))
+    for chain in (NO_FILTERS, ("range", "hampel", "stuck"))
 }
 MODELS = {key: random_model(config) for key, config in CONFIGS.items()}
 

@@ -41,7 +41,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 class Trainer:
-    """A learner's public face."""
+    """The public face of a training coordinator."""
 
     def __init__(self) -> None:
         self.leads, self.running, self.counters = True, "training", {"training_promoted": 1}
