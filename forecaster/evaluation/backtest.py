@@ -75,7 +75,7 @@ def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress)
         UsageError: there is nothing to evaluate.
         CheckpointError: the checkpoint does not fit the plan.
     """
-    begin = history.until(plan.train_share)
+    begin = history.count_in_share(plan.train_share)
     if begin >= len(history):
         raise UsageError("no readings to evaluate: the files hold none after the training part")
     champion = _champion(history, plan, begin, show)

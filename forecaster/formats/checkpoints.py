@@ -1,4 +1,4 @@
-"""Checkpoints as bytes and on disk: weights as safetensors, everything else as JSON; never pickle."""
+"""Checkpoints as bytes and as folders: weights as safetensors, everything else as JSON; never pickle."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from forecaster.errors import CheckpointError, FatalError
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 PARTIAL = ".partial-"
-"""Folders that are being written begin so."""
+"""Prefix of folders that are being written."""
 
 
 class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose the readouts of single series are.
+    """The series with local readouts.
 
     Attributes:
-        series_ids: C of them.
-        member: place of each in its group.
-        members: of the largest group.
+        series_ids: the series; C.
+        member: place of each series in its group; C.
+        members: number of series of the largest group.
     """
 
     series_ids: list[str]
@@ -39,15 +39,15 @@ class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is said about a checkpoint beside its weights: checkpoint.json, or its record of the models topic.
+    """The description of a checkpoint, in checkpoint.json or in its record of the models topic.
 
     Attributes:
-        schema: of all that is kept of a checkpoint.
-        id: names it.
-        sha256: of the weights' bytes.
-        network: what the body looks like.
-        facts: about its training.
-        local: readouts of single series; None = there are none.
+        schema: schema of description and weights.
+        id: id of the checkpoint.
+        sha256: SHA-256 of the weights, hexadecimal.
+        network: shape of the body.
+        facts: notes about the training.
+        local: series with local readouts; None = there are none.
     """
 
     schema: int
@@ -60,11 +60,11 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class PackedCheckpoint:
-    """A checkpoint as it travels and rests.
+    """A checkpoint as bytes.
 
     Attributes:
-        description: of the checkpoint.
-        weights: safetensors, of body and readout.
+        description: description of the checkpoint.
+        weights: weights of body and readouts, in the format safetensors.
     """
 
     description: Description
@@ -108,20 +108,20 @@ def unpack(packed: PackedCheckpoint, where: str) -> Checkpoint:
 
 
 def refuse_damage(packed: PackedCheckpoint, where: str) -> None:
-    """Raises CheckpointError where the weights are not those that the description names."""
+    """Raise CheckpointError if the hash of the weights differs from the one in the description."""
     if hashlib.sha256(packed.weights).hexdigest() != packed.description.sha256:
-        raise CheckpointError(f"{where}: damaged, the SHA-256 of the weights is not the one in the description")
+        raise CheckpointError(f"{where}: damaged, the SHA-256 of the weights differs from the one in the description")
 
 
-def described(body: Any, where: str) -> Description:
-    """Returns the description that was read as JSON.
+def parse_description(body: Any, where: str) -> Description:
+    """Return a description that was read as JSON.
 
     Args:
-        body: what the JSON decoder returned.
-        where: said in errors.
+        body: decoded JSON.
+        where: place of the checkpoint, for error messages.
 
     Raises:
-        CheckpointError: it is of another schema, or not what was written.
+        CheckpointError: the description has another schema, or does not fit this one.
     """
     schema = body.get("schema") if isinstance(body, dict) else None
     if schema != SCHEMA:
@@ -133,28 +133,28 @@ def described(body: Any, where: str) -> Description:
 
 
 def write_checkpoint(checkpoint: Checkpoint, parent: Path) -> Path:
-    """A folder named by the checkpoint's id holds it; it appears whole or not at all. Returns the folder.
+    """Write the checkpoint to a folder named by its id, which appears complete or not at all; return the folder.
 
     Args:
-        checkpoint: what to write.
-        parent: where; made when it is missing.
+        checkpoint: the checkpoint.
+        parent: parent of the folder; created if it is missing.
 
     Raises:
-        CheckpointError: it cannot be written there.
+        CheckpointError: the folder cannot be written.
     """
     return write_packed(pack(checkpoint), parent)
 
 
 def write_packed(packed: PackedCheckpoint, parent: Path, *, durable: bool = True) -> Path:
-    """A folder named by the packed checkpoint's id holds it; as `write_checkpoint`.
+    """Write a packed checkpoint to a folder, like `write_checkpoint`; return the folder.
 
     Args:
-        packed: what to write.
-        parent: where; made when it is missing.
-        durable: it outlasts a power cut; waits for the disk.
+        packed: the checkpoint.
+        parent: parent of the folder; created if it is missing.
+        durable: wait until the files are on the disk, so that they survive a power cut.
 
     Raises:
-        CheckpointError: it cannot be written there.
+        CheckpointError: the folder cannot be written.
     """
     folder = parent / packed.description.id
     content = msgspec.json.format(msgspec.json.encode(packed.description), indent=2) + b"\n"
@@ -174,16 +174,16 @@ def write_packed(packed: PackedCheckpoint, parent: Path, *, durable: bool = True
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Returns the checkpoint of a folder.
+    """Return the checkpoint in a folder.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another schema, or its weights do not fit its network; says which.
+        CheckpointError: it is missing, damaged, of another schema, or its weights do not fit its network.
     """
     return unpack(read_packed(folder), str(folder))
 
 
 def read_packed(folder: Path) -> PackedCheckpoint:
-    """Returns what a folder holds, its weights not looked at.
+    """Return the packed checkpoint in a folder, without checking its weights.
 
     Raises:
         CheckpointError: it is missing, or its description cannot be used.
@@ -196,7 +196,7 @@ def read_packed(folder: Path) -> PackedCheckpoint:
 
 
 def read_description(folder: Path) -> Description:
-    """Returns the description of a folder's checkpoint.
+    """Return the description of the checkpoint in a folder.
 
     Raises:
         CheckpointError: it is missing, or cannot be used.
@@ -205,7 +205,7 @@ def read_description(folder: Path) -> Description:
         body = msgspec.json.decode((folder / DESCRIPTION).read_bytes())
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(f"{folder}: no readable checkpoint: {error}") from error
-    return described(body, str(folder / DESCRIPTION))
+    return parse_description(body, str(folder / DESCRIPTION))
 
 
 def _write(path: Path, content: bytes, *, durable: bool) -> None:
@@ -217,17 +217,17 @@ def _write(path: Path, content: bytes, *, durable: bool) -> None:
 
 
 def refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
-    """Raises CheckpointError where a checkpoint forecasts something else than the settings ask for."""
+    """Raise CheckpointError if the checkpoint does not forecast what the settings ask for."""
     refuse_other_network(checkpoint.network, wanted, folder)
 
 
 def refuse_other_network(found: NetworkConfig, wanted: NetworkConfig, where: str) -> None:
-    """Raises CheckpointError where a checkpoint's network forecasts something else than the settings ask for.
+    """Raise CheckpointError if a checkpoint's network does not forecast what the settings ask for.
 
     Args:
-        found: the checkpoint's.
-        wanted: what a network trained with the settings looks like.
-        where: said in the error.
+        found: network of the checkpoint.
+        wanted: network that would be trained with the settings.
+        where: place of the checkpoint, for the error message.
     """
     pairs = {
         "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
@@ -238,7 +238,7 @@ def refuse_other_network(found: NetworkConfig, wanted: NetworkConfig, where: str
     for variables, (trained, asked) in pairs.items():
         if trained != asked:
             raise CheckpointError(
-                f"{where}: was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
+                f"{where}: the checkpoint was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
                 "change them, or train again"
             )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from forecaster.formats.readings import MAX_VALUE_BYTES
-from forecaster.formats.source import source_of
+from forecaster.formats.readings import MAX_VALUE_BYTES, source_header
 from forecaster.records import DeadLetter, Message
 
 
 def encode_dead_letter(letter: DeadLetter) -> Message:
-    """Returns the record as it came, key and value cut at 64 KiB, with the headers reason, detail and source."""
+    """Return the record as it came, key and value cut at 64 KiB, with the headers reason, detail and source."""
     record = letter.record
     value, detail = record.value, letter.detail
     if value is not None and len(value) > MAX_VALUE_BYTES:
@@ -18,9 +17,9 @@ def encode_dead_letter(letter: DeadLetter) -> Message:
     if key is not None and len(key) > MAX_VALUE_BYTES:
         detail = f"{detail} (key cut at {MAX_VALUE_BYTES} bytes)"
         key = key[:MAX_VALUE_BYTES]
-    headers = [(name, content or b"") for name, content in record.headers]  # a null one could not be sent
+    headers = [(name, content or b"") for name, content in record.headers]  # the client cannot send null headers
     if sum(len(name) + len(content) for name, content in headers) > MAX_VALUE_BYTES:
         detail = f"{detail} (headers of more than {MAX_VALUE_BYTES} bytes left out)"
         headers = []
-    ours = [("reason", letter.reason.encode()), ("detail", detail.encode()), ("source", source_of(record))]
-    return Message(record.partition, key, value, [*headers, *ours])
+    headers += [("reason", letter.reason.encode()), ("detail", detail.encode()), source_header(record)]
+    return Message(record.partition, key, value, headers)

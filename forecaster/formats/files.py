@@ -1,10 +1,10 @@
 """Readings from files: CSV (gzipped or not) and Parquet; long, wide, or one series a file.
 
-| columns | taken as |
+| columns | shape |
 |---|---|
-| series_id, a time, value | long: each row a reading of the series that it names |
-| a time and one more | the series of the file's name |
-| a time and several more | wide: one group, a series a column, named `<file>/<column>` |
+| series_id, a time, value | long: each row is a reading of the series that it names |
+| a time and one more | one series, named after the file |
+| a time and several more | wide: one group, each column is a series `<file>/<column>` |
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from forecaster.records import F64, I64, Readings
 
 TIME_NAMES = ("timestamp", "time", "date", "datetime", "ds")
 _EPOCH_MS_FLOOR = 100_000_000_000
-"""Numbers below this are no epoch milliseconds of our time (1973)."""
+"""Smaller numbers are probably not epoch milliseconds: this is in 1973."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class SeriesHistory:
     """N readings of S series, in the order of time.
 
     Attributes:
-        series_ids: the S series.
-        row: which series each reading is of; (N,).
-        timestamp_ms: epoch ms, UTC, ascending; (N,).
-        values: NaN where missing; (N,).
-        records: readings of one record are of one group; (N,).
+        series_ids: the series; S.
+        row: position of each reading's series among the S; (N,).
+        timestamp_ms: event times, epoch ms, UTC, ascending; (N,).
+        values: raw values; NaN where missing; (N,).
+        records: number of the record that each reading comes in; readings of one record belong to one group; (N,).
     """
 
     series_ids: list[str]
@@ -48,7 +48,7 @@ class SeriesHistory:
         return len(self.row)
 
     def spans(self, size: int) -> Iterator[tuple[int, int]]:
-        """Yields begin and end of parts of about `size` readings; a record is never cut."""
+        """Yield begin and end of parts of about `size` readings, without splitting a record."""
         begin = 0
         while begin < len(self):
             end = self.record_end(begin + size)
@@ -56,45 +56,45 @@ class SeriesHistory:
             begin = end
 
     def record_end(self, position: int) -> int:
-        """Returns the first position from there on where no record is cut, at most the end."""
+        """Return the first position from `position` on that splits no record, at most the end."""
         end = min(position, len(self))
         while 0 < end < len(self) and self.records[end] == self.records[end - 1]:
             end += 1
         return end
 
     def readings(self, begin: int, end: int) -> Readings:
-        """Returns the readings from `begin` up to `end`, as they would come out of the decoder."""
+        """Return the readings from `begin` up to `end`, as the decoder would return them."""
         span = slice(begin, end)
         names = [self.series_ids[row] for row in self.row[span].tolist()]
         return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
 
     def first(self, count: int) -> SeriesHistory:
-        """Returns the first `count` readings."""
+        """Return the first `count` readings."""
         span = slice(0, count)
         return SeriesHistory(
             self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
         )
 
     def before(self, time_ms: int) -> SeriesHistory:
-        """Returns the readings with stamps before `time_ms`."""
+        """Return the readings with event times before `time_ms`."""
         return self.first(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")))
 
     def since(self, time_ms: int) -> SeriesHistory:
-        """Returns the readings with stamps from `time_ms` on."""
+        """Return the readings with event times from `time_ms` on."""
         span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
         return SeriesHistory(
             self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
         )
 
     def interval_ms(self) -> int:
-        """Returns the median spacing of the readings of a series; 0 where none has two."""
+        """Return the median spacing of neighbouring readings of a series, in ms; 0 if no series has two."""
         order = np.lexsort((self.timestamp_ms, self.row))
         steps = np.diff(self.timestamp_ms[order])[np.diff(self.row[order]) == 0]
         steps = steps[steps > 0]
         return int(np.median(steps)) if len(steps) else 0
 
-    def until(self, share: float) -> int:
-        """Returns how many readings lie in the first `share` (0..1) of the span of time."""
+    def count_in_share(self, share: float) -> int:
+        """Return the number of readings in the first `share` (0..1) of the time span."""
         if not len(self) or share <= 0:
             return 0
         begin, end = int(self.timestamp_ms[0]), int(self.timestamp_ms[-1])
@@ -102,20 +102,20 @@ class SeriesHistory:
 
 
 def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> SeriesHistory:
-    """Returns the readings of all files together.
+    """Return the readings of all files together.
 
     Args:
-        paths: files; what they are called ends in .csv, .csv.gz or .parquet.
-        time_columns: the column of the event time, or several that together spell it; none = found by name.
+        paths: files with names that end in .csv, .csv.gz or .parquet.
+        time_columns: column of the event time, or several that together spell it; empty = found by its name.
 
     Raises:
-        UsageError: a file cannot be read as one of the three shapes; names the file and what was looked for.
+        UsageError: a file cannot be read as one of the three shapes.
     """
     return join([_long(path, time_columns) for path in paths])
 
 
 def join(frames: Sequence[pd.DataFrame]) -> SeriesHistory:
-    """Returns the readings of frames with the columns series_id, timestamp_ms, value, record, in order of time."""
+    """Return the readings of frames with the columns series_id, timestamp_ms, value and record, in order of time."""
     shifted, records = [], 0
     for frame in frames:
         shifted.append(frame.assign(record=frame["record"] + records))
@@ -137,7 +137,7 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     columns = list(time_columns) or _time_column(frame, path)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise UsageError(f"{path}: no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}")
+        raise UsageError(f"{path}: no column {missing[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
     stamps = _stamps(frame, columns, path)
     rest = frame.drop(columns=columns)
     if {"series_id", "value"} <= set(rest.columns):
@@ -146,7 +146,7 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     name = path.name.split(".")[0]
     names = [name] if rest.shape[1] == 1 else [f"{name}/{column}" for column in rest.columns]
     if not names:
-        raise UsageError(f"{path}: no column beside the time {', '.join(columns)}")
+        raise UsageError(f"{path}: no column of values, only the time {', '.join(columns)}")
     values = np.column_stack([_numbers(rest[column], path) for column in rest.columns])
     rows, series = values.shape
     records = np.repeat(np.arange(rows), series)
@@ -170,11 +170,11 @@ def _time_column(frame: pd.DataFrame, path: Path) -> list[str]:
     for column in frame.columns:
         if str(column).lower() in TIME_NAMES:
             return [str(column)]
-    raise UsageError(f"{path}: which column is the time? None is called {', '.join(TIME_NAMES)}: name it with --time")
+    raise UsageError(f"{path}: no column is named {' or '.join(TIME_NAMES)}: name the column of the time with --time")
 
 
 def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> I64:
-    """Returns epoch milliseconds; naive stamps are UTC, whole numbers are epoch milliseconds."""
+    """Return event times in epoch ms; times without a zone are UTC, numbers are epoch milliseconds."""
     column = frame[columns[0]]
     if len(columns) > 1:
         column = frame[list(columns)].astype(str).agg(" ".join, axis=1)
@@ -188,20 +188,20 @@ def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> I64:
         try:
             parsed = pd.to_datetime(column, utc=True, format="mixed")
         except ValueError as error:
-            raise UsageError(f"{path}: {' '.join(columns)} is no time: {error}") from error
+            raise UsageError(f"{path}: {' '.join(columns)} cannot be read as a time: {error}") from error
     if parsed.isna().any():
         raise UsageError(f"{path}: row {int(parsed.isna().argmax()) + 1} has no {' '.join(columns)}")
     return epoch_ms(parsed)
 
 
-def epoch_ms(moments: pd.Series[pd.Timestamp]) -> I64:
-    """Returns epoch milliseconds of aware moments."""
-    return np.asarray(moments.dt.as_unit("ms").astype("int64"), np.int64)
+def epoch_ms(times: pd.Series[pd.Timestamp]) -> I64:
+    """Return aware timestamps in epoch milliseconds."""
+    return np.asarray(times.dt.as_unit("ms").astype("int64"), np.int64)
 
 
 def _numbers(column: pd.Series[Any], path: Path) -> F64:
     try:
         values = pd.to_numeric(column).to_numpy(np.float64)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: column {column.name!r} holds what is no number: {error}") from error
+        raise UsageError(f"{path}: column {column.name!r} must hold numbers: {error}") from error
     return np.where(np.isfinite(values), values, np.nan)

@@ -9,25 +9,24 @@ import numpy as np
 import orjson
 
 import forecaster
-from forecaster.formats.readings import SCHEMA
-from forecaster.formats.source import source_of
+from forecaster.formats.readings import SCHEMA, source_header
 from forecaster.records import F64, Forecasts, Message, Readings, SourceRecord
 
 SIGNIFICANT = 10_000.0
-"""Published numbers are rounded to at least this fine a part of the forecast's spread."""
+"""Published numbers keep a resolution of at least the forecast's spread divided by this."""
 MAX_DECIMALS = 15
 
 
 def encode_forecasts(
     forecasts: Forecasts, readings: Readings, records: Sequence[SourceRecord], levels: Sequence[float]
 ) -> Iterator[Message]:
-    """Yields one record for each forecast, in their order.
+    """Yield one record for each forecast, in their order.
 
     Args:
-        forecasts: M of them.
-        readings: what they were made at.
-        records: where the readings came from.
-        levels: of the quantiles.
+        forecasts: M forecasts.
+        readings: readings that they were made at.
+        records: records that the readings came in.
+        levels: quantile levels, ascending; Q.
     """
     names = [level_name(level) for level in levels]
     point, quantiles = _rounded(forecasts)
@@ -49,7 +48,7 @@ def encode_forecasts(
         }
         if not known[row]:
             body["spread"] = "unknown"
-        headers = [("source", source_of(record)), version]
+        headers = [source_header(record), version]
         value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         yield Message(record.partition, series_id.encode(), value, headers)
 
@@ -57,21 +56,21 @@ def encode_forecasts(
 def message_of_reading(
     body: dict[str, Any], reading: int, readings: Readings, records: Sequence[SourceRecord]
 ) -> Message:
-    """Returns a record about a reading, keyed and placed as it; NaN is null."""
+    """Return a record about a reading, with its series_id as the key and its partition; NaN becomes null."""
     series_id, record = readings.series_ids[reading], records[int(readings.records[reading])]
     head = {"schema": SCHEMA, "series_id": series_id, "timestamp": int(readings.timestamp_ms[reading])}
     value = orjson.dumps(head | body, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = [("source", source_of(record)), ("version", forecaster.__version__.encode())]
+    headers = [source_header(record), ("version", forecaster.__version__.encode())]
     return Message(record.partition, series_id.encode(), value, headers)
 
 
 def level_name(level: float) -> str:
-    """Returns a quantile level as records spell it: short, and no two alike."""
+    """Return a quantile level as records spell it: short, and different for different levels."""
     return f"{level:g}" if float(f"{level:g}") == level else repr(level)
 
 
 def _rounded(forecasts: Forecasts) -> tuple[F64, F64]:
-    """Returns point and quantiles with as many decimals as the spread is worth."""
+    """Return point and quantiles, rounded to the decimals that the spread of each forecast justifies."""
     spread = np.ptp(np.concatenate([forecasts.point[:, None], forecasts.quantiles], axis=1), axis=(1, 2))
     with np.errstate(divide="ignore"):
         decimals = np.ceil(np.log10(SIGNIFICANT) - np.log10(spread))

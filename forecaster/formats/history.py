@@ -1,10 +1,10 @@
-"""Records of the history topic: the readings of a partition and batch that became steps of their series, by column.
+"""Records of the history topic: the readings of one batch and partition that are steps of their series, by column.
 
-A value is the CRC-32 of the rest (4 bytes, little-endian), the schema (1 byte), then MessagePack under zlib. Columns
-are little-endian arrays; stamps and series numbers are kept as differences to the one before, which are mostly alike.
-Nothing is executed on reading, and a value unfolds to a bounded size.
+A value is the CRC-32 of the rest (4 bytes, little-endian), the schema (1 byte), then MessagePack compressed by zlib.
+Columns are little-endian arrays. Timestamps and series numbers are stored as differences to their predecessors, which
+compress well. Decoding executes nothing, and the decompressed size is bounded.
 
-A record of the input is never cut: its readings are neighbours in one value, and the first of them is flagged.
+The readings of one input record are never split over two values: they are neighbours, and the first of them is flagged.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from forecaster.records import F64, I64, Bools, Message, Readings, SourceRecord
 SCHEMA = 1
 COUNT_HEADER = "readings"
 MAX_VALUE_BYTES = 524_288
-"""Larger batches become several records, far below what a broker refuses by default."""
-MAX_UNFOLDED_BYTES = 134_217_728
+"""Limit of a value; larger batches become several records. It is far below the broker's default limit."""
+MAX_DECOMPRESSED_BYTES = 134_217_728
 HASHES = 2**32
+"""Number of hashes that `group_hash` may return."""
 _OBSERVED, _MASKED, _BEGINS = 1, 2, 4
 _HEAD = struct.Struct("<IB")
 _CRC_BYTES = 4
@@ -34,22 +35,23 @@ _FAST = 1
 
 
 class DamagedHistory(ForecasterError):
-    """A record of the history topic is not what was written."""
+    """A record of the history topic is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPart:
-    """N readings of S series, as one partition's batch had them.
+    """N readings of S series, from one record of the history topic.
 
     Attributes:
-        series_ids: the S series.
-        groups: the group of each; empty = each series is its own.
-        row: which series each reading is of; (N,).
-        timestamp_ms: event time, epoch ms, UTC; (N,).
-        values: raw; NaN where missing; (N,).
-        observed: there was a value; (N,).
-        masked: the denoiser kept it from the inputs; (N,).
-        records: readings of one record are of one group; ascending from 0; (N,).
+        series_ids: the series; S.
+        groups: group of each series; empty = each series is its own group.
+        row: position of each reading's series among the S; (N,).
+        timestamp_ms: event times, epoch ms, UTC; (N,).
+        values: raw values; NaN where missing; (N,).
+        observed: the reading has a value; (N,).
+        masked: the filters keep the value from the inputs; (N,).
+        records: number of the input record that each reading came in, ascending from 0; its readings are one group;
+            (N,).
     """
 
     series_ids: list[str]
@@ -66,18 +68,18 @@ class HistoryPart:
 
 
 def group_hash(name: str) -> int:
-    """Returns where a group stands among all, 0 to 2**32 - 1: the same in every process and version."""
+    """Return the hash of a group's name, 0 to HASHES - 1, which is the same in every process and version."""
     return zlib.crc32(name.encode())
 
 
 def encode_history(partition: int, readings: Readings, chosen: I64, masked: Bools) -> list[Message]:
-    """Returns the records of a partition's batch: none of no readings, seldom more than one.
+    """Return the history records of one partition's readings in a batch: mostly one, none if there are no readings.
 
     Args:
-        partition: of the readings' records.
-        readings: of the whole batch.
-        chosen: positions of those written, ascending; (N,).
-        masked: which of them the denoiser kept from the inputs; (N,).
+        partition: partition of the readings' records.
+        readings: readings of the batch.
+        chosen: positions of the readings to write, ascending; (N,).
+        masked: the filters keep the value of the chosen reading from the inputs; (N,).
     """
     if not len(chosen):
         return []
@@ -90,33 +92,33 @@ def encode_history(partition: int, readings: Readings, chosen: I64, masked: Bool
 
 
 def decode_history(value: bytes) -> HistoryPart:
-    """Returns the readings of a record.
+    """Return the readings of a value.
 
     Raises:
-        DamagedHistory: it is not what was written.
-        StateError: a newer version wrote it.
+        DamagedHistory: the value is damaged.
+        StateError: a newer version wrote the value.
     """
     if len(value) < _HEAD.size:
-        raise DamagedHistory(f"a value of {len(value)} bytes is cut")
+        raise DamagedHistory(f"the value is cut: it has {len(value)} bytes")
     crc, schema = _HEAD.unpack_from(value)
     if crc != zlib.crc32(memoryview(value)[_CRC_BYTES:]):
-        raise DamagedHistory("its CRC-32 is wrong")
+        raise DamagedHistory("the CRC-32 does not match")
     if schema > SCHEMA:
         raise StateError(
             f"a record of the history topic has schema {schema}, this version reads up to {SCHEMA}: run the newer "
             "version that wrote it, or empty the topic"
         )
-    return _part(_unfolded(value[_HEAD.size :]))
+    return _part(_decompressed(value[_HEAD.size :]))
 
 
 def count_of(record: SourceRecord) -> int | None:
-    """Returns how many readings a record says that it holds; None where it does not say."""
+    """Return the number of readings that the record's header names; None without a valid header."""
     text = next((content for name, content in record.headers if name == COUNT_HEADER), b"")
     return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 class _Stored(msgspec.Struct, frozen=True):
-    """What is in a value; `row` is int32, `timestamp_ms` int64, both differences; `values` float64, `flags` uint8."""
+    """Content of a value: `row` (int32) and `timestamp_ms` (int64) as differences, `values` float64, `flags` uint8."""
 
     series_ids: list[str]
     groups: list[str]
@@ -151,7 +153,7 @@ def _encoded(readings: Readings, chosen: I64, masked: Bools) -> bytes:
 
 
 def _middle(records: I64) -> int:
-    """Returns where a record begins, as near the middle as there is one; 0 where there is one record."""
+    """Return the start of the record that begins nearest to the middle; 0 if there is only one record."""
     begins = np.flatnonzero(np.diff(records)) + 1
     return int(begins[np.abs(begins - len(records) // 2).argmin()]) if len(begins) else 0
 
@@ -159,16 +161,16 @@ def _middle(records: I64) -> int:
 def _column(data: bytes, kind: str, count: int) -> NDArray[Any]:
     size = np.dtype(kind).itemsize
     if len(data) != size * count:
-        raise DamagedHistory(f"a column of {len(data)} bytes does not hold {count} numbers of {size}")
+        raise DamagedHistory(f"a column has {len(data)} bytes; {count} numbers of {size} bytes were expected")
     return np.frombuffer(data, kind)
 
 
-def _unfolded(body: bytes) -> _Stored:
-    unfolding = zlib.decompressobj()
+def _decompressed(body: bytes) -> _Stored:
+    decompressor = zlib.decompressobj()
     try:
-        data = unfolding.decompress(body, MAX_UNFOLDED_BYTES)
-        if not unfolding.eof:
-            raise DamagedHistory(f"it is cut, or unfolds to more than {MAX_UNFOLDED_BYTES} bytes")
+        data = decompressor.decompress(body, MAX_DECOMPRESSED_BYTES)
+        if not decompressor.eof:
+            raise DamagedHistory(f"the value is cut, or decompresses to more than {MAX_DECOMPRESSED_BYTES} bytes")
         return _DECODER.decode(data)
     except (zlib.error, msgspec.DecodeError) as error:
         raise DamagedHistory(str(error)) from None
@@ -179,9 +181,9 @@ def _part(stored: _Stored) -> HistoryPart:
     flags = np.frombuffer(stored.flags, np.uint8)
     row = np.cumsum(_column(stored.row, "<i4", count), dtype=np.int64)
     if len(row) and (row.min() < 0 or row.max() >= len(stored.series_ids)):
-        raise DamagedHistory(f"a reading of series {row.max()} of {len(stored.series_ids)}")
+        raise DamagedHistory(f"a reading names series {row.max()}, there are {len(stored.series_ids)}")
     if stored.groups and len(stored.groups) != len(stored.series_ids):
-        raise DamagedHistory(f"{len(stored.groups)} groups of {len(stored.series_ids)} series")
+        raise DamagedHistory(f"{len(stored.groups)} groups for {len(stored.series_ids)} series")
     return HistoryPart(
         series_ids=stored.series_ids,
         groups=stored.groups,

@@ -1,15 +1,15 @@
-"""The models topic: checkpoints on their way from the trainer to all workers, and what was decided about them.
+"""Records of the models topic: checkpoints from the trainer for all workers, and the decisions about them.
 
 | key | value |
 |---|---|
 | `checkpoint/<id>/<n>` | chunk n of the weights |
-| `checkpoint/<id>` | the description, and the number of chunks; written after them |
-| `decision/<id>` | a `Decision` |
-| `serve` | a `Serve`: what the fleet is to serve; the newest counts, whoever wrote it |
-| `drift/<partition>` | a worker finds that its live loss has drifted |
+| `checkpoint/<id>` | the description and the number of chunks; written after the chunks |
+| `decision/<id>` | a `Decision` about the checkpoint |
+| `serve` | a `Serve`: the checkpoint that the fleet is to serve; the newest record counts |
+| `drift/<partition>` | a worker has found that its live loss drifts |
 
-The topic has one partition and is compacted: its order is the truth. A checkpoint exists when its description and all
-its chunks are there, and is served only when the hash of its weights fits.
+The topic has one partition and is compacted: the order of its records is decisive. A checkpoint is complete when its
+description and all its chunks have been read, and is served only if the hash of its weights matches.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ CHUNK_BYTES = 524_288
 SERVE = "serve"
 DRIFT = "drift/"
 TRAINING = "training"
-"""`Decision.work` of a challenger with a body of its own."""
+"""`Decision.work` of a challenger with a new body."""
 KEY = re.compile(r"(checkpoint|decision)/([A-Za-z0-9][A-Za-z0-9._-]{0,200})(?:/(\d{1,6}))?")
-"""Ids are names of folders, too."""
+"""Keys of checkpoints and decisions. Ids are restricted because they are names of folders, too."""
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What was decided about a challenger.
+    """A decision about a challenger.
 
     Attributes:
-        checkpoint: the challenger.
-        champion: what served when it was decided; `none` = before any training.
+        checkpoint: id of the challenger.
+        champion: id of the checkpoint that served at the time; `none` = before any training.
         promoted: the challenger is to serve.
-        challenger_loss: of the scored forecasts; None = not known.
-        champion_loss: of the same.
-        scored: so many forecasts of each were compared.
-        reason: for people.
-        at: ISO 8601.
-        work: `training` of a body and its readout, or `readout` alone.
-        facts: whatever else is worth knowing.
+        challenger_loss: loss of the challenger's scored forecasts; None = unknown.
+        champion_loss: loss of the champion's scored forecasts; None = unknown.
+        scored: number of forecasts of each that were compared.
+        reason: explanation for people.
+        at: time of the decision, ISO 8601.
+        work: `training` if body and readout are new, `readout` if only the readout is.
+        facts: further notes.
     """
 
     checkpoint: str
@@ -66,14 +66,14 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """What the fleet is to serve.
+    """The checkpoint that the fleet is to serve.
 
     Attributes:
-        checkpoint: its id; `none` = as before any training.
-        previous: what a rollback goes back to, and what serves where the checkpoint cannot.
-        by: who says so.
-        at: ISO 8601.
-        reason: for people.
+        checkpoint: id of the checkpoint; `none` = the simple experts alone.
+        previous: id that a rollback returns to, and that serves where the checkpoint cannot be used.
+        by: origin of the request.
+        at: time of the request, ISO 8601.
+        reason: explanation for people.
     """
 
     checkpoint: str
@@ -85,14 +85,16 @@ class Serve(msgspec.Struct, frozen=True):
 
 
 def publication(checkpoint: Checkpoint) -> list[Message]:
-    """Returns the checkpoint's records, in the order in which they must be written.
+    """Return the records of a checkpoint, in the order in which they must be written.
 
     Raises:
-        CheckpointError: its id cannot be a key of the topic.
+        CheckpointError: the id cannot be used in a key.
     """
     packed, name = pack(checkpoint), checkpoint.id
     if KEY.fullmatch(f"checkpoint/{name}") is None:
-        raise CheckpointError(f"checkpoint {name!r}: an id is made of letters, digits, dots, dashes and underscores")
+        raise CheckpointError(
+            f"checkpoint {name!r}: an id consists of letters, digits, dots, dashes and underscores"
+        )
     chunks = [packed.weights[at : at + CHUNK_BYTES] for at in range(0, len(packed.weights), CHUNK_BYTES)]
     manifest = {**msgspec.to_builtins(packed.description), "chunks": len(chunks)}
     return [
@@ -102,40 +104,40 @@ def publication(checkpoint: Checkpoint) -> list[Message]:
 
 
 def decision_message(decision: Decision) -> Message:
-    """Returns the decision's record."""
+    """Return the record of a decision."""
     return model_message(f"decision/{decision.checkpoint}", msgspec.json.encode(decision))
 
 
 def serve_message(serve: Serve) -> Message:
-    """Returns the record that says what is to be served."""
+    """Return the record that names the checkpoint to serve."""
     return model_message(SERVE, msgspec.json.encode(serve))
 
 
 def drift_message(partition: int) -> Message:
-    """Returns the record that says that the live loss has drifted.
+    """Return the record that reports a drift of the live loss.
 
     Args:
-        partition: of the input, one of those that it was found in.
+        partition: input partition, one of those with the drift.
     """
     return model_message(f"{DRIFT}{partition}", msgspec.json.encode({"schema": SCHEMA}))
 
 
 def tombstones(checkpoint_id: str, chunks: int) -> list[Message]:
-    """Returns the records after which the checkpoint is gone: the description first, so that nobody misses a chunk.
+    """Return the records that delete a checkpoint: the description first, so that no reader waits for a missing chunk.
 
     Args:
-        checkpoint_id: whose.
-        chunks: so many of its chunks there may be.
+        checkpoint_id: id of the checkpoint.
+        chunks: largest number of chunks that it may have.
     """
     keys = [f"checkpoint/{checkpoint_id}", *(f"checkpoint/{checkpoint_id}/{number}" for number in range(chunks))]
     return [model_message(key, None) for key in keys]
 
 
 def model_message(key: str, value: bytes | None) -> Message:
-    """Returns a record of the topic; no value = a tombstone."""
+    """Return a record of the topic; without a value it is a tombstone."""
     return Message(PARTITION, key.encode(), value, [])
 
 
 def iso_time(timestamp_ms: int) -> str:
-    """Returns an epoch stamp as ISO 8601, to the second."""
+    """Return a timestamp in epoch ms as ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(timestamp_ms // 1000, UTC).isoformat()

@@ -1,4 +1,4 @@
-"""What goes over the wire: input records to readings, forecasts and dead letters to records."""
+"""Records of the input topic: decoded to readings, or to dead letters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ MAX_TIMESTAMP_MS = 253_402_300_799_999
 
 @dataclass(frozen=True, slots=True)
 class InputSchema:
-    """Where an input record holds what; fields are dotted paths into the JSON object of its value.
+    """The fields of an input record, as dotted paths into the JSON object of its value.
 
     Attributes:
-        series_field: the series_id; where it is missing, the record key is.
-        timestamp_field: the event time; where it is missing, the record's timestamp is.
-        value_field: the reading.
-        value_fields: several sensors in one record: series `<id>/<field>` each, one group; they replace value_field.
-        allow_null_keys: records without a key are taken although their series_id comes from the value.
+        series_field: field of the series_id; without it, the record key is the series_id.
+        timestamp_field: field of the event time; without it, the record's timestamp is the event time.
+        value_field: field of the value.
+        value_fields: fields of several sensors in one record: each is a series `<id>/<field>`, all are one group;
+            replaces `value_field`.
+        allow_null_keys: accept records without a key although their series_id comes from the value.
     """
 
     series_field: str = "series_id"
@@ -41,11 +42,11 @@ class InputSchema:
 
 
 class Decoder:
-    """Decodes the records of a batch; a wrong one costs its neighbours nothing.
+    """Decoder of input records; a bad record does not affect the others.
 
     Args:
-        schema: where a record holds what.
-        longest_id: bytes of a series_id at most.
+        schema: fields of a record.
+        longest_id: largest size of a series_id, in bytes.
     """
 
     def __init__(self, schema: InputSchema, longest_id: int = MAX_SERIES_ID_BYTES) -> None:
@@ -58,52 +59,55 @@ class Decoder:
         self._values = [(field, field.split(".")) for field in fields]
 
     def decode(self, records: Sequence[SourceRecord]) -> Decoded:
-        """Returns the readings of the good records and a dead letter for each bad one."""
+        """Return the readings of the good records, and a dead letter for each bad one."""
         series_ids: list[str] = []
-        stamps: list[int] = []
+        timestamps: list[int] = []
         values: list[float] = []
         numbers: list[int] = []
         groups: list[str] = []
-        dead: list[DeadLetter] = []
+        dead_letters: list[DeadLetter] = []
         for number, record in enumerate(records):
             try:
-                group, stamp, readings = self._record(record)
+                group, timestamp, pairs = self._record(record)
             except BadRecord as bad:
-                dead.append(DeadLetter(record, Reason(bad.reason), bad.detail))
+                dead_letters.append(DeadLetter(record, Reason(bad.reason), bad.detail))
                 continue
-            groups += [group] * len(readings)
-            for series_id, value in readings:
+            groups += [group] * len(pairs)
+            for series_id, value in pairs:
                 series_ids.append(series_id)
-                stamps.append(stamp)
+                timestamps.append(timestamp)
                 values.append(value)
                 numbers.append(number)
-        readings_of_all = Readings(
+        readings = Readings(
             series_ids,
-            np.array(stamps, np.int64),
+            np.array(timestamps, np.int64),
             np.array(values, np.float64),
             np.array(numbers, np.int64),
             groups if self._schema.value_fields else None,
         )
-        return Decoded(readings_of_all, dead)
+        return Decoded(readings, dead_letters)
 
     def _record(self, record: SourceRecord) -> tuple[str, int, list[tuple[str, float]]]:
-        """Returns the group, the stamp, and each series with its value."""
+        """Return the group, the event time in epoch ms, and pairs of series_id and value; raise BadRecord."""
         body = self._object(record.value)
         series_id = self._series_id(record, _find(body, self._series))
-        stamp = _timestamp(_find(body, self._timestamp), record.timestamp, self._schema.timestamp_field)
-        found = [(field, _find(body, path)) for field, path in self._values]
+        timestamp = _timestamp(_find(body, self._timestamp), record.timestamp, self._schema.timestamp_field)
+        fields = [(field, _find(body, path)) for field, path in self._values]
         if not self._schema.value_fields:
-            return series_id, stamp, [(series_id, _value(*found[0]))]
-        readings = [(f"{series_id}/{field}", _value(field, raw)) for field, raw in found if raw is not _ABSENT]
-        if not readings:
-            raise BadRecord(Reason.FIELD_MISSING, f"none of the fields {', '.join(self._schema.value_fields)}")
-        return series_id, stamp, readings
+            return series_id, timestamp, [(series_id, _value(*fields[0]))]
+        pairs = [(f"{series_id}/{field}", _value(field, raw)) for field, raw in fields if raw is not _ABSENT]
+        if not pairs:
+            names = ", ".join(self._schema.value_fields)
+            raise BadRecord(Reason.FIELD_MISSING, f"the value has none of the fields {names}")
+        return series_id, timestamp, pairs
 
     def _object(self, value: bytes | None) -> Mapping[str, Any]:
         if value is None:
             raise BadRecord(Reason.VALUE_MISSING, "the record has no value")
         if len(value) > MAX_VALUE_BYTES:
-            raise BadRecord(Reason.VALUE_TOO_LARGE, f"{len(value)} bytes; at most {MAX_VALUE_BYTES} are read")
+            raise BadRecord(
+                Reason.VALUE_TOO_LARGE, f"the value has {len(value)} bytes; at most {MAX_VALUE_BYTES} are allowed"
+            )
         try:
             body = self._json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -112,34 +116,41 @@ class Decoder:
             raise BadRecord(Reason.WRONG_TYPE, f"the value is a JSON {type(body).__name__}, not an object")
         return body
 
-    def _series_id(self, record: SourceRecord, named: Any) -> str:
-        if named is not _ABSENT and named is not None:
-            if isinstance(named, bool) or not isinstance(named, str | int):
-                raise BadRecord(Reason.WRONG_TYPE, f"{self._schema.series_field} must be text, not {_shown(named)}")
+    def _series_id(self, record: SourceRecord, raw: Any) -> str:
+        if raw is not _ABSENT and raw is not None:
+            if isinstance(raw, bool) or not isinstance(raw, str | int):
+                raise BadRecord(
+                    Reason.WRONG_TYPE, f"{self._schema.series_field} must be text or an integer, not {_shown(raw)}"
+                )
             if record.key is None and not self._schema.allow_null_keys:
                 raise BadRecord(
                     Reason.KEY_MISSING,
-                    "the series_id comes from the value and the record has no key: its readings may be spread over "
-                    "partitions; send a key, or set FORECASTER_INPUT__ALLOW_NULL_KEYS=true",
+                    "the series_id comes from the value and the record has no key, so a series may be spread over "
+                    "partitions: send a key, or set FORECASTER_INPUT__ALLOW_NULL_KEYS=true",
                 )
-            series_id = str(named)
+            series_id = str(raw)
         else:
             series_id = _key_text(record.key)
         if not series_id:
-            raise BadRecord(Reason.SERIES_ID_MISSING, f"neither {self._schema.series_field} nor a record key")
+            raise BadRecord(Reason.SERIES_ID_MISSING, f"no field {self._schema.series_field} and no record key")
         if len(series_id) > self._longest_id or len(series_id.encode()) > self._longest_id:
-            raise BadRecord(Reason.SERIES_ID_TOO_LONG, f"more than {self._longest_id} bytes")
+            raise BadRecord(Reason.SERIES_ID_TOO_LONG, f"the series_id has more than {self._longest_id} bytes")
         return series_id
 
 
 def partitions_of(readings: Readings, records: Sequence[SourceRecord]) -> I64:
-    """Returns the partition that each reading came from; (N,)."""
+    """Return the partition that each reading came from; (N,)."""
     partitions = np.array([record.partition for record in records], np.int64)
     return partitions[readings.records] if len(readings) else np.empty(0, np.int64)
 
 
+def source_header(record: SourceRecord) -> tuple[str, bytes]:
+    """Return the header `source` of records about a record: `topic/partition/offset`."""
+    return "source", f"{record.topic}/{record.partition}/{record.offset}".encode()
+
+
 class _Absent:
-    """No such field; null is a value."""
+    """Stands for a field that is absent; null is a value."""
 
 
 _ABSENT = _Absent()
@@ -161,7 +172,7 @@ def _value(field: str, raw: Any) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float):
         raise BadRecord(Reason.WRONG_TYPE, f"{field} must be a number or null, not {_shown(raw)}")
     if abs(raw) > MAX_MAGNITUDE:
-        raise BadRecord(Reason.VALUE_OUT_OF_RANGE, f"{field} is {_shown(raw)}; at most {MAX_MAGNITUDE:g} is taken")
+        raise BadRecord(Reason.VALUE_OUT_OF_RANGE, f"{field} is {_shown(raw)}; at most {MAX_MAGNITUDE:g} is allowed")
     return float(raw)
 
 
@@ -173,14 +184,14 @@ def _timestamp(raw: Any, fallback: int, field: str) -> int:
     elif isinstance(raw, bool) or not (isinstance(raw, int) or (isinstance(raw, float) and raw.is_integer())):
         raise BadRecord(Reason.WRONG_TYPE, f"{field} must be epoch milliseconds or ISO 8601, not {_shown(raw)}")
     if not 0 <= raw <= MAX_TIMESTAMP_MS:
-        raise BadRecord(Reason.TIMESTAMP_OUT_OF_RANGE, f"{field} is {_shown(raw)}: outside of the years 1970 to 9999")
+        raise BadRecord(Reason.TIMESTAMP_OUT_OF_RANGE, f"{field} is {_shown(raw)}, outside of the years 1970 to 9999")
     return int(raw)
 
 
 def _parsed(text: str, field: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
         return round(aware.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise BadRecord(

@@ -14,17 +14,17 @@ from forecaster.records import Message, Outputs, Readings, Scores, SourceRecord
 def encode_scores(
     scores: Scores, readings: Readings, records: Sequence[SourceRecord], levels: Sequence[float]
 ) -> Iterator[Message]:
-    """Yields a record for each reading whose truth has met a forecast: what the forecast of each horizon was worth.
+    """Yield a record for each reading whose truth has met a forecast, with the scores of each horizon.
 
     Args:
-        scores: M of them.
-        readings: whose truths they are.
-        records: where the readings came from.
-        levels: of the quantiles.
+        scores: scores of M readings.
+        readings: readings that brought the truths.
+        records: records that the readings came in.
+        levels: quantile levels, ascending; Q.
     """
     scored = score(scores, levels)
     errors, last_errors, losses = (
-        np.ascontiguousarray(values)  # the encoder takes rows of no others
+        np.ascontiguousarray(values)  # the encoder accepts only contiguous rows
         for values in (scored.absolute_error, scored.last_value_error, scored.pinball_loss)
     )
     for row in np.flatnonzero(scored.met.any(axis=1)).tolist():
@@ -42,12 +42,12 @@ def encode_scores(
 
 
 def encode_denoised(outputs: Outputs, readings: Readings, records: Sequence[SourceRecord]) -> Iterator[Message]:
-    """Yields a record for each reading that is a step of its series: what the network sees of it.
+    """Yield a record for each reading that is a step of its series, with the network's input.
 
     Args:
-        outputs: of the readings.
-        readings: N of them.
-        records: where they came from.
+        outputs: results of the readings.
+        readings: N readings.
+        records: records that the readings came in.
     """
     for reading in outputs.forecasts.reading.tolist():
         body = {

@@ -10,7 +10,7 @@ import msgspec
 
 from forecaster.core.network.model import body_of
 from forecaster.errors import CheckpointError
-from forecaster.formats.checkpoints import Description, PackedCheckpoint, described, refuse_damage
+from forecaster.formats.checkpoints import Description, PackedCheckpoint, parse_description, refuse_damage
 from forecaster.formats.models import DRIFT, KEY, SCHEMA, SERVE, TRAINING, Decision, Serve, model_message, tombstones
 from forecaster.records import Message
 
@@ -248,7 +248,7 @@ class ModelRegistry:
         try:
             body = msgspec.json.decode(value)
             chunks = body.pop("chunks", None) if isinstance(body, dict) else None
-            entry.description = described(body, "the record")
+            entry.description = parse_description(body, "the record")
             entry.chunks = msgspec.convert(chunks, int)
         except (msgspec.DecodeError, CheckpointError) as error:  # a ValidationError is a DecodeError
             entry.description, entry.fault = None, f"its description cannot be used: {error}"

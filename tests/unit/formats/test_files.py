@@ -59,11 +59,11 @@ def test_several_columns_can_spell_the_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", "which column is the time"),
-        ("time,b\nsoon,2\n", "is no time"),
-        ("time,b\n2025-01-01,x\n", "no number"),
+        ("a,b\n1,2\n", "name the column of the time"),
+        ("time,b\nsoon,2\n", "cannot be read as a time"),
+        ("time,b\n2025-01-01,x\n", "must hold numbers"),
         ("time,b\n12,1\n", "epoch milliseconds"),
-        ("time\n2025-01-01\n", "no column beside the time"),
+        ("time\n2025-01-01\n", "no column of values"),
         ("", "cannot be read"),
     ],
 )
