@@ -88,7 +88,7 @@ def test_a_readout_belongs_to_its_body() -> None:
 
 def test_an_id_that_could_name_another_folder_is_refused() -> None:
     for name in ("../up", ".hidden", "a/b", ""):
-        with pytest.raises(CheckpointError, match="an id is made of"):
+        with pytest.raises(CheckpointError, match="an id consists of"):
             publication(checkpoint(name))
     messages = [Message(0, b"checkpoint/../up", publication(checkpoint("a"))[-1].value, [])]
     assert filled(messages)[0].checkpoints == {}
