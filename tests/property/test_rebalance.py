@@ -46,7 +46,7 @@ class World:
     def turn(self, number: int) -> None:
         self.workers[number].iterate()
         served = set(self.workers[number]._store.partitions)  # noqa: SLF001
-        free = self.clients[number].assigned - self.clients[number].held
+        free = self.clients[number].assigned - self.clients[number].paused
         assert free <= served, "a partition delivers records before its rows are restored"
 
     def feed(self, partition: int, hours: int) -> None:

@@ -1,4 +1,4 @@
-"""Kafka as plain objects: logs, a group of one member a partition, transactions that fail when told to."""
+"""Fakes of Kafka: logs and group offsets as plain objects, and transactions that fail when a test says so."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from forecaster.serving.state.store import StateStore
 from forecaster.serving.worker import Worker, WorkerConfig
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
-OURS = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
+IDENTITY = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
 
 
 class Member(NamedTuple):
@@ -38,7 +38,7 @@ class Member(NamedTuple):
 
 
 class FakeKafka:
-    """The logs, and the group's offsets. Every transaction ends with a marker that takes an offset of its log."""
+    """The logs and the group's offsets; every transaction ends with a marker, which takes an offset of the log."""
 
     def __init__(self, partitions: int = 1) -> None:
         self.partitions = range(partitions)
@@ -56,22 +56,23 @@ class FakeKafka:
         self.ends[topic, partition] = end + 1
 
     def mark(self, partition: int, offsets: int = 1) -> None:
-        """The end of a transaction of the input's producer, or records that it aborted."""
+        """Use up offsets of the input, as transaction markers and aborted records do."""
         self.ends[INPUT, partition] = self.ends.get((INPUT, partition), 0) + offsets
 
     def hours(self, partition: int, hours: range, key: bytes = b"pump") -> None:
-        """A reading an hour."""
+        """Append one reading per hour."""
         for hour in hours:
             self.append(partition, b'{"timestamp": %d, "value": %d}' % (START_MS + hour * HOUR_MS, hour % 7), key)
 
     def read(self, topic: str, partition: int, offset: int, count: int) -> list[InputRecord]:
-        assert offset >= self.starts.get((topic, partition), 0), "what retention took is not there"
-        return [one for one in self.logs.get((topic, partition), []) if one.offset >= offset][:count]
+        assert offset >= self.starts.get((topic, partition), 0), "retention has deleted these records"
+        return [record for record in self.logs.get((topic, partition), []) if record.offset >= offset][:count]
 
     def retain(self, topic: str, partition: int, start: int) -> None:
-        """Records before `start` are gone."""
+        """Delete the records before `start`, as retention does."""
         self.starts[topic, partition] = start
-        self.logs[topic, partition] = [one for one in self.logs[topic, partition] if one.offset >= start]
+        kept = [record for record in self.logs[topic, partition] if record.offset >= start]
+        self.logs[topic, partition] = kept
 
     def commit(self, transaction: Transaction) -> None:
         for topic, messages in transaction.messages.items():
@@ -86,22 +87,29 @@ class FakeKafka:
         self.offsets.update(transaction.offsets)
 
     def sources(self, topic: str = "forecasts") -> list[str]:
-        """Where the forecasts' readings came from."""
+        """The source header of every record on the topic: which input record it was made of."""
         return [source for name, source, _ in self.published if name == topic]
 
 
 class FakeClient:
-    """What a worker has of Kafka: consumer, producer and reader in one."""
+    """Consumer, producer and log reader of a worker, in one object.
+
+    Attributes:
+        paused: partitions that deliver nothing.
+        failures: results of the next commits; see `commit`.
+        silent: number of calls of `committed` that get no answer.
+        is_limited: a poll returns at most the records that the worker asks for; that number depends on the clock.
+    """
 
     def __init__(self, kafka: FakeKafka, *, batch: int = 10_000) -> None:
         self.kafka = kafka
         self._batch = batch
         self.position = {number: kafka.offsets.get(number, 0) for number in kafka.partitions}
-        self.held: set[int] = set(kafka.partitions)
+        self.paused: set[int] = set(kafka.partitions)
         self.assigned: set[int] = set()
         self.opened, self.closed = list[int](), list[int]()
         self.failures: list[str] = []
-        self.is_limited = False  # or else a poll brings what the worker asks for, which depends on the clock
+        self.is_limited = False
         self.silent = self.confirmed = self.restarts = 0
         self._reads: tuple[str, int] = ("", 0)
         self._read_to = 0
@@ -110,34 +118,34 @@ class FakeClient:
     def assign(self, partitions: Collection[int]) -> None:
         self.opened = sorted({*self.opened, *partitions})
         self.assigned |= set(partitions)
-        self.held |= set(partitions)
+        self.paused |= set(partitions)
 
     def revoke(self, partitions: Collection[int]) -> None:
         self.closed = sorted({*self.closed, *partitions})
         self.opened = [number for number in self.opened if number not in partitions]
         self.assigned -= set(partitions)
 
-    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:  # noqa: ARG002 - here nothing ever takes time
+    def poll(self, *, wait: bool, max_records: int | None = None) -> PollResult:  # noqa: ARG002 - the fake never waits
         opened, closed, self.opened, self.closed = self.opened, self.closed, [], []
         records: list[InputRecord] = []
         begin, end = dict[int, int](), dict[int, int]()
         share = min(self._batch, max_records) if self.is_limited and max_records else self._batch
-        for number in sorted(self.assigned - self.held):
+        for number in sorted(self.assigned - self.paused):
             batch = self.kafka.read(INPUT, number, self.position[number], share)
             if batch:
                 records += batch
                 begin[number], end[number] = batch[0].offset, batch[-1].offset + 1
-            if len(batch) < share:  # all was read, the markers behind it, too
+            if len(batch) < share:  # the end was reached, and the markers behind the records with it
                 self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
         return PollResult(list(records), begin, end, Member(), closed, opened, stable=True)
 
     def resume(self, partitions: Collection[int]) -> None:
-        self.held -= set(partitions)
+        self.paused -= set(partitions)
 
     def pause(self, partitions: Collection[int]) -> None:
-        self.held |= set(partitions)
+        self.paused |= set(partitions)
 
     def seek(self, offsets: dict[int, int]) -> None:
         self.position.update(offsets)
@@ -151,21 +159,25 @@ class FakeClient:
     def confirm_membership(self) -> None:
         self.confirmed += 1
 
-    def committed(self, *asked: object) -> object:
-        """Of the consumer: of several partitions, 0 = none; of the reader: of one, None = none."""
+    def committed(self, *optional_topics: object) -> object:
+        """As the consumer: offsets of several partitions, 0 = none. As the log reader: that of one, None = none."""
         if self.silent:
             self.silent -= 1
             raise TransientBrokerError("silence")
-        if len(asked) == 2:
-            return self.kafka.offsets.get(asked[1])  # type: ignore[call-overload]
-        return {number: self.kafka.offsets.get(number, 0) for number in asked[0]}  # type: ignore[attr-defined]
+        if len(optional_topics) == 2:
+            return self.kafka.offsets.get(optional_topics[1])  # type: ignore[call-overload]
+        return {number: self.kafka.offsets.get(number, 0) for number in optional_topics[0]}  # type: ignore[attr-defined]
 
     def restart(self) -> None:
-        assert self.confirmed, "who was fenced asks the group first"
+        assert self.confirmed, "a fenced producer must confirm its membership first"
         self.restarts += 1
 
     def commit(self, transaction: Transaction) -> bool:
-        """The next of `failures` is what becomes of it: '' = well, dropped, happened, overtaken."""
+        """Commit as the next of `failures` says.
+
+        '' = commit; dropped = fail without committing; happened = fail, though it was committed; overtaken = fail,
+        because another process has committed later offsets.
+        """
         failure = self.failures.pop(0) if self.failures else ""
         if failure not in ("dropped", "overtaken"):
             self.kafka.commit(transaction)
@@ -180,10 +192,10 @@ class FakeClient:
     def seek_log(self, topic: str, partition: int, offset: int) -> None:
         self._reads, self._read_to = (topic, partition), offset
 
-    def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - here nothing ever takes time
-        found = self.kafka.read(*self._reads, self._read_to, 50)
-        self._read_to = found[-1].offset + 1 if found else self.kafka.ends.get(self._reads, 0)
-        return found
+    def read(self, *, wait: bool = True) -> list[InputRecord]:  # noqa: ARG002 - the fake never waits
+        records = self.kafka.read(*self._reads, self._read_to, 50)
+        self._read_to = records[-1].offset + 1 if records else self.kafka.ends.get(self._reads, 0)
+        return records
 
     @property
     def read_position(self) -> int:
@@ -191,7 +203,7 @@ class FakeClient:
 
 
 class FakeReader:
-    """The reader's part of a client."""
+    """The log reader of a client."""
 
     def __init__(self, client: FakeClient) -> None:
         self.committed, self.bounds, self.seek, self.read = (
@@ -209,7 +221,7 @@ class FakeReader:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is made of; tests name what matters to them."""
+    """Parts of a worker, with defaults; a test names only those that matter to it."""
 
     pipeline: PipelineConfig = field(default_factory=pipeline_config)
     model: Model | None = None
@@ -219,21 +231,21 @@ class Setup:
     stop_on_limit: bool = False
     deadline: float = 5.0
     limits: Limits = field(default_factory=Limits)
-    asked: tuple[str, ...] = ()
+    optional_topics: tuple[str, ...] = ()
     publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
     check_topics: Callable[[], object] = lambda: None
     clock: Clock = monotonic
     stop: threading.Event = field(default_factory=threading.Event)
-    keep: Mapping[str, object] = field(default_factory=dict)
+    state: Mapping[str, object] = field(default_factory=dict)
 
     def state_config(self) -> StateConfig:
-        """Rows of a group named `group`; a small replay limit, so that blocks are written all the time."""
-        values = {"identity": OURS, "key_prefix": "group", "replay_limit": 40} | self.keep
+        """State of the group `group`; the replay limit is small, so that blocks are written all the time."""
+        values = {"identity": IDENTITY, "key_prefix": "group", "replay_limit": 40} | self.state
         hidden = max([model.state_size for model in self.checkpoints().models.values()], default=0)
         return StateConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
 
     def checkpoints(self) -> Lineup:
-        """The only model, or a lineup that several workers share."""
+        """A lineup that several workers share, or one of the only model."""
         if self.lineup is not None:
             return self.lineup
         return Lineup() if self.model is None else Lineup(self.model)
@@ -247,7 +259,7 @@ class Setup:
 
     def worker(self, client: FakeClient) -> Worker:
         """Return a worker of real parts and a fake Kafka."""
-        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.asked)
+        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.optional_topics)
         config = WorkerConfig(
             pipeline=self.pipeline,
             topics=topics,
@@ -269,6 +281,6 @@ class Setup:
 
 
 def setup(**options: Any) -> Setup:
-    """Options of a Setup; others are of how rows are kept."""
-    own = {name: options.pop(name) for name in list(options) if name in Setup.__dataclass_fields__}
-    return Setup(**own, keep=options)
+    """Return a Setup; options that are not its fields belong to its `StateConfig`."""
+    fields = {name: options.pop(name) for name in list(options) if name in Setup.__dataclass_fields__}
+    return Setup(**fields, state=options)

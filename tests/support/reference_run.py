@@ -1,8 +1,8 @@
-"""Self-verifying input: readings whose forecasts are known beforehand, to the byte.
+"""The reference run: input whose forecasts are known beforehand, to the byte.
 
-The reference is the pipeline itself, in this process, never interrupted. After any disturbance of the daemons the
-read_committed output must equal it, record by record: nothing lost, doubled, reordered or different. Where checkpoints
-change on the way, the reference reads from the state topic at which offsets they did.
+The reference is the pipeline in this process, never interrupted. After any disturbance of the daemons, their committed
+output must equal it, record by record: nothing lost, duplicated, reordered or different. If checkpoints change on the
+way, the reference reads from the state topic at which offsets they did.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CONFIG = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
 
 
 class ReferenceRun:
-    """Writes readings, reads forecasts, and knows what they must be.
+    """Writes readings, reads forecasts, and compares them with those of the reference.
 
     Args:
-        address: of the broker.
-        topic: of the readings.
-        partitions: of the topic.
-        folder: that the checkpoint is written to, whose path is `checkpoint`.
+        address: address of the broker.
+        topic: name of the input topic.
+        partitions: partition count of the input topic.
+        folder: for the folder of the checkpoint, whose path is `checkpoint`.
     """
 
     def __init__(self, address: str, topic: str, partitions: int, folder: Path) -> None:
@@ -57,14 +57,14 @@ class ReferenceRun:
         self._offsets = [0] * partitions
         self._hour = 0
         self.expected: list[list[Message]] = [[] for _ in self._partitions]
-        self.found: list[list[CommittedRecord]] = [[] for _ in self._partitions]
+        self.received: list[list[CommittedRecord]] = [[] for _ in self._partitions]
 
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
 
     def send_hours(self, hours: int) -> None:
-        """A reading of each series an hour; some are missing, late, twice or wild, one record in a while is none."""
+        """Send hourly readings of each series; some are missing, late, duplicate or extreme, some records are bad."""
         batches: list[list[InputRecord]] = [[] for _ in self._partitions]
         for hour in range(self._hour, self._hour + hours):
             for series in range(SERIES):
@@ -89,14 +89,14 @@ class ReferenceRun:
         return InputRecord(self._topic, partition, offset, 0, b"pump-%d" % series, body)
 
     def expect_swaps(self, *models: Model) -> list[list[Swap]]:
-        """What must come is what these models make of the readings so far, as the swaps say. Returns the swaps."""
+        """Expect the forecasts of these models for the readings so far, as the stored swaps say; return the swaps."""
         swaps: list[dict[int, Swap]] = [{} for _ in self._partitions]
         for floor, partition in self._floors():
             swaps[partition].update({swap.offset: swap for swap in floor.swaps})
-        found = [[one[offset] for offset in sorted(one)] for one in swaps]
-        for partition, own in enumerate(found):
-            self.expected[partition] = list(self._forecasts(partition, own, Lineup(*models)))
-        return found
+        ordered = [[by_offset[offset] for offset in sorted(by_offset)] for by_offset in swaps]
+        for partition, of_partition in enumerate(ordered):
+            self.expected[partition] = list(self._forecasts(partition, of_partition, Lineup(*models)))
+        return ordered
 
     def _floors(self) -> Iterator[tuple[Floor, int]]:
         with closing(RecordReader(self._address, f"{self._topic}.state", len(self._partitions))) as reader:
@@ -118,37 +118,37 @@ class ReferenceRun:
 
     @property
     def due(self) -> int:
-        """How many forecasts there must be."""
+        """Number of forecasts that must come."""
         return sum(map(len, self.expected))
 
     def receive(self) -> int:
-        """How many forecasts have come so far; those that came are right."""
+        """Return how many forecasts have come so far; fail if one of them is wrong."""
         for record in self._reader.poll():
-            found = self.found[record.partition]
-            found.append(record)
-            self._assert_right(record.partition, len(found) - 1)
-        return sum(map(len, self.found))
+            received = self.received[record.partition]
+            received.append(record)
+            self._assert_right(record.partition, len(received) - 1)
+        return sum(map(len, self.received))
 
     def count(self) -> int:
-        """How many forecasts have come so far, right or wrong: while checkpoints change, that is not known yet."""
+        """Return how many forecasts have come so far; while checkpoints change, they cannot be compared yet."""
         for record in self._reader.poll():
-            self.found[record.partition].append(record)
-        return sum(map(len, self.found))
+            self.received[record.partition].append(record)
+        return sum(map(len, self.received))
 
     def assert_equal(self, seconds: float = 120.0) -> None:
-        """Every forecast has come, and none that should not have."""
+        """Wait until every forecast has come; fail if one is wrong or too many."""
         wait_until(lambda: self.receive() >= self.due, f"all of {self.due} forecasts", seconds)
         self.receive()
 
     def assert_all_right(self) -> None:
-        """What has come is all that must, and right."""
-        assert [len(found) for found in self.found] == [len(expected) for expected in self.expected]
-        for partition, found in enumerate(self.found):
-            for number in range(len(found)):
+        """Fail unless exactly the expected forecasts have come."""
+        assert [len(received) for received in self.received] == [len(expected) for expected in self.expected]
+        for partition, received in enumerate(self.received):
+            for number in range(len(received)):
                 self._assert_right(partition, number)
 
     def _assert_right(self, partition: int, number: int) -> None:
-        record, expected = self.found[partition][number], self.expected[partition]
+        record, expected = self.received[partition][number], self.expected[partition]
         assert number < len(expected), f"one too many: {record}"
         other = expected[number]
         assert (record.key, record.value) == (other.key, other.value), f"{record} should be {other}"

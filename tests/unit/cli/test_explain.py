@@ -25,7 +25,7 @@ MODEL, NEWER = random_model(CONFIG), random_model(CONFIG, cell="lstm", seed=3)
 def serving(kafka: FakeKafka, made_of: Setup) -> Worker:
     client = FakeClient(kafka)
     worker = made_of.worker(client)
-    while client.held:
+    while client.paused:
         worker.iterate()
     return worker
 

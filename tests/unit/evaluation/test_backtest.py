@@ -69,7 +69,7 @@ def test_errors_of_a_ramp_are_the_horizons() -> None:
 
 
 def test_the_seasonal_naive_forecast_knows_a_daily_pattern() -> None:
-    report = run([list(range(24)) * 10])
+    report = run([[float(hour) for hour in range(24)] * 10])
     on_the_first_day = [23 * 1, 22 * 2, 21 * 3]  # there the last value stands in
     np.testing.assert_allclose(report.mae["seasonal naive"][0] * report.scored[0], on_the_first_day)
     assert (report.mae["last value"][0] > 1).all()

@@ -6,6 +6,7 @@ import json
 import re
 from contextlib import nullcontext
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ class Page(HTMLParser):
         self._in = ""
 
 
-def charts(text: str) -> list[list[dict[str, object]]]:
+def charts(text: str) -> list[list[dict[str, Any]]]:
     """The traces of each chart."""
     begins = [match.end() for match in re.finditer(r'Plotly.newPlot[(]\s*"[^"]+",\s*', text)]
     return [json.JSONDecoder().raw_decode(text[begin:])[0] for begin in begins]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,13 +20,13 @@ from forecaster.serving.worker import Worker
 def served(kafka: FakeKafka, **options: object) -> Worker:
     """A worker that has read the whole input."""
     client = FakeClient(kafka)
-    worker = setup(asked=("scores", "denoised"), **options).worker(client)
+    worker = setup(optional_topics=("scores", "denoised"), **options).worker(client)
     for _ in range(4):
         worker.iterate()
     return worker
 
 
-def bodies(kafka: FakeKafka, topic: str) -> list[dict[str, object]]:
+def bodies(kafka: FakeKafka, topic: str) -> list[dict[str, Any]]:
     return [orjson.loads(value) for name, _, value in kafka.published if name == topic]
 
 

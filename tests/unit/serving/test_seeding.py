@@ -100,7 +100,7 @@ def seed(kafka: FakeKafka, records: list[Record], configured: Setup) -> list[See
 def start_worker(kafka: FakeKafka, configured: Setup) -> Worker:
     client = FakeClient(kafka)
     worker = configured.worker(client)
-    while client.held:
+    while client.paused:
         worker.iterate()
     return worker
 

@@ -30,7 +30,7 @@ def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
     """A worker that serves all partitions."""
     client = FakeClient(kafka)
     worker = setup(**options).worker(client)
-    while client.held:
+    while client.paused:
         iterate(worker)
     return client, worker
 
@@ -109,7 +109,7 @@ def test_a_partition_serves_only_when_the_topics_fit() -> None:
 
     with pytest.raises(TopicError):
         setup(check_topics=misfit).worker(client).iterate()
-    assert client.held == {0}
+    assert client.paused == {0}
 
 
 def test_a_revoked_partition_is_restored_when_it_is_assigned_again() -> None:
@@ -240,7 +240,7 @@ def test_too_many_bad_records_hold_only_their_partition() -> None:
         kafka.append(0, b"no json")
     kafka.hours(1, range(2))
     iterate(worker)
-    assert client.held == {0}
+    assert client.paused == {0}
     kafka.hours(0, range(2))
     kafka.hours(1, range(2, 4))
     iterate(worker)
@@ -264,11 +264,11 @@ def test_the_ratio_counts_the_last_thousand_records_of_a_partition() -> None:
     for number in range(996):
         kafka.append(0, b"no json" if number % 2 else b'{"timestamp": 1735689600000, "value": 1}')
     iterate(worker)
-    assert client.held == set()
+    assert client.paused == set()
     for _ in range(4):
         kafka.append(0, b"no json")
     iterate(worker)
-    assert client.held == {0}
+    assert client.paused == {0}
 
 
 def test_stop_ends_the_loop_between_batches() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from clock import FakeClock
-from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
 from forecaster.errors import TransientBrokerError, UsageError
@@ -34,7 +34,7 @@ def start_worker(kafka: FakeKafka, **options: object) -> Worker:
     """Return a worker whose partitions are open."""
     client = FakeClient(kafka)
     worker = setup(**{"pipeline": CONFIG, "model": MODEL} | options).worker(client)
-    while client.held:
+    while client.paused:
         iterate(worker)
     return worker
 
@@ -311,7 +311,7 @@ def test_blocks_that_new_settings_make_too_large_are_split(
     iterate(worker)
     worker.flush()
     wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None}
-    wide["identity"] = type(OURS)(OURS.cluster, OURS.topic, 1, "wide", OURS.interval_ms)
+    wide["identity"] = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "wide", IDENTITY.interval_ms)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     cut = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert cut.must_be_written

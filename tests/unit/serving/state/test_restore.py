@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
 from clock import FakeClock
-from fakes import INPUT, OURS, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.errors import StateError, TopicError
 from forecaster.formats.readings import InputSchema
@@ -32,7 +32,7 @@ def start_worker(kafka: FakeKafka, **options: object) -> Worker:
     options = {"pipeline": CONFIG, "model": MODEL} | options
     client = FakeClient(kafka, batch=int(options.pop("batch", 10_000)))  # type: ignore[call-overload]
     worker = setup(**options).worker(client)
-    while client.held:
+    while client.paused:
         iterate(worker)
     return worker
 
@@ -255,8 +255,8 @@ def test_state_of_another_identity_is_treated_as_the_policy_says(
 ) -> None:
     kafka = FakeKafka()
     stored(kafka)
-    other = {"cluster": OURS.cluster, "topic": OURS.topic, "partitions": OURS.partitions} | identity
-    ours = type(OURS)(**other, pipeline=OURS.pipeline, interval_ms=OURS.interval_ms)  # type: ignore[arg-type]
+    other = {"cluster": IDENTITY.cluster, "topic": IDENTITY.topic, "partitions": IDENTITY.partitions} | identity
+    ours = type(IDENTITY)(**other, pipeline=IDENTITY.pipeline, interval_ms=IDENTITY.interval_ms)  # type: ignore[arg-type]
     with pytest.raises(error, match="resume-cold"):
         planned(kafka, identity=ours)
     assert series(start_worker(deepcopy(kafka), identity=ours, policy="resume-cold")) == 0
@@ -323,14 +323,14 @@ def test_other_settings_keep_the_context_and_reset_the_rest() -> None:
     kafka = FakeKafka()
     stored(kafka)
     wider = pipeline_config(context=20, horizon=6, chain=("hampel",))
-    changed = type(OURS)(OURS.cluster, OURS.topic, 1, "other", HOUR_MS)
+    changed = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "other", HOUR_MS)
     worker = start_worker(kafka, pipeline=wider, model=None, identity=changed)
     rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert series(worker) == 12
     assert (rows.inputs.scaler.count > 5).all()
     assert rows.inputs.context.shape[1] == 20
     later = pipeline_config(interval_ms=60_000)
-    minutes = type(OURS)(OURS.cluster, OURS.topic, 1, "third", 60_000)
+    minutes = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "third", 60_000)
     assert series(start_worker(kafka, pipeline=later, model=None, identity=minutes)) == 0
 
 
@@ -347,7 +347,9 @@ def test_rows_of_a_version_without_rival_intervals_are_rewarmed() -> None:
         return encode(block)
 
     rewrite(kafka, older)
-    worker = start_worker(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of this version", HOUR_MS))
+    worker = start_worker(
+        kafka, identity=type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "of this version", HOUR_MS)
+    )
     rows = worker._store.partitions[0].table.state  # noqa: SLF001 - the law is about what it holds
     assert series(worker) == 12
     assert (rows.inputs.scaler.count > 5).all()
@@ -370,7 +372,9 @@ def test_rows_that_cannot_be_used_are_dropped_and_the_worker_serves(
 
     rewrite(kafka, otherwise)
     before = len(kafka.published)
-    worker = start_worker(kafka, identity=type(OURS)(OURS.cluster, OURS.topic, 1, "of the next version", HOUR_MS))
+    worker = start_worker(
+        kafka, identity=type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "of the next version", HOUR_MS)
+    )
     assert "another version stored them differently: timeline.tick" in capsys.readouterr().out
     feed(kafka, 99, 40)
     iterate(worker)

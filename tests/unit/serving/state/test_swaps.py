@@ -27,7 +27,7 @@ SERIES, MANY = 8, 150
 def start_worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
     client = FakeClient(kafka)
     worker = setup(pipeline=CONFIG, lineup=lineup, **options).worker(client)
-    while client.held:
+    while client.paused:
         worker.iterate()
     return worker
 
@@ -115,7 +115,7 @@ def test_a_swap_whose_transaction_fails_has_not_begun() -> None:
         served = lineup(OLD)
         client = FakeClient(log)
         worker = setup(pipeline=CONFIG, lineup=served).worker(client)
-        while client.held:
+        while client.paused:
             iterate(worker)
         client.failures = failures
         feed(log, 0, 20)
