@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.topics import NeededTopic
@@ -16,7 +15,7 @@ from forecaster.core.ensemble.experts import HEADS
 from forecaster.core.ensemble.seasonal import LEAST_TICKS
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint, Model
-from forecaster.core.network.network import Network, NetworkConfig
+from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
@@ -131,9 +130,7 @@ def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
 
 def hidden_size(settings: Settings, champion: Model | None) -> int:
     """Return the width of the hidden states in rows: the larger one of a new network and of the champion."""
-    with torch.random.fork_rng(devices=[]):
-        trained = Network(network_config(settings)).state_size
-    return max(trained, 0 if champion is None else champion.state_size)
+    return max(network_config(settings).state_size, 0 if champion is None else champion.state_size)
 
 
 def connection(settings: Settings) -> Connection:

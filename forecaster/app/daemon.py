@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
-import torch
 
 from forecaster.app.configs import (
     connection,
@@ -23,6 +22,7 @@ from forecaster.app.configs import (
 )
 from forecaster.app.connect import Connector
 from forecaster.app.watchdog import Pulse, Watchdog
+from forecaster.core.network.threads import set_threads
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.formats.readings import Decoder
 from forecaster.learning.child_process import ChildProcess
@@ -147,7 +147,7 @@ def connect_coordinator(settings: Settings, stop: threading.Event, resources: Ex
 
 def use_one_torch_thread() -> None:
     """Limit torch to one thread, so that a forecast has the same bits in any batch and in any process."""
-    torch.set_num_threads(TORCH_THREADS)
+    set_threads(TORCH_THREADS)
 
 
 @contextmanager

@@ -6,10 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 from forecaster.app.configs import network_config, pipeline_config, training_config
 from forecaster.cli.train import read_history
+from forecaster.core.network.threads import set_threads
 from forecaster.formats.checkpoints import read_checkpoint
 from forecaster.learning.child_process import end_with_parent
 from forecaster.learning.coordinator import CHAMPION, RESULT
@@ -24,7 +23,7 @@ def learn(kind: RunKind, folder: Path) -> None:
     settings = load_settings()
     configure_logs(settings.log.level, settings.log.format)
     end_with_parent(sys.stdin.fileno())
-    torch.set_num_threads(1 if settings.role == "both" else max(1, (os.cpu_count() or 1) // 2))
+    set_threads(1 if settings.role == "both" else max(1, (os.cpu_count() or 1) // 2))
     champion = read_checkpoint(next((folder / CHAMPION).iterdir())) if (folder / CHAMPION).is_dir() else None
     config = RunConfig(pipeline_config(settings), network_config(settings), training_config(settings))
     run_training(config, kind, lambda: read_history(settings), champion, folder / RESULT)

@@ -195,7 +195,7 @@ ONLY_IN = {
     "apscheduler": {"learning"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "torch": {"app", "cli", "core.network", "learning"},
+    "torch": {"core.network", "learning"},
 }
 """Which packages and modules may import an outside package."""
 MODULES = {
