@@ -18,10 +18,10 @@ QUORUM, FEWEST, MANY = 0.05, 3, 100
 
 
 class IdleSweep:
-    """Looks for idle series after every so many readings; the time is that of the active series, not a wall clock.
+    """Looks for idle series once in a while; the present time is that of the active series, not of a wall clock.
 
-    The time is the lower median of the last stamps of the active series: those with readings since enough series had
-    some. All decisions are recorded in the floor, so that a replay obeys them instead of making its own.
+    Active series have had readings since the last sweep in which enough of them had; the present time is the lower
+    median of their last stamps. The floor records which series are freed, so that a replay frees the same ones.
 
     Args:
         grid: tells how long a series may be silent.

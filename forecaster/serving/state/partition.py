@@ -1,4 +1,4 @@
-"""The state of one partition: its rows, their blocks, the floor, and what a batch and its transaction do to them."""
+"""The state of one partition: its rows, their blocks and the floor; how batches and transactions change them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Partition:
         self.blocks.mark_dirty(number, max(self.blocks[number].flushed_to, self.position))
 
     def begin_replay(self, offset: int, floor: Floor) -> None:
-        """Prepare to replay readings from `offset` on: until `end_replay`, the floor's events decide who has a row."""
+        """Prepare to replay from `offset` on: until `end_replay`, the floor's events decide which series get rows."""
         self.floor, self._obeys_floor = floor, True
         self.position, self._passed = offset, offset - 1  # an event before the first reading is yet to come
 
@@ -164,7 +164,7 @@ class Partition:
         return min((event.offset for event in self.floor.events if event.offset > self.position), default=sys.maxsize)
 
     def end_replay(self, *, floor_stored: bool) -> None:
-        """Let the partition itself decide who gets a row from here on.
+        """Let the partition itself decide from here on which series get rows.
 
         Args:
             floor_stored: the state topic holds this partition's floor.

@@ -1,6 +1,6 @@
-"""Recovery: what happens to a partition's stored state when a worker takes the partition over; one pure decision.
+"""Recovery: the pure decision how a partition is restored when a worker takes it over.
 
-| found | recovery |
+| situation | recovery |
 |---|---|
 | no committed offset | new: begins empty at the start of the input |
 | readable floor and blocks, and the input from the floor on | restored: the blocks, then a replay |
@@ -11,7 +11,7 @@
 | another partition count | the same, but `fail` is exit code 4 |
 
 The group's offset is behind the markers of the transactions that were read: where the input begins after that offset,
-records are lost, even if it is one offset only.
+records are lost, be it a single one.
 """
 
 from __future__ import annotations
