@@ -366,19 +366,19 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     interval = config.observation.interval_ms
     usable = (batch.row < 0) & ~np.isnan(batch.readings.values) & (interval > 0)
     reading = np.flatnonzero(usable)
-    stamps, values = batch.readings.timestamp_ms[reading], batch.readings.values[reading]
+    timestamps, values = batch.readings.timestamp_ms[reading], batch.readings.values[reading]
     horizons, levels = len(config.horizons), len(config.quantile_levels)
     experts = len(config.ensemble.experts) if config.with_details else 0
     none = np.full((len(reading), horizons), np.nan)
     forecasts = Forecasts(
         reading=reading,
-        timestamp_ms=stamps,
-        target_ms=stamps[:, None] + np.array(config.horizons, np.int64) * interval,
+        timestamp_ms=timestamps,
+        target_ms=timestamps[:, None] + np.array(config.horizons, np.int64) * interval,
         point=np.repeat(values[:, None], horizons, axis=1),
         quantiles=np.broadcast_to(values[:, None, None], (len(reading), levels, horizons)),
         spread_known=np.zeros(len(reading), np.bool_),
         checkpoint=np.full(len(reading), NO_CHECKPOINT, object),
-        tick=stamps // max(interval, 1),
+        tick=timestamps // max(interval, 1),
         gap=np.ones(len(reading), np.int64),
         weights=np.zeros((len(reading), experts + config.with_details, horizons), np.float32),
     )

@@ -138,11 +138,11 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise UsageError(f"{path}: no column {missing[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
-    stamps = _stamps(frame, columns, path)
+    timestamps = _timestamps(frame, columns, path)
     rest = frame.drop(columns=columns)
     if {"series_id", "value"} <= set(rest.columns):
         values = _numbers(rest["value"], path)
-        return _frame(rest["series_id"].astype(str).to_numpy(), stamps, values, np.arange(len(rest)))
+        return _frame(rest["series_id"].astype(str).to_numpy(), timestamps, values, np.arange(len(rest)))
     name = path.name.split(".")[0]
     names = [name] if rest.shape[1] == 1 else [f"{name}/{column}" for column in rest.columns]
     if not names:
@@ -150,11 +150,11 @@ def _long(path: Path, time_columns: Sequence[str]) -> pd.DataFrame:
     values = np.column_stack([_numbers(rest[column], path) for column in rest.columns])
     rows, series = values.shape
     records = np.repeat(np.arange(rows), series)
-    return _frame(np.tile(np.array(names, object), rows), np.repeat(stamps, series), values.reshape(-1), records)
+    return _frame(np.tile(np.array(names, object), rows), np.repeat(timestamps, series), values.reshape(-1), records)
 
 
-def _frame(series_id: NDArray[np.object_], stamps: I64, values: F64, records: I64) -> pd.DataFrame:
-    return pd.DataFrame({"series_id": series_id, "timestamp_ms": stamps, "value": values, "record": records})
+def _frame(series_id: NDArray[np.object_], timestamps: I64, values: F64, records: I64) -> pd.DataFrame:
+    return pd.DataFrame({"series_id": series_id, "timestamp_ms": timestamps, "value": values, "record": records})
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _time_column(frame: pd.DataFrame, path: Path) -> list[str]:
     raise UsageError(f"{path}: no column is named {' or '.join(TIME_NAMES)}: name the column of the time with --time")
 
 
-def _stamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> I64:
+def _timestamps(frame: pd.DataFrame, columns: Sequence[str], path: Path) -> I64:
     """Return event times in epoch ms; times without a zone are UTC, numbers are epoch milliseconds."""
     column = frame[columns[0]]
     if len(columns) > 1:

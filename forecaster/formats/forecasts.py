@@ -32,7 +32,7 @@ def encode_forecasts(
     point, quantiles = _rounded(forecasts)
     version = ("version", forecaster.__version__.encode())
     numbers = readings.records.tolist()
-    stamps, known = forecasts.timestamp_ms.tolist(), forecasts.spread_known.tolist()
+    timestamps, known = forecasts.timestamp_ms.tolist(), forecasts.spread_known.tolist()
     checkpoints = forecasts.checkpoint.tolist()
     for row, reading in enumerate(forecasts.reading.tolist()):
         series_id = readings.series_ids[reading]
@@ -40,7 +40,7 @@ def encode_forecasts(
         body = {
             "schema": SCHEMA,
             "series_id": series_id,
-            "timestamp": stamps[row],
+            "timestamp": timestamps[row],
             "checkpoint": checkpoints[row],
             "timestamps": forecasts.target_ms[row],
             "point": point[row],

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from forecaster.broker.consumer_groups import standalone_member
-from forecaster.core.series.grid import largest_gap, last_stamp
+from forecaster.core.series.grid import largest_gap, last_timestamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.models import iso_time
 from forecaster.records import Message, Outcome, Readings, Transaction
@@ -166,9 +166,9 @@ class Seeder:
             return
         times, grid = table.state.timeline, self._restorer.config.pipeline.observation.grid
         reach = largest_gap(grid, np.maximum(times.interval_ms, 1)) * times.interval_ms
-        discarded = (times.interval_ms > 0) & (written < last_stamp(times) - reach)
+        discarded = (times.interval_ms > 0) & (written < last_timestamp(times) - reach)
         if discarded[used].mean() > MOST:
-            until = iso_time(int(last_stamp(times)[used].max()))
+            until = iso_time(int(last_timestamp(times)[used].max()))
             raise UsageError(
                 f"{self._restorer.config.input_topic} partition {partition.number}: the input goes back to "
                 f"{iso_time(written)}, but the history ends at {until}: a series whose input begins farther back than "

@@ -12,7 +12,7 @@ AGREEING = 4
 """Stamps in a row that must agree on an interval before it is known."""
 MIN_GAP_TICKS = 8
 UNKNOWN = -1
-"""Stands for a stamp where there is none."""
+"""Stands for a timestamp where there is none."""
 WARMING_GAP_MS = 366 * 86_400_000
 """While the interval is unknown, only a jump of more than a year needs a second reading to confirm it."""
 
@@ -23,13 +23,13 @@ class TimelineState:
 
     Attributes:
         interval_ms: spacing of the grid; 0 = not known yet; (N,).
-        start_ms: stamp of tick 0; (N,).
+        start_ms: timestamp of tick 0; (N,).
         tick: last tick that had a reading; -1 = none yet; (N,).
-        recent_ms: last stamps, newest first; UNKNOWN = none; (N, AGREEING).
-        held_ms: last stamp far ahead or far behind; UNKNOWN = none; (N,).
+        recent_ms: last timestamps, newest first; UNKNOWN = none; (N, AGREEING).
+        held_ms: last timestamp far ahead or far behind; UNKNOWN = none; (N,).
         held_run: number of readings in a row that were far behind and in order; negative: far ahead; (N,).
-        rival_ms: another interval that the recent stamps agreed on; 0 = none; (N,).
-        rival_since_ms: stamp at which they first agreed on it; (N,).
+        rival_ms: another interval that the recent timestamps agreed on; 0 = none; (N,).
+        rival_since_ms: timestamp at which they first agreed on it; (N,).
     """
 
     interval_ms: I64
@@ -76,13 +76,13 @@ def largest_gap(config: GridConfig, interval_ms: I64) -> I64:
     return np.maximum(config.max_gap_ms // interval_ms, MIN_GAP_TICKS)
 
 
-def last_stamp(state: TimelineState) -> I64:
+def last_timestamp(state: TimelineState) -> I64:
     """Return the event time of the last tick, or of the last reading while the interval is unknown; (B,)."""
     return np.where(state.interval_ms > 0, state.start_ms + state.tick * state.interval_ms, state.recent_ms[:, 0])
 
 
 def idle_after_ms(config: GridConfig, state: TimelineState) -> I64:
-    """Return how long after its last stamp a series counts as idle; (B,).
+    """Return how long after its last timestamp a series counts as idle; (B,).
 
     That is its time to live or the largest gap after which its grid continues, whichever is longer: until then its
     next reading may be an ordinary one.

@@ -1,8 +1,8 @@
-"""The interval of a series' grid, learned from its stamps.
+"""The interval of a series' grid, learned from its timestamps.
 
-An unknown interval becomes known when `AGREEING` stamps in a row agree on one. A known one is replaced by a rival, an
-interval that the recent stamps agree on instead, when the rival is finer or longer than `SPARSE_TICKS` ticks, the
-stamps have agreed on it for long enough and no stamp has refuted it in the meantime: a short burst is no new interval.
+An unknown interval becomes known when `AGREEING` timestamps in a row agree on one. A known one is replaced by a rival,
+an interval that the recent timestamps agree on instead, if the rival is finer or longer than `SPARSE_TICKS` ticks, the
+timestamps have agreed on it for long enough, and none has refuted it in the meantime: a short burst is no new interval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SPARSE_TICKS = 24
 FINER_SPANS, COARSER_SPANS = 2, 8
 """A finer interval counts after this many old intervals, a coarser one after this many of its own."""
 JITTER = 0.1
-"""Share of the interval by which stamps may miss their tick."""
+"""Share of the interval by which timestamps may miss their tick."""
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 COMMON_INTERVALS_MS = np.array(
@@ -33,7 +33,7 @@ COMMON_INTERVALS_MS = np.array(
 def learn_interval(
     state: TimelineState, timestamp_ms: I64, ahead: I64, on_time: Bools, begins: Bools, known: Bools
 ) -> Bools:
-    """Add the stamps to the recent ones and learn intervals from them, in place.
+    """Add the timestamps to the recent ones and learn intervals from them, in place.
 
     Args:
         state: B rows.
@@ -57,13 +57,13 @@ def learn_interval(
 
 
 def _settle(state: TimelineState, warming: Bools, doubtful: Bools, crowded: Bools) -> Bools:
-    """Set the intervals that the recent stamps agree on, or the rivals that have lasted; return where.
+    """Set the intervals that the recent timestamps agree on, or the rivals that have lasted; return where.
 
     Args:
         state: B rows, changed in place.
         warming: the interval is unknown; (B,).
-        doubtful: the newest stamp speaks against the known interval; (B,).
-        crowded: the newest stamp belongs to the last tick; (B,).
+        doubtful: the newest timestamp speaks against the known interval; (B,).
+        crowded: the newest timestamp belongs to the last tick; (B,).
     """
     settled = np.zeros(len(warming), np.bool_)
     rows = np.flatnonzero((warming | doubtful) & (state.recent_ms[:, -1] != UNKNOWN))
@@ -81,17 +81,17 @@ def _settle(state: TimelineState, warming: Bools, doubtful: Bools, crowded: Bool
 
 
 def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -> Bools:
-    """Update the rivals of the rows by their recent stamps; return where a rival has lasted long enough.
+    """Update the rivals of the rows by their recent timestamps; return where a rival has lasted long enough.
 
-    A finer rival shows in several stamps of one tick and is refuted by a pause of nearly a tick. A coarser rival shows
-    in stamps many ticks apart and is refuted by two stamps close to each other. A rival that has not lasted yet is kept
-    when the stamps agree on a longer interval, because ticks may be missing.
+    A finer rival shows in several timestamps of one tick and is refuted by a pause of nearly a tick. A coarser rival
+    shows in timestamps many ticks apart and is refuted by two that are close to each other. A rival that has not lasted
+    yet is kept when the timestamps agree on a longer interval, because ticks may be missing.
 
     Args:
         state: B rows, changed in place.
         rows: positions of M rows.
-        interval: interval that the recent stamps agree on; 0 = none; (M,).
-        crowded: the newest stamp belongs to the last tick; (M,).
+        interval: interval that the recent timestamps agree on; 0 = none; (M,).
+        crowded: the newest timestamp belongs to the last tick; (M,).
     """
     recent, known = state.recent_ms[rows], state.interval_ms[rows]
     newest, spacings = recent[:, 0], recent[:, :-1] - recent[:, 1:]
@@ -110,14 +110,14 @@ def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -
 
 
 def agreed_interval(recent_ms: I64) -> tuple[I64, I64]:
-    """Return the interval that all stamps agree on (0 = none) and the ticks from the oldest to the newest.
+    """Return the interval that all timestamps agree on (0 = none) and the ticks from the oldest to the newest.
 
-    Stamps agree where each difference is a multiple of the smallest one, up to a jitter of a tenth of it, and most
-    multiples are small: one stray stamp makes no grid. An exact agreement is taken as it is; a jittery one snaps to a
-    common interval (a minute, an hour, ...) close to it.
+    Timestamps agree where each difference is a multiple of the smallest one, up to a jitter of a tenth of it, and most
+    multiples are small: one stray timestamp makes no grid. An exact agreement is taken as it is; a jittery one snaps to
+    a common interval (a minute, an hour, ...) close to it.
 
     Args:
-        recent_ms: stamps, newest first, strictly descending; (B, AGREEING).
+        recent_ms: timestamps, newest first, strictly descending; (B, AGREEING).
     """
     differences = recent_ms[:, :-1] - recent_ms[:, 1:]
     smallest = differences.min(axis=1, keepdims=True)

@@ -195,10 +195,10 @@ def _append_to_context(part: InputState, inputs: F64, gap: I64) -> None:
 def _fill_context(part: InputState, times: TimelineState, used: I64, placement: Placement) -> None:
     """Place the readings from before the interval was known in the context, in place."""
     rows = np.flatnonzero(placement.settled[used])
-    stamps = times.recent_ms[used[rows]]
+    timestamps = times.recent_ms[used[rows]]
     interval = times.interval_ms[used[rows], None]
-    back = (stamps[:, :1] - stamps + interval // 2) // interval
-    for column in range(stamps.shape[1] - 1, 0, -1):
+    back = (timestamps[:, :1] - timestamps + interval // 2) // interval
+    for column in range(timestamps.shape[1] - 1, 0, -1):
         fits = back[:, column] < part.context.shape[1]
         at, value = rows[fits], part.warming[rows[fits], column]
         part.context[at, back[fits, column]] = value - part.reference[at]

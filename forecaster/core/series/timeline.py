@@ -1,9 +1,9 @@
 """Event time onto the grid of a series: which reading is on time, late, duplicate or too far ahead, and its gap.
 
-Every decision rests on the reading's stamp and on its own series alone: no clock, nothing shared between series. A
-stamp rounds to the nearest tick of a grid that starts at the first stamp of the series.
+Every decision rests on the reading's timestamp and on its own series alone: no clock, nothing shared between series. A
+timestamp rounds to the nearest tick of a grid that starts at the first timestamp of the series.
 
-| stamp | becomes |
+| timestamp | becomes |
 |---|---|
 | after the last tick, by at most the largest gap | a step; the ticks between are its gap |
 | of the last tick | DUPLICATE; the first reading of a tick counts |
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.core.series.grid import UNKNOWN, WARMING_GAP_MS, GridConfig, TimelineState, largest_gap, last_stamp
+from forecaster.core.series.grid import UNKNOWN, WARMING_GAP_MS, GridConfig, TimelineState, largest_gap, last_timestamp
 from forecaster.core.series.intervals import SPARSE_TICKS, learn_interval
 from forecaster.records import I8, I64, Bools, Outcome
 
@@ -70,7 +70,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
     ahead = position - state.tick
     limit = largest_gap(config, interval)
     unknown = ~known
-    if unknown.any():  # without a grid, distances are milliseconds from the newest stamp
+    if unknown.any():  # without a grid, distances are milliseconds from the newest timestamp
         newest = state.recent_ms[:, 0]
         begun = np.where(known, begun, newest != UNKNOWN)
         ahead = np.where(known, ahead, timestamp_ms - newest)
@@ -97,7 +97,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
     outcome[steps] = Outcome.FORECAST
     outcome[unknown & (on_time | begins)] = Outcome.WARMING
     restarted |= begins
-    expired = begins & begun & (timestamp_ms - last_stamp(state) > config.ttl_ms)
+    expired = begins & begun & (timestamp_ms - last_timestamp(state) > config.ttl_ms)
     if config.interval_ms == 0:
         state.interval_ms[expired | relearned] = 0
         outcome[expired | relearned] = Outcome.WARMING
@@ -113,7 +113,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
 
 
 def _confirm(state: TimelineState, timestamp_ms: I64, limit_ms: I64, ahead: I64, outlying: Bools) -> Bools:
-    """Hold the outlying stamps, in place; return where the stamps held before confirm them.
+    """Hold the outlying timestamps, in place; return where the timestamps held before confirm them.
 
     Args:
         state: B rows, changed in place.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forecaster.core.series.grid import GridConfig, idle_after_ms, last_stamp
+from forecaster.core.series.grid import GridConfig, idle_after_ms, last_timestamp
 from forecaster.records import I64
 from forecaster.serving.state.table import Table
 
@@ -48,7 +48,7 @@ class IdleSweep:
         """
         self.readings = 0
         times, used = table.state.timeline, table.used
-        stamps, active = last_stamp(times), used & table.active()
+        stamps, active = last_timestamp(times), used & table.active()
         if not active.any():
             return []
         now = _lower_median(stamps[active])
