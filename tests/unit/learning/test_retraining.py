@@ -130,10 +130,10 @@ def test_lessons_cut_at_a_time_are_those_of_the_history_cut_there() -> None:
 
 
 def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(champion: Checkpoint) -> None:
-    warm = train_checkpoint(history(), OBSERVATION, NETWORK, TrainingConfig(), start=champion)
+    warm = train_checkpoint(history(450), OBSERVATION, NETWORK, TrainingConfig(), start=champion)
     assert warm.facts["start"] == {"from": champion.id}
     assert warm.facts["passes"] <= 4
-    cold = train_checkpoint(history(), OBSERVATION, replace(NETWORK, layers=2), SHORT, start=champion)
+    cold = train_checkpoint(history(200), OBSERVATION, replace(NETWORK, layers=2), SHORT, start=champion)
     assert cold.facts["start"]["from"] == "scratch"
     assert champion.id in cold.facts["start"]["why"]
 
@@ -141,7 +141,7 @@ def test_a_warm_start_begins_with_the_champion_and_another_network_from_scratch(
         pairs = [(one.weights[name], weight) for name, weight in champion.weights.items() if "calibration" not in name]
         return float(sum((left - right).square().sum() for left, right in pairs))
 
-    scratch = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, seed=1))
+    scratch = train_checkpoint(history(450), OBSERVATION, NETWORK, replace(SHORT, seed=1))
     assert distance(warm) < 0.2 * distance(scratch)
 
 
@@ -300,8 +300,8 @@ def test_a_solved_readout_knows_nothing_of_what_the_lessons_leave_out(champion: 
 
 
 def verdict(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> Verdict:
-    """On a hundred hours, after two hundred to warm up on."""
-    recent = history(500).since(START_MS + 200 * HOUR_MS)
+    """On seventy hours, after a hundred to warm up on."""
+    recent = history(470).since(START_MS + 300 * HOUR_MS)
     return judge(PIPELINE, champion, challenger, recent, START_MS + 400 * HOUR_MS, rule)
 
 
@@ -311,7 +311,7 @@ def test_a_better_challenger_is_promoted_and_a_worse_or_equal_one_is_not(champio
     assert good.promote
     assert good.challenger_loss < 0.9 * good.champion_loss
     assert good.last_value_loss == 1.0
-    assert good.scored == 2 * 3 * 100
+    assert good.scored == 2 * 3 * 70
     bad, equal = verdict(champion, worse), verdict(champion, champion)
     assert not bad.promote
     assert bad.challenger_loss > bad.champion_loss
@@ -329,13 +329,13 @@ def test_a_challenger_whose_forecasts_are_no_numbers_is_not_promoted(champion: C
 
 
 def test_too_few_scored_forecasts_promote_nobody(champion: Checkpoint) -> None:
-    judged = verdict(None, champion, Rule(min_scored=601))
+    judged = verdict(None, champion, Rule(min_scored=421))
     assert not judged.promote
-    assert "601" in judged.reason
+    assert "421" in judged.reason
 
 
 def test_a_constant_series_has_no_say(champion: Checkpoint) -> None:
-    one = history(500).since(START_MS + 200 * HOUR_MS)
+    one = history(470).since(START_MS + 300 * HOUR_MS)
     flat = replace(one, values=np.where(one.row == 1, 5.0, one.values))
     judged = judge(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
     assert judged.promote
