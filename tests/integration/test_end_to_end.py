@@ -10,6 +10,7 @@ import orjson
 import pytest
 from builders import LEVELS, pipeline_config, random_checkpoint
 from builders import Serving as Reference
+from commands import run_command
 from daemons import HOUR_MS, QUICK_TO_GIVE_UP, START_MS, Daemon, Stream, wait_until
 
 from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter, create_topic
@@ -167,13 +168,13 @@ def test_a_missing_input_topic_is_exit_code_4_and_named(broker: str, topic: str,
         assert topic in daemon.log
 
 
-def test_wrong_partition_counts_are_exit_code_4_before_serving(broker: str, topic: str, tmp_path: Path) -> None:
+def test_wrong_partition_counts_are_exit_code_4_before_serving(broker: str, topic: str) -> None:
     create_topic(broker, topic, 2)
     create_topic(broker, f"{topic}.forecasts", 3)
-    with Daemon(tmp_path, broker, topic) as daemon:
-        assert daemon.exit_code() == 4
-        assert f"{topic}.forecasts" in daemon.log
-        assert not daemon.events("partitions_opened")
+    ended = run_command("run", KAFKA__BOOTSTRAP_SERVERS=broker, TOPICS__INPUT=topic, HTTP__PORT="")
+    assert ended.returncode == 4
+    assert f"{topic}.forecasts" in ended.stderr
+    assert "partitions_opened" not in ended.stderr
 
 
 def test_too_many_bad_records_end_the_daemon_with_exit_code_6(broker: str, topic: str, tmp_path: Path) -> None:
@@ -188,8 +189,9 @@ def test_too_many_bad_records_end_the_daemon_with_exit_code_6(broker: str, topic
 
 
 @pytest.mark.parametrize(("variable", "value"), [("FORECAST__HORIZON", "0"), ("FORECAST__HORZION", "3")])
-def test_a_wrong_variable_is_exit_code_2_and_named(variable: str, value: str, tmp_path: Path) -> None:
-    with Daemon(tmp_path, "127.0.0.1:9", "readings", **{variable: value}) as daemon:
-        assert daemon.exit_code() == 2
-        assert f"FORECASTER_{variable}" in daemon.log
-        assert "FORECASTER_FORECAST__HORIZON" in daemon.log
+def test_a_wrong_variable_is_exit_code_2_and_named(variable: str, value: str) -> None:
+    settings = {"KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "TOPICS__INPUT": "readings", variable: value}
+    ended = run_command("run", **settings)
+    assert ended.returncode == 2
+    assert f"FORECASTER_{variable}" in ended.stderr
+    assert "FORECASTER_FORECAST__HORIZON" in ended.stderr

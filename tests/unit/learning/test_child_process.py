@@ -22,13 +22,24 @@ threading.Event().wait()
 """
 
 
+@pytest.fixture
+def quick_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program that a child runs prints its arguments, and succeeds only when it is asked for help."""
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "$@"\ntest "$3" = --help\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(process.sys, "executable", str(program))
+
+
+@pytest.mark.usefixtures("quick_program")
 def test_the_output_of_a_failed_child_can_be_read(tmp_path: Path) -> None:
     child = ChildProcess(["no-such-command"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")
     assert child.poll() == ExitKind.FAILED
-    assert "no-such-command" in child.output_tail
+    assert child.output_tail == "-m forecaster no-such-command"
 
 
+@pytest.mark.usefixtures("quick_program")
 def test_a_child_that_ends_without_an_error_is_ok(tmp_path: Path) -> None:
     child = ChildProcess(["--help"], tmp_path / "log", 60.0)
     wait_until(lambda: child.poll() is not None, "its end")

@@ -138,10 +138,10 @@ def test_training_data_cut_at_a_time_equals_that_of_a_cut_history() -> None:
 
 def test_training_starts_from_the_champion_if_its_network_is_the_same(champion: Checkpoint) -> None:
     """Else it starts from scratch, and says so."""
-    warm = train_checkpoint(history(), OBSERVATION, NETWORK, TrainingConfig(), champion=champion)
+    warm = train_checkpoint(history(450), OBSERVATION, NETWORK, TrainingConfig(), champion=champion)
     assert warm.facts["start"] == {"from": champion.id}
     assert warm.facts["passes"] <= 4
-    cold = train_checkpoint(history(), OBSERVATION, replace(NETWORK, layers=2), SHORT, champion=champion)
+    cold = train_checkpoint(history(200), OBSERVATION, replace(NETWORK, layers=2), SHORT, champion=champion)
     assert cold.facts["start"]["from"] == "scratch"
     assert champion.id in cold.facts["start"]["why"]
 
@@ -151,7 +151,7 @@ def test_training_starts_from_the_champion_if_its_network_is_the_same(champion: 
         ]
         return float(sum((left - right).square().sum() for left, right in pairs))
 
-    scratch = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, seed=1))
+    scratch = train_checkpoint(history(450), OBSERVATION, NETWORK, replace(SHORT, seed=1))
     assert distance(warm) < 0.2 * distance(scratch)
 
 
@@ -159,7 +159,7 @@ def test_a_warm_start_needs_fewer_passes_than_a_start_from_scratch(
     champion: Checkpoint,
 ) -> None:
     warm = train_checkpoint(history(), OBSERVATION, NETWORK, replace(SHORT, passes=1), champion=champion)
-    scratch = train_checkpoint(history(), OBSERVATION, NETWORK, SHORT)
+    scratch = train_checkpoint(history(450), OBSERVATION, NETWORK, SHORT)
     assert warm.facts["held_out_losses"][0] < scratch.facts["held_out_losses"][-1]
 
 
@@ -317,8 +317,8 @@ def test_a_solved_readout_depends_on_its_training_data_alone(champion: Checkpoin
 
 
 def decide(champion: Checkpoint | None, challenger: Checkpoint, rule: Rule | None = None) -> PromotionDecision:
-    """Decide on a hundred hours, after two hundred to warm up on."""
-    recent = history(500).since(START_MS + 200 * HOUR_MS)
+    """Decide on seventy hours, after a hundred to warm up on."""
+    recent = history(470).since(START_MS + 300 * HOUR_MS)
     return evaluate_challenger(PIPELINE, champion, challenger, recent, START_MS + 400 * HOUR_MS, rule)
 
 
@@ -328,7 +328,7 @@ def test_only_a_better_challenger_is_promoted(champion: Checkpoint) -> None:
     assert good.promote
     assert good.challenger_loss < 0.9 * good.champion_loss
     assert good.last_value_loss == 1.0
-    assert good.scored == 2 * 3 * 100
+    assert good.scored == 2 * 3 * 70
     bad, equal = decide(champion, worse), decide(champion, champion)
     assert not bad.promote
     assert bad.challenger_loss > bad.champion_loss
@@ -346,13 +346,13 @@ def test_a_challenger_with_forecasts_that_are_not_finite_is_rejected(champion: C
 
 
 def test_too_few_scored_forecasts_promote_no_challenger(champion: Checkpoint) -> None:
-    outcome = decide(None, champion, Rule(min_scored=601))
+    outcome = decide(None, champion, Rule(min_scored=421))
     assert not outcome.promote
-    assert "601" in outcome.reason
+    assert "421" in outcome.reason
 
 
 def test_a_constant_series_does_not_count_in_the_decision(champion: Checkpoint) -> None:
-    readings = history(500).since(START_MS + 200 * HOUR_MS)
+    readings = history(470).since(START_MS + 300 * HOUR_MS)
     flat = replace(readings, values=np.where(readings.row == 1, 5.0, readings.values))
     outcome = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
     assert outcome.promote
