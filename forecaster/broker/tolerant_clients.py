@@ -53,6 +53,7 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._fetcher.__class__ = FairFetcher
+        self._fetcher.longest_wait_ms = self._fetcher.config["fetch_max_wait_ms"]
 
     def next_offset(self, partition: kafka.TopicPartition) -> int | None:
         """Return the offset that is read next; None = not known yet.
@@ -124,6 +125,7 @@ class FairFetcher(Fetcher):  # type: ignore[misc]
     """
 
     PartitionRecords = PartitionRecords
+    longest_wait_ms: int
     turn = TURN_RECORDS
 
     @property
@@ -133,10 +135,15 @@ class FairFetcher(Fetcher):  # type: ignore[misc]
         return fetches
 
     def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> tuple[Any, bool]:  # noqa: FBT001, FBT002 - signature of the client
-        """Return the next records, and False: partitions without records in the queue are to be fetched now."""
+        """Return the next records, and False: partitions without records in the queue are to be fetched now.
+
+        While other partitions have records in the queue, the broker answers that fetch at once: the next fetch of the
+        others waits for its answer.
+        """
         most: int = self.config["max_poll_records"]
         self.turn = TURN_RECORDS if max_records is not None and max_records < most else max(TURN_RECORDS, most // 2)
         records, _ = super().fetched_records(max_records, update_offsets)
+        self.config["fetch_max_wait_ms"] = 0 if self.queue else self.longest_wait_ms
         return records, False
 
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:

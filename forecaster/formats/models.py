@@ -92,9 +92,7 @@ def publication(checkpoint: Checkpoint) -> list[Message]:
     """
     packed, name = pack(checkpoint), checkpoint.id
     if KEY.fullmatch(f"checkpoint/{name}") is None:
-        raise CheckpointError(
-            f"checkpoint {name!r}: an id consists of letters, digits, dots, dashes and underscores"
-        )
+        raise CheckpointError(f"checkpoint {name!r}: an id consists of letters, digits, dots, dashes and underscores")
     chunks = [packed.weights[at : at + CHUNK_BYTES] for at in range(0, len(packed.weights), CHUNK_BYTES)]
     manifest = {**msgspec.to_builtins(packed.description), "chunks": len(chunks)}
     return [

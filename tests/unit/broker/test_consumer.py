@@ -94,3 +94,24 @@ def test_an_idle_topic_is_no_outage_and_a_silent_broker_is_one(monkeypatch: pyte
         with pytest.raises(BrokerUnavailable, match="no broker answered for 66 s"):
             member.poll()
     assert [log["event"] for log in logs] == ["broker_silent", "broker_answers_again", "broker_silent"]
+
+
+class CountingClient(HalfCorruptClient):
+    """A client without records that notes how many it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: list[object] = []
+
+    def poll(self, *, max_records: object = None, **_: object) -> dict[TopicPartition, list[SimpleNamespace]]:
+        self.most.append(max_records)
+        return {}
+
+
+def test_a_poll_has_no_more_records_than_wanted_or_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = CountingClient()
+    monkeypatch.setattr(consumer, "TolerantConsumer", client)
+    member = GroupConsumer(Connection("127.0.0.1:9", "group", options={"max_poll_records": 300}), "readings", 60.0)
+    for wanted in (None, 100, 4_000):
+        member.poll(max_records=wanted)
+    assert client.most == [300, 100, 300]

@@ -167,6 +167,17 @@ def test_a_full_poll_takes_half_of_its_records_from_one_partition(client: Tolera
     assert {partition: len(offsets) for partition, offsets in second.items()} == {3: 250, 4: 250}
 
 
+def test_idle_partitions_do_not_hold_up_the_next_fetch(client: TolerantConsumer) -> None:
+    """The client asks a broker one thing at a time: the next fetch of the others would wait for its answer."""
+    options = vars(vars(client)["_fetcher"])["config"]
+    assert options["fetch_max_wait_ms"] == 500
+    deliver(client, HERE, 0, batch(*[[]] * 40))
+    poll_at_most(client, 4)
+    assert options["fetch_max_wait_ms"] == 0
+    poll_offsets(client)
+    assert options["fetch_max_wait_ms"] == 500
+
+
 @pytest.mark.parametrize("most", [1, 15, 16, 17, 1_000])
 def test_records_come_once_and_in_order_with_polls_of_any_size(client: TolerantConsumer, most: int) -> None:
     deliver(client, HERE, 0, batch(*[[]] * 40) + batch(*[[]] * 8, offset=40))
