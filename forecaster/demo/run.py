@@ -1,4 +1,4 @@
-"""The demo's network, its daemon, and the stream of weather through it."""
+"""Train the demo's network, run its daemon, and stream the weather through it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OBSERVATION = ObservationConfig(interval_ms=HOUR_MS)
 NETWORK = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
 """The network that the daemon's default settings ask for."""
 CHUNK = 500
-"""Number of records between two looks at the forecasts."""
+"""Number of records that are sent before the forecasts are read again."""
 QUIET_SECONDS = 30.0
 """Time without a forecast after which the demo gives up."""
 READY_SECONDS, ANSWER_SECONDS = 60.0, 2.0
@@ -69,7 +69,7 @@ def run_daemon(broker: str, checkpoint: Path, folder: Path) -> Iterator[str]:
     Args:
         broker: address of the broker.
         checkpoint: folder of the checkpoint to serve.
-        folder: for the daemon's log.
+        folder: folder for the daemon's log.
 
     Raises:
         ForecasterError: the daemon did not get ready; an error inside the block shows the end of its log, too.
@@ -98,13 +98,13 @@ class WeatherStream:
 
     Args:
         broker: address of the broker.
-        weather: what is sent.
-        pace: how fast, and how long.
-        clock: for the pace and the deadlines.
+        weather: readings to send.
+        pace: speed and duration of the stream.
+        clock: seconds; for the pace and the deadlines.
 
     Attributes:
-        board: the forecasts that have come, and their scores.
-        readings: number of readings that were sent.
+        board: forecasts received so far, with their scores.
+        readings: number of readings sent so far.
     """
 
     def __init__(self, broker: str, weather: Weather, pace: Pace, clock: Clock = monotonic) -> None:
@@ -123,10 +123,10 @@ class WeatherStream:
         return self._last_forecast - self._first_forecast
 
     def run(self) -> Iterator[None]:
-        """Yield after every few records, until the forecasts of all readings have come.
+        """Send all records and read their forecasts; yield after every few records.
 
         Raises:
-            ForecasterError: forecasts are missing.
+            ForecasterError: some forecasts did not arrive.
         """
         writer = RecordWriter(self._broker, INPUT)
         reader = RecordReader(self._broker, f"{INPUT}.forecasts", PARTITIONS)
@@ -142,15 +142,15 @@ class WeatherStream:
             reader.close()
             writer.close()
         if len(self.board) < self.readings:
-            raise ForecasterError(f"only {len(self.board)} forecasts came for {self.readings} readings")
+            raise ForecasterError(f"only {len(self.board)} forecasts arrived for {self.readings} readings")
 
     def _send(self, writer: RecordWriter) -> Iterator[None]:
-        """Yield after every few records that were sent, and while the next one is not due yet."""
+        """Send the records; yield after every few, and while the next one is not due yet."""
         begin = self._last_forecast = self._clock()
         first_ms = 0
-        for number, (stamp, key, value) in enumerate(self._weather.records()):
-            first_ms = first_ms or stamp
-            while self._is_early(stamp - first_ms, self._clock() - begin):
+        for number, (timestamp_ms, key, value) in enumerate(self._weather.records()):
+            first_ms = first_ms or timestamp_ms
+            while self._is_early(timestamp_ms - first_ms, self._clock() - begin):
                 yield
             if self._pace.seconds and self._clock() - begin > self._pace.seconds:
                 return
@@ -197,7 +197,7 @@ def _wait_until_ready(page: str, process: subprocess.Popen[bytes]) -> None:
     deadline = monotonic() + READY_SECONDS
     while not _is_ready(page):
         if process.poll() is not None or monotonic() > deadline:
-            raise ForecasterError("the daemon did not start")
+            raise ForecasterError("the daemon of the demo did not get ready in time, or ended")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""Scores of published forecasts, computed by a reader of the forecasts topic who knows the truths."""
+"""Scores of the forecasts on the forecasts topic, computed from the true values, independently of the daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Truths:
         start_ms: event time of the first tick, epoch milliseconds.
         interval_ms: time between ticks.
         values: values of each series by tick, NaN = missing; (T,) each.
-        train_ticks: number of first ticks that were trained on; they give the scale of mase.
+        train_ticks: number of ticks at the beginning that the network was trained on; they give the scale of MASE.
     """
 
     start_ms: int
@@ -35,7 +35,7 @@ class Totals:
 
     Attributes:
         forecasts: number of forecast records.
-        scored: number of truths that met a forecast.
+        scored: number of pairs of forecast and truth.
         mae: mean absolute error, by name of the forecast.
         mase: mean absolute scaled error, mean over the series, by name of the forecast.
         interval_coverage: share of truths between the outermost quantiles.
@@ -83,45 +83,48 @@ class Scoreboard:
         """Return the scores of all forecasts so far."""
         errors: dict[str, list[F64]] = {"forecast": [], "last value": [], "seasonal naive": []}
         relative: dict[str, list[float]] = {name: [] for name in errors}
-        inside: list[F64] = []
+        covered: list[F64] = []
         for series, truth in self._truths.values.items():
             if not self._ticks[series]:
                 continue
             history = truth[: self._truths.train_ticks]
-            for name, error in self._errors(series, inside).items():
+            for name, error in self._errors(series, covered).items():
                 errors[name].append(error)
                 relative[name].append(mase(error, history))
         joined = {name: np.concatenate(parts) if parts else np.empty(0) for name, parts in errors.items()}
-        covered = np.concatenate(inside) if inside else np.empty(0)
+        is_covered = np.concatenate(covered) if covered else np.empty(0)
         return Totals(
             forecasts=len(self),
-            scored=len(covered),
+            scored=len(is_covered),
             mae={name: float(np.mean(np.abs(error))) if len(error) else np.nan for name, error in joined.items()},
             mase={name: float(np.nanmean(values)) if values else np.nan for name, values in relative.items()},
-            interval_coverage=float(covered.mean()) if len(covered) else np.nan,
+            interval_coverage=float(is_covered.mean()) if len(is_covered) else np.nan,
         )
 
-    def _errors(self, series: str, inside: list[F64]) -> dict[str, F64]:
-        """Return the errors at every target with a truth, and append whether the truth lies inside the interval."""
+    def _errors(self, series: str, covered: list[F64]) -> dict[str, F64]:
+        """Return the errors at all targets with a truth, by name of the forecast.
+
+        Append to `covered` whether each of these truths lies in its interval.
+        """
         truth = self._truths.values[series]
-        made: I64 = np.array(self._ticks[series], np.int64)
+        origins: I64 = np.array(self._ticks[series], np.int64)
         points = np.array(self._points[series], np.float64)
         bounds = np.array(self._bounds[series], np.float64)
         horizons = np.arange(1, points.shape[1] + 1)
-        target = made[:, None] + horizons
+        target = origins[:, None] + horizons
         actual = _at(truth, target)
-        last = _at(_filled(truth), made)[:, None]
+        last = _at(_filled(truth), origins)[:, None]
         season = _at(_filled(truth), target - self._season * -(-horizons // self._season))
         forecasts = {"forecast": points, "last value": last, "seasonal naive": season}
         scored = np.isfinite(actual) & np.isfinite(last) & np.isfinite(season)
-        inside.append(in_interval(actual, bounds[:, 0], bounds[:, 1])[scored].astype(np.float64))
+        covered.append(in_interval(actual, bounds[:, 0], bounds[:, 1])[scored].astype(np.float64))
         return {name: np.broadcast_to(actual - values, actual.shape)[scored] for name, values in forecasts.items()}
 
 
 def _at(values: F64, ticks: I64) -> F64:
     """Return the values at these ticks; NaN outside of the series."""
-    inside = (ticks >= 0) & (ticks < len(values))
-    return np.where(inside, values[np.clip(ticks, 0, len(values) - 1)], np.nan)
+    is_known = (ticks >= 0) & (ticks < len(values))
+    return np.where(is_known, values[np.clip(ticks, 0, len(values) - 1)], np.nan)
 
 
 def _filled(values: F64) -> F64:

@@ -38,9 +38,9 @@ class Weather:
     def records(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Yield the time (epoch milliseconds), key and JSON value of each record of the stream."""
         for row in self.stream.to_dict("records"):
-            stamp, airport = int(row["timestamp"]), str(row["origin"])
+            timestamp_ms, airport = int(row["timestamp"]), str(row["origin"])
             values = {field: None if np.isnan(row[field]) else float(row[field]) for field in FIELDS}
-            yield stamp, airport.encode(), orjson.dumps({"timestamp": stamp, **values})
+            yield timestamp_ms, airport.encode(), orjson.dumps({"timestamp": timestamp_ms, **values})
 
 
 def read_weather() -> Weather:

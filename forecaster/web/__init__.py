@@ -1,1 +1,4 @@
-"""What an operator sees over HTTP: health, metrics, a read-only API and the live page."""
+"""HTTP for operators: health, metrics, the read-only API and the live page.
+
+May import `registry`, `serving`, `learning`, `formats` and the modules below them; never torch.
+"""

@@ -16,104 +16,104 @@ from forecaster.serving.inspect.monitor import Answer, WorkerBusy, WorkerView
 from forecaster.web import metrics, views
 from forecaster.web.service import Service
 
-MOST_LISTED = 1_000
-POLICY = {
+MAX_LISTED = 1_000
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:",
 }
-"""The page loads nothing from elsewhere; the charts write their own styles."""
-TYPES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-SeriesId = Annotated[str, Path(max_length=1024, description="Id of the series, as its forecasts are keyed.")]
+"""Headers of every answer. The page loads nothing from elsewhere. The charts write inline styles."""
+PAGE_TYPES = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+SeriesId = Annotated[str, Path(max_length=1024, description="Id of the series: the key of its forecasts.")]
 
 
 def build_app(service: Service) -> FastAPI:
-    """Returns the application; it reads, and changes nothing."""
+    """Return the application, which reads and changes nothing."""
     app = FastAPI(
         title="forecaster", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
     )
-    _policy(app)
-    _health(app, service)
-    _api(app, service)
-    _page(app)
+    _add_headers_and_errors(app)
+    _add_health(app, service)
+    _add_api(app, service)
+    _add_page(app)
     return app
 
 
-def _policy(app: FastAPI) -> None:
+def _add_headers_and_errors(app: FastAPI) -> None:
     @app.middleware("http")
-    async def safe(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call(request)
-        response.headers.update(POLICY)
+    async def add_headers(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await answer(request)
+        response.headers.update(SECURITY_HEADERS)
         return response
 
-    @app.exception_handler(views.NotHere)
-    def not_here(_: Request, error: Exception) -> Response:
+    @app.exception_handler(views.NotFoundHere)
+    def not_found(_: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 404)
 
     @app.exception_handler(WorkerBusy)
-    def unanswered(_: Request, error: Exception) -> Response:
+    def worker_busy(_: Request, error: Exception) -> Response:
         return _json({"error": str(error)}, 503)
 
 
-def _health(app: FastAPI, service: Service) -> None:
-    exposition = metrics.exposition(service)
+def _add_health(app: FastAPI, service: Service) -> None:
+    encode_metrics = metrics.metrics_encoder(service)
 
     @app.get("/livez")
     def livez() -> Response:
-        """The loop turns; waiting for a broker counts."""
-        loop = service.liveness
-        text = "ok" if loop.is_alive else f"the loop has been silent for {loop.silent_seconds:.0f} s"
-        return _text(text, 200 if loop.is_alive else 503)
+        """Answer 200 while the loop makes progress; waiting for a broker counts as progress."""
+        liveness = service.liveness
+        text = "ok" if liveness.is_alive else f"the loop has made no progress for {liveness.silent_seconds:.0f} s"
+        return _text(text, 200 if liveness.is_alive else 503)
 
     @app.get("/readyz")
     def readyz() -> Response:
-        """Joined, restored, no partition held."""
+        """Answer 200 if the process does its work; otherwise 503 with the reason."""
         return _text(service.unready or "ok", 503 if service.unready else 200)
 
     @app.get("/metrics")
     def scrape() -> Response:
-        """What Prometheus scrapes."""
-        return Response(exposition(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        """Return all metrics in the text format of Prometheus."""
+        return Response(encode_metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-def _api(app: FastAPI, service: Service) -> None:
+def _add_api(app: FastAPI, service: Service) -> None:
     @app.get("/api/v1/status")
     def status() -> Response:
-        """The daemon at a glance."""
+        """Return an overview of the process."""
         return _json(views.overview(service))
 
     @app.get("/api/v1/partitions")
     def partitions() -> Response:
-        """The partitions of this worker."""
+        """Return the partitions of this worker."""
         return _json(views.partitions(service.worker))
 
     @app.get("/api/v1/series")
     def series(
         search: Annotated[str, Query(max_length=1024)] = "",
-        limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 100,
+        limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
         order: views.SeriesOrder = views.SeriesOrder.NAME,
     ) -> Response:
-        """The series of this worker whose id holds a text, by name or the busiest first."""
+        """Return the series of this worker whose id contains a text, by name or the busiest first."""
         return _json(views.series_page(_ask(service, views.series_counts), search, limit, order))
 
     @app.get("/api/v1/series/{series_id:path}")
-    def one_series(series_id: SeriesId) -> Response:
-        """All that is carried for a series, as `forecaster explain` shows it."""
+    def explain(series_id: SeriesId) -> Response:
+        """Return the whole row of a series, as `forecaster explain` prints it."""
         return _json(_ask(service, lambda view: views.explanation(view, series_id, service)))
 
     @app.get("/api/v1/forecasts/{series_id:path}")
     def forecasts(series_id: SeriesId) -> Response:
-        """The newest forecast of a series, and the readings before it."""
+        """Return the newest forecast of a series, and the readings before it."""
         return _json(_ask(service, lambda view: views.forecast(view, series_id)))
 
     @app.get("/api/v1/models")
     def models() -> Response:
-        """The checkpoints, the newest decisions, and what is served."""
+        """Return the checkpoints, the newest decisions, and the checkpoint that serves."""
         return _json(_ask(service, lambda view: views.models(view, service)))
 
 
-def _page(app: FastAPI) -> None:
+def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     def index() -> Response:
         return _file("index.html")
@@ -122,13 +122,18 @@ def _page(app: FastAPI) -> None:
     def file(name: str) -> Response:
         if name == "plotly.js":
             return Response(_plotly(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
-        return _file(name) if name in TYPES else _json({"error": f"there is no page {name!r}"}, 404)
+        return _file(name) if name in PAGE_TYPES else _json({"error": f"there is no page {name!r}"}, 404)
 
 
 def _ask(service: Service, question: Callable[[WorkerView], Answer]) -> Answer:
-    """Returns the worker's answer."""
+    """Return the worker's answer to a question.
+
+    Raises:
+        NotFoundHere: this process has no worker.
+        WorkerBusy: the worker has not started yet, or did not answer in time.
+    """
     if service.role == "trainer":
-        raise views.NotHere("this process is a trainer, and has no series: ask a worker")
+        raise views.NotFoundHere("this process is a trainer and has no series: ask a worker")
     if service.monitor is None:
         raise WorkerBusy("the worker has not started yet")
     return service.monitor.ask(question)
@@ -143,7 +148,7 @@ def _text(text: str, status: int) -> Response:
 
 
 def _file(name: str) -> Response:
-    return Response(files("forecaster.web").joinpath("page", name).read_bytes(), media_type=TYPES[name])
+    return Response(files("forecaster.web").joinpath("page", name).read_bytes(), media_type=PAGE_TYPES[name])
 
 
 @cache

@@ -1,6 +1,7 @@
-"""What Prometheus scrapes: made of the copies that the worker's thread has left; never a label of a series.
+"""The metrics for Prometheus, computed from the newest status of the worker; no label names a series.
 
-Labels are of fixed sets, but for `partition` (those of this worker) and `horizon` (some of the settings' ones).
+Labels have fixed sets of values, except `partition` (the partitions of this worker) and `horizon` (some of the
+horizons).
 """
 
 from __future__ import annotations
@@ -29,21 +30,30 @@ from forecaster.serving.state.recovery import Recovery
 from forecaster.web.service import Service
 
 SCORES = {
-    "count": ("scored", "Forecasts that met their truth."),
-    "scaled_error": ("scaled_error", "Sum of their absolute errors in scales of their series, whatever the units."),
-    "scaled_last_error": ("last_value_scaled_error", "The same of forecasts of no change: above it is bad."),
-    "error": ("absolute_error", "Sum of the absolute errors of the forecasts that met their truth, in their units."),
-    "last_error": ("last_value_absolute_error", "The same of forecasts of no change."),
-    "pinball": ("pinball_loss", "Sum of the pinball losses of the quantiles, means over the levels."),
+    "count": ("scored", "Forecasts whose truth has arrived, by horizon."),
+    "scaled_error": (
+        "scaled_error",
+        "Sum of absolute errors of the point forecast, in scales of the series; divide by scored_total for the mean.",
+    ),
+    "scaled_last_error": (
+        "last_value_scaled_error",
+        "Sum of absolute errors of the last-value forecast, in scales of the series; should exceed scaled_error.",
+    ),
+    "error": ("absolute_error", "Sum of absolute errors of the point forecast, in the units of the series."),
+    "last_error": (
+        "last_value_absolute_error",
+        "Sum of absolute errors of the last-value forecast, in the units of the series.",
+    ),
+    "pinball": ("pinball_loss", "Sum of pinball losses, each the mean over the quantile levels."),
     "inside": (
         "inside_interval",
-        "Truths between the outermost quantiles; over scored_total it is the interval coverage.",
+        "Truths between the outermost quantiles; divide by scored_total for the interval coverage.",
     ),
 }
 
 
 class ServiceCollector(Collector):
-    """The metrics of a daemon, as of the newest copy.
+    """Computes the metrics of a daemon from its newest status.
 
     Args:
         service: the daemon.
@@ -53,16 +63,20 @@ class ServiceCollector(Collector):
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every family, whether or not there is something in it yet."""
+        """Yield every metric family, also those that have counted nothing yet."""
         service = self._service
         yield InfoMetricFamily("forecaster_build", "Version and role.", {"version": __version__, "role": service.role})
-        yield _gauge("ready", "1 = it does its work: joined, restored, no partition held.", float(not service.unready))
         yield _gauge(
-            "loop_silent_seconds", "Since the loop last showed that it turns.", service.liveness.silent_seconds
+            "ready", "1 = ready: member of the group, all partitions restored, none held.", float(not service.unready)
+        )
+        yield _gauge(
+            "loop_silent_seconds", "Seconds since the main loop last made progress.", service.liveness.silent_seconds
         )
         if service.worker is not None:
             yield _gauge(
-                "status_age_seconds", "Age of the copy that this is of: grows without a broker.", service.status_age
+                "status_age_seconds",
+                "Age of the status that the metrics come from; it grows while the broker does not answer.",
+                service.status_age,
             )
             yield from worker_families(service.worker)
         if service.coordinator is not None:
@@ -72,8 +86,8 @@ class ServiceCollector(Collector):
             )
 
 
-def exposition(service: Service) -> Callable[[], bytes]:
-    """Returns what writes all metrics of a daemon as Prometheus reads them, those of the process among them."""
+def metrics_encoder(service: Service) -> Callable[[], bytes]:
+    """Return a function that encodes all metrics of a daemon and its process in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(ServiceCollector(service))
     ProcessCollector(registry=registry)
@@ -81,58 +95,70 @@ def exposition(service: Service) -> Callable[[], bytes]:
 
 
 def worker_families(status: WorkerStatus) -> Iterator[Metric]:
-    """Yields what a worker exports."""
+    """Yield the metrics of a worker."""
     counters = status.counters
     yield from _counts(counters)
     yield from _scores(counters, status.horizons)
-    stages = HistogramMetricFamily("forecaster_batch_stage_seconds", "Time of the parts of a batch.", labels=["stage"])
+    stages = HistogramMetricFamily(
+        "forecaster_batch_stage_seconds", "Duration of each stage of a batch, in seconds.", labels=["stage"]
+    )
     for stage, durations in counters.stages.items():
         _add(stages, [stage.value], durations)
     yield stages
-    restores = HistogramMetricFamily("forecaster_restore_seconds", "Time until a partition was whole.", labels=[])
+    restores = HistogramMetricFamily(
+        "forecaster_restore_seconds", "Duration of restores of partitions, in seconds.", labels=[]
+    )
     _add(restores, [], counters.restoring)
     yield restores
     yield from _partitions(status.partitions)
-    series = sum(one.series for one in status.partitions)
-    yield _gauge("series", "Series of this worker that have a row.", series)
-    yield _gauge("state_bytes", "Bytes of their rows in memory.", series * status.row_bytes)
+    series = sum(partition.series for partition in status.partitions)
+    yield _gauge("series", "Series of this worker that have a row (stored state).", series)
+    yield _gauge("state_bytes", "Memory of all rows, in bytes.", series * status.row_bytes)
     yield _gauge(
-        "nominal_interval_coverage", "Share of truths that should be inside; 0 = one level.", status.nominal_coverage
+        "nominal_interval_coverage",
+        "Share of truths that should lie between the outermost quantiles; 0 = there is only one quantile level.",
+        status.nominal_coverage,
     )
     yield _gauge("group_generation", "Generation of the consumer group.", status.generation)
 
 
 def _counts(counters: Counters) -> Iterator[Metric]:
-    yield _counter("records", "Input records of committed batches.", counters.records)
+    yield _counter("records", "Input records in committed batches.", counters.records)
     yield _labelled(
-        "dead_letters", "Records that became dead letters.", "reason", counters.dead_letters, [*map(str, Reason)]
+        "dead_letters",
+        "Input records copied to the dead-letter topic, by reason.",
+        "reason",
+        counters.dead_letters,
+        [*map(str, Reason)],
     )
     yield _labelled(
         "readings",
-        "What became of readings; all but forecast and stateless publish nothing.",
+        "Readings by outcome; only forecast and stateless publish a forecast.",
         "outcome",
         counters.outcomes,
         [outcome.name.lower() for outcome in Outcome],
     )
-    yield _counter("masked_readings", "Readings that the filters kept from the network.", counters.masked)
+    yield _counter("masked_readings", "Readings that the filters masked from the network's input.", counters.masked)
     yield _counter("forecasts", "Forecasts published.", counters.forecasts)
     yield _labelled(
         "transactions",
-        "Transactions of batches that committed, and those of any kind that failed.",
+        "Committed transactions of batches, and failed transactions of any kind.",
         "result",
         {"committed": counters.transactions, "failed": counters.failed_transactions},
         ["committed", "failed"],
     )
     yield _labelled(
         "restores",
-        "Partitions that became whole, by how.",
+        "Restored partitions, by kind of recovery.",
         "how",
         counters.restores,
         [how.name.lower() for how in Recovery],
     )
-    yield _counter("replayed_readings", "Readings that went into rows again when partitions came.", counters.replayed)
+    yield _counter("replayed_readings", "Readings replayed during restores.", counters.replayed)
     yield _counter(
-        "freed_series", "Series that lost their row: idle for longer than STATE__TTL.", counters.freed_series
+        "freed_series",
+        "Series whose row was removed because they were idle for longer than STATE__TTL.",
+        counters.freed_series,
     )
 
 
@@ -143,38 +169,47 @@ def _scores(counters: Counters, horizons: tuple[int, ...]) -> Iterator[Metric]:
         if horizon in SHOWN_HORIZONS or horizon == horizons[-1]
     ]
     for name, (metric, text) in SCORES.items():
-        values, family = (
-            getattr(counters.scores, name),
-            CounterMetricFamily(f"forecaster_{metric}", text, labels=["horizon"]),
-        )
+        values = getattr(counters.scores, name)
+        family = CounterMetricFamily(f"forecaster_{metric}", text, labels=["horizon"])
         for column, horizon in shown:
             family.add_metric([str(horizon)], float(values[column]) if len(values) else 0.0)
         yield family
 
 
 def _partitions(partitions: tuple[PartitionStatus, ...]) -> Iterator[Metric]:
-    states = GaugeMetricFamily("forecaster_partitions", "Partitions of this worker by what they do.", labels=["state"])
+    states = GaugeMetricFamily("forecaster_partitions", "Partitions of this worker, by state.", labels=["state"])
     for state in PartitionState:
-        states.add_metric([state.value], sum(one.state == state for one in partitions))
+        states.add_metric([state.value], sum(partition.state == state for partition in partitions))
     yield states
-    lag = GaugeMetricFamily("forecaster_lag_records", "Input records that wait.", labels=["partition"])
+    lag = GaugeMetricFamily("forecaster_lag_records", "Input records not read yet.", labels=["partition"])
     replay = GaugeMetricFamily(
-        "forecaster_replay_records", "Input records that a takeover now would read again.", labels=["partition"]
+        "forecaster_replay_records",
+        "Input records that a new owner of the partition would replay now.",
+        labels=["partition"],
     )
-    for one in partitions:
-        if one.lag is not None:
-            lag.add_metric([str(one.partition)], one.lag)
-        replay.add_metric([str(one.partition)], one.replay)
+    for partition in partitions:
+        label = [str(partition.partition)]
+        if partition.lag is not None:
+            lag.add_metric(label, partition.lag)
+        replay.add_metric(label, partition.replay)
     yield lag
     yield replay
 
 
 def trainer_families(*, leads: bool, running: str | None, counters: Mapping[str, int]) -> Iterator[Metric]:
-    """Yields what a trainer exports; counters are of `work_result`."""
-    yield _gauge("trainer_elected", "1 = this process trains for the fleet.", float(leads))
-    yield _gauge("trainer_running", "1 = a run is under way.", float(running is not None))
+    """Yield the metrics of a trainer.
+
+    Args:
+        leads: this process is elected to train.
+        running: kind of the training run in progress; None = there is none.
+        counters: number of runs, by `<work>_<result>`.
+    """
+    yield _gauge("trainer_elected", "1 = this process is elected to train for the fleet.", float(leads))
+    yield _gauge("trainer_running", "1 = a training run is in progress.", float(running is not None))
     family = CounterMetricFamily(
-        "forecaster_trainer_runs", "Runs of the trainer: started, and how they ended.", labels=["work", "result"]
+        "forecaster_trainer_runs",
+        "Training runs by kind: how many started, and how they ended.",
+        labels=["work", "result"],
     )
     for work, result in product(RunKind, RunEvent):
         family.add_metric([work.value, result.value], counters.get(f"{work}_{result}", 0))
@@ -190,7 +225,7 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 
 def _labelled(name: str, text: str, label: str, counts: Mapping[str, int], known: list[str]) -> Metric:
-    """Returns a counter with every value of its label, so that a rate over a first event is seen."""
+    """Return a counter with a sample for every value of its label, so that a rate sees the first event."""
     family = CounterMetricFamily(f"forecaster_{name}", text, labels=[label])
     for value in known:
         family.add_metric([value], counts.get(value, 0))

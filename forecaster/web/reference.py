@@ -1,4 +1,4 @@
-"""The list of all metrics, generated, so that it is never out of date."""
+"""The generated list of all metrics, config/metrics.md."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from forecaster.web.service import Service
 HEADER = """\
 # Metrics
 
-Under `/metrics` of every process; those of the worker and of the trainer where there is one. No label names a series.
-`process_*` are those of the Prometheus client. Counters and histograms begin at 0 when the process does.
+Every process answers `/metrics`, with the metrics of the worker and of the trainer if it runs them. No label names a
+series. `process_*` are the standard process metrics of the Prometheus client. Counters and histograms start at 0 with
+the process.
 Generated: `python -m forecaster.web.reference > config/metrics.md`
 
 | metric | type | labels | meaning |
@@ -27,18 +28,18 @@ Generated: `python -m forecaster.web.reference > config/metrics.md`
 VALUES = """
 ## Values of labels
 
-`partition` and `horizon` are numbers: partitions of this worker, and some of the horizons. `reason` is the header of
-the dead letter, too.
+`partition` is the number of a partition of this worker. `horizon` is a number of ticks: some of the horizons. `reason`
+is also a header of each dead letter.
 
 | metric | label | values |
 |---|---|---|
 """
 OPEN_LABELS = {"partition", "horizon", "role", "version"}
-"""Those whose values are not of a fixed set, or need no list."""
+"""Labels without a fixed set of values, or with values that need no list."""
 
 
 def metrics_reference() -> str:
-    """Returns a Markdown table of every metric."""
+    """Return a Markdown table of every metric."""
     families = _families()
     metrics = [
         f"| `{_name(family)}` | {_type(family)} | {', '.join(_labels(family))} | {family.documentation} |\n"
@@ -53,8 +54,8 @@ def metrics_reference() -> str:
     return HEADER + "".join(metrics) + VALUES + "".join(values)
 
 
-class _Running:
-    """Progress of a loop, for a service without a daemon."""
+class _AlwaysAlive:
+    """Liveness of a service without a daemon."""
 
     is_alive = True
     silent_seconds = 0.0
@@ -65,7 +66,7 @@ def _families() -> list[Metric]:
     status = WorkerStatus(0, "", 0, True, True, "", (partition,), 0, (0.1, 0.9), (1,), Counters())  # noqa: FBT003
     monitor = Monitor()
     monitor.status = status
-    service = Service("both", "", "", _Running(), monitor)
+    service = Service("both", "", "", _AlwaysAlive(), monitor)
     return [*ServiceCollector(service).collect(), *trainer_families(leads=True, running=None, counters={})]
 
 

@@ -29,7 +29,7 @@ class Liveness(Protocol):
 
 @dataclass(slots=True)
 class Service:
-    """One daemon.
+    """References to the parts of one daemon.
 
     Attributes:
         role: worker, trainer or both.

@@ -1,4 +1,4 @@
-"""What the API says: structs that become JSON, made of what the worker shows of itself."""
+"""Answers of the API: dataclasses that become JSON, built from the status and the rows of the worker."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ from forecaster.serving.score_totals import ScoreTotals
 from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service
 
-NEAR_IDS, COMPARED = 5, 1_000
+MAX_SUGGESTIONS, MAX_COMPARED_IDS = 5, 1_000
+"""Limits of the similar ids that an error suggests: comparing ids is slow."""
 DECISIONS_SHOWN = 20
 
 
-class NotHere(LookupError):
-    """What was asked for is not in this process."""
+class NotFoundHere(LookupError):
+    """This process does not have what the request asks for."""
 
 
-class NoSuchSeries(NotHere):
-    """This worker does not have the series; whoever shows the error looks for ids that are spelt nearly so.
+class NoSuchSeries(NotFoundHere):
+    """This worker does not have the series.
+
+    The message suggests similar ids. It is composed when it is shown, in the thread of the HTTP server and not in the
+    thread of the worker.
 
     Args:
-        series_id: that was asked for.
-        names: some of those that are here; empty names among them are free rows.
+        series_id: requested id.
+        names: ids of series of this worker, to suggest from; an empty name is a free row.
     """
 
     def __init__(self, series_id: str, names: Sequence[str]) -> None:
@@ -42,23 +46,23 @@ class NoSuchSeries(NotHere):
         self._series_id, self._names = series_id, names
 
     def __str__(self) -> str:
-        near = get_close_matches(self._series_id, [name for name in self._names if name], NEAR_IDS)
-        hint = f"; spelt nearly so: {', '.join(near)}" if near else ""
-        return f"this worker has no series {self._series_id!r}: another one may{hint}"
+        similar = get_close_matches(self._series_id, [name for name in self._names if name], MAX_SUGGESTIONS)
+        hint = f"; similar ids: {', '.join(similar)}" if similar else ""
+        return f"this worker has no series {self._series_id!r}; another worker may have it{hint}"
 
 
 @dataclass(frozen=True, slots=True)
 class HorizonScore:
-    """What the forecasts of one horizon were worth in all, since the worker started.
+    """Scores of all forecasts of one horizon since the worker started; None = none has been scored yet.
 
     Attributes:
         horizon: ticks ahead.
-        scored: forecasts that met their truth.
-        mean_absolute_error: theirs, in their units; None = there are none yet.
-        last_value_error: of forecasts of no change.
-        scaled_error: mean absolute error in scales of the series, whatever the units.
-        scaled_last_error: of forecasts of no change.
-        pinball_loss: mean over the levels.
+        scored: number of forecasts whose truth has arrived.
+        mean_absolute_error: of the point forecasts, in the units of the series.
+        last_value_error: mean absolute error of the last-value forecasts, in the units of the series.
+        scaled_error: mean absolute error of the point forecasts, in scales of the series.
+        scaled_last_error: mean absolute error of the last-value forecasts, in scales of the series.
+        pinball_loss: mean pinball loss over forecasts and quantile levels.
         interval_coverage: share of the truths between the outermost quantiles.
     """
 
@@ -74,7 +78,13 @@ class HorizonScore:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The trainer of this process; `elected` = it trains for the fleet; `runs` by work and result."""
+    """State of the trainer of this process.
+
+    Attributes:
+        elected: this process trains for the fleet.
+        running: kind of the training run in progress; None = there is none.
+        runs: number of runs, by `<work>_<result>`.
+    """
 
     elected: bool
     running: str | None
@@ -83,27 +93,27 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A daemon at a glance.
+    """Overview of a daemon.
 
     Attributes:
-        version: of forecaster.
+        version: version of forecaster.
         role: worker, trainer or both.
-        input: the topic.
-        group: of the consumers.
-        uptime_seconds: since the start.
-        ready: it does its work.
-        why_not: empty where it does.
-        as_of_ms: when the copy was made that this is from, epoch ms; None = there is none yet.
-        champion: checkpoint that is to be served.
-        series: that have a row here.
-        levels: of the quantiles.
-        readings: by outcome.
-        forecasts: published.
-        forecasts_per_second: over the last ten seconds; None = there is no copy yet.
-        dead_letters: by reason.
-        partitions: of this worker.
-        scores: by horizon.
-        training: of this process; None = it does not train.
+        input: name of the input topic.
+        group: name of the consumer group.
+        uptime_seconds: time since the start.
+        ready: the daemon does its work.
+        why_not: reason why it does not; empty = it is ready.
+        as_of_ms: time of the status that this comes from, epoch ms; None = there is none yet.
+        champion: id of the checkpoint that is to serve.
+        series: number of series of this worker that have a row.
+        levels: quantile levels, ascending.
+        readings: number of readings by outcome.
+        forecasts: number of published forecasts.
+        forecasts_per_second: rate over the last ten seconds; None = there is no status yet.
+        dead_letters: number of dead letters by reason.
+        partitions: partitions of this worker.
+        scores: scores by horizon.
+        training: state of the trainer; None = this process does not train.
     """
 
     version: str
@@ -128,7 +138,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """A partition of this worker; see `PartitionStatus`."""
+    """Partition of this worker, with the fields of `PartitionStatus`."""
 
     partition: int
     state: str
@@ -141,7 +151,7 @@ class PartitionView:
 
 
 class SeriesOrder(StrEnum):
-    """What the list of series begins with."""
+    """Order of a list of series."""
 
     NAME = "name"
     BUSIEST = "busiest"
@@ -150,7 +160,7 @@ class SeriesOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SeriesCounts:
-    """Series of this worker, and the valid readings of each; an empty name is a free row."""
+    """Ids of the series of this worker, and how many valid readings each has; an empty id is a free row."""
 
     names: list[str]
     readings: list[int]
@@ -158,7 +168,12 @@ class SeriesCounts:
 
 @dataclass(frozen=True, slots=True)
 class SeriesPage:
-    """Series of this worker; `found` of them match, and the first ones of these, in order, are listed."""
+    """Result of a search for series.
+
+    Attributes:
+        found: number of series that match.
+        series: the first of their ids, in order.
+    """
 
     found: int
     series: list[str]
@@ -166,7 +181,15 @@ class SeriesPage:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A checkpoint on the models topic; `facts` of its training."""
+    """Checkpoint on the models topic.
+
+    Attributes:
+        id: its id.
+        published: time at which it was written to the topic, ISO 8601.
+        cell: kind of the recurrent cell.
+        hidden_size: number of hidden units.
+        facts: facts about its training.
+    """
 
     id: str
     published: str
@@ -177,7 +200,14 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class ModelsView:
-    """The models topic as this process knows it: what is to be served, the checkpoints, the newest decisions first."""
+    """Content of the models topic, as this process knows it.
+
+    Attributes:
+        champion: id of the checkpoint that is to serve.
+        serve: newest order to serve a checkpoint; None = there is none.
+        checkpoints: all checkpoints.
+        decisions: decisions about challengers, the newest first.
+    """
 
     champion: str
     serve: Serve | None
@@ -186,7 +216,7 @@ class ModelsView:
 
 
 def overview(service: Service) -> Overview:
-    """Returns the daemon at a glance, from the newest copy."""
+    """Return an overview of the daemon, from its newest status."""
     status, why_not = service.worker, service.unready
     counters = None if status is None else status.counters
     return Overview(
@@ -199,7 +229,7 @@ def overview(service: Service) -> Overview:
         why_not=why_not,
         as_of_ms=None if status is None else status.at_ms,
         champion=None if status is None else status.champion,
-        series=0 if status is None else sum(one.series for one in status.partitions),
+        series=0 if status is None else sum(partition.series for partition in status.partitions),
         levels=() if status is None else status.levels,
         readings={} if counters is None else dict(counters.outcomes),
         forecasts=0 if counters is None else counters.forecasts,
@@ -212,42 +242,40 @@ def overview(service: Service) -> Overview:
 
 
 def partitions(status: WorkerStatus | None) -> list[PartitionView]:
-    """Returns the partitions of a worker; none where there is no copy yet."""
-    return [] if status is None else [_partition(one) for one in status.partitions]
+    """Return the partitions of a worker; an empty list if there is no status yet."""
+    return [] if status is None else [_partition(partition) for partition in status.partitions]
 
 
 def scores(totals: ScoreTotals, horizons: tuple[int, ...]) -> list[HorizonScore]:
-    """Returns the means of every horizon."""
-    found = []
+    """Return the mean scores of every horizon."""
+    means_by_horizon = []
     for column, horizon in enumerate(horizons):
         count = float(totals.count[column]) if len(totals.count) else 0.0
         means = [
             float(getattr(totals, name)[column]) / count if count else None
             for name in ("error", "last_error", "scaled_error", "scaled_last_error", "pinball", "inside")
         ]
-        found.append(HorizonScore(horizon, int(count), *means))
-    return found
+        means_by_horizon.append(HorizonScore(horizon, int(count), *means))
+    return means_by_horizon
 
 
 def training(service: Service) -> Training | None:
-    """Returns what the trainer of this process does."""
+    """Return the state of the trainer of this process; None if it does not train."""
     coordinator = service.coordinator
-    return (
-        None
-        if coordinator is None
-        else Training(coordinator.leads, coordinator.running, dict(coordinator.counters.copy()))
-    )
+    if coordinator is None:
+        return None
+    return Training(coordinator.leads, coordinator.running, dict(coordinator.counters.copy()))
 
 
 def series_counts(view: WorkerView) -> SeriesCounts:
-    """Return the series of this worker with their valid readings, as of now."""
+    """Return the series of this worker, and how many valid readings each has now."""
     tables = [partition.table for partition in view.store.partitions.values()]
     names = [name for table in tables for name in table.names]
     return SeriesCounts(names, [count for table in tables for count in table.state.inputs.scaler.count.tolist()])
 
 
 def series_page(counts: SeriesCounts, search: str, limit: int, order: SeriesOrder) -> SeriesPage:
-    """Return the series whose id holds a text, whatever its case.
+    """Return the series whose id contains a text; upper and lower case count as equal.
 
     Args:
         counts: all series.
@@ -264,42 +292,49 @@ def series_page(counts: SeriesCounts, search: str, limit: int, order: SeriesOrde
 
 
 def explanation(view: WorkerView, series_id: str, service: Service) -> Explanation:
-    """Returns all that is carried for a series; raises NoSuchSeries where this worker does not have it."""
+    """Return the whole row of a series; raise NoSuchSeries if this worker does not have it."""
     partition, store = _partition_of(view, series_id), view.store
     restored = store.restored(partition.number)
     return explain_series(view.pipeline, restored, series_id, store.champion, _registry(service).checkpoints)
 
 
 def forecast(view: WorkerView, series_id: str) -> LatestForecast:
-    """Returns the newest forecast of a series; raises NoSuchSeries where this worker does not have it."""
+    """Return the newest forecast of a series; raise NoSuchSeries if this worker does not have it."""
     return latest_forecast(view.pipeline, _partition_of(view, series_id), series_id)
 
 
 def models(view: WorkerView, service: Service) -> ModelsView:
-    """Returns what is known of the models topic."""
+    """Return the content of the models topic, as this process knows it."""
     registry = _registry(service)
     checkpoints = [
         ModelView(
             id=name,
-            published=iso_time(one.published_ms),
-            cell=one.description.network.cell,
-            hidden_size=one.description.network.hidden_size,
-            facts=dict(one.description.facts),
+            published=iso_time(checkpoint.published_ms),
+            cell=checkpoint.description.network.cell,
+            hidden_size=checkpoint.description.network.hidden_size,
+            facts=dict(checkpoint.description.facts),
         )
-        for name, one in registry.checkpoints.items()
+        for name, checkpoint in registry.checkpoints.items()
     ]
-    decisions = sorted(registry.decisions.values(), key=lambda one: one.at, reverse=True)
+    decisions = sorted(registry.decisions.values(), key=lambda decision: decision.at, reverse=True)
     return ModelsView(view.store.champion, registry.serve, checkpoints, decisions[:DECISIONS_SHOWN])
 
 
 def _registry(service: Service) -> ModelRegistry:
-    """Returns what the models topic held; the worker's thread alone may look."""
+    """Return the registry of the worker, empty if there is none; only the worker's thread may call this."""
     return ModelRegistry() if service.follower is None else service.follower.registry
 
 
-def _partition(one: PartitionStatus) -> PartitionView:
+def _partition(status: PartitionStatus) -> PartitionView:
     return PartitionView(
-        one.partition, one.state.value, one.position, one.end, one.lag, one.series, one.replay, one.checkpoint
+        partition=status.partition,
+        state=status.state.value,
+        position=status.position,
+        end=status.end,
+        lag=status.lag,
+        series=status.series,
+        replay=status.replay,
+        checkpoint=status.checkpoint,
     )
 
 
@@ -307,5 +342,5 @@ def _partition_of(view: WorkerView, series_id: str) -> Partition:
     for partition in view.store.partitions.values():
         if partition.table.row(series_id) >= 0:
             return partition
-    names = chain.from_iterable(one.table.names for one in view.store.partitions.values())
-    raise NoSuchSeries(series_id, list(islice(names, COMPARED)))
+    names = chain.from_iterable(partition.table.names for partition in view.store.partitions.values())
+    raise NoSuchSeries(series_id, list(islice(names, MAX_COMPARED_IDS)))

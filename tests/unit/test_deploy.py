@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.serving.worker import Worker
-from forecaster.web.metrics import exposition
+from forecaster.web.metrics import metrics_encoder
 from forecaster.web.service import Service
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -58,7 +58,7 @@ def exported() -> dict[str, set[str]]:
     for _ in range(4):
         worker.iterate()
     found: dict[str, set[str]] = {"up": set()}  # Prometheus' own
-    for family in text_string_to_metric_families(exposition(service)().decode()):
+    for family in text_string_to_metric_families(metrics_encoder(service)().decode()):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

@@ -1,8 +1,8 @@
 "use strict";
-// The live page: asks this worker's API, and draws. It changes nothing.
+// The live page: asks the API of this worker and draws the answers. It changes nothing.
 
 const STATUS_MS = 2000, FORECAST_MS = 1500, LIST_MS = 5000, FIRST_LIST_MS = 700, EXPLAIN_MS = 3000, MODELS_MS = 10000;
-/** A failure is shown after this time without an answer: one late answer is nothing to act on. */
+/** A failure is shown after this time without an answer: a single late answer needs no action. */
 const TROUBLE_MS = 10000;
 const LISTED = 500;
 const LAYOUT = {
@@ -14,10 +14,10 @@ const OPTIONS = {displayModeBar: false, responsive: true};
 const COLOURS = ["#7b8794", "#c78c1e", "#8a6fb5", "#4f9d8c", "#b5576b", "#6c8f3c", "#a0643c", "#5f7fb8", "#1f6fb2", "#0f4c81", "#38a3d1", "#27ae60"];
 const byId = (id) => document.getElementById(id);
 const phone = matchMedia("(max-width: 700px)");
-/** Figures and the list need no charts, so they are there before the script of the charts is. */
+/** Figures and the list are shown at once; charts wait until their script has loaded. */
 const loaded = new Promise((resolve) => addEventListener("load", resolve));
 
-/** What was chosen; it outlives a reload of the page. */
+/** The user's choices; they survive a reload of the page. */
 const chosen = {series: "", search: "", horizon: 0, scroll: 0, ...stored()};
 let isTrainer = false, latest = null, fans = new Map(), truths = new Map();
 
@@ -25,8 +25,8 @@ function stored() {
   try { return JSON.parse(sessionStorage.getItem("chosen")) || {}; } catch { return {}; }
 }
 
-function keep() {
-  try { sessionStorage.setItem("chosen", JSON.stringify(chosen)); } catch { /* storage is off: a reload begins again */ }
+function save() {
+  try { sessionStorage.setItem("chosen", JSON.stringify(chosen)); } catch { /* without storage, a reload starts with the defaults */ }
   history.replaceState(null, "", chosen.series ? "#" + encodeURIComponent(chosen.series) : location.pathname);
 }
 
@@ -39,13 +39,13 @@ async function ask(path) {
 
 const failures = new Map();
 
-/** Runs a task again and again while the page is visible. */
+/** Repeats a task while the page is visible. */
 function every(task, milliseconds) {
-  const turn = async () => {
+  const repeat = async () => {
     if (!document.hidden) await attempt(task);
-    setTimeout(turn, typeof milliseconds === "function" ? milliseconds() : milliseconds);
+    setTimeout(repeat, typeof milliseconds === "function" ? milliseconds() : milliseconds);
   };
-  turn();
+  repeat();
 }
 
 async function attempt(task) {
@@ -55,7 +55,7 @@ async function attempt(task) {
   } catch (error) {
     if (error.status === 404) return forget(task);
     const since = failures.has(task) ? failures.get(task).since : Date.now();
-    failures.set(task, {since, text: error.status ? error.message : "this process does not answer: it has ended, or the network is down"});
+    failures.set(task, {since, text: error.status ? error.message : "this process does not answer; it has ended, or the network is down"});
   }
   showTrouble();
 }
@@ -66,7 +66,7 @@ function showTrouble() {
   if (lasting.length) byId("trouble").textContent = `For ${span((Date.now() - lasting[0].since) / 1000)}: ${lasting[0].text}`;
 }
 
-/** Draws a chart, or changes it; zoom and hidden traces stay. */
+/** Draws or updates a chart; zoom and hidden traces are kept. */
 async function draw(id, traces, layout) {
   await loaded;
   if (!byId(id).hasChildNodes()) await Plotly.newPlot(id, traces, {...LAYOUT, ...layout}, OPTIONS);
@@ -98,7 +98,7 @@ function figures(pairs) {
 }
 
 const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
-const whole = (value) => value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en");
+const integer = (value) => value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en");
 const number = (value) => value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toLocaleString("en", {maximumSignificantDigits: 4});
 
 function span(seconds) {
@@ -114,14 +114,14 @@ async function showStatus() {
   byId("ready").textContent = now.ready ? "ready" : now.why_not;
   byId("ready").className = "badge " + (now.ready ? "good" : "bad");
   figures([
-    ["series", whole(now.series)], ["readings", whole(sum(now.readings))], ["forecasts", whole(now.forecasts)],
-    ["forecasts per second", whole(now.forecasts_per_second || 0)], ["dead letters", whole(sum(now.dead_letters))],
-    ["lag, records", whole(now.partitions.reduce((total, partition) => total + (partition.lag || 0), 0))],
+    ["series", integer(now.series)], ["readings", integer(sum(now.readings))], ["forecasts", integer(now.forecasts)],
+    ["forecasts per second", integer(now.forecasts_per_second || 0)], ["dead letters", integer(sum(now.dead_letters))],
+    ["lag, records", integer(now.partitions.reduce((total, partition) => total + (partition.lag || 0), 0))],
     ["uptime", span(now.uptime_seconds)],
   ]);
   rows("partitions", now.partitions.map((partition) => [
-    partition.partition, partition.state, whole(partition.lag), whole(partition.position), whole(partition.series),
-    whole(partition.replay), partition.checkpoint]));
+    partition.partition, partition.state, integer(partition.lag), integer(partition.position), integer(partition.series),
+    integer(partition.replay), partition.checkpoint]));
   byId("training").textContent = now.training === null ? "This process does not train." :
     (now.training.elected ? "This process trains for the fleet" : "Another process trains for the fleet") +
     (now.training.running ? `; a ${now.training.running} run is under way.` : ".");
@@ -148,16 +148,16 @@ async function showScores(now) {
 
 const date = (milliseconds) => new Date(milliseconds).toISOString();
 
-/** The first part of a forecast, up to a number of ticks ahead. */
+/** Returns the first part of a forecast, up to a number of ticks ahead. */
 function cut(forecast, ticks) {
-  const count = forecast.timestamps.filter((stamp) => stamp <= forecast.timestamp + ticks * forecast.interval_ms).length || 1;
+  const count = forecast.timestamps.filter((timestamp) => timestamp <= forecast.timestamp + ticks * forecast.interval_ms).length || 1;
   const quantiles = Object.fromEntries(Object.entries(forecast.quantiles).map(([level, values]) => [level, values.slice(0, count)]));
   return {...forecast, timestamps: forecast.timestamps.slice(0, count), point: forecast.point.slice(0, count), quantiles};
 }
 
-const levels = (forecast) => Object.keys(forecast.quantiles).sort((one, other) => one - other);
+const levels = (forecast) => Object.keys(forecast.quantiles).sort((left, right) => left - right);
 
-/** The band between the outermost quantiles, and the point forecast in it. */
+/** Returns the traces of a forecast: the band between the outermost quantiles, and the point forecast. */
 function fan(forecast, name, colour, opacity) {
   const [low, high] = [levels(forecast)[0], levels(forecast).at(-1)];
   const x = forecast.timestamps.map(date), edge = {x, mode: "lines", line: {width: 0}, hoverinfo: "skip", showlegend: false};
@@ -167,14 +167,14 @@ function fan(forecast, name, colour, opacity) {
   ];
 }
 
-/** The readings in order of time, with a gap where some are unknown to the page. */
+/** Returns the readings in order of time, with a gap where the page has not seen some. */
 function line(interval) {
-  const stamps = [...truths.keys()].sort((one, other) => one - other), points = [];
-  stamps.forEach((stamp, place) => {
-    if (place && stamp - stamps[place - 1] > 1.5 * interval) points.push([stamp - interval, null]);
-    points.push([stamp, truths.get(stamp)]);
+  const timestamps = [...truths.keys()].sort((left, right) => left - right), points = [];
+  timestamps.forEach((timestamp, place) => {
+    if (place && timestamp - timestamps[place - 1] > 1.5 * interval) points.push([timestamp - interval, null]);
+    points.push([timestamp, truths.get(timestamp)]);
   });
-  return {x: points.map(([stamp]) => date(stamp)), y: points.map(([, value]) => value)};
+  return {x: points.map(([timestamp]) => date(timestamp)), y: points.map(([, value]) => value)};
 }
 
 async function showForecast() {
@@ -182,7 +182,7 @@ async function showForecast() {
   const asked = chosen.series, now = await ask("forecasts/" + encodeURIComponent(asked));
   if (asked !== chosen.series || now.interval_ms === null) return;
   latest = now;
-  now.past_ms.forEach((stamp, place) => truths.set(stamp, now.past[place]));
+  now.past_ms.forEach((timestamp, place) => truths.set(timestamp, now.past[place]));
   fans.set(now.timestamp, now);
   offerHorizons(now);
   await drawForecast();
@@ -191,11 +191,11 @@ async function showForecast() {
 async function drawForecast() {
   if (latest === null) return;
   const now = cut(latest, chosen.horizon), reach = latest.timestamps.at(-1) - latest.timestamp;
-  for (const stamp of truths.keys()) if (stamp < now.timestamp - 3 * reach) truths.delete(stamp);
+  for (const timestamp of truths.keys()) if (timestamp < now.timestamp - 3 * reach) truths.delete(timestamp);
   for (const made of fans.keys()) if (made < now.timestamp - reach) fans.delete(made);
   const shown = now.timestamps.at(-1) - now.timestamp, middle = now.timestamp - shown / 2;
   const earlier = [...fans.keys()].filter((made) => made < now.timestamp)
-    .sort((one, other) => Math.abs(one - middle) - Math.abs(other - middle))[0];
+    .sort((left, right) => Math.abs(left - middle) - Math.abs(right - middle))[0];
   showSentence(now);
   await draw("fan", [
     ...(earlier === undefined ? [] : fan(cut(fans.get(earlier), chosen.horizon), "earlier forecast", "#8a6fb5", "1c")),
@@ -215,9 +215,9 @@ function showSentence(now) {
     (known.length > 1 ? `, ${Math.round(100 * (known.at(-1) - known[0]))} % interval ${number(low)} … ${number(high)}` : "");
 }
 
-/** The choice of horizons: a quarter, a half and all of the forecast. */
+/** Offers three horizons: a quarter, a half and all of the forecast. */
 function offerHorizons(now) {
-  const ticks = now.timestamps.map((stamp) => Math.round((stamp - now.timestamp) / now.interval_ms)), count = ticks.length;
+  const ticks = now.timestamps.map((timestamp) => Math.round((timestamp - now.timestamp) / now.interval_ms)), count = ticks.length;
   const offered = [...new Set([count / 4, count / 2, count].map((place) => ticks[Math.max(0, Math.ceil(place) - 1)]))];
   if (!offered.includes(chosen.horizon)) chosen.horizon = offered.at(-1);
   const text = offered.join();
@@ -264,11 +264,11 @@ async function showList() {
     list.scrollTop = scroll;
   }
   if (list.value !== chosen.series) list.value = chosen.series;
-  byId("matches").textContent = search ? `${whole(page.found)} found` : whole(page.found);
+  byId("matches").textContent = search ? `${integer(page.found)} found` : integer(page.found);
   if (!chosen.series) await chooseFirst();
 }
 
-/** Chooses the series of the address, or the busiest one. */
+/** Chooses the busiest series. */
 async function chooseFirst() {
   const busiest = (await ask("series?limit=1&order=busiest")).series[0];
   if (!chosen.series && busiest !== undefined) choose(busiest);
@@ -283,20 +283,20 @@ function choose(name) {
   chosen.series = name;
   byId("names").value = name;
   byId("title").textContent = name;
-  keep();
+  save();
   attempt(showForecast);
   attempt(showWeights);
 }
 
-/** The series is not here, or not any more: the busiest one is chosen soon. */
+/** This worker does not have the series, or has lost it: chooses the busiest one instead, after a moment. */
 function forget(task) {
   failures.delete(task);
   chosen.series = "";
-  keep();
+  save();
   setTimeout(() => attempt(showList), FIRST_LIST_MS);
 }
 
-function named(hash) {
+function decoded(hash) {
   try { return decodeURIComponent(hash); } catch { return ""; }
 }
 
@@ -306,18 +306,18 @@ function begin() {
   const fit = () => { byId("names").size = phone.matches ? 1 : 12; };
   fit();
   phone.addEventListener("change", fit);
-  byId("search").addEventListener("input", () => { chosen.search = byId("search").value; keep(); attempt(showList); });
+  byId("search").addEventListener("input", () => { chosen.search = byId("search").value; save(); attempt(showList); });
   byId("names").addEventListener("change", () => choose(byId("names").value));
   byId("horizon").addEventListener("change", () => {
     chosen.horizon = Number(byId("horizon").value);
-    keep();
+    save();
     attempt(drawForecast);
     attempt(showStatus);
   });
-  addEventListener("hashchange", () => { const name = named(location.hash.slice(1)); if (name) choose(name); });
-  addEventListener("pagehide", () => { chosen.scroll = scrollY; keep(); });
+  addEventListener("hashchange", () => { const name = decoded(location.hash.slice(1)); if (name) choose(name); });
+  addEventListener("pagehide", () => { chosen.scroll = scrollY; save(); });
   document.addEventListener("visibilitychange", () => failures.clear());
-  const name = named(location.hash.slice(1)) || chosen.series;
+  const name = decoded(location.hash.slice(1)) || chosen.series;
   if (name) choose(name);
   loaded.then(() => scrollTo(0, chosen.scroll));
   every(showStatus, STATUS_MS);

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from forecaster.app.watchdog import SICK_SECONDS, Pulse, Watchdog
 from forecaster.serving.inspect import monitor
 from forecaster.serving.worker import Worker
-from forecaster.web.api import POLICY, build_app
+from forecaster.web.api import SECURITY_HEADERS, build_app
 from forecaster.web.service import Service
 
 LABELS = {
@@ -284,7 +284,7 @@ def test_the_page_comes_whole_from_here_and_may_load_nothing_from_elsewhere(worl
     for name in ("page.js", "page.css", "plotly.js"):
         assert world.http.get(f"/page/{name}").status_code == 200
     assert world.http.get("/page/..%2Fapi.py").status_code == 404
-    assert page.headers["content-security-policy"] == POLICY["Content-Security-Policy"]
+    assert page.headers["content-security-policy"] == SECURITY_HEADERS["Content-Security-Policy"]
 
 
 def test_every_element_that_the_script_names_is_on_the_page(world: World) -> None:

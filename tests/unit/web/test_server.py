@@ -33,12 +33,12 @@ def test_it_answers_while_the_context_is_open_and_not_after() -> None:
 
 
 def test_connections_that_ask_nothing_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "FIRST_QUESTION_SECONDS", 0.5)
+    monkeypatch.setattr(server, "FIRST_REQUEST_SECONDS", 0.5)
     port = free_port()
     with serving_http(service(), "127.0.0.1", port), ExitStack() as silent:
         sockets = [
             silent.enter_context(socket.create_connection(("127.0.0.1", port), 10))
-            for _ in range(server.MOST_CONNECTIONS + 1)
+            for _ in range(server.MAX_CONNECTIONS + 1)
         ]
         for one in sockets:
             assert one.recv(1) == b"", "it was closed"
