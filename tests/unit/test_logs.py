@@ -1,13 +1,84 @@
-"""Log lines: other libraries do not flood the log."""
+"""Log events are constants that operators can look up, and other libraries do not flood the log."""
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from clock import FakeClock
 
 from forecaster.logs import REMEMBERED_MESSAGES, REPEAT_SECONDS, RepeatFilter, configure_logs
+
+ROOT = Path(__file__).parents[2]
+SNAKE_CASE = re.compile(r"[a-z]+(_[a-z]+)*")
+
+
+def is_log_line(node: ast.AST) -> TypeGuard[ast.Call]:
+    is_method_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    return is_method_call and ast.unparse(node.func).startswith("_log.")  # type: ignore[attr-defined]
+
+
+def event_of(line: ast.Call) -> ast.expr:
+    return line.args[1 if ast.unparse(line.func) == "_log.log" else 0]
+
+
+def log_events(path: Path) -> Iterator[tuple[int, ast.expr]]:
+    """Yield the line number and the event of each log line of a module.
+
+    A method may log an event that it receives as its first argument: then the events are those of its calls.
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    methods = {
+        function.name: [line for line in ast.walk(function) if is_log_line(line) and passes_on(line, function)]
+        for function in nodes
+        if isinstance(function, ast.FunctionDef)
+    }
+    passed_on = [line for lines in methods.values() for line in lines]
+    for node in nodes:
+        if is_log_line(node) and node not in passed_on:
+            yield node.lineno, event_of(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and methods.get(node.func.attr):
+            yield node.lineno, node.args[0]
+
+
+def passes_on(line: ast.Call, function: ast.FunctionDef) -> bool:
+    names = [argument.arg for argument in function.args.args if argument.arg != "self"]
+    return bool(names) and ast.unparse(event_of(line)) == names[0]
+
+
+def events_in_code() -> set[str]:
+    events = set()
+    for path in sorted((ROOT / "forecaster").rglob("*.py")):
+        for line, event in log_events(path):
+            assert isinstance(event, ast.Constant), f"{path}:{line}: an event is a constant"
+            events.add(str(event.value))
+    return events
+
+
+def test_every_log_event_is_a_snake_case_constant() -> None:
+    assert not [event for event in events_in_code() if not SNAKE_CASE.fullmatch(event)]
+
+
+def test_every_log_event_is_in_the_table_and_no_other_is() -> None:
+    """The table is in deploy/README.md; operators write alerts by it."""
+    section = (ROOT / "deploy" / "README.md").read_text().partition("### Log events")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    assert set(listed) == events_in_code()
+
+
+def test_only_structlog_writes_lines_and_each_logger_is_called_log() -> None:
+    """Otherwise an event could escape the table."""
+    for path in sorted((ROOT / "forecaster").rglob("*.py")):
+        text = path.read_text()
+        assert text.count("structlog.get_logger") == text.count("_log = structlog.get_logger()"), path
+        assert path.name == "logs.py" or "logging.getLogger" not in text, path
+        assert not re.search(r"= _log\.", text), f"{path}: call the logger where it logs"
 
 
 def test_a_message_that_is_repeated_is_written_once_a_minute(

@@ -13,6 +13,7 @@ is revoked in the middle of its restore is dropped together with its generator.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -321,8 +322,9 @@ class _ProgressLog:
 
 def _log_restored(restored: Restored) -> None:
     plan, partition = restored.plan, restored.partition
-    log = _log.info if plan.recovery in (Recovery.NEW, Recovery.RESTORED) else _log.warning
-    log(
+    is_usual = plan.recovery in (Recovery.NEW, Recovery.RESTORED)
+    _log.log(
+        logging.INFO if is_usual else logging.WARNING,
         "partition_restored",
         partition=partition.number,
         recovery=plan.recovery.value,
