@@ -95,7 +95,7 @@ class Reason(StrEnum):
 
 
 class Outcome(IntEnum):
-    """What the timeline made of a reading. Only FORECAST and STATELESS publish a forecast; every outcome is counted."""
+    """Outcome of a reading on its timeline. Only FORECAST and STATELESS give a forecast; every outcome is counted."""
 
     FORECAST = 0
     WARMING = 1  # the interval of its series is not known yet
@@ -248,7 +248,7 @@ class Member(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What one poll returned.
+    """Result of one poll.
 
     Attributes:
         records: partition by partition, each in the order of its log.
@@ -275,7 +275,7 @@ class PollResult:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """What commits together, or not at all.
+    """Messages and offsets that are committed together, or not at all.
 
     Attributes:
         messages: by topic, in the order in which they are written.

@@ -221,19 +221,19 @@ def refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: st
     refuse_other_network(checkpoint.network, wanted, folder)
 
 
-def refuse_other_network(found: NetworkConfig, wanted: NetworkConfig, where: str) -> None:
+def refuse_other_network(actual: NetworkConfig, wanted: NetworkConfig, where: str) -> None:
     """Raise CheckpointError if a checkpoint's network does not forecast what the settings ask for.
 
     Args:
-        found: network of the checkpoint.
+        actual: network of the checkpoint.
         wanted: network that would be trained with the settings.
         where: place of the checkpoint, for the error message.
     """
     pairs = {
-        "FORECASTER_FORECAST__HORIZON and MODE": (found.horizons, wanted.horizons),
-        "FORECASTER_FORECAST__QUANTILE_LEVELS": (found.quantile_levels, wanted.quantile_levels),
-        "FORECASTER_NETWORK__CONTEXT": (found.features.context, wanted.features.context),
-        "FORECASTER_FORECAST__MODE": (found.carries_state, wanted.carries_state),
+        "FORECASTER_FORECAST__HORIZON and MODE": (actual.horizons, wanted.horizons),
+        "FORECASTER_FORECAST__QUANTILE_LEVELS": (actual.quantile_levels, wanted.quantile_levels),
+        "FORECASTER_NETWORK__CONTEXT": (actual.features.context, wanted.features.context),
+        "FORECASTER_FORECAST__MODE": (actual.carries_state, wanted.carries_state),
     }
     for variables, (trained, asked) in pairs.items():
         if trained != asked:

@@ -1,4 +1,4 @@
-"""What every network keeps, whatever its cell, convolution, decoder and mode."""
+"""Laws of every network, with any cell, convolution, decoder and mode."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def network(request: pytest.FixtureRequest) -> Network:
     return build(request.param)
 
 
-def test_steps_are_an_unrolling(network: Network) -> None:
+def test_steps_equal_an_unrolling(network: Network) -> None:
     u = inputs()
     start = torch.randn(5, network.state_size) * 0.1
     z, end = network.unroll(u, start)
@@ -66,7 +66,7 @@ def test_steps_are_an_unrolling(network: Network) -> None:
     torch.testing.assert_close(state, end, atol=1e-5, rtol=1e-5)
 
 
-def test_an_unrolling_in_pieces_with_carried_state_is_one_unrolling(network: Network) -> None:
+def test_chunks_with_carried_state_equal_one_unrolling(network: Network) -> None:
     u = inputs()
     start = torch.zeros(5, network.state_size)
     z, end = network.unroll(u, start)
@@ -76,7 +76,8 @@ def test_an_unrolling_in_pieces_with_carried_state_is_one_unrolling(network: Net
     torch.testing.assert_close(last, end, atol=1e-5, rtol=1e-5)
 
 
-def test_a_state_is_not_modified_and_a_forecast_does_not_change_it(network: Network) -> None:
+def test_a_state_is_never_modified(network: Network) -> None:
+    """Neither a step nor a forecast changes the state that it is given."""
     start = torch.randn(5, network.state_size)
     kept = start.clone()
     z, end = network.unroll(inputs(), start)
@@ -103,7 +104,7 @@ def test_padding_changes_neither_outputs_nor_state(network: Network) -> None:
         torch.testing.assert_close(end[series : series + 1], state, atol=1e-5, rtol=1e-5)
 
 
-def test_no_series_of_the_batch_depends_on_another(network: Network) -> None:
+def test_no_series_of_a_batch_depends_on_another(network: Network) -> None:
     u = inputs()
     changed = u.clone()
     changed[:, 2:] = 50.0
@@ -114,6 +115,10 @@ def test_no_series_of_the_batch_depends_on_another(network: Network) -> None:
     assert torch.equal(state[:2], other[:2])
 
 
+def test_the_state_size_follows_from_the_shape(network: Network) -> None:
+    assert network.config.state_size == network.state_size
+
+
 def test_quantiles_never_cross(network: Network) -> None:
     network.quantiles.calibration.copy_(torch.randn(3, len(network.config.horizons)) * 2)
     z = torch.randn(50, 16) * 5
@@ -121,7 +126,7 @@ def test_quantiles_never_cross(network: Network) -> None:
 
 
 @pytest.mark.parametrize("mode", ["one-to-one", "one-to-many"])
-def test_without_carried_state_the_past_of_the_network_does_not_count(mode: str) -> None:
+def test_without_carried_state_earlier_steps_do_not_count(mode: str) -> None:
     network = build((("gru", "tanh"), 3, mode, "direct"))
     u = inputs(1)[0]
     first, _ = network.step(u, torch.zeros(5, network.state_size))
@@ -131,12 +136,12 @@ def test_without_carried_state_the_past_of_the_network_does_not_count(mode: str)
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", CELLS, ids="-".join)
-def test_more_layers_are_the_same_law(cell: tuple[str, str], layers: int) -> None:
-    test_steps_are_an_unrolling(build((cell, 2, "many-to-many", "direct"), layers=layers))
+def test_stacked_layers_obey_the_same_law(cell: tuple[str, str], layers: int) -> None:
+    test_steps_equal_an_unrolling(build((cell, 2, "many-to-many", "direct"), layers=layers))
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-def test_the_vanilla_cell_is_torchs(nonlinearity: str) -> None:
+def test_the_vanilla_cell_equals_torchs(nonlinearity: str) -> None:
     torch.manual_seed(0)
     oracle = torch.nn.RNNCell(3, 16, nonlinearity=nonlinearity)
     cell = VanillaCell(3, 16, nonlinearity)  # type: ignore[arg-type]
@@ -144,14 +149,14 @@ def test_the_vanilla_cell_is_torchs(nonlinearity: str) -> None:
     compare(cell, oracle)
 
 
-def test_the_sigmoid_cell_is_the_equation_by_hand() -> None:
+def test_the_sigmoid_cell_equals_its_equation() -> None:
     cell = VanillaCell(3, 16, "sigmoid")
     x, h = torch.randn(4, 3), torch.rand(4, 16)
     expected = 1 / (1 + torch.exp(-(x @ cell.weight_input.T + h @ cell.weight_hidden.T + cell.bias_input)))
     torch.testing.assert_close(cell.step(cell.gates(x), h), expected)
 
 
-def test_the_gru_is_torchs() -> None:
+def test_the_gru_equals_torchs() -> None:
     torch.manual_seed(0)
     oracle = torch.nn.GRUCell(3, 16)
     cell = GruCell(3, 16)
@@ -163,7 +168,7 @@ def test_the_gru_is_torchs() -> None:
     compare(cell, oracle)
 
 
-def test_the_lstm_is_torchs() -> None:
+def test_the_lstm_equals_torchs() -> None:
     torch.manual_seed(0)
     oracle = torch.nn.LSTMCell(3, 16)
     cell = LstmCell(3, 16)
@@ -190,7 +195,8 @@ def compare(cell: GruCell | VanillaCell, oracle: torch.nn.Module) -> None:
     torch.testing.assert_close(cell.step(cell.gates(x), h), oracle(x, h), atol=1e-6, rtol=1e-5)
 
 
-def test_the_relu_cell_with_identity_initialisation_remembers_an_input_for_100_steps() -> None:
+def test_the_relu_cell_remembers_an_input_for_100_steps() -> None:
+    """Its recurrent weights are initialised to the identity."""
     torch.manual_seed(0)
     cell = make_cell("rnn", "relu", 4, 16)
     x = torch.zeros(101, 1, 4)
@@ -200,7 +206,7 @@ def test_the_relu_cell_with_identity_initialisation_remembers_an_input_for_100_s
     torch.testing.assert_close(history[100], history[0])
 
 
-def test_the_forget_gate_begins_open() -> None:
+def test_the_forget_gate_starts_open() -> None:
     assert LstmCell(4, 16).bias_input[16:32].tolist() == [1.0] * 16
 
 
@@ -210,7 +216,8 @@ def test_an_untrained_decoder_forecasts_the_last_value() -> None:
     assert torch.equal(base, torch.zeros(3, 2))
 
 
-def test_dropout_masks_are_unbiased_and_the_recurrent_one_is_shared_by_all_steps() -> None:
+def test_dropout_masks_are_unbiased() -> None:
+    """The recurrent mask is the same at all steps."""
     dropout = Dropout(torch.Generator().manual_seed(0), recurrent=0.25)
     mask = dropout.mask(0.25, 10_000, 4)
     assert mask is not None
@@ -222,6 +229,6 @@ def test_dropout_masks_are_unbiased_and_the_recurrent_one_is_shared_by_all_steps
 
 
 @pytest.mark.parametrize("size", [8, 20])
-def test_a_hidden_size_that_would_break_batch_independence_is_refused(size: int) -> None:
+def test_a_hidden_size_that_breaks_batch_independence_is_refused(size: int) -> None:
     with pytest.raises(UsageError, match="multiple of 8"):
         NetworkConfig((1,), (0.5,), hidden_size=size)

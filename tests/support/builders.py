@@ -25,7 +25,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 
 def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[int] | None = None) -> Readings:
-    """Readings from (series_id, epoch ms, value or None); each its own record unless `records` says otherwise."""
+    """Return readings from (series_id, epoch ms, value or None); each is its own record unless `records` is given."""
     rows = list(rows)
     return Readings(
         series_ids=[row[0] for row in rows],
@@ -38,7 +38,7 @@ def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[in
 def hourly(
     values: Iterable[float | None], series_id: str = "pump", start: int = 0
 ) -> list[tuple[str, int, float | None]]:
-    """One reading an hour."""
+    """Return one reading an hour."""
     return [(series_id, START_MS + (start + hour) * HOUR_MS, value) for hour, value in enumerate(values)]
 
 
@@ -52,12 +52,12 @@ def pipeline_config(
 
 
 def random_model(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Model:
-    """A model with random weights and a random readout: wrong, but sensitive to everything."""
+    """Return a model with random weights: its forecasts are poor, but depend on every input."""
     return Model(random_checkpoint(config, cell=cell, seed=seed, **options))
 
 
 def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 0, **options: object) -> Checkpoint:
-    """The same as a checkpoint."""
+    """Return a checkpoint with random weights."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -78,7 +78,7 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
 
 
 def with_local_readouts(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
-    """The checkpoint with random readouts of its own for each of these series, which come in these groups."""
+    """Return the checkpoint with random local readouts for the series of these groups."""
     import torch
 
     names, members = [name for group in groups for name in group], max(map(len, groups))
@@ -90,7 +90,13 @@ def with_local_readouts(checkpoint: Checkpoint, groups: Sequence[Sequence[str]])
 
 
 class Lineup:
-    """Checkpoints that are there, by id, and the one that is to serve: what serving knows of the models topic."""
+    """A stand-in for the follower of the models topic: complete checkpoints, and the champion.
+
+    Attributes:
+        models: models by checkpoint id.
+        champion: id of the checkpoint to serve.
+        late: models that arrive at the next `catch_up`.
+    """
 
     def __init__(self, *models: Model) -> None:
         self.models = {model.id: model for model in models}
@@ -104,7 +110,7 @@ class Lineup:
         """Do nothing: the models are in memory."""
 
     def catch_up(self) -> None:
-        """What comes late is there from now on."""
+        """Add the late models, and serve the last one."""
         for model in self.late:
             self.serve(model)
         self.late = []
@@ -113,7 +119,7 @@ class Lineup:
         """Keep all."""
 
     def serve(self, model: Model) -> None:
-        """It is there, and is to serve."""
+        """Add a model, and make it the champion."""
         self.models[model.id] = model
         self.champion = model.id
 

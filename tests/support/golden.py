@@ -1,7 +1,7 @@
-"""One record of each topic, and the names that stored state rests on, made of fixed values only.
+"""The pinned formats: one record of each topic, and the names in stored state, made from fixed values only.
 
 `python tests/support/golden.py` writes them to tests/unit/formats/data/golden.json. Do that only when a format has
-changed on purpose, and say in CHANGELOG what becomes of what was written before.
+changed on purpose, and describe in CHANGELOG how records written before are treated.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ IDENTITY = Identity("cluster", "topic", 4, "0123456789abcdef", HOUR_MS)
 
 
 def golden() -> dict[str, Any]:
-    """Return everything that is pinned, as JSON holds it."""
+    """Return all pinned values, as JSON holds them."""
     return {
         "records": {name: [_shown(message) for message in messages] for name, messages in _messages().items()},
         "history_columns": _history_columns(),
@@ -131,7 +131,7 @@ def _state() -> list[Message]:
 
 
 def checkpoint() -> Checkpoint:
-    """Return a checkpoint of a smallest network, with readouts of single series, whose weights are all given."""
+    """Return a checkpoint of the smallest network, with local readouts and fixed weights."""
     from forecaster.core.network.network import Network
 
     config = NetworkConfig((1, 2), LEVELS, hidden_size=16, features=FeatureConfig(2))
@@ -142,7 +142,7 @@ def checkpoint() -> Checkpoint:
 
 
 def _history_columns() -> dict[str, Any]:
-    """Return the headers of a history record, and what is under its compression."""
+    """Return the headers of a history record, and its decompressed content."""
     batch = readings([("a", START_MS, 1.0), ("b", START_MS, None), ("a", START_MS + HOUR_MS, 2.0)], records=[0, 0, 1])
     (message,) = encode_history(3, batch, np.arange(3), np.array([False, True, False]))
     value = message.value or b""
@@ -154,7 +154,7 @@ def _history_columns() -> dict[str, Any]:
 
 
 def _block_arrays() -> list[list[Any]]:
-    """Return name, type and shape of each array of a row, as blocks hold them with the default settings."""
+    """Return name, type and shape of each array in a block with the default settings."""
     from forecaster.app.configs import pipeline_config as configured
 
     empty = configured(_settings()).shape(64).empty(1)
@@ -179,7 +179,7 @@ def _tensor_names(weights: bytes) -> list[str]:
 
 
 def _shown(message: Message) -> dict[str, Any]:
-    """Return a record; the version of the software is left out."""
+    """Return a record without the version of the software."""
     headers = [[name, "*" if name == "version" else (content or b"").decode()] for name, content in message.headers]
     return {
         "partition": message.partition,
@@ -190,7 +190,7 @@ def _shown(message: Message) -> dict[str, Any]:
 
 
 def _text(value: bytes | None) -> str | None:
-    """Return a value as text, as hexadecimal digits where it is none, or its hash where it is long."""
+    """Return a value as text, as hexadecimal digits if it is not printable, or as its hash if it is long."""
     if value is None:
         return None
     if len(value) > LONGEST_SHOWN:

@@ -1,4 +1,4 @@
-"""The way of a reading: what is forecast, what is scored, and what may depend on what."""
+"""The way of a reading: forecasts, scores, and what they may depend on."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ def snapshot(serving: Serving) -> dict[str, bytes]:
 
 
 GROUPS = [["a/x", "a/y"], ["b/x", "b/y"], ["pump"], *([f"pump-{number}"] for number in range(40))]
-"""Whose readouts the model `own` has, beside the shared one."""
+"""Series with local readouts, and their groups, in the model `local`."""
 
 
-@pytest.fixture(params=["none", "gru", "lstm", "rnn", "own"])
+@pytest.fixture(params=["none", "gru", "lstm", "rnn", "local"])
 def serving(request: pytest.FixtureRequest) -> Serving:
     config = pipeline_config()
-    if request.param == "own":
+    if request.param == "local":
         return Serving(replace(config, heads=3), Model(with_local_readouts(random_checkpoint(config), GROUPS)))
     return Serving(config, None if request.param == "none" else random_model(config, cell=request.param))
 
 
-def test_before_any_training_the_point_is_the_last_value_from_the_first_reading_on() -> None:
+def test_before_training_the_point_is_the_last_value() -> None:
+    """This holds from the first reading on."""
     outputs = Serving().feed(readings(hourly([3.0, 5.0])))
     assert outputs.forecasts.checkpoint.tolist() == ["none", "none"]
     np.testing.assert_array_equal(outputs.forecasts.point, [[3.0] * 4, [5.0] * 4])
@@ -64,7 +65,7 @@ def test_before_any_training_the_point_is_the_last_value_from_the_first_reading_
     assert (np.diff(outputs.forecasts.quantiles[1], axis=0) > 0).all()
 
 
-def test_the_spread_before_training_follows_the_differences_seen() -> None:
+def test_before_training_the_spread_follows_past_differences() -> None:
     values = np.cumsum(np.random.default_rng(0).normal(size=600)).tolist()
     outputs = Serving().feed(readings(hourly(values)))
     inside = (outputs.scores.truth[:, None] >= outputs.scores.quantiles[:, 0]) & (
@@ -74,7 +75,7 @@ def test_the_spread_before_training_follows_the_differences_seen() -> None:
     assert 0.74 < inside[matured].mean() < 0.86
 
 
-def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> None:
+def test_with_an_unknown_interval_the_fourth_reading_is_forecast_first() -> None:
     serving = Serving(pipeline_config(interval_ms=0))
     outputs = serving.feed(readings(hourly([1.0, 2.0, 3.0, 4.0, 5.0])))
     assert outputs.outcomes.tolist() == [Outcome.WARMING] * 3 + [Outcome.FORECAST] * 2
@@ -83,7 +84,7 @@ def test_with_an_unknown_interval_the_fourth_reading_is_the_first_forecast() -> 
     np.testing.assert_array_equal(inputs.context[0, :5] + inputs.reference[0], [5, 4, 3, 2, 1])
 
 
-def test_after_a_burst_at_boot_forecasts_are_scored_again_within_a_dozen_readings() -> None:
+def test_forecasts_are_scored_within_a_dozen_readings_after_a_burst_at_boot() -> None:
     burst: list = [("pump", START_MS + late, 5.0) for late in (0, 10, 20, 30)]
     serving = Serving(pipeline_config(interval_ms=0))
     outputs = serving.feed(readings(burst + hourly(noisy(40), start=1)))
@@ -96,17 +97,17 @@ def test_after_a_burst_at_boot_forecasts_are_scored_again_within_a_dozen_reading
 
 
 @pytest.mark.parametrize("size", [1, 5])
-def test_a_grid_changes_its_interval_at_the_same_reading_in_any_batches(size: int) -> None:
+def test_intervals_change_at_the_same_reading_in_any_batches(size: int) -> None:
     rows: list = [("pump", START_MS + late, 5.0) for late in (0, 10, 20, 30)] + hourly(noisy(20), start=1)
     rows += [("pump", START_MS + 20 * HOUR_MS + 60_000 * minute, float(minute)) for minute in range(1, 150)]
     config = pipeline_config(interval_ms=0)
     model = random_model(config)
-    whole, parts = Serving(config, model), Serving(config, model)
-    expected = rows_of(whole.feed(readings(rows)))
+    together, parts = Serving(config, model), Serving(config, model)
+    expected = rows_of(together.feed(readings(rows)))
     batches = [readings(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
     assert [row for batch in batches for row in rows_of(parts.feed(batch))] == expected
-    assert snapshot(whole) == snapshot(parts)
-    assert whole.partitions[0].table.state.timeline.interval_ms.tolist() == [60_000]
+    assert snapshot(together) == snapshot(parts)
+    assert together.partitions[0].table.state.timeline.interval_ms.tolist() == [60_000]
 
 
 def test_a_missing_reading_is_forecast_from_the_last_valid_value() -> None:
@@ -121,7 +122,8 @@ def test_a_series_without_any_value_is_warming() -> None:
     assert np.isfinite(outputs.forecasts.point).all()
 
 
-def test_a_reading_scores_the_forecast_of_each_horizon_made_that_many_ticks_ago(serving: Serving) -> None:
+def test_a_reading_scores_one_forecast_of_each_horizon(serving: Serving) -> None:
+    """For each horizon h the reading scores the forecast that was made h ticks before."""
     outputs = serving.feed(readings(hourly(noisy(40))))
     for tick in range(40):
         for column, horizon in enumerate(serving.config.horizons):
@@ -152,10 +154,10 @@ def test_a_dropped_batch_leaves_no_trace(serving: Serving) -> None:
     assert rows_of(serving.feed(batch)) == dropped
 
 
-def test_batches_of_any_size_give_the_same_forecasts_bit_by_bit(serving: Serving) -> None:
+def test_forecasts_are_the_same_bits_in_any_batches(serving: Serving) -> None:
     hours = [50] * 5 + [10] * 65  # more rows than a tile of the network has, and more than two days
     series = [with_gaps(hourly(noisy(hours[seed], seed), f"pump-{seed}", start=seed % 5)) for seed in range(70)]
-    rows = sorted((row for one in series for row in one), key=lambda row: (row[1], row[0]))
+    rows = sorted((row for part in series for row in part), key=lambda row: (row[1], row[0]))
     one_by_one = Serving(serving.config, serving.model)
     sizes = np.random.default_rng(1).integers(1, 200, 100)
     together: list[tuple[int, bytes, bytes]] = []
@@ -168,7 +170,7 @@ def test_batches_of_any_size_give_the_same_forecasts_bit_by_bit(serving: Serving
     assert together == singly
 
 
-def test_a_group_is_untouched_by_another_group(serving: Serving) -> None:
+def test_groups_do_not_affect_each_other(serving: Serving) -> None:
     def groups(second: float) -> tuple[list, list[int]]:
         rows, records = [], []
         for hour in range(30):
@@ -180,10 +182,10 @@ def test_a_group_is_untouched_by_another_group(serving: Serving) -> None:
     other = Serving(serving.config, serving.model)
     first = serving.feed(readings(*groups(1.0)))
     second = other.feed(readings(*groups(250.0)))
-    mine = np.arange(len(first.forecasts)) % 4 < 2
-    np.testing.assert_array_equal(first.forecasts.point[mine], second.forecasts.point[mine])
-    np.testing.assert_array_equal(first.forecasts.quantiles[mine], second.forecasts.quantiles[mine])
-    assert (first.forecasts.point[~mine] != second.forecasts.point[~mine]).any()
+    of_a = np.arange(len(first.forecasts)) % 4 < 2
+    np.testing.assert_array_equal(first.forecasts.point[of_a], second.forecasts.point[of_a])
+    np.testing.assert_array_equal(first.forecasts.quantiles[of_a], second.forecasts.quantiles[of_a])
+    assert (first.forecasts.point[~of_a] != second.forecasts.point[~of_a]).any()
 
 
 def test_series_of_one_group_see_each_other() -> None:
@@ -201,7 +203,7 @@ def test_series_of_one_group_see_each_other() -> None:
     assert (last_forecast(1.0) != last_forecast(9.0)).any()
 
 
-def test_a_long_gap_begins_context_and_hidden_state_anew_and_keeps_the_scale() -> None:
+def test_a_long_gap_resets_context_and_hidden_state_but_not_the_scale() -> None:
     config = pipeline_config()
     serving = Serving(config, random_model(config))
     serving.feed(readings(hourly(noisy(30))))
@@ -215,7 +217,8 @@ def test_a_long_gap_begins_context_and_hidden_state_anew_and_keeps_the_scale() -
     assert np.isnan(outputs.scores.point).all()
 
 
-def test_a_series_idle_for_longer_than_its_time_to_live_is_another_one_bit_by_bit() -> None:
+def test_an_expired_series_equals_a_new_one_bit_by_bit() -> None:
+    """A series expires when it is idle for longer than its time to live."""
     config = pipeline_config()
     serving, new = Serving(config, random_model(config)), Serving(config, random_model(config))
     serving.feed(readings(hourly(noisy(30))))
@@ -227,7 +230,7 @@ def test_a_series_idle_for_longer_than_its_time_to_live_is_another_one_bit_by_bi
     assert snapshot(serving) == snapshot(new)
 
 
-def test_large_offsets_do_not_drown_small_changes() -> None:
+def test_small_changes_of_large_values_are_resolved() -> None:
     config = pipeline_config()
     model = random_model(config)
     values = np.round(np.random.default_rng(0).normal(size=40) * 64) / 64
@@ -250,13 +253,13 @@ def test_huge_tiny_and_constant_series_give_finite_forecasts(serving: Serving) -
     np.testing.assert_array_equal(outputs.forecasts.point[-20:], 7.0)
 
 
-def test_an_empty_batch_gives_nothing(serving: Serving) -> None:
+def test_an_empty_batch_gives_no_outputs(serving: Serving) -> None:
     outputs = serving.feed(readings([]))
     assert len(outputs.forecasts) == 0
     assert len(outputs.outcomes) == 0
 
 
-def test_the_rows_of_partitions_are_apart() -> None:
+def test_partitions_do_not_share_rows() -> None:
     serving = Serving()
     serving.partitions[1] = Partition(1, serving.state_config)
     batch = readings(hourly([1.0]) + hourly([100.0]))
@@ -279,8 +282,8 @@ def test_a_table_grows_with_its_series() -> None:
     assert convert(state, np.copy).timeline.tick.tolist() == [1] * 1000
 
 
-def test_intervals_hold_soon_where_a_season_is_much_better_than_the_last_value() -> None:
-    """Their first offsets are of the last value's errors, which are ten times as large."""
+def test_intervals_hold_soon_after_a_seasonal_expert_takes_over() -> None:
+    """The first offsets rest on errors of the last value, which are ten times as large."""
     dice, hours = np.random.default_rng(3), np.arange(1_400)
     values = 10.0 * np.sin(hours * 2.0 * np.pi / 24.0) + dice.normal(size=len(hours))
     outputs = Serving(pipeline_config(horizon=12)).feed(readings(hourly(values)))
@@ -289,15 +292,15 @@ def test_intervals_hold_soon_where_a_season_is_much_better_than_the_last_value()
     assert 0.75 < inside[700:].mean() < 0.87
 
 
-def test_a_hundred_thousand_series_are_forecast_as_a_few_are() -> None:
+def test_100_000_series_are_forecast_like_a_few() -> None:
     config = pipeline_config(horizon=1)
     model = random_model(config)
     many, few = Serving(config, model), Serving(config, model)
     names, batch, shown = [f"pump-{number}" for number in range(100_000)], 10_000, slice(None, None, 997)
     for hour in range(2):
         rows = [(name, START_MS + hour * HOUR_MS, (number * 7 + hour) % 31) for number, name in enumerate(names)]
-        found = [many.feed(readings(rows[begin : begin + batch])) for begin in range(0, len(rows), batch)]
-        forecasts = [row for outputs in found for row in rows_of(outputs)]
+        outputs = [many.feed(readings(rows[begin : begin + batch])) for begin in range(0, len(rows), batch)]
+        forecasts = [row for part in outputs for row in rows_of(part)]
         assert len(forecasts) == len(names)
         assert forecasts[shown] == rows_of(few.feed(readings(rows[shown])))
     state = many.partitions[0].table.state

@@ -1,4 +1,4 @@
-"""StepInputs: what the network may know of a series at one step, and the only function that builds them.
+"""StepInputs, all that the network sees of a series at one step, and the function that builds them.
 
 Only operations that IEEE 754 defines exactly are used here, so that a row's inputs are the same, bit by bit, in any
 batch.

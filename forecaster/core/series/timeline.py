@@ -87,7 +87,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
         far = forward & known & (timestamp_ms - state.held_ms > np.minimum(limit, SPARSE_TICKS) * interval)
         begins |= _confirm(state, timestamp_ms, np.where(known, limit * interval, limit), ahead, outlying)
         outcome[forward] = Outcome.AHEAD
-        if config.interval_ms == 0:  # a learned interval may be much too fine for where the series is now
+        if config.interval_ms == 0:  # readings far apart in a row show that a learned interval is too fine
             begins |= forward & (state.held_run <= -AHEAD_RUN)
             relearned = begins & far
     state.held_ms[~outlying | begins] = UNKNOWN

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written and read they are the same; what does not fit is refused with its reason."""
+"""Checkpoints in folders are read as they were written, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def rewrite(folder: Path, **changes: object) -> None:
     (folder / DESCRIPTION).write_text(json.dumps({**description, **changes}))
 
 
-def test_what_was_written_is_read(folder: Path) -> None:
-    original, found = random_checkpoint(pipeline_config(), cell="lstm"), read_checkpoint(folder)
-    assert found.id == original.id
-    assert found.network == original.network
-    assert torch.equal(found.readout, original.readout)
-    assert found.weights.keys() == original.weights.keys()
-    assert all(torch.equal(found.weights[name], weight) for name, weight in original.weights.items())
+def test_a_checkpoint_is_read_as_it_was_written(folder: Path) -> None:
+    original, read = random_checkpoint(pipeline_config(), cell="lstm"), read_checkpoint(folder)
+    assert read.id == original.id
+    assert read.network == original.network
+    assert torch.equal(read.readout, original.readout)
+    assert read.weights.keys() == original.weights.keys()
+    assert all(torch.equal(read.weights[name], weight) for name, weight in original.weights.items())
 
 
-def test_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no readable checkpoint"):
         read_checkpoint(tmp_path)
 
@@ -64,20 +64,18 @@ def test_an_unknown_field_is_refused(folder: Path) -> None:
         read_checkpoint(folder)
 
 
-def test_readouts_of_single_series_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_local_readouts_are_read_as_they_were_written(tmp_path: Path) -> None:
     original = with_local_readouts(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]])
-    found = read_checkpoint(write_checkpoint(original, tmp_path)).local
+    read = read_checkpoint(write_checkpoint(original, tmp_path)).local
     assert original.local is not None
-    assert found is not None
-    assert found.series_ids == ("a", "b", "c")
-    assert (found.member.tolist(), found.members) == ([0, 1, 0], 2)
-    assert torch.equal(found.weights, original.local.weights)
+    assert read is not None
+    assert read.series_ids == ("a", "b", "c")
+    assert (read.member.tolist(), read.members) == ([0, 1, 0], 2)
+    assert torch.equal(read.weights, original.local.weights)
 
 
 @pytest.mark.parametrize("change", [{"members": 3}, {"member": [0, 2, 0]}, {"series_ids": ["a", "b"]}, None])
-def test_readouts_of_single_series_that_do_not_fit_are_refused(
-    tmp_path: Path, change: dict[str, object] | None
-) -> None:
+def test_local_readouts_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, object] | None) -> None:
     folder = write_checkpoint(with_local_readouts(random_checkpoint(pipeline_config()), [["a", "b"], ["c"]]), tmp_path)
     body = json.loads((folder / "checkpoint.json").read_text())
     body["own"] = None if change is None else body["own"] | change

@@ -1,4 +1,4 @@
-"""Files of every shape give the same readings; a file that cannot be read says why."""
+"""Files of every shape give the same readings; an unreadable file is named with the reason."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def test_wide_files_are_one_group(tmp_path: Path, name: str) -> None:
     assert history.records.tolist() == [0, 0, 1, 1]
 
 
-def test_long_files_name_their_series_and_come_in_the_order_of_time(tmp_path: Path) -> None:
+def test_long_files_name_their_series_and_are_sorted_by_time(tmp_path: Path) -> None:
     LONG.to_csv(tmp_path / "x.csv", index=False)
     assert table(read_files([tmp_path / "x.csv"])) == [("b", 0, 1.0), ("a", 0, 3.0), ("a", 1, 2.0)]
 
 
-def test_one_column_is_the_series_of_the_files_name_and_files_add_up(tmp_path: Path) -> None:
+def test_a_file_with_one_column_is_a_series_named_after_it(tmp_path: Path) -> None:
+    """Several files give the readings of all."""
     for name in ("one", "two"):
         WIDE[["date", "flow"]].to_csv(tmp_path / f"{name}.csv", index=False)
     history = read_files([tmp_path / "one.csv", tmp_path / "two.csv"])
@@ -67,7 +68,7 @@ def test_several_columns_can_spell_the_time(tmp_path: Path) -> None:
         ("", "cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
+def test_an_unreadable_file_is_named_with_the_reason(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(content)
     with pytest.raises(UsageError, match=message) as caught:
@@ -80,7 +81,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_files([tmp_path / "nothing.csv"])
 
 
-def test_a_history_is_cut_by_time_without_losing_or_doubling_a_reading(tmp_path: Path) -> None:
+def test_a_history_is_split_by_time_without_loss(tmp_path: Path) -> None:
     path = tmp_path / "site.csv"
     path.write_text("time,flow,heat\n2025-01-01T00:00,1,2\n2025-01-01T01:00,3,4\n2025-01-01T02:00,5,6\n")
     history = read_files([path])

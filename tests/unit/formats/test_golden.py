@@ -1,4 +1,4 @@
-"""Formats change on purpose only: names and bytes of stored state, checkpoints and records are pinned."""
+"""Formats change only on purpose: names and bytes of stored state, checkpoints and records are pinned."""
 
 from __future__ import annotations
 

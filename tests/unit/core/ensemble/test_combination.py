@@ -1,40 +1,40 @@
-"""Experts are weighted by what they were worth, and what nothing speaks for is the last value."""
+"""Experts are weighted by their losses; without evidence the point is the last value."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from forecaster.core.ensemble.combination import CombinationState, Combined, MaturedPairs, combine, learn, smoothed
+from forecaster.records import I64
 
 HORIZONS = np.arange(1, 9)
-F32 = NDArray[np.float32]
 
 
 class Stream:
-    """One series whose experts are told what to say; each horizon's truth comes at once."""
+    """One series with given forecasts of its experts; the truths of all horizons come at once."""
 
-    def __init__(self, experts: int = 3, horizons: NDArray[np.int64] = HORIZONS) -> None:
+    def __init__(self, experts: int = 3, horizons: I64 = HORIZONS) -> None:
         self.state = CombinationState.empty(1, experts, len(horizons))
         self.horizons = horizons
 
     def step(self, truth: float, experts: list[float]) -> Combined:
-        """What was forecast, before the truth was known."""
-        said = np.repeat(np.array(experts, np.float32)[None, :, None], len(self.horizons), axis=2)
-        combined = combine(self.state, said, np.zeros(1, np.int64))
+        """Return the combined forecast, then learn from the truth."""
+        forecasts = np.repeat(np.array(experts, np.float32)[None, :, None], len(self.horizons), axis=2)
+        combined = combine(self.state, forecasts, np.zeros(1, np.int64))
         truths = np.full((1, len(self.horizons)), truth, np.float32)
-        learn(self.state, self.horizons, MaturedPairs(truths, said, combined.mix, np.ones_like(truths)))
+        learn(self.state, self.horizons, MaturedPairs(truths, forecasts, combined.mix, np.ones_like(truths)))
         return combined
 
 
-def test_nothing_learned_means_the_last_value() -> None:
+def test_without_any_loss_the_point_is_the_last_value() -> None:
     combined = Stream().step(1.0, [0.0, 5.0, -3.0])
     assert (combined.point == 0.0).all()
     assert (combined.weights[0, 0] == 1.0).all()
 
 
-def test_the_loss_of_the_mix_is_at_most_the_weighted_mean_of_the_experts_losses() -> None:
+def test_the_mix_loses_at_most_the_weighted_mean_of_the_experts() -> None:
+    """The squared error of the mix is at most the experts' weighted mean, and the weights sum to 1."""
     dice, stream = np.random.default_rng(0), Stream(5)
     for _ in range(500):
         truth, experts = dice.normal(), dice.normal(size=5)
@@ -45,7 +45,8 @@ def test_the_loss_of_the_mix_is_at_most_the_weighted_mean_of_the_experts_losses(
         np.testing.assert_allclose(combined.weights.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def test_when_another_expert_becomes_the_best_the_mix_is_with_it_within_150_ticks_and_15_more_a_horizon() -> None:
+def test_the_mix_follows_a_new_best_expert() -> None:
+    """The weight of the new best expert exceeds 0.9 within 150 ticks, plus 15 for each tick of the horizon."""
     dice, stream = np.random.default_rng(1), Stream()
     weights = []
     for tick in range(2_300):
@@ -57,7 +58,8 @@ def test_when_another_expert_becomes_the_best_the_mix_is_with_it_within_150_tick
         assert weights[2_000 + 150 + 15 * (horizon - 1)][column] > 0.9
 
 
-def test_an_expert_that_is_absurd_moves_the_mix_by_twelve_scales_times_its_weight() -> None:
+def test_an_absurd_forecast_moves_the_mix_by_a_bounded_amount() -> None:
+    """An absurd forecast moves the mix by twelve scales times the weight of its expert."""
     dice, stream = np.random.default_rng(5), Stream()
     for _ in range(500):
         truth = dice.normal()
@@ -67,18 +69,18 @@ def test_an_expert_that_is_absurd_moves_the_mix_by_twelve_scales_times_its_weigh
     np.testing.assert_allclose(absurd.mix, 12.0 * absurd.weights[:, 2], rtol=1e-4)
 
 
-def test_the_gate_opens_for_a_mix_that_knows_and_stays_shut_for_one_that_does_not() -> None:
+def test_the_gate_opens_only_for_a_mix_that_predicts_the_truth() -> None:
     dice = np.random.default_rng(2)
-    for knows in (True, False):
+    for predicts in (True, False):
         stream = Stream(2)
         for _ in range(1_000):
             truth = dice.normal()
-            guess = truth + 0.3 * dice.normal() if knows else dice.normal()
+            guess = truth + 0.3 * dice.normal() if predicts else dice.normal()
             combined = stream.step(truth, [0.0, guess])
-        assert (combined.gate > 0.8).all() if knows else (np.abs(combined.gate) < 0.05).all()
+        assert (combined.gate > 0.8).all() if predicts else (np.abs(combined.gate) < 0.05).all()
 
 
-def test_who_has_nothing_to_say_has_no_weight_and_is_back_with_its_losses() -> None:
+def test_an_expert_without_a_forecast_has_no_weight_and_keeps_its_losses() -> None:
     dice, stream = np.random.default_rng(3), Stream()
     for _ in range(300):
         truth = dice.normal()
@@ -89,7 +91,8 @@ def test_who_has_nothing_to_say_has_no_weight_and_is_back_with_its_losses() -> N
     assert (stream.step(0.5, [0.0, 0.5, 1.5]).weights[0, 1] > 0.99).all()
 
 
-def test_a_new_expert_begins_as_the_last_value_and_not_as_its_first_lucky_forecast() -> None:
+def test_a_new_expert_starts_with_the_losses_of_the_last_value() -> None:
+    """The first forecast of an expert may be right by chance, so it gives the expert no weight."""
     dice, stream = np.random.default_rng(4), Stream()
     for _ in range(500):
         truth = dice.normal()
@@ -98,7 +101,8 @@ def test_a_new_expert_begins_as_the_last_value_and_not_as_its_first_lucky_foreca
     assert (stream.step(0.0, [0.0, 9.0, 0.5]).weights[0, 1] < 0.1).all()
 
 
-def test_a_new_expert_that_is_far_better_leads_after_a_dozen_truths_however_long_the_last_value_was_there() -> None:
+def test_a_far_better_new_expert_leads_after_a_dozen_truths() -> None:
+    """This holds however many truths the losses of the last value rest on."""
     dice, stream = np.random.default_rng(6), Stream()
     for _ in range(5_000):
         stream.step(dice.normal(), [0.0, np.nan, dice.normal()])
@@ -109,45 +113,46 @@ def test_a_new_expert_that_is_far_better_leads_after_a_dozen_truths_however_long
     assert (stream.step(truth, [0.0, truth, 0.0]).weights[0, 1] > 0.8).all()
 
 
-def test_the_first_losses_are_plain_means_and_horizons_that_come_later_count_their_own_truths() -> None:
+def test_the_first_losses_are_plain_means_for_each_horizon() -> None:
+    """A horizon whose first truth comes later counts its own truths."""
     dice = np.random.default_rng(7)
     state, horizons = CombinationState.empty(1, 2, 2), np.array([1, 2])
     errors = dice.normal(size=(12, 2)).astype(np.float32)
     for tick in range(12):
         truth = np.zeros((1, 2), np.float32)
-        said = np.repeat(errors[tick][None, :, None], 2, axis=2)
+        forecasts = np.repeat(errors[tick][None, :, None], 2, axis=2)
         if tick == 0:
-            said[:, :, 1] = np.nan
-        learn(state, horizons, MaturedPairs(truth, said, said[:, 0], np.ones_like(truth)))
+            forecasts[:, :, 1] = np.nan
+        learn(state, horizons, MaturedPairs(truth, forecasts, forecasts[:, 0], np.ones_like(truth)))
     np.testing.assert_allclose(state.slow[0, :, 0], (errors**2).mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("horizons", [np.arange(1, count + 1) for count in range(1, 12)], ids=len)
-def test_neighbours_are_at_most_half_a_horizon_away_and_three(horizons: NDArray[np.int64]) -> None:
+def test_neighbouring_horizons_are_at_most_half_away_and_at_most_three(horizons: I64) -> None:
     dice = np.random.default_rng(len(horizons))
     values = dice.normal(size=(4, 2, len(horizons))).astype(np.float32)
     values[dice.random(values.shape) < 0.3] = np.nan
-    for one in (values, np.nan_to_num(values)):
-        found = smoothed(one, horizons)
+    for case in (values, np.nan_to_num(values)):
+        means = smoothed(case, horizons)
         for column, horizon in enumerate(horizons):
             near = np.abs(horizons - horizon) <= min(3, horizon // 2)
             with np.errstate(all="ignore"):
-                wanted = np.array(
+                expected = np.array(
                     [
                         [np.nanmean(row[near]) if np.isfinite(row[near]).any() else np.nan for row in rows]
-                        for rows in one
+                        for rows in case
                     ]
                 )
-            np.testing.assert_allclose(found[..., column], wanted, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(means[..., column], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_others_of_a_group_are_listened_to_and_series_alone_are_not() -> None:
+def test_gates_are_pooled_within_a_group_only() -> None:
     state = CombinationState.empty(3, 2, 1)
     state.fast[:], state.slow[:] = 1.0, 1.0
     state.along[:], state.moved[:] = [[0.0], [900.0], [900.0]], [[0.0], [1_000.0], [1_000.0]]
-    said = np.ones((3, 2, 1), np.float32)
-    alone = combine(state, said, np.array([0, 1, 2])).gate[:, 0]
-    together = combine(state, said, np.array([0, 0, 1])).gate[:, 0]
+    forecasts = np.ones((3, 2, 1), np.float32)
+    alone = combine(state, forecasts, np.array([0, 1, 2])).gate[:, 0]
+    together = combine(state, forecasts, np.array([0, 0, 1])).gate[:, 0]
     assert alone[0] == 0.0
     assert together[0] > 0.5
     assert together[2] == alone[2] > 0.5

@@ -1,4 +1,4 @@
-"""Forecasts mature by tick: one of each horizon, made h ticks ago, or none."""
+"""Forecasts mature by tick: for each horizon h the one made h ticks before, if there is one."""
 
 import numpy as np
 
@@ -20,7 +20,8 @@ def step(ring: PendingRing, state: PendingState, tick: int, gap: int, value: flo
     return matured
 
 
-def test_a_reading_matures_the_forecast_of_each_horizon_made_that_many_ticks_ago() -> None:
+def test_a_reading_matures_one_forecast_of_each_horizon() -> None:
+    """For each horizon h the forecast that was made h ticks before matures."""
     ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     for tick in range(20):
         matured = step(ring, state, tick, 1, value=float(tick))
@@ -51,7 +52,8 @@ def test_cleared_rows_mature_nothing() -> None:
     assert np.isnan(step(ring, state, 6, 1, 0.0).values).all()
 
 
-def test_drift_is_the_root_mean_square_of_last_value_errors_and_grows_with_the_root_of_time_before() -> None:
+def test_drift_is_the_deviation_of_the_last_value() -> None:
+    """Before a horizon has matured, the drift is extrapolated from a shorter one with the root of time."""
     ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     rng = np.random.default_rng(0)
     series = np.cumsum(rng.normal(size=400))

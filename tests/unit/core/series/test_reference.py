@@ -1,11 +1,10 @@
-"""A series is counted from near its present: no first value, counter or level shift costs it the digits that matter."""
+"""The reference stays near the present values: no first value, counter or new level costs a series its digits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from builders import START_MS, Serving, hourly, pipeline_config, random_model, readings
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import arrays
 from forecaster.core.series import scaling
@@ -16,9 +15,8 @@ from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.state import InputState, ObservationConfig
 from forecaster.records import Outputs
 
-F64 = NDArray[np.float64]
 SETTLED = 20
-"""Readings after which a bad beginning is overcome."""
+"""Readings after which outliers at the start have no effect any longer."""
 OBSERVATION = ObservationConfig(context=24, denoise=DenoiseConfig(chain=()))
 BEGINNINGS = {
     "all bits set": ([4294967295.0], 21.0, 0.05),
@@ -43,7 +41,7 @@ def served(values: list[float], *, network: bool, chain: tuple[str, ...] = ("ran
 
 
 def errors(outputs: Outputs, values: list[float]) -> tuple[float, float, float]:
-    """Mean errors one tick ahead of what was published, of the last value as reported, and of the true one."""
+    """Return mean errors one tick ahead: of the point, of the last value in the scores, and of the true last value."""
     late, truth = slice(SETTLED, None), np.array(values)
     published = np.abs(outputs.forecasts.point[SETTLED - 1 : -1, 0] - truth[late]).mean()
     reported = np.abs(outputs.scores.last_value[late, 0] - outputs.scores.truth[late]).mean()
@@ -53,7 +51,10 @@ def errors(outputs: Outputs, values: list[float]) -> tuple[float, float, float]:
 @pytest.mark.parametrize("network", [False, True])
 @pytest.mark.parametrize("chain", [(), ("range", "hampel")])
 @pytest.mark.parametrize("name", BEGINNINGS)
-def test_an_outlandish_first_value_is_overcome(name: str, chain: tuple[str, ...], *, network: bool) -> None:
+def test_series_recover_from_outliers_among_the_first_readings(
+    name: str, chain: tuple[str, ...], *, network: bool
+) -> None:
+    """After 20 readings forecasts, the last value and the scale are as good as without the outliers."""
     values = after(*BEGINNINGS[name])
     outputs = served(values, network=network, chain=chain)
     published, reported, true = errors(outputs, values)
@@ -64,7 +65,7 @@ def test_an_outlandish_first_value_is_overcome(name: str, chain: tuple[str, ...]
 
 
 @pytest.mark.parametrize("network", [False, True])
-def test_a_counter_keeps_its_digits_from_nothing_to_a_million_million(*, network: bool) -> None:
+def test_a_counter_keeps_its_digits_from_zero_to_1e12(*, network: bool) -> None:
     values = [*np.arange(0.0, 1e6, 1e3).tolist(), *np.arange(1e12 - 3e5, 1e12, 1e3).tolist()]
     outputs = served(values, network=network, chain=())
     for part in (slice(900, 1_000), slice(1_200, None)):
@@ -73,7 +74,7 @@ def test_a_counter_keeps_its_digits_from_nothing_to_a_million_million(*, network
         np.testing.assert_allclose(outputs.forecasts.point[part, 0], values[part], atol=2e3)
 
 
-def test_a_long_counter_is_never_counted_from_far_away() -> None:
+def test_the_reference_of_a_counter_stays_near() -> None:
     inputs, scales = InputState.empty(1, OBSERVATION), []
     for value in np.arange(0.0, 5e7, 1e3):
         inputs.scaler.count += 1
@@ -84,10 +85,10 @@ def test_a_long_counter_is_never_counted_from_far_away() -> None:
         inputs.last[:] = value - inputs.reference
         scales.append(abs(float(inputs.last[0])) / 3e4)
     assert max(scales) <= FAR
-    assert max(scales) > 0.5 * FAR, "it moves seldom"
+    assert max(scales) > 0.5 * FAR, "the reference moves rarely"
 
 
-def test_a_spike_does_not_move_the_origin_and_a_new_level_does() -> None:
+def test_a_new_level_moves_the_reference_and_a_spike_does_not() -> None:
     values = after([], 21.0, 0.05, 60)
     for more, expected in (([1e6], False), ([1e6, 21.0], False), ([1e6, 1e6 + 1.0], True)):
         serving = Serving(pipeline_config(context=24))
@@ -95,18 +96,19 @@ def test_a_spike_does_not_move_the_origin_and_a_new_level_does() -> None:
         assert (serving.partitions[0].table.state.inputs.reference[0] > 1e5) == expected
 
 
-def test_what_is_pending_is_scored_right_when_the_origin_has_moved() -> None:
+def test_pending_forecasts_are_scored_right_after_the_reference_moved() -> None:
     values = [*after([], 21.0, 0.05, 60), *after([], 1e6, 0.05, 12)]
     outputs = served(values, network=True, chain=())
     for horizon in (1, 2, 3, 4):
         made, came = slice(30, len(values) - horizon), slice(30 + horizon, None)
         scale = outputs.scores.scale[made]
         error = np.abs(outputs.scores.point[came, horizon - 1] - outputs.forecasts.point[made, horizon - 1])
-        assert (error <= 0.01 * scale + 0.1).all(), "16 bits of what is forecast, 32 of the level left behind"
+        assert (error <= 0.01 * scale + 0.1).all(), "forecasts have 16 bits, their anchors 32"
         np.testing.assert_allclose(outputs.scores.last_value[came, horizon - 1], values[made], atol=0.1)
 
 
-def test_batches_of_any_size_give_the_same_across_moves_and_renewals() -> None:
+def test_moves_of_the_reference_are_the_same_bits_in_any_batches() -> None:
+    """Renewed rows are the same in batches of any size, too."""
     series = [after(*beginning, count=20) + after([], 3e6, 0.5, 10) for beginning in BEGINNINGS.values()]
     rows = [row for number, values in enumerate(series) for row in hourly(values, f"pump-{number}")]
     rows.sort(key=lambda row: (row[1] - START_MS, row[0]))
@@ -114,16 +116,16 @@ def test_batches_of_any_size_give_the_same_across_moves_and_renewals() -> None:
     model = random_model(config)
     kept: list[tuple[bytes, dict[str, bytes]]] = []
     for size in (len(rows), 1, 37):
-        serving, found = Serving(config, model), []
+        serving, quantiles = Serving(config, model), []
         for begin in range(0, len(rows), size):
             outputs = serving.feed(readings(rows[begin : begin + size]))
-            found.append(np.concatenate([outputs.forecasts.quantiles, outputs.scores.quantiles], axis=1))
+            quantiles.append(np.concatenate([outputs.forecasts.quantiles, outputs.scores.quantiles], axis=1))
         state = {name: array.tobytes() for name, array in arrays(serving.partitions[0].table.state)}
-        kept.append((np.concatenate(found).tobytes(), state))
+        kept.append((np.concatenate(quantiles).tobytes(), state))
     assert kept[0] == kept[1] == kept[2]
 
 
-def test_a_row_begins_anew_as_if_the_outlandish_values_had_not_come() -> None:
+def test_a_row_is_relearned_as_if_the_outliers_had_not_come() -> None:
     values, inputs = np.arange(16.0) % 5, InputState.empty(1, OBSERVATION)
     values[0] = 1e9
     inputs.reference[:], inputs.scaler.count[:] = 2.0, 16
@@ -132,8 +134,8 @@ def test_a_row_begins_anew_as_if_the_outlandish_values_had_not_come() -> None:
     expected = ScalerState.empty(1)
     for value in values[1:]:
         scaling.update(expected, np.array([value]))
-    for (name, found), (_, array) in zip(arrays(inputs.scaler), arrays(expected), strict=True):
-        np.testing.assert_array_equal(found, array, err_msg=name)
+    for (name, actual), (_, array) in zip(arrays(inputs.scaler), arrays(expected), strict=True):
+        np.testing.assert_array_equal(actual, array, err_msg=name)
     np.testing.assert_array_equal(inputs.context[0, :16] + 2.0, [*values[:0:-1], np.nan])
 
 
@@ -146,7 +148,7 @@ def test_a_row_begins_anew_as_if_the_outlandish_values_had_not_come() -> None:
         [*np.random.default_rng(0).lognormal(0.0, 1.5, 16)],
     ],
 )
-def test_ordinary_first_readings_are_all_kept(values: list[float]) -> None:
+def test_ordinary_first_readings_are_kept(values: list[float]) -> None:
     serving = Serving(pipeline_config(context=24))
     serving.feed(readings(hourly(values)))
     assert serving.partitions[0].table.state.inputs.scaler.count[0] == len(values)

@@ -1,4 +1,4 @@
-"""The running scale and levels agree with plain means, ignore spikes and the future."""
+"""Scale and levels agree with plain means, resist spikes and are causal."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def test_the_first_levels_are_the_plain_mean() -> None:
     np.testing.assert_allclose(state.levels[0], values.mean(), rtol=1e-12)
 
 
-def test_levels_are_exponentially_weighted_means_after_their_half_life() -> None:
+def test_levels_become_exponentially_weighted_means() -> None:
     values = np.random.default_rng(1).normal(size=4000)
     state = run(values.tolist())
     for level, half_life in zip(state.levels[0], LEVEL_HALF_LIVES, strict=True):
@@ -36,12 +36,12 @@ def test_one_spike_hardly_moves_the_scale() -> None:
     assert run([*values, 1e9]).scale()[0] < 1.02 * run(values).scale()[0]
 
 
-def test_a_constant_series_has_scale_zero_and_a_change_after_it_counts() -> None:
+def test_a_constant_series_has_scale_zero_until_it_changes() -> None:
     assert run([4.0] * 50).scale()[0] == 0.0
     assert run([4.0] * 50 + [5.0]).scale()[0] > 0.0
 
 
-def test_missing_values_leave_the_state_as_it_was() -> None:
+def test_missing_values_change_no_state() -> None:
     state = ScalerState.empty(2)
     update(state, np.array([1.0, 2.0]))
     update(state, np.array([np.nan, 3.0]))

@@ -1,4 +1,4 @@
-"""Decoding: of each record readings or one dead letter with its reason. Encoding: what readers rely on."""
+"""Every input record becomes readings, or one dead letter with its reason."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from builders import HOUR_MS, LEVELS, START_MS, Serving
+from builders import START_MS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.formats.dead_letters import encode_dead_letter
-from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.readings import MAX_VALUE_BYTES, Decoder, InputSchema
 from forecaster.records import InputRecord, Reason
 
@@ -33,7 +32,7 @@ def reading(value: bytes, **schema: object) -> tuple[list[str], list[int], list[
     return readings.series_ids, readings.timestamp_ms.tolist(), readings.values.tolist()
 
 
-def test_the_series_id_falls_back_to_the_key_and_the_timestamp_to_the_records() -> None:
+def test_series_and_time_default_to_key_and_record_timestamp() -> None:
     assert reading(b'{"value": 3}') == (["pump"], [5], [3.0])
     assert reading(b'{"series_id": "other", "value": 3}')[0] == ["other"]
     assert reading(b'{"series_id": 7, "value": 3}')[0] == ["7"]
@@ -99,14 +98,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("bad", "reason"), BAD, ids=[f"{number}-{reason}" for number, (_, reason) in enumerate(BAD)])
-def test_one_bad_record_does_not_cost_its_neighbours_anything(bad: InputRecord, reason: Reason) -> None:
+def test_a_bad_record_does_not_affect_the_others(bad: InputRecord, reason: Reason) -> None:
     decoded = decode(record(GOOD), bad, record(GOOD))
     assert decoded.readings.records.tolist() == [0, 2]
     assert [letter.reason for letter in decoded.dead_letters] == [reason]
     assert decoded.dead_letters[0].detail
 
 
-def test_null_keys_are_taken_where_allowed() -> None:
+def test_null_keys_are_accepted_if_allowed() -> None:
     decoded = decode(record(b'{"value": 1, "series_id": "a"}', key=None), allow_null_keys=True)
     assert decoded.readings.series_ids == ["a"]
 
@@ -126,65 +125,10 @@ near_json = st.one_of(
 
 
 @given(st.lists(st.tuples(st.none() | st.binary(max_size=10), st.none() | near_json), max_size=10))
-def test_whatever_comes_is_a_reading_or_a_dead_letter(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
+def test_every_record_becomes_readings_or_a_dead_letter(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
     records = [record(value, key) for key, value in pairs]
     decoded = decode(*records)
     assert len(set(decoded.readings.records.tolist())) + len(decoded.dead_letters) == len(records)
     assert not np.isinf(decoded.readings.values).any()
     for letter in decoded.dead_letters:
         encode_dead_letter(letter)
-
-
-def test_a_dead_letter_is_the_record_with_reason_detail_and_source() -> None:
-    letter = decode(record(b"no json", headers=(("trace", b"7"), ("null", None)))).dead_letters[0]
-    message = encode_dead_letter(letter)
-    assert (message.partition, message.key, message.value) == (2, b"pump", b"no json")
-    headers = dict(message.headers)
-    assert headers["trace"] == b"7"
-    assert headers["null"] == b"", "the client cannot send a null one"
-    assert headers["reason"] == b"not_json"
-    assert headers["source"] == b"readings/2/17"
-
-
-def test_huge_parts_of_a_dead_letter_are_cut_and_it_says_so() -> None:
-    big = record(b"x" * 1_000_000, key=b"k" * 1_000_000, headers=(("trace", b"t" * 1_000_000),))
-    message = encode_dead_letter(decode(big).dead_letters[0])
-    headers = dict(message.headers)
-    assert len(message.key or b"") == len(message.value or b"") == MAX_VALUE_BYTES
-    assert "trace" not in headers
-    for part in (b"value cut", b"key cut", b"headers of more"):
-        assert part in headers["detail"]
-
-
-def encoded(values: list[float]) -> list[dict]:
-    records = [
-        record(json.dumps({"timestamp": START_MS + hour * HOUR_MS, "value": value}).encode())
-        for hour, value in enumerate(values)
-    ]
-    readings = decode(*records).readings
-    outputs = Serving().feed(readings)
-    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS))
-    assert all(message.partition == 2 and message.key == b"pump" for message in messages)
-    assert all(dict(message.headers)["source"] == b"readings/2/17" for message in messages)
-    return [json.loads(message.value or b"") for message in messages]
-
-
-def test_a_forecast_record_is_what_the_interface_says() -> None:
-    first, second = encoded([3.0, 5.0])
-    assert first["spread"] == "unknown"
-    assert first["quantiles"] == {"0.1": [3.0] * 4, "0.5": [3.0] * 4, "0.9": [3.0] * 4}
-    assert "spread" not in second
-    assert second["schema"] == 1
-    assert second["series_id"] == "pump"
-    assert second["timestamp"] == START_MS + HOUR_MS
-    assert second["timestamps"] == [START_MS + hour * HOUR_MS for hour in (2, 3, 4, 5)]
-    assert second["checkpoint"] == "none"
-    assert list(second["quantiles"]) == ["0.1", "0.5", "0.9"]
-    assert second["quantiles"]["0.1"][0] < second["point"][0] < second["quantiles"]["0.9"][0]
-
-
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
-def test_rounding_is_fine_against_the_spread_in_any_unit(unit: float) -> None:
-    values = (np.random.default_rng(0).normal(1000, 1, 50) * unit).tolist()
-    for value, forecast in zip(values, encoded(values), strict=True):
-        assert forecast["point"][0] == pytest.approx(value, abs=1e-3 * unit)
