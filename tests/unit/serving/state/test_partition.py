@@ -51,7 +51,8 @@ def sweep(worker: Worker) -> None:
 
 def floor(kafka: FakeKafka) -> Floor:
     """Return the newest floor in the state topic."""
-    return decode_floor([record.value for record in kafka.logs[STATE, 0] if record.key.endswith(b"/floor")][-1])
+    floors = [record.value for record in kafka.logs[STATE, 0] if record.key == b"group/0/floor"]
+    return decode_floor(floors[-1] or b"")
 
 
 def test_a_series_freed_exactly_at_the_floor_stays_freed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,9 +301,7 @@ def test_a_full_partition_frees_series_without_interval_at_their_ttl() -> None:
     assert names(worker) == {"a", "b", "c", "d"}
 
 
-def test_blocks_that_new_settings_make_too_large_are_split(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_blocks_that_new_settings_make_too_large_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """A split that is cut short is made again by the next restore."""
     kafka = FakeKafka()
     worker = start_worker(kafka, pipeline=pipeline_config(horizon=1, context=24), model=None)
@@ -310,8 +309,8 @@ def test_blocks_that_new_settings_make_too_large_are_split(
         kafka.hours(0, range(2), b"pump-%d" % number)
     iterate(worker)
     worker.flush()
-    wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None}
-    wide["identity"] = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "wide", IDENTITY.interval_ms)
+    identity = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "wide", IDENTITY.interval_ms)
+    wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None, "identity": identity}
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     cut = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert cut.must_be_written

@@ -212,7 +212,7 @@ def test_a_rebuild_that_is_cut_short_is_made_again(monkeypatch: pytest.MonkeyPat
     kafka = FakeKafka()
     monkeypatch.setattr(config, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
     stored(kafka)
-    damaged = next(record.key for record in kafka.logs[STATE, 0] if not record.key.endswith(b"floor"))
+    damaged = next(record.key for record in kafka.logs[STATE, 0] if record.key and not record.key.endswith(b"floor"))
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
     monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
     for _ in range(3):

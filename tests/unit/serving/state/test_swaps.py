@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from operator import itemgetter
 
 import numpy as np
 import orjson
@@ -230,8 +231,8 @@ def test_warming_over_a_context_equals_stepping_through_it(model: Model) -> None
     known = dice.random((steps, series)) < 0.8
     state = np.zeros((series, model.state_size), np.float32)
     for tick in range(steps):
-        of_tick = convert(inputs, lambda array, tick=tick: array[tick])
-        state = np.where(known[tick, :, None], model.forecast(of_tick, state).state, state)
+        tick_inputs = convert(inputs, itemgetter(tick))
+        state = np.where(known[tick, :, None], model.forecast(tick_inputs, state).state, state)
     np.testing.assert_allclose(model.warm(inputs, known), state, atol=1e-5)
 
 
@@ -240,8 +241,8 @@ def test_rewarming_a_row_depends_on_its_context_alone() -> None:
     serving = Serving(CONFIG, OLD)
     dice = np.random.default_rng(0)
     for hour in range(40):
-        rows = [(f"pump-{n}", START_MS + hour * HOUR_MS, float(dice.normal())) for n in range(100)]
-        serving.feed(readings([row for row in rows if dice.random() < 0.8]))
+        values = [(f"pump-{n}", START_MS + hour * HOUR_MS, float(dice.normal())) for n in range(100)]
+        serving.feed(readings([value for value in values if dice.random() < 0.8]))
     state = serving.partitions[0].table.state
     rows = np.arange(100)
     rewarm(NEWER, state, rows)
