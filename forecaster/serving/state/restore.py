@@ -327,7 +327,7 @@ def _log_restored(restored: Restored) -> None:
         logging.INFO if is_usual else logging.WARNING,
         "partition_restored",
         partition=partition.number,
-        recovery=plan.recovery.value,
+        recovery=plan.recovery.name.lower(),
         reason=plan.reason,
         series=len(partition.table),
         blocks=len(partition.blocks),
