@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.core.arrays import take
-from forecaster.core.ensemble.ensemble import standing
+from forecaster.core.ensemble.ensemble import current_weights
 from forecaster.core.ensemble.pending import PendingRing
 from forecaster.core.network.model import NO_CHECKPOINT, body_code
+from forecaster.core.series.grid import UNKNOWN, last_timestamp
 from forecaster.core.series.scaling import LEVEL_HALF_LIVES
-from forecaster.core.series.timeline import UNKNOWN, last_stamp
 from forecaster.core.state import SeriesState
 from forecaster.formats.forecasts import level_name
 from forecaster.pipeline import PipelineConfig
@@ -194,7 +194,7 @@ def _inputs(state: SeriesState) -> Inputs:
     return Inputs(
         interval_ms=int(times.interval_ms[0]) if settled else None,
         tick=int(times.tick[0]) if settled else None,
-        last_ms=int(last_stamp(times)[0]),
+        last_ms=int(last_timestamp(times)[0]),
         held_ms=None if held == UNKNOWN else held,
         last_value=_known(float(inputs.reference[0] + inputs.last[0])),
         count=int(inputs.scaler.count[0]),
@@ -246,7 +246,7 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
     ring = PendingRing(config.horizons, config.ensemble.kinds)
     ahead = take(state.pending, np.array([0]))
     due = ring.mature(ahead, ring.places(times.tick + 1), np.ones(1, np.int64))
-    experts, worth = config.ensemble.experts, standing(state.experts)
+    experts, current = config.ensemble.experts, current_weights(state.experts)
     absolute = due.absolute(slice(1 + len(levels)))[0] + state.inputs.reference[0]
     pending: list[Pending] = []
     for column, horizon in enumerate(config.horizons):
@@ -260,8 +260,8 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
                     point=values[0],
                     quantiles=dict(zip(map(level_name, levels), values[1:], strict=True)),
                     drift=_known(float(state.pending.drift[0, column])),
-                    gate=float(worth.gate[0, column]),
-                    weights=dict(zip(experts, worth.weights[0, :, column].tolist(), strict=True)),
+                    gate=float(current.gate[0, column]),
+                    weights=dict(zip(experts, current.weights[0, :, column].tolist(), strict=True)),
                 )
             )
     return pending
