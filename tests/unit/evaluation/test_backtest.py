@@ -228,8 +228,8 @@ def test_metrics_by_hand() -> None:
 def test_train_and_backtest_work_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stamps = (START_MS + np.arange(24 * 20) * HOUR_MS).astype("datetime64[ms]")
-    rows = "\n".join(f"{stamp},{value}" for stamp, value in zip(stamps, daily(20), strict=True))
+    stamps = (START_MS + np.arange(24 * 12) * HOUR_MS).astype("datetime64[ms]")
+    rows = "\n".join(f"{stamp},{value}" for stamp, value in zip(stamps, daily(12), strict=True))
     (tmp_path / "pump.csv").write_text(f"time,flow\n{rows}\n")
     for name, value in {
         "SERIES__INTERVAL": "1h",

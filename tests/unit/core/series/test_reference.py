@@ -66,12 +66,12 @@ def test_series_recover_from_outliers_among_the_first_readings(
 
 @pytest.mark.parametrize("network", [False, True])
 def test_a_counter_keeps_its_digits_from_zero_to_1e12(*, network: bool) -> None:
-    values = [*np.arange(0.0, 1e6, 1e3).tolist(), *np.arange(1e12 - 3e5, 1e12, 1e3).tolist()]
+    values = [*np.arange(0.0, 1e6, 2e3).tolist(), *np.arange(1e12 - 3e5, 1e12, 2e3).tolist()]
     outputs = served(values, network=network, chain=())
-    for part in (slice(900, 1_000), slice(1_200, None)):
+    for part in (slice(450, 500), slice(600, None)):
         truth = outputs.scores.truth[part]
-        np.testing.assert_allclose(truth - outputs.scores.last_value[part, 0], 1e3, rtol=1e-2)
-        np.testing.assert_allclose(outputs.forecasts.point[part, 0], values[part], atol=2e3)
+        np.testing.assert_allclose(truth - outputs.scores.last_value[part, 0], 2e3, rtol=1e-2)
+        np.testing.assert_allclose(outputs.forecasts.point[part, 0], values[part], atol=4e3)
 
 
 def test_the_reference_of_a_counter_stays_near() -> None:

@@ -137,7 +137,7 @@ def memory_loss(*, carried: bool) -> float:
     cell, head = make_cell("gru", "tanh", 2, 16), torch.nn.Linear(16, 1)
     optimizer = torch.optim.AdamW([*cell.parameters(), *head.parameters()], lr=1e-2)
     recent: list[float] = []
-    for _ in range(400):
+    for _ in range(200):
         sign = torch.randint(0, 2, (32,), generator=generator) * 2.0 - 1.0
         x = torch.zeros(12, 32, 2)
         x[0, :, 0], x[::4, :, 1] = sign, 1.0
