@@ -1,9 +1,7 @@
 """The way of a reading, after decoding and before publishing: one pure function, `advance`.
 
-It knows no clock and no broker. It works on the batch's own copy of the touched rows, which the table adopts only after
-the transaction has committed: an aborted batch leaves no trace.
-
-The steps of a reading:
+It knows no clock and no broker. It works on a copy of the touched rows, which the table adopts only after the
+transaction has committed: an aborted batch leaves no trace. The steps:
 
     1. wave       the k-th reading of each series of the batch, so that all series step at once
     2. re-warm    a hidden state that belongs to another body than the one that forecasts
@@ -97,8 +95,7 @@ Models = Sequence[Model | None]
 def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
     """Add a batch of readings to the rows, in place, and return the forecasts made at them and their scores.
 
-    The readings of one series are processed in order. The result of a row is the same, bit by bit, whatever else is in
-    the batch.
+    Readings of one series are processed in order. The result of a row is the same bits, whatever else the batch holds.
 
     Args:
         config: settings of the pipeline.

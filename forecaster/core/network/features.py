@@ -67,9 +67,9 @@ def cross_inputs(inputs: StepInputs, record: I64, member: I64, size: int) -> F32
     Returns:
         0 where a series is absent; (B, size x MEMBER_FEATURES), or (B, 0) where no series sees another.
     """
-    rows = len(record)
-    if size == 1 or rows == 0:
-        return np.zeros((rows, 0), np.float32)
+    rows, columns = len(record), size * MEMBER_FEATURES if size > 1 else 0
+    if rows * columns == 0:
+        return np.zeros((rows, columns), np.float32)
     own = relative_moves(inputs, [MIDDLE_LEVEL])
     group = np.concatenate([[0], np.cumsum(record[1:] != record[:-1])])
     known = member >= 0
@@ -77,7 +77,7 @@ def cross_inputs(inputs: StepInputs, record: I64, member: I64, size: int) -> F32
     table[group[known], member[known]] = own[known]
     seen = table[group]
     seen[known, member[known]] = 0.0
-    return np.asarray(seen.reshape(rows, size * MEMBER_FEATURES), np.float32)
+    return np.asarray(seen.reshape(rows, columns), np.float32)
 
 
 def assemble(config: FeatureConfig, inputs: StepInputs) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,14 @@ def unlike(hours: int) -> SeriesHistory:
     return history({"follower": follower, "lead": lead, "turning": turning})
 
 
+def test_groups_whose_interval_is_learned_can_be_trained_on() -> None:
+    """Their first readings are no steps: the waves before the interval is known are empty."""
+    learned = replace(OBSERVATION, interval_ms=0)
+    checkpoint = train_checkpoint(unlike(60), learned, NETWORK, replace(QUICK, passes=1))
+    assert checkpoint.local is not None
+    assert checkpoint.local.members == 3
+
+
 @pytest.fixture(scope="module")
 def trained() -> Checkpoint:
     return train_checkpoint(unlike(900).first(3 * 600), OBSERVATION, NETWORK, QUICK)
