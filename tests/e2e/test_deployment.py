@@ -1,4 +1,4 @@
-"""The chart and the alert rules, by the checkers of those who read them."""
+"""The chart and the alert rules pass helm, the Kubernetes schemas and promtool."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHART = DEPLOY / "helm" / "forecaster"
 KUBERNETES = "1.31"
 REQUIRED = ("settings.KAFKA__BOOTSTRAP_SERVERS=kafka:9092", "settings.TOPICS__INPUT=readings")
 OF_OPERATORS = {"ScaledObject", "PodMonitor"}
-"""Kinds that Kubernetes itself does not know."""
+"""Kinds that operators define; Kubernetes has no schema of them."""
 
 
 def run(*command: str, fails: bool = False) -> str:
@@ -27,30 +27,31 @@ def run(*command: str, fails: bool = False) -> str:
 
 
 def rendered(*values: str, files: Sequence[Path] = ()) -> list[dict[str, Any]]:
-    """What the chart makes of values, each valid as Kubernetes says."""
+    """Return the objects that the chart renders with these values, checked against the schemas of Kubernetes."""
     options = [part for value in (*REQUIRED, *values) for part in ("--set", value)]
     options += [part for file in files for part in ("--values", str(file))]
     run("helm", "lint", "--strict", str(CHART), *options)
     done = subprocess.run(
         ["helm", "template", "fc", str(CHART), *options], capture_output=True, text=True, timeout=120, check=True
     )
-    found = [one for one in yaml.safe_load_all(done.stdout) if one]
-    for one in found:
-        if one["kind"] not in OF_OPERATORS:
-            kubernetes_validate.validate(one, KUBERNETES, strict=True)
-    return found
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    for document in documents:
+        if document["kind"] not in OF_OPERATORS:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    return documents
 
 
 def kind(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    (one,) = [one for one in documents if one["kind"] == name]
-    return one
+    (only,) = [document for document in documents if document["kind"] == name]
+    return only
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+    return {variable["name"]: variable.get("value") for variable in pod["spec"]["containers"][0]["env"]}
 
 
-def test_workers_are_static_members_named_by_their_ordinal_and_a_trainer_stands_beside() -> None:
+def test_workers_are_static_members_and_the_trainer_is_separate() -> None:
+    """The name of the pod is the id of the static member."""
     documents = rendered()
     workers = kind(documents, "StatefulSet")["spec"]
     assert workers["podManagementPolicy"] == "Parallel"
@@ -63,7 +64,8 @@ def test_workers_are_static_members_named_by_their_ordinal_and_a_trainer_stands_
     assert "FORECASTER_KAFKA__INSTANCE_ID" not in environment(trainer)
 
 
-def test_every_pod_runs_without_rights_on_a_read_only_root_and_is_probed() -> None:
+def test_every_pod_is_unprivileged_and_probed() -> None:
+    """Its root file system is read-only."""
     documents = rendered("secret=kafka")
     for name in ("StatefulSet", "Deployment"):
         pod = kind(documents, name)["spec"]["template"]["spec"]
@@ -75,16 +77,17 @@ def test_every_pod_runs_without_rights_on_a_read_only_root_and_is_probed() -> No
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        assert {one["name"] for one in pod["volumes"]} >= {one["name"] for one in container["volumeMounts"]}
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert volumes >= {mount["name"] for mount in container["volumeMounts"]}
 
 
-def test_without_a_trainer_of_its_own_the_workers_train() -> None:
+def test_without_a_separate_trainer_the_workers_train() -> None:
     documents = rendered("trainer.enabled=false")
-    assert not [one for one in documents if one["kind"] == "Deployment"]
+    assert not [document for document in documents if document["kind"] == "Deployment"]
     assert environment(kind(documents, "StatefulSet")["spec"]["template"])["FORECASTER_ROLE"] == "both"
 
 
-def test_with_keda_the_lag_decides_how_many_workers_there_are() -> None:
+def test_keda_scales_the_workers_by_the_lag() -> None:
     login = ("keda.authentication=kafka-login", "keda.metadata.sasl=scram_sha512")
     monitor = ("podMonitor.enabled=true", "podMonitor.labels.release=prometheus")
     documents = rendered("keda.enabled=true", "cache.persistent=true", *monitor, *login)
@@ -97,7 +100,7 @@ def test_with_keda_the_lag_decides_how_many_workers_there_are() -> None:
     assert trigger["authenticationRef"] == {"name": "kafka-login"}
 
 
-def test_settings_become_what_the_daemon_reads(tmp_path: Path) -> None:
+def test_settings_become_variables_of_the_daemon(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     settings: dict[str, object] = {"STATE__MAX_SERIES": 1_000_000, "TRAINING__DROPOUT": 0.25, "TOPICS__CREATE": False}
     settings |= {"KAFKA__OPTIONS": {"fetch_min_bytes": 1}, "LOG__FORMAT": "text", "TRAINING__SCHEDULE": False}
@@ -115,11 +118,12 @@ def test_settings_become_what_the_daemon_reads(tmp_path: Path) -> None:
         assert variables["FORECASTER_INPUT__VALUE_FIELDS"] == "flow,temperature"
         assert variables["FORECASTER_FORECAST__QUANTILE_LEVELS"] == "0.1,0.9"
         assert yaml.safe_load(variables["FORECASTER_KAFKA__OPTIONS"]) == {"fetch_min_bytes": 1}
-        names = [one["name"] for one in template["spec"]["containers"][0]["env"]]
+        names = [variable["name"] for variable in template["spec"]["containers"][0]["env"]]
         assert len(names) == len(set(names))
 
 
-def test_another_port_or_none_is_probed_as_it_is() -> None:
+def test_probes_follow_the_http_port() -> None:
+    """Without a port there are no probes, no service and no pod monitor."""
     documents = rendered("settings.HTTP__PORT=9000", "podMonitor.enabled=true")
     container = kind(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     assert container["ports"] == [{"name": "http", "containerPort": 9000}]
@@ -127,11 +131,11 @@ def test_another_port_or_none_is_probed_as_it_is() -> None:
     documents = rendered("settings.HTTP__PORT=", "podMonitor.enabled=true")
     container = kind(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & set(container)
-    assert not {"Service", "PodMonitor"} & {one["kind"] for one in documents}
+    assert not {"Service", "PodMonitor"} & {document["kind"] for document in documents}
     assert "ingress" not in kind(documents, "NetworkPolicy")["spec"]
 
 
-def test_each_release_is_a_group_of_its_own_unless_one_is_named() -> None:
+def test_each_release_has_its_own_group_unless_one_is_named() -> None:
     for settings, group in (((), "default-fc"), (("settings.KAFKA__GROUP_ID=pumps",), "pumps")):
         documents = rendered(*settings)
         for name in ("StatefulSet", "Deployment"):
@@ -145,13 +149,13 @@ def test_each_release_is_a_group_of_its_own_unless_one_is_named() -> None:
         ("settings.TRAINING__SCHEDULE=off", "settings.TRAINING__READOUT_SCHEDULE=off"),
     ],
 )
-def test_where_nobody_trains_there_is_no_trainer(settings: tuple[str, ...]) -> None:
+def test_without_training_there_is_no_trainer(settings: tuple[str, ...]) -> None:
     documents = rendered(*settings)
-    assert not [one for one in documents if one["kind"] == "Deployment"]
+    assert not [document for document in documents if document["kind"] == "Deployment"]
     assert environment(kind(documents, "StatefulSet")["spec"]["template"])["FORECASTER_ROLE"] == "worker"
 
 
-def test_more_volumes_are_mounted(tmp_path: Path) -> None:
+def test_additional_volumes_are_mounted(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     volume = {"name": "model", "configMap": {"name": "model"}}
     mount = {"name": "model", "mountPath": "/model", "readOnly": True}
@@ -164,7 +168,7 @@ def test_more_volumes_are_mounted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ROLE", "KAFKA__INSTANCE_ID", "CACHE__DIRECTORY"])
-def test_what_the_chart_sets_cannot_be_set_beside_it(name: str) -> None:
+def test_settings_that_the_chart_sets_itself_are_refused(name: str) -> None:
     options = [part for value in (*REQUIRED, f"settings.{name}=x") for part in ("--set", value)]
     assert f"settings.{name}" in run("helm", "template", "fc", str(CHART), *options, fails=True)
 
@@ -173,22 +177,22 @@ def test_what_the_chart_sets_cannot_be_set_beside_it(name: str) -> None:
     "wrong",
     ["replicaCount=2", "trainer.enable=false", "keda.minReplica=1", "settings.log__format=json", "replicas=two"],
 )
-def test_a_value_that_is_misspelt_or_of_the_wrong_kind_is_refused(wrong: str) -> None:
+def test_misspelt_and_wrongly_typed_values_are_refused(wrong: str) -> None:
     options = [part for value in (*REQUIRED, wrong) for part in ("--set", value)]
-    said = run("helm", "template", "fc", str(CHART), *options, fails=True)
-    assert wrong.split("=")[0].rsplit(".", 1)[-1] in said
+    output = run("helm", "template", "fc", str(CHART), *options, fails=True)
+    assert wrong.split("=")[0].rsplit(".", 1)[-1] in output
 
 
-def test_nobody_outside_of_the_namespace_may_ask() -> None:
+def test_only_pods_of_the_namespace_may_connect() -> None:
     rules = kind(rendered(), "NetworkPolicy")["spec"]["ingress"]
     assert rules == [{"ports": [{"port": "http"}], "from": [{"podSelector": {}}]}]
 
 
-def test_what_is_required_is_asked_for() -> None:
-    said = run("helm", "template", "fc", str(CHART), "--set", REQUIRED[0], fails=True)
-    assert "settings.TOPICS__INPUT is required" in said
+def test_a_missing_required_setting_is_named() -> None:
+    output = run("helm", "template", "fc", str(CHART), "--set", REQUIRED[0], fails=True)
+    assert "settings.TOPICS__INPUT is required" in output
 
 
-def test_prometheus_takes_rules_and_configuration() -> None:
+def test_promtool_accepts_rules_and_configuration() -> None:
     run("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(DEPLOY / "prometheus" / "alerts.yml"))
     run("promtool", "check", "config", "--lint=all", "--lint-fatal", str(DEPLOY / "prometheus" / "prometheus.yml"))

@@ -1,4 +1,4 @@
-"""What is deployed beside the daemon asks for metrics that it really has, with labels that they really have."""
+"""Alert rules and the dashboard use only metrics and labels that the daemon exports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dashboard() -> Any:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Every expression of the rules and of the dashboard, with where it stands."""
+    """Yield every expression of the alert rules and of the dashboard, with its place."""
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
             yield rule["alert"], rule["expr"]
@@ -49,7 +49,7 @@ class Trainer:
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
-    """Labels by the name of each sample of a daemon that serves and trains."""
+    """Return the labels of each sample of a daemon that serves and trains, by the name of the sample."""
     kafka = FakeKafka(2)
     worker: Worker = setup().worker(FakeClient(kafka))
     service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
@@ -57,11 +57,11 @@ def exported() -> dict[str, set[str]]:
     service.coordinator = trainer  # type: ignore[assignment]
     for _ in range(4):
         worker.iterate()
-    found: dict[str, set[str]] = {"up": set()}  # Prometheus' own
+    labels: dict[str, set[str]] = {"up": set()}  # Prometheus adds this metric itself
     for family in text_string_to_metric_families(metrics_encoder(service)().decode()):
         for sample in family.samples:
-            found.setdefault(sample.name, set()).update(sample.labels)
-    return found
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    return labels
 
 
 @pytest.mark.parametrize(("place", "query"), list(queries()), ids=lambda value: value if len(value) < 40 else "")

@@ -64,7 +64,7 @@ def test_every_log_event_is_a_snake_case_constant() -> None:
     assert not [event for event in events_in_code() if not SNAKE_CASE.fullmatch(event)]
 
 
-def test_every_log_event_is_in_the_table_and_no_other_is() -> None:
+def test_the_table_of_log_events_equals_the_code() -> None:
     """The table is in deploy/README.md; operators write alerts by it."""
     section = (ROOT / "deploy" / "README.md").read_text().partition("### Log events")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
@@ -72,7 +72,7 @@ def test_every_log_event_is_in_the_table_and_no_other_is() -> None:
     assert set(listed) == events_in_code()
 
 
-def test_only_structlog_writes_lines_and_each_logger_is_called_log() -> None:
+def test_every_module_logs_through_a_logger_called_log() -> None:
     """Otherwise an event could escape the table."""
     for path in sorted((ROOT / "forecaster").rglob("*.py")):
         text = path.read_text()

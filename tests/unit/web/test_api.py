@@ -1,4 +1,4 @@
-"""HTTP: it says what is so, changes nothing, and neither holds up the worker nor is held up by it."""
+"""HTTP answers correctly, changes nothing, and neither delays the worker nor waits for it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class World:
         self.worker.iterate()
 
     @contextmanager
-    def turning(self) -> Iterator[TestClient]:
-        """The worker's thread goes on, so that questions are answered."""
+    def running(self) -> Iterator[TestClient]:
+        """Run the worker in a thread, so that it answers questions."""
         self.stop.clear()
         thread = threading.Thread(target=self.worker.run)
         thread.start()
@@ -78,12 +78,13 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    found = World()
-    found.serve(30)
-    return found
+    world = World()
+    world.serve(30)
+    return world
 
 
-def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World) -> None:
+def test_a_silent_loop_is_not_alive_and_a_restore_is_not_ready(world: World) -> None:
+    """`/livez` follows the progress of the loop, `/readyz` whether all partitions are restored."""
     assert world.http.get("/livez").status_code == 200
     assert world.http.get("/readyz").status_code == 200
     world.watchdog.silent_seconds = SICK_SECONDS
@@ -109,7 +110,8 @@ def test_alive_is_who_turns_and_ready_is_who_has_all_its_partitions(world: World
     assert "restoring: 1" in answer.text
 
 
-def test_a_worker_that_waits_for_its_broker_is_not_ready_and_its_metrics_say_how_old_they_are(world: World) -> None:
+def test_a_worker_without_its_broker_is_not_ready(world: World) -> None:
+    """Its metrics say how old they are."""
     assert world.http.get("/readyz").status_code == 200
     world.clock.advance(20.0)
     answer = world.http.get("/readyz")
@@ -131,7 +133,7 @@ def test_a_trainer_has_no_series() -> None:
         assert "trainer" in answer.json()["error"]
 
 
-def test_before_the_broker_answers_it_is_alive_and_not_ready() -> None:
+def test_a_daemon_that_has_not_connected_is_alive_and_not_ready() -> None:
     service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
     http = TestClient(build_app(service))
     assert http.get("/livez").status_code == 200
@@ -150,15 +152,14 @@ def test_the_status_counts_what_happened(world: World) -> None:
     assert status["forecasts"] == 60
     assert status["dead_letters"] == {"not_json": 1}
     assert status["series"] == 2
-    assert [one["lag"] for one in status["partitions"]] == [
-        one["end"] - one["position"] for one in status["partitions"]
-    ]
+    for partition in status["partitions"]:
+        assert partition["lag"] == partition["end"] - partition["position"]
     assert status["scores"][0]["scored"] == 58
     assert 0.0 <= status["scores"][0]["interval_coverage"] <= 1.0
 
 
-def test_series_are_found_and_shown_whatever_their_names(world: World) -> None:
-    with world.turning() as http:
+def test_series_are_found_and_shown_whatever_their_ids(world: World) -> None:
+    with world.running() as http:
         assert http.get("/api/v1/series").json() == {"found": 2, "series": ["pump", "site/1"]}
         assert http.get("/api/v1/series?search=SITE&limit=1").json() == {"found": 1, "series": ["site/1"]}
         shown = http.get("/api/v1/series/site%2F1").json()
@@ -170,12 +171,12 @@ def test_series_are_found_and_shown_whatever_their_names(world: World) -> None:
     assert "pump" in missing.json()["error"]
 
 
-def test_the_busiest_series_come_first_where_they_are_asked_for(world: World) -> None:
+def test_the_busiest_series_come_first_on_request(world: World) -> None:
     world.kafka.hours(1, range(30, 40), b"site/1")
     world.kafka.hours(0, range(3), b"valve")
     world.turn()
     world.turn()
-    with world.turning() as http:
+    with world.running() as http:
         assert http.get("/api/v1/series?order=busiest").json() == {"found": 3, "series": ["site/1", "pump", "valve"]}
         assert http.get("/api/v1/series?order=busiest&limit=1&search=u").json() == {"found": 1, "series": ["pump"]}
         assert http.get("/api/v1/series").json()["series"] == ["pump", "site/1", "valve"]
@@ -183,16 +184,16 @@ def test_the_busiest_series_come_first_where_they_are_asked_for(world: World) ->
 
 
 def test_a_question_is_answered_in_the_middle_of_a_backlog(world: World) -> None:
-    """Batches are short, so that the worker looks at questions long before the backlog is through."""
+    """Batches are short, so that the worker answers questions long before the end of the backlog."""
     world.client.is_limited = True
     world.kafka.hours(0, range(30, 5_000), b"pump")
-    with world.turning() as http:
+    with world.running() as http:
         seen = http.get("/api/v1/forecasts/pump").json()["timestamp"]
     assert seen < START_MS + 4_000 * HOUR_MS
 
 
-def test_the_rate_of_forecasts_is_known_from_the_first_status_on() -> None:
-    """It is that of the last ten seconds."""
+def test_the_rate_of_forecasts_is_known_with_the_first_status() -> None:
+    """It is the rate of the last ten seconds."""
     world = World()
 
     def rate() -> object:
@@ -209,34 +210,34 @@ def test_the_rate_of_forecasts_is_known_from_the_first_status_on() -> None:
     assert rate() == pytest.approx(10 / 10)
 
 
-def test_the_newest_forecast_is_the_published_one_but_for_rounding(world: World) -> None:
-    with world.turning() as http:
-        found = http.get("/api/v1/forecasts/pump").json()
+def test_the_api_shows_the_forecast_that_was_published(world: World) -> None:
+    """Except for rounding: a row stores its forecasts in 16 bits."""
+    with world.running() as http:
+        shown = http.get("/api/v1/forecasts/pump").json()
     import orjson
 
     published = [orjson.loads(value) for topic, _, value in world.kafka.published if topic == "forecasts"]
-    last = [one for one in published if one["series_id"] == "pump"][-1]
-    assert found["timestamp"] == last["timestamp"] == START_MS + 29 * HOUR_MS
-    assert found["timestamps"] == last["timestamps"]
-    assert found["point"] == pytest.approx(last["point"], rel=5e-3, abs=5e-3)
+    last = [record for record in published if record["series_id"] == "pump"][-1]
+    assert shown["timestamp"] == last["timestamp"] == START_MS + 29 * HOUR_MS
+    assert shown["timestamps"] == last["timestamps"]
+    assert shown["point"] == pytest.approx(last["point"], rel=5e-3, abs=5e-3)
     for level, values in last["quantiles"].items():
-        assert found["quantiles"][level] == pytest.approx(values, rel=5e-3, abs=5e-3)
-    assert found["past"][-1] == pytest.approx(29 % 7)
-    assert found["past_ms"][-1] == found["timestamp"]
+        assert shown["quantiles"][level] == pytest.approx(values, rel=5e-3, abs=5e-3)
+    assert shown["past"][-1] == pytest.approx(29 % 7)
+    assert shown["past_ms"][-1] == shown["timestamp"]
 
 
-def test_a_worker_without_time_is_not_waited_for_and_what_is_asked_does_not_end_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_question_neither_waits_for_a_busy_worker_nor_ends_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy worker is a 503. An error in a question goes to the caller, and the worker continues."""
     monkeypatch.setattr(monitor, "ANSWER_SECONDS", 0.05)
     assert world.http.get("/api/v1/series").status_code == 503
-    world.turn()  # and finds a question that nobody waits for any more
+    world.turn()  # it finds a question whose caller has given up
     monkeypatch.undo()
 
     def wrong(_: object) -> None:
         raise ZeroDivisionError
 
-    with world.turning(), pytest.raises(ZeroDivisionError):
+    with world.running(), pytest.raises(ZeroDivisionError):
         world.worker.monitor.ask(wrong)
     world.serve(31)
 
@@ -245,12 +246,12 @@ def test_too_many_questions_are_refused_at_once(world: World, monkeypatch: pytes
     monkeypatch.setattr(monitor, "ANSWER_SECONDS", 0.01)
     for _ in range(monitor.MOST_WAITING):
         with pytest.raises(monitor.WorkerBusy, match="did not answer within"):
-            world.worker.monitor.ask(lambda inside: inside)
+            world.worker.monitor.ask(lambda view: view)
     with pytest.raises(monitor.WorkerBusy, match="wait for the worker already"):
-        world.worker.monitor.ask(lambda inside: inside)
+        world.worker.monitor.ask(lambda view: view)
 
 
-def test_no_metric_has_a_label_of_a_series_and_the_label_set_is_fixed(world: World) -> None:
+def test_labels_of_metrics_are_a_fixed_set_without_series(world: World) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     text = world.http.get("/metrics").text
@@ -259,13 +260,13 @@ def test_no_metric_has_a_label_of_a_series_and_the_label_set_is_fixed(world: Wor
         for family in text_string_to_metric_families(text)
         if family.name.startswith("forecaster_")
     }
-    assert {name: found for name, found in labels.items() if found} == LABELS
+    assert {name: names for name, names in labels.items() if names} == LABELS
     assert "pump" not in text
     assert 'forecaster_readings_total{outcome="forecast"} 60.0' in text
     assert 'forecaster_batch_stage_seconds_count{stage="advance"}' in text
 
 
-def test_metrics_of_a_busy_worker_have_as_many_lines_as_those_of_an_idle_one(world: World) -> None:
+def test_the_number_of_samples_does_not_grow_with_the_series(world: World) -> None:
     def lines() -> int:
         return len([line for line in world.http.get("/metrics").text.splitlines() if not line.startswith("#")])
 
@@ -277,7 +278,7 @@ def test_metrics_of_a_busy_worker_have_as_many_lines_as_those_of_an_idle_one(wor
     assert lines() == before
 
 
-def test_the_page_comes_whole_from_here_and_may_load_nothing_from_elsewhere(world: World) -> None:
+def test_the_page_loads_nothing_from_elsewhere(world: World) -> None:
     page = world.http.get("/")
     assert page.status_code == 200
     assert "http" not in page.text.replace("http-equiv", "")
@@ -301,7 +302,7 @@ def test_every_path_that_the_page_asks_for_is_answered(world: World) -> None:
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
-def test_nothing_can_be_changed(world: World, method: str) -> None:
+def test_http_changes_nothing(world: World, method: str) -> None:
     paths = world.http.get("/api/v1/openapi.json").json()["paths"]
     assert {name for operations in paths.values() for name in operations} == {"get"}
     assert getattr(world.http, method)("/api/v1/status").status_code == 405

@@ -1,4 +1,4 @@
-"""The server in its thread."""
+"""The HTTP server in its thread."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def service() -> Service:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
-def test_it_answers_while_the_context_is_open_and_not_after() -> None:
+def test_the_server_answers_only_while_its_context_is_open() -> None:
     port = free_port()
     with serving_http(service(), "127.0.0.1", port):
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10).status == 200
@@ -32,7 +32,7 @@ def test_it_answers_while_the_context_is_open_and_not_after() -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10)
 
 
-def test_connections_that_ask_nothing_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_without_a_request_do_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "FIRST_REQUEST_SECONDS", 0.5)
     port = free_port()
     with serving_http(service(), "127.0.0.1", port), ExitStack() as silent:
@@ -40,12 +40,13 @@ def test_connections_that_ask_nothing_do_not_keep_others_out(monkeypatch: pytest
             silent.enter_context(socket.create_connection(("127.0.0.1", port), 10))
             for _ in range(server.MAX_CONNECTIONS + 1)
         ]
-        for one in sockets:
-            assert one.recv(1) == b"", "it was closed"
+        for connection in sockets:
+            assert connection.recv(1) == b"", "the server has closed it"
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10).status == 200
 
 
-def test_a_port_that_is_taken_is_a_wrong_setting_and_no_port_is_no_http() -> None:
+def test_a_port_that_is_taken_is_a_usage_error() -> None:
+    """No port means no HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="FORECASTER_HTTP__PORT"), serving_http(service(), "127.0.0.1", port):
