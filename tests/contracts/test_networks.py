@@ -182,7 +182,7 @@ def test_the_lstm_equals_torchs() -> None:
     torch.testing.assert_close(cell.step(cell.gates(x), torch.cat([h, c], dim=1)), expected, atol=1e-6, rtol=1e-5)
 
 
-def copy(cell: torch.nn.Module, oracle: torch.nn.Module, *, bias: bool = True) -> None:
+def copy(cell: GruCell | VanillaCell, oracle: torch.nn.GRUCell | torch.nn.RNNCell, *, bias: bool = True) -> None:
     with torch.no_grad():
         cell.weight_input.copy_(oracle.weight_ih)
         cell.weight_hidden.copy_(oracle.weight_hh)
@@ -213,6 +213,7 @@ def test_the_forget_gate_starts_open() -> None:
 def test_an_untrained_decoder_forecasts_the_last_value() -> None:
     network = Network(NetworkConfig((1, 5), (0.1, 0.9), hidden_size=16, decoder="recurrent", features=FEATURES))
     base = network.base(torch.randn(3, 16))
+    assert isinstance(base, torch.Tensor)
     assert torch.equal(base, torch.zeros(3, 2))
 
 

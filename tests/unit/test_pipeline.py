@@ -193,7 +193,8 @@ def test_series_of_one_group_see_each_other() -> None:
     model = random_model(config)
 
     def last_forecast(companion: float) -> np.ndarray:
-        rows, records = [], []
+        rows: list[tuple[str, int, float | None]] = []
+        records: list[int] = []
         for hour in range(20):
             rows += [("a/x", START_MS + hour * HOUR_MS, hour % 5), ("a/y", START_MS + hour * HOUR_MS, hour % 3)]
             records += [hour, hour]

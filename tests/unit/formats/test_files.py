@@ -17,7 +17,7 @@ WIDE = pd.DataFrame({"date": TIMES, "flow": [1.0, 2.0], "heat": [np.nan, 4.0]})
 LONG = pd.DataFrame({"series_id": ["b", "a", "a"], "time": [*TIMES, TIMES[0]], "value": [1.0, 2.0, 3.0]})
 
 
-def table(history: SeriesHistory) -> list[tuple[str, int, float, int]]:
+def table(history: SeriesHistory) -> list[tuple[str, int, float]]:
     readings = history.readings(0, len(history))
     hours = ((readings.timestamp_ms - START_MS) // HOUR_MS).tolist()
     return list(zip(readings.series_ids, hours, np.nan_to_num(readings.values, nan=-1).tolist(), strict=False))

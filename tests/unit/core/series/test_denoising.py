@@ -54,8 +54,8 @@ def test_filters_treat_each_series_of_a_batch_alone(chain: tuple) -> None:
     for values in zip(*columns, strict=True):
         state, inputs, _ = denoise(config, state, np.array(values))
         together.append(inputs)
-    for column, values in enumerate(columns):
-        np.testing.assert_array_equal(np.array(together)[:, column], run(config, values)[0])
+    for number, column in enumerate(columns):
+        np.testing.assert_array_equal(np.array(together)[:, number], run(config, column)[0])
 
 
 @pytest.mark.parametrize("chain", CHAINS)
