@@ -1,4 +1,4 @@
-"""Exponential backoff as a value: how long to wait after failures in a row."""
+"""Exponential backoff as a value: growing pauses after failures in a row."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ class Backoff:
     failures: int = 0
     until: float = -math.inf
 
+    @property
+    def pause_seconds(self) -> float:
+        """Length of the present pause; 0 before the first failure."""
+        if self.failures == 0:
+            return 0.0
+        return min(self.first_seconds * 2.0 ** min(self.failures - 1, MOST_DOUBLINGS), self.longest_seconds)
+
     def after_failure(self, now: float) -> Backoff:
         """Return the backoff after one more failure; its pause begins at `now`."""
-        pause = min(self.first_seconds * 2.0 ** min(self.failures, MOST_DOUBLINGS), self.longest_seconds)
-        return replace(self, failures=self.failures + 1, until=now + pause)
+        failed = replace(self, failures=self.failures + 1)
+        return replace(failed, until=now + failed.pause_seconds)
 
     def lasts(self, now: float) -> bool:
         """Return whether the pause is not over yet."""

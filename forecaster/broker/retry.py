@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 from kafka.errors import KafkaError
 
+from forecaster.backoff import Backoff
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import BrokerUnavailable, TransientBrokerError
 
@@ -36,20 +37,20 @@ def retry(
     Raises:
         BrokerUnavailable: the deadline passed, or `stop` was set; its cause is the last error.
     """
-    begin, wait = clock(), FIRST_WAIT_SECONDS
+    begin, backoff = clock(), Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
     while True:
         try:
             return call()
         except (KafkaError, TransientBrokerError, OSError) as error:
-            waited = clock() - begin
-            if waited + wait > deadline_seconds or stop.is_set():
+            now = clock()
+            waited, backoff = now - begin, backoff.after_failure(now)
+            if waited + backoff.pause_seconds > deadline_seconds or stop.is_set():
                 raise BrokerUnavailable(
                     f"{action}: no success for {waited:.0f} s: {describe(error)}; check the addresses in "
                     "FORECASTER_KAFKA__BOOTSTRAP_SERVERS and the rights of this user"
                 ) from error
-            _log.warning("broker_call_failed", action=action, error=describe(error), wait_seconds=wait)
-            stop.wait(wait)
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            _log.warning("broker_call_failed", action=action, error=describe(error), wait_seconds=backoff.pause_seconds)
+            stop.wait(backoff.pause_seconds)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

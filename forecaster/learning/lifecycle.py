@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-
-class InvalidTransition(RuntimeError):
-    """The coordinator was to enter a phase that its present phase does not lead to: a bug."""
+from forecaster.lifecycle import next_phase
 
 
 class CoordinatorPhase(StrEnum):
@@ -36,9 +34,7 @@ class CoordinatorPhase(StrEnum):
         Raises:
             InvalidTransition: this phase does not lead there.
         """
-        if phase not in ALLOWED[self]:
-            raise InvalidTransition(f"the training coordinator is {self}: it cannot become {phase}")
-        return phase
+        return next_phase("the training coordinator", self, phase, ALLOWED)
 
 
 _BETWEEN_RUNS = frozenset({CoordinatorPhase.IDLE, CoordinatorPhase.BACKING_OFF})

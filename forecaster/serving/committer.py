@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
+from forecaster.backoff import Backoff
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.errors import BrokerUnavailable
 from forecaster.records import Transaction
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dependencies import WorkerDependencies
 
-MOST_DOUBLINGS = 10
-"""Number of doublings after which the pause has reached its limit for certain."""
+_NO_FAILURE = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
 
 class Committer:
@@ -36,7 +36,7 @@ class Committer:
         self._counters = counters
         self._outage_deadline = outage_deadline_seconds
         self._stop = stop
-        self._failures, self._failing_since = 0, 0.0
+        self._backoff, self._failing_since = _NO_FAILURE, 0.0
 
     def commit(self, transaction: Transaction) -> bool:
         """Return whether the transaction was committed as far as is known; call `recover` if it was not."""
@@ -44,7 +44,7 @@ class Committer:
         committed = self._producer.commit(transaction)
         self._counters.stages[Stage.TRANSACTION].add(self._clock() - begin)
         if committed:
-            self._failures = 0
+            self._backoff = _NO_FAILURE
         return committed
 
     def recover(self) -> None:
@@ -58,12 +58,13 @@ class Committer:
             Fenced: another process has this identity.
         """
         self._counters.failed_transactions += 1
-        self._failures += 1
-        if self._failures == 1:
-            self._failing_since = self._clock()
-        if self._clock() - self._failing_since > self._outage_deadline:
-            raise BrokerUnavailable(f"{self._failures} transactions in a row have failed: see the warnings before")
-        doublings = min(self._failures - 1, MOST_DOUBLINGS)
-        self._stop.wait(min(FIRST_WAIT_SECONDS * 2.0**doublings, LONGEST_WAIT_SECONDS) if doublings else 0.0)
+        now = self._clock()
+        self._backoff = self._backoff.after_failure(now)
+        failures = self._backoff.failures
+        if failures == 1:
+            self._failing_since = now
+        if now - self._failing_since > self._outage_deadline:
+            raise BrokerUnavailable(f"{failures} transactions in a row have failed: see the warnings before")
+        self._stop.wait(self._backoff.pause_seconds if failures > 1 else 0.0)
         retry(self._consumer.confirm_membership, "confirming the group membership", self._outage_deadline, self._stop)
         self._producer.restart()

@@ -12,17 +12,19 @@ MAY_IMPORT = {
     "backoff": set(),
     "clock": set(),
     "errors": set(),
+    "lifecycle": set(),
     "records": set(),
+    "history": {"records"},
     "logs": set(),
     "settings": {"errors"},
     "core": {"errors", "records"},
-    "formats": {"core", "errors", "records"},
+    "formats": {"core", "errors", "history", "records"},
     "pipeline": {"core", "records"},
-    "registry": {"backoff", "core", "errors", "formats", "records"},
+    "registry": {"core", "errors", "formats", "records"},
     "broker": {"errors", "records"},
     "serving": {"broker", "core", "errors", "formats", "pipeline", "records"},
-    "learning": {"backoff", "core", "errors", "formats", "pipeline", "records", "registry"},
-    "evaluation": {"core", "errors", "formats", "learning", "pipeline", "records"},
+    "learning": {"core", "errors", "formats", "history", "pipeline", "records", "registry"},
+    "evaluation": {"core", "errors", "formats", "history", "learning", "pipeline", "records"},
     "web": {"errors", "formats", "learning", "records", "registry", "serving"},
     "app": {
         "broker",
@@ -36,7 +38,7 @@ MAY_IMPORT = {
         "settings",
         "web",
     },
-    "demo": {"broker", "core", "errors", "formats", "learning", "records", "settings"},
+    "demo": {"broker", "core", "errors", "formats", "history", "learning", "records", "settings"},
     "cli": {
         "app",
         "broker",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
         "errors",
         "evaluation",
         "formats",
+        "history",
         "learning",
         "logs",
         "records",
@@ -57,13 +60,15 @@ MAY_IMPORT = {
 MAY_IMPORT_INSIDE = {
     "core": {
         "arrays": set(),
+        "checkpoint_ids": set(),
+        "hashing": set(),
         "metrics": set(),
         "scoring": {"metrics"},
         "series": {"arrays"},
-        "network": {"series"},
+        "network": {"checkpoint_ids", "series"},
         "ensemble": {"arrays"},
         "state": {"ensemble", "series"},
-        "rewarm": {"arrays", "network", "series", "state"},
+        "rewarm": {"arrays", "checkpoint_ids", "network", "series", "state"},
     },
     "settings": {
         "types": set(),
@@ -185,7 +190,7 @@ MAY_IMPORT_INSIDE = {
     },
 }
 """Which of its own packages and modules each package and module inside of a package may import, besides itself."""
-EVERYWHERE = {"clock"}
+EVERYWHERE = {"backoff", "clock", "lifecycle"}
 """What everybody may import."""
 ONLY_IN = {
     "kafka": {"broker"},

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-
-class InvalidTransition(RuntimeError):
-    """A partition was to enter a phase that its present phase does not lead to: a bug."""
+from forecaster.lifecycle import next_phase
 
 
 class PartitionPhase(StrEnum):
@@ -54,7 +52,6 @@ class PartitionPhases:
         Raises:
             InvalidTransition: its present phase does not lead there.
         """
-        if phase not in ALLOWED[self[number]]:
-            raise InvalidTransition(f"partition {number} is {self[number]}: it cannot become {phase}")
+        next_phase(f"partition {number}", self[number], phase, ALLOWED)
         self._phases.pop(number, None)
         self._phases[number] = phase

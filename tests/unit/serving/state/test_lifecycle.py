@@ -6,7 +6,8 @@ import pytest
 from builders import pipeline_config
 from fakes import FakeClient, FakeKafka, setup
 
-from forecaster.serving.state.lifecycle import ALLOWED, InvalidTransition, PartitionPhase, PartitionPhases
+from forecaster.lifecycle import InvalidTransition
+from forecaster.serving.state.lifecycle import ALLOWED, PartitionPhase, PartitionPhases
 
 PATHS = {
     PartitionPhase.CLOSED: [],
