@@ -1,4 +1,4 @@
-"""How good the forecasts are on sets with published leak-free results, through the product's own pipeline.
+"""Accuracy of the forecasts on sets with published leak-free results, through the serving pipeline.
 
     python tests/benchmarks/accuracy.py --data FOLDER --set ETTh1 --resolve-every 168 --json out.json
 
@@ -35,7 +35,8 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import FILTERS, DenoiseConfig, FilterName
 from forecaster.core.series.state import ObservationConfig
 from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
+from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation

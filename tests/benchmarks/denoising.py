@@ -1,4 +1,4 @@
-"""What the chain of filters saves when sensors are dirty, through the product's own pipeline.
+"""How much of the damage by spikes, dropouts and noise the filters repair, through the serving pipeline.
 
     python tests/benchmarks/denoising.py --data FOLDER --set ETTh1 --json out.json
 
@@ -27,7 +27,8 @@ from forecaster.core.ensemble.seasonal import DAY_MS
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig, FilterName
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
+from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation

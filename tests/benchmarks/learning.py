@@ -1,4 +1,4 @@
-"""What learning costs the forecasts: latency beside a training, and batches while a checkpoint changes.
+"""What learning costs the forecasts: latency during a training, and batches while a checkpoint changes.
 
 python tests/benchmarks/learning.py latency --bootstrap HOST:PORT [--rounds 2]
 python tests/benchmarks/learning.py swap --bootstrap HOST:PORT
@@ -32,7 +32,7 @@ from forecaster.app.daemon import TORCH_THREADS, connect_worker
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.formats.models import Serve, publication, serve_message
 from forecaster.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""What state that survives costs: memory a series, bytes a reading, share of the throughput, restore, takeover.
+"""Cost of durable state: memory per series, bytes per reading, share of the throughput, restore, takeover.
 
 python tests/benchmarks/state.py memory
 python tests/benchmarks/state.py blocks [--series 1000 10000 100000]         without a broker

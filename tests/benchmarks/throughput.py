@@ -2,10 +2,10 @@
 
     .venv/bin/python tests/benchmarks/throughput.py --bootstrap localhost:9092
 
-Both read the same topic in a group of their own, in the same batches, and write as many records of the same bytes, in
-the same transactions. They take turns; the ratio is that of the medians. The bare loop only copies what the worker
-once wrote: what is missing to 1 is what forecasting costs. A second worker that also writes the trainer's history takes
-its turn, too.
+Both read the same topic, each in a group of its own, and write the same records in transactions. The bare loop takes
+what a poll delivers; the worker limits its batches to about 200 ms of computing. They take turns; the ratio is that of
+the medians. The bare loop only copies what the worker once wrote: what is missing to 1 is the cost of forecasting. A
+second worker, which also writes the training history, takes its turn, too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Stages = dict[str, float]
 
 
 def untrained_checkpoint(folder: Path) -> str:
-    """The default network with random weights, which costs what a trained one does, lies in a folder of its own."""
+    """Write a checkpoint of the default network with random weights, which costs what a trained one does; its folder."""
     torch.manual_seed(0)
     config = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
     readout = torch.randn(config.readout_size, 24) * 0.01
@@ -51,7 +51,7 @@ def untrained_checkpoint(folder: Path) -> str:
 
 
 def fill(address: str, topic: str, series: int, ticks: int, partitions: int) -> int:
-    """The topic holds one reading of each series for each tick. Returns how many."""
+    """Write one reading of each series for each tick; return their number."""
     create_topic(address, topic, partitions)
     with closing(RecordWriter(address, topic)) as writer:
         for tick in range(ticks):
@@ -99,7 +99,7 @@ def run_worker(address: str, topic: str, count: int, checkpoint: str, *, history
         producer.commit = timed(stages, "send and commit", producer.commit)
         store = parts["_store"]
         store.prepare = timed(stages, "copy rows, encode blocks", store.prepare)
-        store.committed = timed(stages, "adopt rows", store.committed)
+        store.adopt = timed(stages, "adopt rows", store.adopt)
         begin = 0.0
         while worker.counters.records < count:
             if not worker.counters.records:

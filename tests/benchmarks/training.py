@@ -22,12 +22,12 @@ from torch import nn
 from forecaster.core.network.network import Dropout, Network, NetworkConfig
 from forecaster.core.network.tbptt import Chunk, losses, unroll
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.data.augmentation import AugmentationConfig
 from forecaster.learning.data.batches import PaddedBatch
 from forecaster.learning.data.sequences import TrainingSequence
+from forecaster.learning.data.training_data import training_sequences
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
-from forecaster.learning.fitting.train import training_sequences
 
 HOUR_MS, START_MS = 3_600_000, 1_735_689_600_000
 NETWORK = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
