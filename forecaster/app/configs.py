@@ -18,12 +18,13 @@ from forecaster.core.network.model import Checkpoint, Model
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
+from forecaster.formats.checkpoints import read_checkpoint, refuse_other_network
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import Identity
 from forecaster.learning.data.history_reader import HistoryConfig
 from forecaster.learning.fitting.network_fit import TrainingConfig
-from forecaster.learning.schedule import RunKind, Schedule
+from forecaster.learning.kinds import RunKind
+from forecaster.learning.schedule import Schedule
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.history_sampling import HistorySampling
@@ -124,7 +125,7 @@ def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
     if not folder:
         return None
     checkpoint = read_checkpoint(Path(folder))
-    refuse_other_shape(checkpoint, network_config(settings), folder)
+    refuse_other_network(checkpoint.network, network_config(settings), folder)
     return checkpoint
 
 
@@ -328,7 +329,7 @@ def training_schedule(settings: Settings) -> Schedule:
     Raises:
         UsageError: a schedule cannot be read.
     """
-    return Schedule({RunKind.TRAINING: settings.training.schedule, RunKind.READOUT: settings.training.readout_schedule})
+    return Schedule({RunKind.TRAINING: settings.training.schedule, RunKind.REFIT: settings.training.readout_schedule})
 
 
 def history_config(settings: Settings, partitions: int) -> HistoryConfig:

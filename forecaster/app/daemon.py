@@ -28,8 +28,8 @@ from forecaster.formats.readings import Decoder
 from forecaster.learning.child_process import ChildProcess
 from forecaster.learning.coordinator import CoordinatorConfig, TrainingCoordinator
 from forecaster.learning.data.history_reader import HistoryCounter
-from forecaster.learning.decision import TrainingRules
 from forecaster.learning.dependencies import Dependencies
+from forecaster.learning.next_run import TrainingRules
 from forecaster.registry.follower import RegistryFollower
 from forecaster.registry.registry import SUPERSEDED_MS
 from forecaster.serving.dependencies import WorkerDependencies

@@ -12,8 +12,8 @@ from forecaster.core.network.threads import set_threads
 from forecaster.formats.checkpoints import read_checkpoint
 from forecaster.learning.child_process import end_with_parent
 from forecaster.learning.coordinator import CHAMPION, RESULT
+from forecaster.learning.kinds import RunKind
 from forecaster.learning.run import RunConfig, run_training
-from forecaster.learning.schedule import RunKind
 from forecaster.logs import configure_logs
 from forecaster.settings import load_settings
 

@@ -11,11 +11,11 @@ import numpy as np
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory
-from forecaster.learning.fitting.challenge import challenge
+from forecaster.history import SeriesHistory
+from forecaster.learning.challenge import challenge
+from forecaster.learning.data.training_data import TrainingData, build_training_data
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.readout_refit import refit_readout
-from forecaster.learning.fitting.train import TrainingData, build_training_data
 from forecaster.pipeline import PipelineConfig
 
 LARGEST_PROMOTION = 0.3

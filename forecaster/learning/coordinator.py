@@ -18,23 +18,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
 from forecaster.backoff import Backoff
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Checkpoint
 from forecaster.errors import ForecasterError, TransientBrokerError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.models import PARTITION
 from forecaster.learning.child_process import ExitKind
-from forecaster.learning.decision import TrainerState, TrainingRules, next_run
 from forecaster.learning.dependencies import Child, Dependencies
+from forecaster.learning.kinds import RunEvent, RunKind
 from forecaster.learning.lifecycle import CoordinatorPhase
+from forecaster.learning.next_run import TrainerState, TrainingRules, next_run
 from forecaster.learning.publication import decision_messages, decision_of
 from forecaster.learning.run import RunResult, read_result
-from forecaster.learning.schedule import RunKind
 from forecaster.records import Member, Message, PollResult, Transaction
 from forecaster.registry.registry import SUPERSEDED_MS
 
@@ -46,22 +46,6 @@ DECISION_SECONDS = 60.0
 CHAMPION, RESULT = "champion", "result"
 _NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
 _log = structlog.get_logger()
-
-
-class RunEvent(StrEnum):
-    """Events in the course of a run, as they are counted."""
-
-    STARTED = "started"
-    SKIPPED = "skipped"  # too few readings were new
-    PROMOTED = "promoted"
-    REJECTED = "rejected"
-    NOT_BEGUN = "not_begun"
-    FAILED = "failed"
-    KILLED = "killed"
-    NOT_READABLE = "not_readable"
-    NOT_PUBLISHED = "not_published"
-    OVERTAKEN = "overtaken"  # another checkpoint serves meanwhile
-    DROPPED = "dropped"  # the coordinator was deposed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import Checkpoint
 from forecaster.learning.child_process import ExitKind
-from forecaster.learning.schedule import RunKind
+from forecaster.learning.kinds import RunKind
 from forecaster.records import PollResult, Transaction
 from forecaster.registry.registry import ModelRegistry
 

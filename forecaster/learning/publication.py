@@ -6,8 +6,8 @@ from pathlib import Path
 
 from forecaster.formats.checkpoints import read_checkpoint
 from forecaster.formats.models import TRAINING, Decision, Serve, decision_message, publication, serve_message
+from forecaster.learning.kinds import RunKind
 from forecaster.learning.run import RunResult
-from forecaster.learning.schedule import RunKind
 from forecaster.records import Message
 from forecaster.registry.registry import ModelRegistry
 

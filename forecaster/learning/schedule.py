@@ -1,4 +1,4 @@
-"""When runs of the trainer are due.
+"""The schedule of the training runs.
 
 APScheduler's jobs only mark a kind of run as due. They never train, so that no job blocks the next one.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import UTC
-from enum import StrEnum
 from types import TracebackType
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -18,21 +17,15 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from forecaster.errors import UsageError
+from forecaster.learning.kinds import RunKind
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class RunKind(StrEnum):
-    """The kinds of training runs."""
-
-    TRAINING = "training"  # a new body, and its readout
-    READOUT = "readout"  # a new readout for the body that serves
-
-
 VARIABLES = {
     RunKind.TRAINING: "FORECASTER_TRAINING__SCHEDULE",
-    RunKind.READOUT: "FORECASTER_TRAINING__READOUT_SCHEDULE",
+    RunKind.REFIT: "FORECASTER_TRAINING__READOUT_SCHEDULE",
 }
 
 

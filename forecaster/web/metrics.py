@@ -20,8 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from forecaster import __version__
-from forecaster.learning.coordinator import RunEvent
-from forecaster.learning.schedule import RunKind
+from forecaster.learning.kinds import RunEvent, RunKind
 from forecaster.records import Outcome, Reason
 from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
 from forecaster.serving.inspect.explanation import SHOWN_HORIZONS

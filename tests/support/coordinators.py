@@ -10,16 +10,17 @@ from builders import pipeline_config, random_checkpoint
 from clock import FakeClock
 from fakes import Member
 
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Checkpoint
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.models import drift_message
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.coordinator import CoordinatorConfig, TrainingCoordinator
-from forecaster.learning.decision import TrainingRules
 from forecaster.learning.dependencies import Dependencies
+from forecaster.learning.kinds import RunKind
+from forecaster.learning.next_run import TrainingRules
 from forecaster.learning.run import FILE, RunResult
-from forecaster.learning.schedule import RunKind
 from forecaster.records import PollResult, Transaction
 from forecaster.registry.registry import ModelRegistry
 

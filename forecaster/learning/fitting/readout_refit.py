@@ -18,9 +18,10 @@ from forecaster.core.network.network import Network
 from forecaster.core.network.normal_equations import NormalEquations
 from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.splits import LONGEST_SILENCE_MS
+from forecaster.learning.data.training_data import TrainingData
 from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
-from forecaster.learning.fitting.train import SEEN_UNTIL, TrainingData
+from forecaster.learning.fitting.train import SEEN_UNTIL
 
 HELD_OUT = 0.15
 """Share of the time, at its end, that chooses the ridge, compares the readouts and calibrates the quantiles."""

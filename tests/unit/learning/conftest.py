@@ -8,7 +8,7 @@ import pytest
 from coordinators import World
 
 from forecaster.learning.coordinator import TrainingCoordinator
-from forecaster.learning.schedule import RunKind
+from forecaster.learning.kinds import RunKind
 
 
 @pytest.fixture

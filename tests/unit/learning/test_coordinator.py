@@ -5,9 +5,9 @@ from __future__ import annotations
 from builders import random_checkpoint
 from coordinators import CHALLENGER, CONFIG, PROMOTED, REJECTED, World
 
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.learning.coordinator import TrainingCoordinator
-from forecaster.learning.schedule import RunKind
+from forecaster.learning.kinds import RunKind
 
 
 def test_a_coordinator_that_is_not_elected_starts_no_run(world: World) -> None:
@@ -78,9 +78,9 @@ def test_reported_drift_brings_the_next_training_forward_once(world: World, lead
 def test_the_child_finds_the_champion_in_its_folder(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
-    world.readings, world.due = 200, {RunKind.READOUT}
+    world.readings, world.due = 200, {RunKind.REFIT}
     leading.iterate()
-    assert world.children[1].kind == RunKind.READOUT
+    assert world.children[1].kind == RunKind.REFIT
     assert [path.name for path in (world.children[1].folder / "champion").iterdir()] == [random_checkpoint(CONFIG).id]
 
 

@@ -12,7 +12,7 @@ from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.learning import coordinator as coordinator_module
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.coordinator import TrainingCoordinator
-from forecaster.learning.schedule import RunKind
+from forecaster.learning.kinds import RunKind
 from forecaster.records import PollResult
 from forecaster.registry.registry import ModelRegistry
 
@@ -98,12 +98,12 @@ def test_drift_waits_for_the_pause_after_a_failed_training(world: World, leading
 def test_a_due_run_stays_due_while_the_broker_is_away(world: World, leading: TrainingCoordinator) -> None:
     world.children[0].finish(PROMOTED)
     leading.iterate()
-    world.readings, world.due, world.away = 200, {RunKind.READOUT}, True
+    world.readings, world.due, world.away = 200, {RunKind.REFIT}, True
     with pytest.raises(TransientBrokerError):
         leading.iterate()
     world.away = False
     leading.iterate()
-    assert [child.kind for child in world.children] == [RunKind.TRAINING, RunKind.READOUT]
+    assert [child.kind for child in world.children] == [RunKind.TRAINING, RunKind.REFIT]
 
 
 def test_the_wait_for_a_decision_to_be_read_back_has_an_end(world: World, leading: TrainingCoordinator) -> None:
@@ -158,9 +158,9 @@ def test_runs_of_the_readout_do_not_change_the_pause_of_trainings(world: World, 
     world.children[1].exit = ExitKind.FAILED
     leading.iterate()
     for exit_kind in (ExitKind.FAILED, ExitKind.OK):
-        world.readings, world.due = world.readings + 100, {RunKind.READOUT}
+        world.readings, world.due = world.readings + 100, {RunKind.REFIT}
         leading.iterate()
-        assert world.children[-1].kind == RunKind.READOUT
+        assert world.children[-1].kind == RunKind.REFIT
         if exit_kind == ExitKind.OK:
             world.children[-1].finish(REJECTED)
         world.children[-1].exit = exit_kind

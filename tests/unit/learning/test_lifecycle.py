@@ -9,8 +9,8 @@ from coordinators import PROMOTED, REJECTED, World
 
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.coordinator import FIRST_BACKOFF_SECONDS, TrainingCoordinator
+from forecaster.learning.kinds import RunKind
 from forecaster.learning.lifecycle import ALLOWED, CoordinatorPhase
-from forecaster.learning.schedule import RunKind
 from forecaster.lifecycle import InvalidTransition
 
 

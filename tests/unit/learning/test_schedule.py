@@ -8,12 +8,13 @@ import pytest
 from daemons import wait_until
 
 from forecaster.errors import UsageError
-from forecaster.learning.schedule import RunKind, Schedule
+from forecaster.learning.kinds import RunKind
+from forecaster.learning.schedule import Schedule
 from forecaster.settings.types import parse_schedule
 
 
 def test_a_run_is_due_once_however_often_its_job_fired() -> None:
-    with Schedule({RunKind.TRAINING: "every 20ms", RunKind.READOUT: "off"}) as schedule:
+    with Schedule({RunKind.TRAINING: "every 20ms", RunKind.REFIT: "off"}) as schedule:
         for _ in range(3):
             due: set[RunKind] = set()
             wait_until(lambda due=due: due.update(schedule.take()) or due, "a job")  # type: ignore[misc]
@@ -21,7 +22,7 @@ def test_a_run_is_due_once_however_often_its_job_fired() -> None:
 
 
 def test_a_late_job_still_runs_and_only_once() -> None:
-    with Schedule({RunKind.TRAINING: "every 1h", RunKind.READOUT: "cron 0 3 * * *"}) as schedule:
+    with Schedule({RunKind.TRAINING: "every 1h", RunKind.REFIT: "cron 0 3 * * *"}) as schedule:
         jobs = schedule._scheduler.get_jobs()  # noqa: SLF001 - what APScheduler was told
         assert {job.id for job in jobs} == {"training", "readout"}
         assert all(job.misfire_grace_time is None and job.coalesce and job.max_instances == 1 for job in jobs)

@@ -11,20 +11,22 @@ import torch
 from builders import HOUR_MS, LEVELS, START_MS
 from torch import Tensor
 
+from forecaster.core.checkpoint_ids import body_of
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
+from forecaster.learning.challenge import challenge
 from forecaster.learning.data.augmentation import AugmentationConfig, augment, disturb
 from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.sequences import TrainingSequence
 from forecaster.learning.data.splits import split_by_time
-from forecaster.learning.fitting.challenge import challenge
+from forecaster.learning.data.training_data import build_training_data, training_sequences
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.readout_refit import ReadoutRefit, next_readout_id, refit_readout, replace_readout
-from forecaster.learning.fitting.train import SEEN_UNTIL, build_training_data, train_checkpoint, training_sequences
+from forecaster.learning.fitting.train import SEEN_UNTIL, train_checkpoint
 from forecaster.learning.promotion import PromotionDecision, Rule, evaluate_challenger
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
@@ -274,7 +276,7 @@ def test_after_a_change_of_the_process_the_body_gets_a_new_readout(champion: Che
     refreshed = refit(changed, champion)
     assert refreshed is not None
     assert refreshed.error < refreshed.champion_error
-    assert refreshed.checkpoint.body == champion.id
+    assert body_of(refreshed.checkpoint.id) == champion.id
     assert refreshed.checkpoint.id.startswith(f"{champion.id}.1-")
     assert refreshed.checkpoint.facts["readout"]["champion_error"] == refreshed.champion_error
     assert refreshed.checkpoint.facts[SEEN_UNTIL] == int(changed.timestamp_ms[-1])

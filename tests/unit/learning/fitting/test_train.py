@@ -19,11 +19,12 @@ from forecaster.core.network.tbptt import Chunk, Unrolled, losses, unroll
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.data.batches import padded_batches
 from forecaster.learning.data.sequences import LONGEST_GAP, TrainingSequence
+from forecaster.learning.data.training_data import training_sequences
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
-from forecaster.learning.fitting.train import train_checkpoint, training_sequences
+from forecaster.learning.fitting.train import train_checkpoint
 
 FEATURES = FeatureConfig(context=12)
 CELLS = ["rnn", "gru", "lstm"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from forecaster.core.network.model import NO_CHECKPOINT
-from forecaster.learning.decision import TrainerState, TrainingRules, next_run
-from forecaster.learning.schedule import RunKind
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.learning.kinds import RunKind
+from forecaster.learning.next_run import TrainerState, TrainingRules, next_run
 
 RULES = TrainingRules(min_readings=100, min_new_ticks=10)
-BOTH = {RunKind.TRAINING, RunKind.READOUT}
+BOTH = {RunKind.TRAINING, RunKind.REFIT}
 
 
 def state(readings: int, champion: str = "body", trained_at: int | None = 0, *, drifted: bool = False) -> TrainerState:
@@ -25,7 +25,7 @@ def test_a_rejected_first_training_is_repeated_when_it_is_due() -> None:
     """Until then nothing serves, so that there is no body to solve a readout for."""
     assert next_run(RULES, state(150, NO_CHECKPOINT, 100), set()).kind is None
     assert next_run(RULES, state(150, NO_CHECKPOINT, 100), {RunKind.TRAINING}).kind == RunKind.TRAINING
-    assert next_run(RULES, state(150, NO_CHECKPOINT, 100), {RunKind.READOUT}).kind is None, (
+    assert next_run(RULES, state(150, NO_CHECKPOINT, 100), {RunKind.REFIT}).kind is None, (
         "there is no body to solve a readout for"
     )
 
@@ -36,18 +36,16 @@ def test_a_due_run_without_enough_new_readings_is_skipped() -> None:
     assert set(upcoming.skipped) == BOTH
 
 
-@pytest.mark.parametrize(
-    ("due", "kind"), [(BOTH, RunKind.TRAINING), ({RunKind.READOUT}, RunKind.READOUT), (set(), None)]
-)
+@pytest.mark.parametrize(("due", "kind"), [(BOTH, RunKind.TRAINING), ({RunKind.REFIT}, RunKind.REFIT), (set(), None)])
 def test_of_due_runs_a_training_goes_first(due: set[RunKind], kind: RunKind | None) -> None:
     assert next_run(RULES, state(300), due).kind == kind
 
 
 def test_a_kind_of_run_that_is_off_never_starts() -> None:
-    readouts_only = TrainingRules(min_readings=100, min_new_ticks=10, kinds=frozenset([RunKind.READOUT]))
+    readouts_only = TrainingRules(min_readings=100, min_new_ticks=10, kinds=frozenset([RunKind.REFIT]))
     assert next_run(readouts_only, state(500, NO_CHECKPOINT, None, drifted=True), set()).kind is None
     assert next_run(readouts_only, state(500, drifted=True), set()).kind is None
-    assert next_run(readouts_only, state(500), {RunKind.READOUT}).kind == RunKind.READOUT
+    assert next_run(readouts_only, state(500), {RunKind.REFIT}).kind == RunKind.REFIT
 
 
 def test_drift_starts_a_training_once_enough_readings_are_new() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from forecaster.core.network.model import NO_CHECKPOINT
-from forecaster.learning.schedule import RunKind
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.learning.kinds import RunKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class TrainerState:
         before = dict(self.readings_at)
         self.readings_at[kind] = self.readings
         if kind == RunKind.TRAINING:  # a training solves a new readout, too
-            self.readings_at[RunKind.READOUT] = self.readings
+            self.readings_at[RunKind.REFIT] = self.readings
         return before
 
 
@@ -89,8 +89,8 @@ def next_run(rules: TrainingRules, state: TrainerState, due: Collection[RunKind]
         return NextRun(RunKind.TRAINING, "there are enough readings for a first training")
     has_drifted = may_start_unscheduled and state.has_drifted
     wanted = [RunKind.TRAINING] if has_drifted or (trains and RunKind.TRAINING in due) else []
-    if RunKind.READOUT in due and state.champion != NO_CHECKPOINT:
-        wanted.append(RunKind.READOUT)
+    if RunKind.REFIT in due and state.champion != NO_CHECKPOINT:
+        wanted.append(RunKind.REFIT)
     ready = [kind for kind in wanted if state.new_readings(kind) >= rules.min_new_ticks]
     skipped = tuple(kind for kind in wanted if kind in due and kind not in ready)
     if not ready:
