@@ -43,7 +43,7 @@ Stages = dict[str, float]
 
 
 def untrained_checkpoint(folder: Path) -> str:
-    """Write a checkpoint of the default network with random weights, which costs what a trained one does; its folder."""
+    """Write a checkpoint of the default network with random weights; return its folder."""
     torch.manual_seed(0)
     config = NetworkConfig(horizons=tuple(range(1, 25)), quantile_levels=(0.1, 0.5, 0.9))
     readout = torch.randn(config.readout_size, 24) * 0.01
