@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import concatenate, put, take
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.ensemble.conformal import normal_quantiles
 from forecaster.core.ensemble.ensemble import Ensemble, EnsembleConfig, ExpertState, Forecast, NetworkForecast
 from forecaster.core.ensemble.experts import HEADS, TickContext
 from forecaster.core.ensemble.pending import Anchors, Matured, PendingRing, PendingState, rebase
 from forecaster.core.ensemble.seasonal import DAY_AND_WEEK, Seasons
-from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, ReadoutIndex, StepForecast
+from forecaster.core.network.model import Model, ReadoutIndex, StepForecast
 from forecaster.core.rewarm import rewarm
 from forecaster.core.series.observe import Observed, Wave, observe, waves
 from forecaster.core.series.scaling import MIDDLE_LEVEL

@@ -13,7 +13,7 @@ from forecaster.broker.topics import TopicAdmin
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.cli.topics import topic_table
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import TopicError
 from forecaster.serving.state.restore import Restorer
 from forecaster.settings import Settings, variables

@@ -20,7 +20,7 @@ from forecaster.broker.consumer_groups import partition_of
 from forecaster.broker.topics import TopicAdmin
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import UsageError
 from forecaster.serving.inspect.explanation import Explanation, Inputs, Network, Pending, explain_series
 from forecaster.serving.state.restore import Restorer

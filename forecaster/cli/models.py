@@ -19,7 +19,8 @@ from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, body_of
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
+from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import refuse_other_network

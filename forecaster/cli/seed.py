@@ -17,8 +17,9 @@ from forecaster.broker.consumer_groups import ConsumerGroup, partition_of
 from forecaster.cli.options import Files, TimeColumn, column_names, settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
 from forecaster.formats.readings import MAX_MAGNITUDE, MAX_SERIES_ID_BYTES, MAX_TIMESTAMP_MS
+from forecaster.history import SeriesHistory
 from forecaster.records import I64, Bools, Outcome, Readings
 from forecaster.serving.seeding import SeededPartition, Seeder
 from forecaster.settings import Settings

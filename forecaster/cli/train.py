@@ -31,7 +31,8 @@ from forecaster.cli.terminal import training_progress
 from forecaster.clock import epoch_ms
 from forecaster.errors import UsageError
 from forecaster.formats.checkpoints import write_checkpoint
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
+from forecaster.history import SeriesHistory
 from forecaster.learning.data.history_reader import HistoryReader
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.settings import Settings

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.core.arrays import take
+from forecaster.core.checkpoint_ids import NO_NETWORK
 from forecaster.core.network.features import STEP_LAGS
-from forecaster.core.network.model import NO_NETWORK, TILE, Model
+from forecaster.core.network.model import TILE, Model
 from forecaster.core.series.step_inputs import StepInputs, build_step_inputs
 from forecaster.core.state import SeriesState
 from forecaster.records import I64, Bools

@@ -23,7 +23,7 @@ class SeriesState:
         pending: forecasts that wait for their truth.
         experts: losses, gates and intervals, and the means of the seasonal experts.
         hidden: hidden states; a body with fewer columns uses the first ones; (N, S).
-        body: code of the body that each hidden state belongs to (`model.body_code`); (N,).
+        body: code of the body that each hidden state belongs to (`checkpoint_ids.body_code`); (N,).
     """
 
     timeline: TimelineState

@@ -13,7 +13,8 @@ import pandas as pd
 
 from forecaster.demo.scoreboard import Truths
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory, epoch_ms, join
+from forecaster.formats.files import epoch_ms, join
+from forecaster.history import SeriesHistory
 
 FIELDS = ("temp", "dewp", "humid", "wind_speed", "pressure")
 HOUR_MS = 3_600_000

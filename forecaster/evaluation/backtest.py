@@ -22,8 +22,8 @@ from forecaster.errors import UsageError
 from forecaster.evaluation.prequential import PrequentialEvaluator, Report
 from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
 from forecaster.evaluation.trace import ForecastTrace
-from forecaster.formats.checkpoints import read_checkpoint, refuse_other_shape
-from forecaster.formats.files import SeriesHistory
+from forecaster.formats.checkpoints import read_checkpoint, refuse_other_network
+from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation
@@ -132,7 +132,7 @@ def _champion(history: SeriesHistory, plan: BacktestPlan, begin: int, show: Show
     """Return the checkpoint that serves first: the one of the plan, a newly trained one, or none."""
     if plan.checkpoint is not None:
         checkpoint = read_checkpoint(plan.checkpoint)
-        refuse_other_shape(checkpoint, plan.network, str(plan.checkpoint))
+        refuse_other_network(checkpoint.network, plan.network, str(plan.checkpoint))
         return checkpoint
     if begin == 0:
         return None

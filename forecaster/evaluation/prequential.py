@@ -11,7 +11,7 @@ import numpy as np
 
 from forecaster.core.metrics import mase_scale
 from forecaster.core.scoring import score
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.records import F64, I64, Bools, Outputs
 
 DAY_MS = 86_400_000

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,11 +217,6 @@ def _write(path: Path, content: bytes, *, durable: bool) -> None:
             os.fsync(file.fileno())
 
 
-def refuse_other_shape(checkpoint: Checkpoint, wanted: NetworkConfig, folder: str) -> None:
-    """Raise CheckpointError if the checkpoint does not forecast what the settings ask for."""
-    refuse_other_network(checkpoint.network, wanted, folder)
-
-
 def refuse_other_network(actual: NetworkConfig, wanted: NetworkConfig, where: str) -> None:
     """Raise CheckpointError if a checkpoint's network does not forecast what the settings ask for.
 
@@ -229,20 +225,40 @@ def refuse_other_network(actual: NetworkConfig, wanted: NetworkConfig, where: st
         wanted: network that would be trained with the settings.
         where: place of the checkpoint, for the error message.
     """
-    pairs = {
-        "FORECASTER_FORECAST__HORIZON and MODE": (actual.horizons, wanted.horizons),
-        "FORECASTER_FORECAST__QUANTILE_LEVELS": (actual.quantile_levels, wanted.quantile_levels),
-        "FORECASTER_NETWORK__CONTEXT": (actual.features.context, wanted.features.context),
-        "FORECASTER_FORECAST__MODE": (actual.carries_state, wanted.carries_state),
-    }
-    for variables, (trained, asked) in pairs.items():
-        if trained != asked:
-            raise CheckpointError(
-                f"{where}: the checkpoint was trained for {_short(trained)}, {variables} ask for {_short(asked)}: "
-                "change them, or train again"
-            )
+    difference = _difference(actual, wanted)
+    if difference:
+        raise CheckpointError(f"{where}: the checkpoint {difference}: change the settings, or train again")
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:25]} ... {text[-25:]}"
+def _difference(actual: NetworkConfig, wanted: NetworkConfig) -> str:
+    """Return in words what differs between the networks, for operators; empty = they forecast the same."""
+    if actual.horizons != wanted.horizons:
+        trained, asked = _listed(actual.horizons), _listed(wanted.horizons)
+        return (
+            f"forecasts the horizons {trained}, FORECASTER_FORECAST__HORIZON and FORECASTER_FORECAST__MODE ask for "
+            f"{asked}"
+        )
+    if actual.quantile_levels != wanted.quantile_levels:
+        trained, asked = _listed(actual.quantile_levels), _listed(wanted.quantile_levels)
+        return f"forecasts the quantile levels {trained}, FORECASTER_FORECAST__QUANTILE_LEVELS asks for {asked}"
+    if actual.features.context != wanted.features.context:
+        return (
+            f"reads a context of {actual.features.context} readings, FORECASTER_NETWORK__CONTEXT asks for "
+            f"{wanted.features.context}"
+        )
+    if actual.carries_state != wanted.carries_state:
+        return f"{_carrying(actual)}, but a network of the present FORECASTER_FORECAST__MODE {_carrying(wanted)}"
+    return ""
+
+
+def _carrying(network: NetworkConfig) -> str:
+    """Return in words whether the network carries its hidden state."""
+    if network.carries_state:
+        return "carries its hidden state between readings (many-to-one, many-to-many)"
+    return "starts from zero at each reading (one-to-one, one-to-many)"
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    """Return the numbers as text, a long list by its first and last ones."""
+    words = [str(number) for number in numbers]
+    return ", ".join(words if len(words) <= 12 else [*words[:3], "...", *words[-3:]])

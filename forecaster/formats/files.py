@@ -9,8 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forecaster.errors import UsageError
-from forecaster.records import F64, I64, Readings
+from forecaster.history import SeriesHistory
+from forecaster.records import F64, I64
 
 TIME_NAMES = ("timestamp", "time", "date", "datetime", "ds")
 _EPOCH_MS_FLOOR = 100_000_000_000
 """Smaller numbers are probably not epoch milliseconds: this is in 1973."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesHistory:
-    """N readings of S series, in the order of time.
-
-    Attributes:
-        series_ids: the series; S.
-        row: position of each reading's series among the S; (N,).
-        timestamp_ms: event times, epoch ms, UTC, ascending; (N,).
-        values: raw values; NaN where missing; (N,).
-        records: number of the record that each reading comes in; readings of one record belong to one group; (N,).
-    """
-
-    series_ids: list[str]
-    row: I64
-    timestamp_ms: I64
-    values: F64
-    records: I64
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def spans(self, size: int) -> Iterator[tuple[int, int]]:
-        """Yield begin and end of parts of about `size` readings, without splitting a record."""
-        begin = 0
-        while begin < len(self):
-            end = self.record_end(begin + size)
-            yield begin, end
-            begin = end
-
-    def record_end(self, position: int) -> int:
-        """Return the first position from `position` on that splits no record, at most the end."""
-        end = min(position, len(self))
-        while 0 < end < len(self) and self.records[end] == self.records[end - 1]:
-            end += 1
-        return end
-
-    def readings(self, begin: int, end: int) -> Readings:
-        """Return the readings from `begin` up to `end`, as the decoder would return them."""
-        span = slice(begin, end)
-        names = [self.series_ids[row] for row in self.row[span].tolist()]
-        return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
-
-    def first(self, count: int) -> SeriesHistory:
-        """Return the first `count` readings."""
-        span = slice(0, count)
-        return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
-        )
-
-    def before(self, time_ms: int) -> SeriesHistory:
-        """Return the readings with event times before `time_ms`."""
-        return self.first(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")))
-
-    def since(self, time_ms: int) -> SeriesHistory:
-        """Return the readings with event times from `time_ms` on."""
-        span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
-        return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
-        )
-
-    def interval_ms(self) -> int:
-        """Return the median spacing of neighbouring readings of a series, in ms; 0 if no series has two."""
-        order = np.lexsort((self.timestamp_ms, self.row))
-        steps = np.diff(self.timestamp_ms[order])[np.diff(self.row[order]) == 0]
-        steps = steps[steps > 0]
-        return int(np.median(steps)) if len(steps) else 0
-
-    def count_in_share(self, share: float) -> int:
-        """Return the number of readings in the first `share` (0..1) of the time span."""
-        if not len(self) or share <= 0:
-            return 0
-        begin, end = int(self.timestamp_ms[0]), int(self.timestamp_ms[-1])
-        return int(np.searchsorted(self.timestamp_ms, begin + share * (end - begin), side="left"))
 
 
 def read_files(paths: Sequence[Path], time_columns: Sequence[str] = ()) -> SeriesHistory:

@@ -26,9 +26,8 @@ COUNT_HEADER = "readings"
 MAX_VALUE_BYTES = 524_288
 """Limit of a value; larger batches become several records. It is far below the broker's default limit."""
 MAX_DECOMPRESSED_BYTES = 134_217_728
-HASHES = 2**32
-"""Number of hashes that `group_hash` may return."""
 _OBSERVED, _MASKED, _BEGINS = 1, 2, 4
+"""Flags of a reading: it has a value; the filters mask it; it is the first of its input record (read by decoding)."""
 _HEAD = struct.Struct("<IB")
 _CRC_BYTES = 4
 _FAST = 1
@@ -48,8 +47,6 @@ class HistoryPart:
         row: position of each reading's series among the S; (N,).
         timestamp_ms: event times, epoch ms, UTC; (N,).
         values: raw values; NaN where missing; (N,).
-        observed: the reading has a value; (N,).
-        masked: the filters keep the value from the inputs; (N,).
         records: number of the input record that each reading came in, ascending from 0; its readings are one group;
             (N,).
     """
@@ -59,17 +56,10 @@ class HistoryPart:
     row: I64
     timestamp_ms: I64
     values: F64
-    observed: Bools
-    masked: Bools
     records: I64
 
     def __len__(self) -> int:
         return len(self.row)
-
-
-def group_hash(name: str) -> int:
-    """Return the hash of a group's name, 0 to HASHES - 1, which is the same in every process and version."""
-    return zlib.crc32(name.encode())
 
 
 def encode_history(partition: int, readings: Readings, chosen: I64, masked: Bools) -> list[Message]:
@@ -190,7 +180,5 @@ def _part(stored: _Stored) -> HistoryPart:
         row=row,
         timestamp_ms=np.cumsum(_column(stored.timestamp_ms, "<i8", count), dtype=np.int64),
         values=_column(stored.values, "<f8", count).astype(np.float64),
-        observed=(flags & _OBSERVED) != 0,
-        masked=(flags & _MASKED) != 0,
         records=np.cumsum((flags & _BEGINS) != 0, dtype=np.int64) - 1,
     )

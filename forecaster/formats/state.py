@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forecaster.core.arrays import arrays, replaced
-from forecaster.core.network.model import UNKNOWN_BODY
+from forecaster.core.checkpoint_ids import UNKNOWN_BODY
 from forecaster.core.state import SeriesState, StateShape
 from forecaster.errors import ForecasterError, StateError
 

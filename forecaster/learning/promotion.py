@@ -10,7 +10,7 @@ import numpy as np
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.scoring import last_value_scores, score
 from forecaster.core.series.scaling import SCALE_HALF_LIFE
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import F64

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Checkpoint, Model
 from forecaster.core.state import SeriesState
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import Outputs
 

@@ -9,7 +9,8 @@ import structlog
 
 from forecaster.backoff import Backoff
 from forecaster.clock import Clock, monotonic
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Checkpoint, Model
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.formats.checkpoints import PackedCheckpoint, refuse_other_network, unpack

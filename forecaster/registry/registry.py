@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from forecaster.core.network.model import body_of
+from forecaster.core.checkpoint_ids import body_of
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import Description, PackedCheckpoint, parse_description, refuse_damage
 from forecaster.formats.models import DRIFT, KEY, SCHEMA, SERVE, TRAINING, Decision, Serve, model_message, tombstones

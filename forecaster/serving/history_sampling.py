@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.formats.history import HASHES, group_hash
+from forecaster.core.hashing import HASHES, group_hash
 from forecaster.records import I64, Outcome, Readings
 
 

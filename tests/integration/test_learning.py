@@ -13,10 +13,11 @@ import orjson
 from daemons import HOUR_MS, START_MS, Daemon, wait_until
 
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
-from forecaster.core.network.model import NO_CHECKPOINT, Model
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Model
 from forecaster.core.series.state import ObservationConfig
 from forecaster.formats.checkpoints import read_checkpoint
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 

@@ -20,7 +20,8 @@ from reference_run import CONFIG, ReferenceRun
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.core.network.model import Checkpoint, Model
 from forecaster.formats.models import Serve, publication, serve_message
 
 pytestmark = pytest.mark.kafka

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from builders import readings
+from builders import history_flags, readings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +44,7 @@ def test_decoded_history_equals_the_encoded_readings(
         assert part.groups == ([group[name] for name in part.series_ids] if grouped else [])
         assert part.timestamp_ms.tolist() == encoded.timestamp_ms[chosen].tolist()
         assert bits(part.values) == bits(encoded.values[chosen])
-        assert part.observed.tolist() == (~np.isnan(encoded.values[chosen])).tolist()
-        assert part.masked.tolist() == masked.tolist()
+        flags = history_flags(message.value or b"")
+        assert (flags & 1 != 0).tolist() == (~np.isnan(encoded.values[chosen])).tolist()
+        assert (flags & 2 != 0).tolist() == masked.tolist()
         assert part.records.tolist() == np.unique(encoded.records[chosen], return_inverse=True)[1].tolist()

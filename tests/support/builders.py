@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.network.features import MEMBER_FEATURES, FeatureConfig
 from forecaster.core.network.local_readouts import LocalReadouts
-from forecaster.core.network.model import NO_CHECKPOINT, Checkpoint, Model
+from forecaster.core.network.model import Checkpoint, Model
 from forecaster.core.network.network import Network, NetworkConfig
 from forecaster.core.series.denoising import DenoiseConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.pipeline import Batch, PipelineConfig, advance
-from forecaster.records import Outputs, Readings
+from forecaster.records import I64, Outputs, Readings
 from forecaster.serving.state.checkout import Checkout, adopt, check_out
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.partition import Partition
@@ -33,6 +36,11 @@ def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[in
         values=np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64),
         records=np.arange(len(rows)) if records is None else np.array(records, np.int64),
     )
+
+
+def history_flags(value: bytes) -> I64:
+    """Return the flags of each reading as a record of the history topic stores them: 1 = has a value, 2 = masked."""
+    return np.frombuffer(msgspec.msgpack.decode(zlib.decompress(value[5:]))["flags"], np.uint8).astype(np.int64)
 
 
 def hourly(

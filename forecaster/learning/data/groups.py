@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.records import I64
 
 MOST_SERIES = 300

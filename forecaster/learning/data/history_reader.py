@@ -8,8 +8,8 @@ from typing import Protocol
 import structlog
 
 from forecaster.errors import TransientBrokerError
-from forecaster.formats.files import SeriesHistory
 from forecaster.formats.history import DamagedHistory, HistoryPart, count_of, decode_history
+from forecaster.history import SeriesHistory
 from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import SourceRecord
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forecaster.formats.files import SeriesHistory
-from forecaster.formats.history import HASHES, HistoryPart, group_hash
+from forecaster.core.hashing import HASHES, group_hash
+from forecaster.formats.history import HistoryPart
+from forecaster.history import SeriesHistory
 from forecaster.records import F64, I64, Bools
 
 _NO_LIMIT = np.iinfo(np.int64).min

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 
 MISDATED_SHARE = 0.05
 """At most this share of the readings is dropped at either end."""

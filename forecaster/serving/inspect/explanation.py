@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.core.arrays import take
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_code
 from forecaster.core.ensemble.ensemble import current_weights
 from forecaster.core.ensemble.pending import PendingRing
-from forecaster.core.network.model import NO_CHECKPOINT, body_code
 from forecaster.core.series.grid import UNKNOWN, last_timestamp
 from forecaster.core.series.scaling import LEVEL_HALF_LIVES
 from forecaster.core.state import SeriesState

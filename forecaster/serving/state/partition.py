@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
-from msgspec.structs import replace
 
 from forecaster.clock import Clock, monotonic
 from forecaster.core.arrays import take
-from forecaster.core.network.model import NO_CHECKPOINT, body_code
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_code
 from forecaster.core.state import SeriesState
 from forecaster.formats.state import FLOOR, Event, Floor, StoredBlock, Swap, encode, stored_arrays
 from forecaster.records import I64, Bools, Message
 from forecaster.serving.state.blocks import Blocks
 from forecaster.serving.state.config import StateConfig
+from forecaster.serving.state.floor import PartitionFloor
 from forecaster.serving.state.idle import IdleSweep, names_to_free
 from forecaster.serving.state.pacing import WritePacer
-from forecaster.serving.state.swaps import NO_SLOT, RewarmProgress, folded, hashes, new_swap
+from forecaster.serving.state.swaps import NO_SLOT, RewarmProgress, hashes, new_swap
 from forecaster.serving.state.table import Table
 
 
@@ -58,7 +58,7 @@ class PartitionCheckout:
         rows: rows of the table, ascending.
         fresh: the row that each new series gets when the batch is adopted.
         groups: the group of each new series.
-        refused: position in the batch of the first reading whose series can have no row; -1 = none.
+        refused: index in the batch of the first reading whose series can have no row; -1 = none.
     """
 
     rows: I64
@@ -107,61 +107,58 @@ class Partition:
         self.position = position
         self.table = Table(config.shape)
         self.blocks = Blocks(config.block_limits, clock)
-        self.floor = Floor(config.identity, position, swaps=[Swap(position, NO_CHECKPOINT)])
         self.pending_tombstones: set[int] = set()
         self.is_split = False
         self.idle_sweep = IdleSweep(config.shape.observation.grid)
         self._config = config
-        self._clock = clock
         self._pacer = WritePacer(config, clock)
-        self._floor_stored = False
-        self._floor_at = clock()
-        self._obeys_floor = False
-        self._passed = position
+        self._floor = PartitionFloor(config.identity, position, clock)
         self._rewarm = RewarmProgress(Swap(-1, NO_CHECKPOINT), np.empty(0, np.int64))
+
+    @property
+    def floor(self) -> Floor:
+        """The newest floor."""
+        return self._floor.newest
 
     # Restore
 
-    def load_block(self, number: int, block: StoredBlock, state: SeriesState) -> None:
+    def load_block(self, block_number: int, block: StoredBlock, state: SeriesState) -> None:
         """Add the rows of a stored block; of a series that lies in two blocks, keep the row of the later one."""
         newest = [self._is_newest(name, block.offset) for name in block.series_ids]
         names = list(compress(block.series_ids, newest))
         if not names:
-            self.pending_tombstones.add(number)
+            self.pending_tombstones.add(block_number)
             return
         groups = list(compress(block.groups or block.series_ids, newest))
-        placed = self.blocks.load(number, block.offset, groups)
-        if number not in self.blocks:
+        block_of_group = self.blocks.load(block_number, block.offset, groups)
+        if block_number not in self.blocks:
             self.is_split = True
-        if number not in self.blocks or len(names) < len(newest):
-            for part in set(placed.values()):
-                self.mark_dirty(part)
+        if block_number not in self.blocks or len(names) < len(newest):
+            for block_with_rows in set(block_of_group.values()):
+                self.mark_dirty(block_with_rows)
         rows, fresh = self.table.find(names, len(names))
         self.table.put(rows, take(state, np.flatnonzero(newest)), fresh)
         for name, group, row in zip(names, groups, rows.tolist(), strict=True):
-            self.blocks.place(row, name, group, placed[group])
+            self.blocks.add_row(row, name, group, block_of_group[group])
 
-    def mark_dirty(self, number: int) -> None:
+    def mark_dirty(self, block_number: int) -> None:
         """Note that the stored copy of a loaded block must be replaced; it is true up to the floor at least."""
-        self.blocks.mark_dirty(number, max(self.blocks[number].flushed_to, self.position))
+        self.blocks.mark_dirty(block_number, max(self.blocks[block_number].flushed_to, self.position))
 
     def begin_replay(self, offset: int, floor: Floor) -> None:
         """Prepare to replay from `offset` on: until `end_replay`, the floor's events decide which series get rows."""
-        self.floor, self._obeys_floor = floor, True
-        self.position, self._passed = offset, offset - 1  # an event before the first reading is yet to come
+        self._floor.begin_replay(floor, offset)
+        self.position = offset
 
     def move_to(self, offset: int) -> None:
         """Move the position during a replay, and apply the floor's events up to there."""
-        for event in self.floor.events:
-            if self._passed < event.offset <= offset:
-                known = [name for name in event.freed if self._is_freed_by(name, event.offset)]
-                self.free(known, event.offset)
-        self._passed = max(self._passed, offset)
+        for event in self._floor.events_up_to(offset):
+            self.free([name for name in event.freed if self._is_freed_by(name, event.offset)], event.offset)
         self.position = offset
 
     def next_event_offset(self) -> int:
-        """Return the offset of the first event after the position; sys.maxsize where there is none."""
-        return min((event.offset for event in self.floor.events if event.offset > self.position), default=sys.maxsize)
+        """Return the offset of the first event after the position; sys.maxsize = there is none."""
+        return self._floor.next_event_offset(self.position)
 
     def end_replay(self, *, floor_stored: bool) -> None:
         """Let the partition itself decide from here on which series get rows.
@@ -169,20 +166,19 @@ class Partition:
         Args:
             floor_stored: the state topic holds this partition's floor.
         """
-        self._obeys_floor, self._floor_stored = False, floor_stored
+        self._floor.end_replay(is_stored=floor_stored)
 
     def mark_full(self, offset: int) -> None:
         """Note that no new series has got a row from the record at `offset` on."""
         if not self._is_full():
-            self.floor = replace(self.floor, events=[*self.floor.events, Event(offset, full=True)])
-            self._floor_stored = False
+            self._floor.mark_full(offset)
 
     def unseen(self, series_ids: Sequence[str], offsets: I64) -> Bools:
         """Return which readings are not yet in their row's block; (N,)."""
         rows = np.array([self.table.row(name) for name in series_ids], np.int64)
-        numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1)
-        written = {number: self.blocks[number].flushed_to for number in set(numbers.tolist()) - {-1}}
-        seen_to = np.array([written.get(number, 0) for number in numbers.tolist()], np.int64)
+        block_numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1).tolist()
+        flushed_to = {number: self.blocks[number].flushed_to for number in set(block_numbers) - {-1}}
+        seen_to = np.array([flushed_to.get(number, 0) for number in block_numbers], np.int64)
         return np.asarray(seen_to <= offsets, np.bool_)
 
     # Batches
@@ -215,7 +211,7 @@ class Partition:
         """Replace the borrowed rows by those of a batch that begins at the position; the caller moves the position."""
         self.table.put(checkout.rows, state, checkout.fresh)
         for name, row in checkout.fresh.items():
-            self.blocks.place(row, name, checkout.groups[name])
+            self.blocks.add_row(row, name, checkout.groups[name])
         self.blocks.mark_rows_dirty(checkout.rows, self.position)
         self.table.mark_active(checkout.rows)
 
@@ -231,7 +227,7 @@ class Partition:
     # Swaps
 
     def swaps_with(self, champion: str) -> list[Swap]:
-        """Return the swaps from the floor on, and a new one to the champion where it can begin now."""
+        """Return the swaps from the floor on, and a new one to the champion if it can begin now."""
         swaps = self.floor.swaps
         if swaps[-1].checkpoint == champion or swaps[-1].end > self.position:
             return swaps
@@ -262,7 +258,7 @@ class Partition:
             swaps: checkpoints that serve in it.
             budget: bytes that blocks may take.
         """
-        numbers = self._pacer.due(self.blocks, self.position, batch.readings, len(self.table), budget)
+        block_numbers = self._pacer.due(self.blocks, self.position, batch.readings, len(self.table), budget)
         freed = self._idle_series(batch)
         events = list(self.floor.events)
         if batch.refused_offset >= 0 and not self._is_full():
@@ -270,34 +266,35 @@ class Partition:
         if freed:
             events.append(Event(batch.end, full=False, freed=freed))
         grew = len(events) > len(self.floor.events) or len(swaps) > len(self.floor.swaps)
-        moves = numbers or grew or not self._floor_stored or self._is_floor_overdue()
-        return self._writes(numbers, freed, self._floor_after(numbers, events, swaps) if moves else None)
+        moves = block_numbers or grew or not self._floor.is_stored or self._is_floor_overdue()
+        return self._writes(block_numbers, freed, self._floor_after(block_numbers, events, swaps) if moves else None)
 
-    def flush(self, budget: int) -> StateWrites | None:
-        """Return writes of dirty blocks, those that changed longest ago first; None = all is written.
+    def next_writes(self, budget: int) -> StateWrites | None:
+        """Return the next writes of dirty blocks, those that changed longest ago first; None = all is written.
 
-        Where the state topic does not hold this partition's floor, the last of the writes contains it: until then the
+        If the state topic does not hold this partition's floor, the last of the writes contains it: until then the
         stored floor and its blocks stay true.
         """
         dirty = self.blocks.dirty()
-        numbers = self._pacer.within(self.blocks, dirty, budget)
-        if not numbers and not self.pending_tombstones and self._floor_stored and self.floor.offset == self.position:
+        block_numbers = self._pacer.within(self.blocks, dirty, budget)
+        is_floor_current = self._floor.is_stored and self.floor.offset == self.position
+        if is_floor_current and not block_numbers and not self.pending_tombstones:
             return None
-        with_floor = self._floor_stored or len(numbers) == len(dirty)
-        floor = self._floor_after(numbers, self.floor.events, self.floor.swaps) if with_floor else None
-        return self._writes(numbers, [], floor)
+        with_floor = self._floor.is_stored or len(block_numbers) == len(dirty)
+        floor = self._floor_after(block_numbers, self.floor.events, self.floor.swaps) if with_floor else None
+        return self._writes(block_numbers, [], floor)
 
     def is_overdue(self) -> bool:
-        """Return whether a block has been dirty, or the floor behind, for longer than the snapshot interval."""
+        """Return whether a block has been dirty, or the floor out of date, for longer than the snapshot interval."""
         return self._pacer.any_overdue(self.blocks) or self._is_floor_overdue()
 
     def mark_written(self, writes: StateWrites) -> None:
         """Note that the writes are in the state topic; call it before the batch itself is adopted."""
-        for number in writes.written:
-            self.blocks.mark_flushed(number, writes.position)
+        for block_number in writes.written:
+            self.blocks.mark_flushed(block_number, writes.position)
         self.pending_tombstones.difference_update(writes.tombstones, writes.written)  # never delete a new block
         if writes.floor is not None:
-            self.floor, self._floor_stored, self._floor_at = writes.floor, True, self._clock()
+            self._floor.mark_stored(writes.floor)
 
     def _is_newest(self, name: str, offset: int) -> bool:
         """Return whether a block at `offset` has the newest row of the series; the row of an older block is freed."""
@@ -321,18 +318,14 @@ class Partition:
 
     def _room(self) -> int:
         """Return how many new series can get a row."""
-        if self._obeys_floor:
+        if self._floor.decides:
             return 0 if self._is_full() else sys.maxsize
         left = self._config.max_series - len(self.table)
         return left if left >= self._config.group_size else 0  # after a group without room a smaller one has none, too
 
     def _is_full(self) -> bool:
         """Return whether new series get no row at the position."""
-        full = self.floor.full
-        for event in self.floor.events:
-            if event.offset <= self.position or not self._obeys_floor:
-                full = event.full
-        return full
+        return self._floor.is_full(self.position)
 
     def _has_body_of(self, swap: Swap) -> bool:
         return bool((self.table.state.body == body_code(swap.checkpoint)).all())
@@ -347,39 +340,32 @@ class Partition:
         return names_to_free(self.table.names, rows, recorded)
 
     def _is_floor_overdue(self) -> bool:
-        """Return whether the floor is older than the snapshot interval, and behind: later records touched no row."""
-        is_old = self._floor_at <= self._clock() - self._config.snapshot_seconds
-        return is_old and self.floor.offset < self._lowest()
+        """Return whether the floor is older than the snapshot interval, and a later one is possible."""
+        return self._floor.is_older_than(self._config.snapshot_seconds) and self.floor.offset < self._lowest()
 
     def _lowest(self, written: Collection[int] = ()) -> int:
         """Return the first offset whose reading is in no stored block, once these blocks are written."""
         others = set(self.blocks.dirty()) - set(written)
         return min((self.blocks[number].dirty_since for number in others), default=self.position)
 
-    def _floor_after(self, numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
-        """Return the floor once these blocks are written; events below it are folded into it."""
-        offset = self._lowest(numbers)
-        full = self.floor.full
-        for event in events:
-            if event.offset < offset:
-                full = event.full
-        kept = [event for event in events if event.offset >= offset]
-        return Floor(self._config.identity, offset, full, kept, folded(swaps, offset))
+    def _floor_after(self, block_numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
+        """Return the floor once these blocks are written."""
+        return self._floor.moved_to(self._lowest(block_numbers), events, swaps)
 
-    def _writes(self, numbers: list[int], freed: list[str], floor: Floor | None) -> StateWrites:
-        may_delete = floor is not None or self._floor_stored  # the floor of another owner still needs its blocks
-        tombstones = sorted(self.pending_tombstones - set(numbers)) if may_delete else []
-        messages = [self._message(number, self._encoded(number)) for number in numbers]
+    def _writes(self, block_numbers: list[int], freed: list[str], floor: Floor | None) -> StateWrites:
+        may_delete = floor is not None or self._floor.is_stored  # the floor of another owner still needs its blocks
+        tombstones = sorted(self.pending_tombstones - set(block_numbers)) if may_delete else []
+        messages = [self._message(number, self._encoded(number)) for number in block_numbers]
         messages += [self._message(number, None) for number in tombstones]
         if floor is not None:
             messages.append(self._message(FLOOR, encode(floor)))
-        return StateWrites(self.position, numbers, tombstones, freed, floor, messages)
+        return StateWrites(self.position, block_numbers, tombstones, freed, floor, messages)
 
     def _message(self, name: int | str, value: bytes | None) -> Message:
         return Message(self.number, f"{self._config.key_prefix}/{self.number}/{name}".encode(), value, [])
 
-    def _encoded(self, number: int) -> bytes:
-        rows = self.blocks[number].rows
+    def _encoded(self, block_number: int) -> bytes:
+        rows = self.blocks[block_number].rows
         names = [self.table.names[row] for row in rows]
         groups = [self.blocks.group(row, name) for row, name in zip(rows, names, strict=True)]
         arrays = stored_arrays(take(self.table.state, np.array(rows, np.int64)))

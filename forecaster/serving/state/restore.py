@@ -22,17 +22,25 @@ import structlog
 from msgspec.structs import replace
 
 from forecaster.clock import Clock, monotonic
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import CorruptSnapshot, Floor, StoredBlock, Swap, adapted_state, loaded_state
+from forecaster.interfaces import RecordDecoder
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
-from forecaster.serving.state.replay import RecordDecoder, Replayer
-from forecaster.serving.state.stored import Progress, Reader, StoredState, first_written_ms, input_bounds, read_state
+from forecaster.serving.state.replay import Replayer
+from forecaster.serving.state.stored import (
+    GroupReader,
+    Progress,
+    StoredState,
+    first_written_ms,
+    input_bounds,
+    read_state,
+)
 from forecaster.serving.state.swaps import Checkpoints, can_serve
 
 PROGRESS_SECONDS = 5.0
@@ -44,7 +52,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RestoreConfig:
-    """Plain values of a restore.
+    """How partitions are restored.
 
     Attributes:
         input_topic: topic of the readings.
@@ -91,7 +99,7 @@ class Restorer:
     """Restores partitions: the steps for one partition at a time.
 
     Args:
-        config: plain values.
+        config: topics, rows and policy of the restores.
         checkpoints: models that replay the input.
         decoder: decodes the records of the input.
         reader: reads both topics.
@@ -106,7 +114,7 @@ class Restorer:
         config: RestoreConfig,
         checkpoints: Checkpoints,
         decoder: RecordDecoder,
-        reader: Reader,
+        reader: GroupReader,
         clock: Clock = monotonic,
     ) -> None:
         self.config = config
@@ -117,11 +125,11 @@ class Restorer:
         self._progress = _ProgressLog(clock)
 
     def log_start(self, number: int) -> int:
-        """Return the first offset of a partition's input; raise TransientBrokerError where the broker is away."""
+        """Return the first offset of a partition's input; raise TransientBrokerError if the broker is away."""
         return self._reader.bounds(self.config.input_topic, number)[0]
 
     def first_written_ms(self, number: int) -> int | None:
-        """Return when the first record of a partition's input was written, epoch ms; None where that is unknown.
+        """Return when the first record of a partition's input was written, epoch ms; None = unknown.
 
         Raises:
             TransientBrokerError: the broker did not answer.
@@ -155,10 +163,10 @@ class Restorer:
         partition = Partition(number, self.config.state_config, plan.begin, self._clock)
         partition.begin_replay(plan.replay_from, self._floor(stored, plan))
         if plan.recovery != Recovery.NEW:  # the stored floor needs its blocks until a new floor is written
-            partition.blocks.reserve(stored.numbers)
+            partition.blocks.reserve(stored.block_numbers)
         if plan.recovery.uses_blocks:
             yield from self._load(partition, stored, plan)
-        partition.pending_tombstones |= stored.numbers - set(partition.blocks)
+        partition.pending_tombstones |= stored.block_numbers - set(partition.blocks)
         if plan.recovery == Recovery.REBUILT:
             partition.end_replay(floor_stored=False)
         replayed = yield from self.replayer.replay(partition, self.config.input_topic, plan.begin)
@@ -197,7 +205,7 @@ class Restorer:
         return [swap.checkpoint for swap in swaps if not can_serve(self._checkpoints, swap.checkpoint, hidden)]
 
     def _floor(self, stored: StoredState, plan: RecoveryPlan) -> Floor:
-        """Return the stored floor where the replay obeys it, else one whose only swap is to the champion."""
+        """Return the stored floor if the replay obeys it, else one whose only swap is to the champion."""
         if stored.floor is not None and plan.recovery == Recovery.RESTORED:
             return stored.floor
         champion = self._checkpoints.champion
@@ -210,18 +218,18 @@ class Restorer:
 
     def _load(self, partition: Partition, stored: StoredState, plan: RecoveryPlan) -> Steps[None]:
         """Add the rows of the blocks to the partition, from the latest block to the earliest."""
-        numbers = sorted(stored.blocks, key=lambda number: stored.blocks[number].offset, reverse=True)
-        for number in numbers:
-            block = stored.blocks.pop(number)
+        latest_first = sorted(stored.blocks, key=lambda number: stored.blocks[number].offset, reverse=True)
+        for block_number in latest_first:
+            block = stored.blocks.pop(block_number)
             state = self._usable_rows(block)
             if state is not None:
-                partition.load_block(number, block, state)
-                if plan.recovery == Recovery.REWARMED and number in partition.blocks:
-                    partition.mark_dirty(number)
+                partition.load_block(block_number, block, state)
+                if plan.recovery == Recovery.REWARMED and block_number in partition.blocks:
+                    partition.mark_dirty(block_number)
             yield None
 
     def _usable_rows(self, block: StoredBlock) -> SeriesState | None:
-        """Return the rows of a block; None where this version and its settings cannot use them."""
+        """Return the rows of a block; None if this version or its settings cannot use them."""
         identity, shape = self.config.state_config.identity, self.config.state_config.shape
         if block.identity.pipeline == identity.pipeline:
             return loaded_state(block, shape)
@@ -280,7 +288,7 @@ class RestoreQueue:
         return None
 
     def _present_steps(self) -> Steps[Restored] | None:
-        """Return the steps of the present restore, or of the next partition's; None where no partition waits."""
+        """Return the steps of the present restore, or of the next partition's; None = no partition waits."""
         if self._steps is None:
             waiting = self._phases.numbers(PartitionPhase.WAITING)
             if not waiting:

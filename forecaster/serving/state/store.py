@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from forecaster.clock import Clock, monotonic
-from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.rewarm import rewarm
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
@@ -28,7 +28,7 @@ BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
 """Time that a restore keeps the partitions that serve waiting ..."""
 LONG_SLICE_SECONDS = 0.5
-"""... and the next poll, where no partition serves."""
+"""... and the next poll, if no partition serves."""
 _log = structlog.get_logger()
 
 
@@ -40,14 +40,14 @@ class PreparedBatch:
         checkout: the batch's own copy of the rows that it touches.
         models: models that serve in it.
         batch: its readings, each with its row and its model.
-        numbers: the partition of each reading; (N,).
+        partition_of_reading: the partition of each reading; (N,).
         writes: writes of the state as it is before the batch, by partition.
     """
 
     checkout: Checkout
     models: Models
     batch: Batch
-    numbers: I64
+    partition_of_reading: I64
     writes: dict[int, StateWrites]
 
     @property
@@ -65,11 +65,15 @@ class StateStore:
       `open` lets a restored partition serve.
 
     A batch borrows rows. `prepare` copies the rows that it touches, assigns the models, and determines the blocks that
-    its transaction writes; the partitions stay as they are. After the commit, `adopt` replaces the rows by the copy.
-    Where the transaction failed, nothing needs to be undone.
+    its transaction writes. Rows, blocks and floors stay as they are; only the pace of writing, the marks of idle series
+    and the rotation of partitions advance. After the commit, `adopt` replaces the rows by the copy. If the transaction
+    failed, nothing needs to be undone.
 
     Between batches, `overdue_writes` and `dirty_writes` return blocks for transactions of their own, and `mark_written`
     notes their commit.
+
+    The store does not own the consumer's positions and the committed offsets, the transactions, the models and the
+    choice of the champion, the limits of bad records, the counters, and the decision how a partition is restored.
 
     Args:
         restorer: restores partitions.
@@ -117,19 +121,19 @@ class StateStore:
         """Whether an assigned partition is not open yet."""
         return bool(self.waiting)
 
-    def restored(self, number: int) -> Restored:
-        """Return how an open partition was restored."""
-        return self._restored[number]
+    def restored(self, partition_number: int) -> Restored:
+        """Return how a partition was restored."""
+        return self._restored[partition_number]
 
     def follow(self, revoked: Collection[int], assigned: Collection[int]) -> None:
         """Drop the state of revoked partitions, and queue assigned ones to be restored."""
         self._close({*revoked, *assigned})
-        for number in assigned:
-            self.phases.move(number, PartitionPhase.WAITING)
+        for partition_number in assigned:
+            self.phases.move(partition_number, PartitionPhase.WAITING)
 
-    def restore_again(self, numbers: Collection[int]) -> None:
+    def restore_again(self, partition_numbers: Collection[int]) -> None:
         """Drop the state of partitions, and queue them to be restored."""
-        self.follow((), numbers)
+        self.follow((), partition_numbers)
 
     def restore(self) -> Restored | None:
         """Restore for a slice of time; return a partition as soon as it is restored.
@@ -138,21 +142,32 @@ class StateStore:
             StateError: the state cannot be restored in full and ON_LOST_INPUT is `fail`, or a newer version wrote it.
             TopicError: the same, because of another partition count.
         """
-        return self._queue.work(SLICE_SECONDS if self._open else LONG_SLICE_SECONDS)
+        restored = self._queue.work(SLICE_SECONDS if self._open else LONG_SLICE_SECONDS)
+        if restored is not None:
+            self._restored[restored.partition.number] = restored
+        return restored
+
+    def initial_writes(self, restored: Restored) -> dict[int, StateWrites]:
+        """Return the next writes that must be committed before a restored partition may serve; empty = none."""
+        return _next_writes(restored.partition) if restored.must_be_written else {}
 
     def open(self, restored: Restored) -> None:
         """Let a restored partition serve."""
-        number = restored.partition.number
-        self.phases.move(number, PartitionPhase.SERVING)
-        self._open[number], self._restored[number] = restored.partition, restored
+        partition_number = restored.partition.number
+        self.phases.move(partition_number, PartitionPhase.SERVING)
+        self._open[partition_number] = restored.partition
 
-    def hold(self, number: int) -> None:
+    def skip_to(self, partition_number: int, offset: int) -> None:
+        """Move the position of an open partition over offsets that hold no records."""
+        self._open[partition_number].position = offset
+
+    def hold(self, partition_number: int) -> None:
         """Mark a serving partition as held until a restart: it keeps its rows and gets no more records."""
-        self.phases.move(number, PartitionPhase.HELD)
+        self.phases.move(partition_number, PartitionPhase.HELD)
 
-    def log_start(self, number: int) -> int:
+    def log_start(self, partition_number: int) -> int:
         """Return the first offset of a partition's input."""
-        return self._restorer.log_start(number)
+        return self._restorer.log_start(partition_number)
 
     def refresh_models(self) -> None:
         """Refresh the champion, and evict models that no partition needs."""
@@ -178,21 +193,23 @@ class StateStore:
             return
 
     def prepare(self, polled: PollResult, decoded: Decoded) -> PreparedBatch:
-        """Return the batch with its copy of the rows, its models and its writes; the partitions stay as they are.
+        """Return the batch with its copy of the rows, its models and its writes.
+
+        Rows, blocks and floors stay as they are; pace of writing, marks of idle series and rotation advance.
 
         Args:
             polled: records of the batch.
             decoded: its readings.
         """
         readings = decoded.readings
-        numbers = partitions_of(readings, polled.records)
-        checkout = check_out(self._open, readings, numbers)
+        partition_of_reading = partitions_of(readings, polled.records)
+        checkout = check_out(self._open, readings, partition_of_reading)
         swaps = self._swaps(polled.end)
         offsets = np.array([record.offset for record in polled.records], np.int64)[readings.records]
-        assigned = assign_models(self._checkpoints, swaps, numbers, offsets, readings)
+        assigned = assign_models(self._checkpoints, swaps, partition_of_reading, offsets, readings)
         batch = Batch(readings, checkout.row, assigned.which)
-        writes = self._batch_writes(polled.end, checkout, numbers, offsets, swaps)
-        return PreparedBatch(checkout, assigned.models, batch, numbers, writes)
+        writes = self._batch_writes(polled.end, checkout, partition_of_reading, offsets, swaps)
+        return PreparedBatch(checkout, assigned.models, batch, partition_of_reading, writes)
 
     def adopt(self, prepared: PreparedBatch, ends: Mapping[int, int]) -> None:
         """Take over a committed batch: its writes are in the state topic, and its rows become the partitions' rows.
@@ -203,9 +220,9 @@ class StateStore:
         """
         self.mark_written({number: writes for number, writes in prepared.writes.items() if number in ends})
         adopt(self._open, prepared.checkout, ends)
-        for number, end in ends.items():
-            self._open[number].position = end
-            self._open[number].free(prepared.writes[number].freed, end)
+        for partition_number, end in ends.items():
+            self._open[partition_number].position = end
+            self._open[partition_number].free(prepared.writes[partition_number].freed, end)
 
     def overdue_writes(self, but: Container[int]) -> dict[int, StateWrites]:
         """Return writes of partitions that have had no readings, and were not written, for the snapshot interval.
@@ -215,54 +232,51 @@ class StateStore:
         """
         budget = BLOCK_BYTES_PER_TRANSACTION
         overdue: dict[int, StateWrites] = {}
-        for number, partition in self._open.items():
-            if budget > 0 and number not in but and partition.is_overdue():
-                writes = partition.flush(budget)
+        for partition_number, partition in self._open.items():
+            if budget > 0 and partition_number not in but and partition.is_overdue():
+                writes = partition.next_writes(budget)
                 if writes is not None:
                     budget -= writes.size
-                    overdue[number] = writes
+                    overdue[partition_number] = writes
         return overdue
 
     def dirty_writes(self) -> dict[int, StateWrites]:
         """Return writes of one partition that has something to write; empty = no partition has."""
-        for number, partition in self._open.items():
-            writes = partition.flush(BLOCK_BYTES_PER_TRANSACTION)
-            if writes is not None:
-                return {number: writes}
-        return {}
+        return next(filter(None, map(_next_writes, self._open.values())), {})
 
     def mark_written(self, writes: Mapping[int, StateWrites]) -> None:
         """Note that the writes, by partition, are in the state topic."""
-        for number, written in writes.items():
-            before = self._open[number].floor.swaps[-1]
-            self._open[number].mark_written(written)
-            swap = self._open[number].floor.swaps[-1]
+        for partition_number, written in writes.items():
+            partition = self._restored[partition_number].partition
+            before = partition.floor.swaps[-1]
+            partition.mark_written(written)
+            swap = partition.floor.swaps[-1]
             if swap != before:
                 _log.info(
                     "swap_started",
-                    partition=number,
+                    partition=partition_number,
                     checkpoint=swap.checkpoint,
                     offset=swap.offset,
                     complete_from=swap.end,
                 )
 
-    def _close(self, numbers: Collection[int]) -> None:
-        self._queue.cancel(numbers)
-        for number in numbers:
-            if self.phases[number] is not PartitionPhase.CLOSED:
-                self.phases.move(number, PartitionPhase.CLOSED)
-            self._open.pop(number, None)
-            self._restored.pop(number, None)
+    def _close(self, partition_numbers: Collection[int]) -> None:
+        self._queue.cancel(partition_numbers)
+        for partition_number in partition_numbers:
+            if self.phases[partition_number] is not PartitionPhase.CLOSED:
+                self.phases.move(partition_number, PartitionPhase.CLOSED)
+            self._open.pop(partition_number, None)
+            self._restored.pop(partition_number, None)
 
-    def _swaps(self, numbers: Collection[int]) -> dict[int, list[Swap]]:
-        """Return the swaps of each partition of a batch, with a new one to the champion where it can begin."""
+    def _swaps(self, partition_numbers: Collection[int]) -> dict[int, list[Swap]]:
+        """Return the swaps of each partition of a batch, with a new one to the champion if it can begin."""
         champion = self._checkpoints.champion
         if self._can_serve(champion):
-            return {number: self._open[number].swaps_with(champion) for number in numbers}
-        return {number: self._open[number].floor.swaps for number in numbers}
+            return {number: self._open[number].swaps_with(champion) for number in partition_numbers}
+        return {number: self._open[number].floor.swaps for number in partition_numbers}
 
     def _can_serve(self, champion: str) -> bool:
-        """Return whether swaps to the champion can begin; log the reason once where they cannot."""
+        """Return whether swaps to the champion can begin; log the reason once if they cannot."""
         reason = "it cannot be read, or its hidden state is larger than the rows have space for until a restart"
         try:
             can = can_serve(self._checkpoints, champion, self.config.shape.hidden)
@@ -274,21 +288,33 @@ class StateStore:
         return can
 
     def _batch_writes(
-        self, ends: Mapping[int, int], checkout: Checkout, numbers: I64, offsets: I64, swaps: Mapping[int, list[Swap]]
+        self,
+        ends: Mapping[int, int],
+        checkout: Checkout,
+        partition_of_reading: I64,
+        offsets: I64,
+        swaps: Mapping[int, list[Swap]],
     ) -> dict[int, StateWrites]:
         budget = BLOCK_BYTES_PER_TRANSACTION
         batch_writes: dict[int, StateWrites] = {}
-        for number in self._in_rotation(ends):
-            part = checkout.parts.get(number)
+        for partition_number in self._in_rotation(ends):
+            part = checkout.parts.get(partition_number)
             refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
-            batch = PartitionBatch(int((numbers == number).sum()), ends[number], part, refused)
-            writes = self._open[number].batch_writes(batch, swaps[number], budget)
+            readings = int((partition_of_reading == partition_number).sum())
+            batch = PartitionBatch(readings, ends[partition_number], part, refused)
+            writes = self._open[partition_number].batch_writes(batch, swaps[partition_number], budget)
             budget -= writes.size
-            batch_writes[number] = writes
+            batch_writes[partition_number] = writes
         return batch_writes
 
-    def _in_rotation(self, numbers: Collection[int]) -> list[int]:
+    def _in_rotation(self, partition_numbers: Collection[int]) -> list[int]:
         """Return the partitions, beginning with another one each time, so that the budget reaches all of them."""
-        ordered = sorted(numbers)
+        ordered = sorted(partition_numbers)
         self._rotation = (self._rotation + 1) % len(ordered)
         return ordered[self._rotation :] + ordered[: self._rotation]
+
+
+def _next_writes(partition: Partition) -> dict[int, StateWrites]:
+    """Return the next writes of a partition, by its number; empty = all is written."""
+    writes = partition.next_writes(BLOCK_BYTES_PER_TRANSACTION)
+    return {} if writes is None else {partition.number: writes}

@@ -1,6 +1,6 @@
 """Swaps: which checkpoint forecasts at which reading, decided by offsets alone, so that a replay decides the same.
 
-A swap is recorded in the floor of its partition: another checkpoint serves from an offset on. Where that checkpoint has
+A swap is recorded in the floor of its partition: another checkpoint serves from an offset on. If that checkpoint has
 another body, each row must be re-warmed from its context. The groups therefore switch one slot after another: a group
 switches at its first reading at or after `offset + (hash(group) mod slots) x stride`. From that offset on, its rows can
 be re-warmed at any time with the same result: the worker re-warms entire slots between batches, and a row that it has
@@ -15,8 +15,9 @@ from typing import Protocol
 
 import numpy as np
 
-from forecaster.core.network.model import NO_CHECKPOINT, TILE, Model, body_of
-from forecaster.formats.history import group_hash
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
+from forecaster.core.hashing import group_hash
+from forecaster.core.network.model import TILE, Model
 from forecaster.formats.state import Swap
 from forecaster.records import I64, Readings
 
@@ -25,7 +26,7 @@ STRIDE = 256
 STRIDE_CONTEXT = 96
 """Length of the context that STRIDE is meant for; a longer context is re-warmed less often, in proportion."""
 NO_SLOT = -1
-MOST_ROWS = 4 * TILE
+ROWS_AT_ONCE = 4 * TILE
 """Rows that are re-warmed at a time: after a restore that changes the body, all rows are due at once."""
 
 
@@ -44,14 +45,14 @@ class RewarmProgress:
     slot: int = 0
 
     def next_rows(self, position: int) -> I64:
-        """Return rows of the next slot, and count them as done; none where the position is before the slot's offset."""
+        """Return rows of the next slot, and count them as done; none if the position is before the slot's offset."""
         if self.slot >= self.swap.slots or position < self.swap.offset + self.slot * self.swap.stride:
             return np.empty(0, np.int64)
         rows = np.flatnonzero(self.slots == self.slot)
-        if len(rows) <= MOST_ROWS:
+        if len(rows) <= ROWS_AT_ONCE:
             self.slot += 1
-        self.slots[rows[:MOST_ROWS]] = NO_SLOT
-        return rows[:MOST_ROWS]
+        self.slots[rows[:ROWS_AT_ONCE]] = NO_SLOT
+        return rows[:ROWS_AT_ONCE]
 
     def forget(self, rows: Sequence[int]) -> None:
         """Skip rows that were freed: the next series in such a row switches at its reading, by its own slot."""
@@ -77,7 +78,7 @@ class Checkpoints(Protocol):
         """Evict all other models from memory."""
 
     def model(self, checkpoint_id: str) -> Model | None:
-        """Return the model of a checkpoint; None where it cannot be loaded."""
+        """Return the model of a checkpoint; None if it cannot be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class ModelAssignment:
 
     Attributes:
         models: the models; None = no network, before any training.
-        which: position in `models` for each reading; (N,).
+        which: index into `models` for each reading; (N,).
     """
 
     models: list[Model | None]
@@ -119,12 +120,12 @@ def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: i
 
 def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
     """Return the swaps that a replay from the floor on needs."""
-    ended = [number for number, swap in enumerate(swaps) if swap.end <= floor]
+    ended = [index for index, swap in enumerate(swaps) if swap.end <= floor]
     return list(swaps[ended[-1] :]) if ended else list(swaps)
 
 
 def active_swap(swaps: Sequence[Swap], offsets: I64, groups: Sequence[str]) -> I64:
-    """Return which swap decides about each reading, as a position in `swaps`; (N,).
+    """Return which swap decides about each reading, as an index into `swaps`; (N,).
 
     Args:
         swaps: swaps of the partition, ascending; the first holds from the beginning.
@@ -135,13 +136,13 @@ def active_swap(swaps: Sequence[Swap], offsets: I64, groups: Sequence[str]) -> I
     if not len(offsets):
         return active
     first, slots = int(offsets.min()), None
-    for number, swap in enumerate(swaps[1:], 1):
+    for index, swap in enumerate(swaps[1:], 1):
         if swap.end <= first:
-            active[:] = number
+            active[:] = index
             continue
         if slots is None:
             slots = hashes(groups)
-        active[offsets >= swap.offset + slots % swap.slots * swap.stride] = number
+        active[offsets >= swap.offset + slots % swap.slots * swap.stride] = index
     return active
 
 
@@ -153,7 +154,7 @@ def hashes(groups: Sequence[str]) -> I64:
 def assign_models(
     checkpoints: Checkpoints,
     swaps: Mapping[int, Sequence[Swap]],
-    numbers: I64,
+    partition_of_reading: I64,
     offsets: I64,
     readings: Readings,
 ) -> ModelAssignment:
@@ -162,18 +163,19 @@ def assign_models(
     Args:
         checkpoints: source of the models; those that the swaps name are available.
         swaps: swaps of each partition.
-        numbers: the partition of each reading; (N,).
+        partition_of_reading: the partition of each reading; (N,).
         offsets: offsets of the readings; (N,).
         readings: N readings.
     """
     groups = readings.groups or readings.series_ids
     ids: dict[str, int] = {}
-    which = np.zeros(len(numbers), np.int64)
-    for number in np.unique(numbers).tolist():
-        rows = np.flatnonzero(numbers == number)
-        partition_swaps = swaps[number]
+    which = np.zeros(len(partition_of_reading), np.int64)
+    for partition_number in np.unique(partition_of_reading).tolist():
+        indices = np.flatnonzero(partition_of_reading == partition_number)
+        partition_swaps = swaps[partition_number]
         checkpoint = np.array([ids.setdefault(swap.checkpoint, len(ids)) for swap in partition_swaps], np.int64)
-        which[rows] = checkpoint[active_swap(partition_swaps, offsets[rows], [groups[row] for row in rows.tolist()])]
+        partition_groups = [groups[index] for index in indices.tolist()]
+        which[indices] = checkpoint[active_swap(partition_swaps, offsets[indices], partition_groups)]
     names, (used, which) = list(ids), np.unique(which, return_inverse=True)
-    serving = [names[position] for position in used.tolist()]
+    serving = [names[index] for index in used.tolist()]
     return ModelAssignment([None if name == NO_CHECKPOINT else checkpoints.model(name) for name in serving], which)

@@ -11,7 +11,7 @@ from forecaster.cli.terminal import console
 from forecaster.demo.run import PARTITIONS, Pace, WeatherStream
 from forecaster.demo.scoreboard import Truths
 from forecaster.demo.weather import FIELDS, HOUR_MS, Weather
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 
 AIRPORTS = ("EWR", "JFK", "LGA")
 HOURS = 30

@@ -11,7 +11,7 @@ from fakes import FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.explain import explain_from, explanation_json, likely_partitions, print_explanation
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import UsageError
 from forecaster.formats.readings import InputSchema
 from forecaster.serving.inspect.explanation import Explanation

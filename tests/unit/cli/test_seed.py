@@ -11,7 +11,8 @@ from builders import START_MS
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.seed import input_history
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
+from forecaster.history import SeriesHistory
 
 
 def wide(folder: Path, name: str = "boiler", columns: str = "timestamp,in,out", rows: str = "") -> SeriesHistory:

@@ -20,7 +20,7 @@ from forecaster.errors import CheckpointError, UsageError
 from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
 from forecaster.evaluation.prequential import PrequentialEvaluator, Report
 from forecaster.evaluation.retraining import RetrainingIntervals
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.records import Outputs
 

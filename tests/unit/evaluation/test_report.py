@@ -16,7 +16,7 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.evaluation.backtest import BacktestPlan, BacktestResult, run_backtest
 from forecaster.evaluation.report import html_report
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
 
 SERIES = ["boiler <1>", "pump", "valve", "fan", "well"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from builders import pipeline_config, random_checkpoint, with_local_readouts
 
+from forecaster.core.network.features import FeatureConfig
 from forecaster.errors import CheckpointError
-from forecaster.formats.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, write_checkpoint
+from forecaster.formats.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, refuse_other_network, write_checkpoint
 
 
 @pytest.fixture
@@ -82,3 +85,19 @@ def test_local_readouts_that_do_not_fit_are_refused(tmp_path: Path, change: dict
     (folder / "checkpoint.json").write_text(json.dumps(body))
     with pytest.raises(CheckpointError, match="single series do not fit"):
         read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"horizons": (1, 2)}, "the horizons 1, 2, 3, 4, FORECASTER_FORECAST__HORIZON and .* ask for 1, 2: change"),
+        ({"quantile_levels": (0.5,)}, "the quantile levels 0.1, 0.5, 0.9, .*QUANTILE_LEVELS asks for 0.5: change"),
+        ({"features": FeatureConfig(context=8)}, "a context of 12 readings, .* asks for 8: change"),
+        ({"carries_state": False}, r"carries its hidden state between readings \(many.* starts from zero .*\): change"),
+    ],
+)
+def test_another_network_than_asked_for_is_refused_in_words(wanted: dict[str, Any], message: str) -> None:
+    network = random_checkpoint(pipeline_config(), cell="lstm").network
+    refuse_other_network(network, network, "folder")
+    with pytest.raises(CheckpointError, match=message):
+        refuse_other_network(network, replace(network, **wanted), "folder")

@@ -10,7 +10,8 @@ import pytest
 from builders import HOUR_MS, START_MS
 
 from forecaster.errors import UsageError
-from forecaster.formats.files import SeriesHistory, read_files
+from forecaster.formats.files import read_files
+from forecaster.history import SeriesHistory
 
 TIMES = pd.to_datetime([START_MS, START_MS + HOUR_MS], unit="ms")
 WIDE = pd.DataFrame({"date": TIMES, "flow": [1.0, 2.0], "heat": [np.nan, 4.0]})

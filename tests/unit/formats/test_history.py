@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 from builders import HOUR_MS, START_MS, hourly, readings
 
+from forecaster.core.hashing import group_hash
 from forecaster.errors import StateError
-from forecaster.formats.history import (
-    MAX_VALUE_BYTES,
-    SCHEMA,
-    DamagedHistory,
-    count_of,
-    decode_history,
-    encode_history,
-    group_hash,
-)
+from forecaster.formats.history import MAX_VALUE_BYTES, SCHEMA, DamagedHistory, count_of, decode_history, encode_history
 from forecaster.records import Headers, InputRecord, Message, Readings
 
 

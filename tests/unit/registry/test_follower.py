@@ -167,7 +167,7 @@ def test_a_checkpoint_with_another_network_is_not_served_and_logged(fleet: Fleet
     assert fleet.follower.champion == "none"
     (log,) = logs
     assert "FORECASTER_FORECAST__HORIZON" in log["reason"]
-    assert "change them, or train again" in log["reason"]
+    assert "change the settings, or train again" in log["reason"]
     fleet.publish("bb")
     fleet.order("bb", "a")
     fleet.follower.refresh()

@@ -12,7 +12,7 @@ from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from fakes import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
-from forecaster.core.network.model import NO_CHECKPOINT
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import decode_floor
@@ -179,7 +179,7 @@ def test_an_input_that_would_discard_the_seeded_rows_is_refused() -> None:
     history = fleet(range(60))
     kafka.written_ms = _ms(20)
     log(kafka, [record for record in history if record[1] >= 20])
-    with pytest.raises(UsageError, match="readings partition 0: the input goes back to 2025-01-01T20:00"):
+    with pytest.raises(UsageError, match="partition 0 of topic readings goes back to 2025-01-01T20:00"):
         seed(kafka, history, configured)
     assert kafka.offsets == {}
     seed(kafka, [record for record in history if record[1] < 20], configured)
@@ -221,7 +221,7 @@ def test_a_group_with_offsets_is_refused_and_its_state_stays(when: str) -> None:
         writer.seed(0, parts(fleet(range(20)), 0, 1))
     kafka.offsets[0] = 17
     floors = [key for key in newest(kafka, 0) if key.endswith("floor")]
-    with pytest.raises(StateError, match="group group: has committed offset 17 of readings partition 0"):
+    with pytest.raises(StateError, match="group group has committed offset 17 in partition 0 of topic readings"):
         writer.refuse_used_group() if when == "before" else writer.finish()
     assert floors == []
     assert kafka.offsets == {0: 17}

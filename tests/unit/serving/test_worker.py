@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from builders import HOUR_MS, START_MS, pipeline_config
+from builders import HOUR_MS, START_MS, history_flags, pipeline_config
 from clock import FakeClock
 from fakes import HISTORY, INPUT, MODELS, FakeClient, FakeKafka, setup
 
@@ -288,7 +288,8 @@ def written_history(kafka: FakeKafka, partition: int = 0) -> list[tuple[str, int
     for record in kafka.logs.get((HISTORY, partition), []):
         part = decode_history(record.value or b"")
         names = [part.series_ids[row] for row in part.row.tolist()]
-        rows += zip(names, part.timestamp_ms.tolist(), part.values.tolist(), part.masked.tolist(), strict=True)
+        masked = history_flags(record.value or b"") & 2 != 0
+        rows += zip(names, part.timestamp_ms.tolist(), part.values.tolist(), masked.tolist(), strict=True)
     return rows
 
 

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 from builders import HOUR_MS, START_MS, readings
 
+from forecaster.core.hashing import group_hash
 from forecaster.errors import StateError, TransientBrokerError
-from forecaster.formats.files import SeriesHistory, join
-from forecaster.formats.history import HistoryPart, decode_history, encode_history, group_hash
+from forecaster.formats.files import join
+from forecaster.formats.history import HistoryPart, decode_history, encode_history
+from forecaster.history import SeriesHistory
 from forecaster.learning.data.history_reader import HistoryConfig, HistoryCounter, HistoryReader
 from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import InputRecord, Readings, SourceRecord
@@ -239,8 +241,7 @@ def part(dice: np.random.Generator, number: int, size: int) -> HistoryPart:
     """A decoded part; series come and go from part to part."""
     names = [f"pump-{name}" for name in range(10 * number, 10 * number + 50)]
     row, stamps = np.arange(size) % len(names), START_MS + (number + dice.integers(-9, 9, size)) * HOUR_MS
-    present = np.ones(size, bool)
-    return HistoryPart(names, [], row, stamps, dice.normal(size=size), present, ~present, np.arange(size))
+    return HistoryPart(names, [], row, stamps, dice.normal(size=size), np.arange(size))
 
 
 def test_memory_is_bounded_however_long_the_topic_is() -> None:

@@ -13,7 +13,7 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
-from forecaster.formats.files import SeriesHistory
+from forecaster.history import SeriesHistory
 from forecaster.learning.data import groups as groups_module
 from forecaster.learning.data.groups import series_groups_of
 from forecaster.learning.fitting.network_fit import TrainingConfig

@@ -12,7 +12,8 @@ from builders import HOUR_MS, START_MS, Lineup, Serving, pipeline_config, random
 from fakes import STATE, FakeClient, FakeKafka, setup
 
 from forecaster.core.arrays import convert
-from forecaster.core.network.model import NO_CHECKPOINT, NO_NETWORK, Model, body_code
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK, body_code
+from forecaster.core.network.model import Model
 from forecaster.core.rewarm import rewarm
 from forecaster.core.series.step_inputs import StepInputs
 from forecaster.formats.state import Swap, decode_floor
