@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from forecaster.core.checkpoint_ids import body_code
 from forecaster.core.network.features import MEMBER_FEATURES, assemble, assemble_step, cross_inputs, to_tensors
 from forecaster.core.network.local_readouts import GroupPlaces, LocalReadouts
 from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
@@ -23,25 +23,8 @@ TILE = 64
 """Rows of every matrix product: with another number, a row may be rounded differently. Waves are padded to tiles."""
 COLUMNS = 16
 """Columns of the readout are padded to a multiple: in narrow products the rounding may depend on the row's place."""
-NO_CHECKPOINT = "none"
-"""Id that stands for the time before any training: the simple experts forecast alone."""
-NO_NETWORK, UNKNOWN_BODY = 0, -1
-"""Body codes of rows without a hidden state, and of rows whose hidden state belongs to no known body."""
 BODY, READOUT, LOCAL = "body.", "readout", "own"
 """Names of weights in stored checkpoints: the prefix of those of the body, the shared readout, the local readouts."""
-
-
-def body_of(checkpoint_id: str) -> str:
-    """Return the id of a checkpoint's body: `<body>.<n>` is the n-th new readout of the same body."""
-    return checkpoint_id.partition(".")[0]
-
-
-def body_code(checkpoint_id: str) -> int:
-    """Return the number by which rows name the body of a checkpoint; NO_NETWORK for NO_CHECKPOINT."""
-    body = body_of(checkpoint_id)
-    if body == NO_CHECKPOINT:
-        return NO_NETWORK
-    return int.from_bytes(hashlib.blake2b(body.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +32,7 @@ class Checkpoint:
     """A trained body and its readouts, with everything needed to use them.
 
     Attributes:
-        id: name in every forecast; see `body_of`.
+        id: name in every forecast; see `checkpoint_ids.body_of`.
         network: shape of the body.
         weights: weights of the body by name.
         readout: shared readout; (P + Z, J).
@@ -63,11 +46,6 @@ class Checkpoint:
     readout: Tensor
     facts: Mapping[str, Any]
     local: LocalReadouts | None = None
-
-    @property
-    def body(self) -> str:
-        """Id of the body, which hidden states belong to."""
-        return body_of(self.id)
 
     def to_arrays(self) -> dict[str, F32]:
         """Return all weights by their stored names, as contiguous arrays."""
