@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from forecaster.app.configs import network_config, pipeline_config, training_config
-from forecaster.cli.train import read_history
+from forecaster.app.history import read_history
 from forecaster.core.network.threads import set_threads
 from forecaster.formats.checkpoints import read_checkpoint
 from forecaster.learning.child_process import end_with_parent

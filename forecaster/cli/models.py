@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,14 +20,14 @@ from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
-from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
+from forecaster.core.checkpoint_ids import body_of
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.errors import CheckpointError
-from forecaster.formats.checkpoints import refuse_other_network
-from forecaster.formats.models import Serve, iso_time, publication, serve_message
+from forecaster.formats.models import iso_time, publication, serve_message
 from forecaster.records import Message
 from forecaster.registry.follower import read_registry
+from forecaster.registry.orders import first_order, promotion_order, rollback_order, unknown_checkpoint
 from forecaster.registry.registry import ModelRegistry
 from forecaster.settings import Settings
 
@@ -86,7 +87,8 @@ def model_json(settings: Settings, checkpoint_id: str) -> str:
     registry = _registry(settings)
     published, decision = registry.published(checkpoint_id), registry.decisions.get(checkpoint_id)
     if published is None and decision is None:
-        raise _unknown(settings, registry, checkpoint_id)
+        with _topic_in_errors(settings):
+            raise unknown_checkpoint(registry, checkpoint_id)
     shown = {
         "id": checkpoint_id,
         "serving": _mark(registry, checkpoint_id),
@@ -105,32 +107,25 @@ def promote_checkpoint(settings: Settings, checkpoint_id: str) -> str:
         CheckpointError: the topic does not hold it, or it does not fit the settings.
     """
     registry = _registry(settings)
-    champion = registry.serve.checkpoint if registry.serve else NO_CHECKPOINT
-    _refuse_unusable(settings, registry, checkpoint_id)
-    if champion == checkpoint_id:
+    with _topic_in_errors(settings):
+        order = promotion_order(registry, checkpoint_id, network_config(settings), _now())
+    if order is None:
         return f"{checkpoint_id} serves already"
-    _write(settings, [_serve_order(checkpoint_id, champion, "promoted by hand")])
-    return f"{checkpoint_id} will serve instead of {champion}{_restart_note(settings, registry, checkpoint_id)}"
+    _write(settings, [serve_message(order)])
+    return f"{checkpoint_id} will serve instead of {order.previous}{_restart_note(settings, registry, checkpoint_id)}"
 
 
 def roll_back(settings: Settings) -> str:
-    """Let all workers serve the last checkpoint with another body; return a sentence for the operator.
-
-    Another readout of a bad body would be bad, too. If the topic knows no usable checkpoint with another body, the
-    workers go back to the readout before.
+    """Let all workers serve the checkpoint of `rollback_order`; return a sentence for the operator.
 
     Raises:
         CheckpointError: no checkpoint served before, or it is not usable.
     """
     registry = _registry(settings)
-    if registry.serve is None:
-        topic = settings.topics.named("models")
-        raise CheckpointError(f"topic {topic}: no checkpoint was ever promoted: there is nothing to go back to")
-    champion = registry.serve.checkpoint
-    others = (name for name in registry.superseded if body_of(name) != body_of(champion))
-    target = next((name for name in others if _is_usable(settings, registry, name)), registry.serve.previous)
-    _refuse_unusable(settings, registry, target)
-    _write(settings, [_serve_order(target, champion, "rolled back by hand")])
+    with _topic_in_errors(settings):
+        order = rollback_order(registry, network_config(settings), _now())
+    _write(settings, [serve_message(order)])
+    target, champion = order.checkpoint, order.previous
     is_same_body = body_of(target) == body_of(champion)
     body_note = " (a readout of the same body: no other body is left)" if is_same_body else ""
     return f"{target} will serve again instead of {champion}{body_note}{_restart_note(settings, registry, target)}"
@@ -144,11 +139,11 @@ def ensure_models_topic(settings: Settings) -> None:
 def publish_checkpoint(settings: Settings, checkpoint: Checkpoint) -> str:
     """Write the checkpoint to the models topic, and let it serve if it is the first; return a sentence about it."""
     messages, topic = publication(checkpoint), settings.topics.named("models")
-    is_first = _registry(settings).serve is None
-    if is_first:
-        messages.append(_serve_order(checkpoint.id, NO_CHECKPOINT, "the first one that was published"))
+    order = first_order(_registry(settings), checkpoint.id, _now())
+    if order is not None:
+        messages.append(serve_message(order))
     _write(settings, messages)
-    if is_first:
+    if order is not None:
         return f"{checkpoint.id} is published to {topic} and will serve, because no checkpoint has served before"
     return f"published to {topic}; to serve it: forecaster models promote {checkpoint.id}"
 
@@ -174,27 +169,17 @@ def _write(settings: Settings, messages: list[Message]) -> None:
     )
 
 
-def _serve_order(checkpoint_id: str, previous: str, reason: str) -> Message:
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return serve_message(Serve(checkpoint_id, previous, "operator", at, reason))
-
-
-def _refuse_unusable(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> None:
-    """Raise CheckpointError if the checkpoint is unknown, or does not fit the settings."""
-    if checkpoint_id == NO_CHECKPOINT:
-        return
-    published = registry.published(checkpoint_id)
-    if published is None:
-        raise _unknown(settings, registry, checkpoint_id)
-    refuse_other_network(published.description.network, network_config(settings), f"checkpoint {checkpoint_id}")
-
-
-def _is_usable(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> bool:
+@contextmanager
+def _topic_in_errors(settings: Settings) -> Iterator[None]:
+    """Name the models topic in every CheckpointError of the block."""
     try:
-        _refuse_unusable(settings, registry, checkpoint_id)
-    except CheckpointError:
-        return False
-    return True
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"topic {settings.topics.named('models')}: {error}") from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> str:
@@ -209,13 +194,6 @@ def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: st
     return (
         "; its hidden state is larger than NETWORK__HIDDEN_SIZE and LAYERS ask for: a worker that was started before "
         "serves it after a restart"
-    )
-
-
-def _unknown(settings: Settings, registry: ModelRegistry, checkpoint_id: str) -> CheckpointError:
-    topic, reason = settings.topics.named("models"), registry.why_unavailable(checkpoint_id)
-    return CheckpointError(
-        f"checkpoint {checkpoint_id}, topic {topic}: {reason}; `forecaster models list` shows the checkpoints"
     )
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from forecaster.app.configs import (
-    connection,
-    history_config,
-    needed_topics,
-    network_config,
-    observation_config,
-    training_config,
-)
-from forecaster.app.connect import ask_broker
-from forecaster.broker.log_reader import LogReader
-from forecaster.broker.topics import TopicAdmin
+from forecaster.app.configs import network_config, observation_config, training_config
+from forecaster.app.history import read_history
 from forecaster.cli.models import ensure_models_topic, publish_checkpoint
 from forecaster.cli.options import (
     OptionalFiles,
@@ -28,16 +18,9 @@ from forecaster.cli.options import (
     settings_without_broker,
 )
 from forecaster.cli.terminal import training_progress
-from forecaster.clock import epoch_ms
-from forecaster.errors import UsageError
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.files import read_files
-from forecaster.history import SeriesHistory
-from forecaster.learning.data.history_reader import HistoryReader
 from forecaster.learning.fitting.train import train_checkpoint
-from forecaster.settings import Settings
-
-DAY_MS = 86_400_000
 
 
 def train(
@@ -59,26 +42,3 @@ def train(
     typer.echo(write_checkpoint(checkpoint, out))
     if publish:
         typer.echo(publish_checkpoint(settings, checkpoint))
-
-
-def read_history(settings: Settings) -> SeriesHistory:
-    """Return the readings of the training window from the history topic.
-
-    Raises:
-        UsageError: there are none.
-        TopicError: a topic is missing or does not fit.
-        BrokerUnavailable: no broker answered within the deadline.
-    """
-
-    def read(topics: TopicAdmin) -> SeriesHistory:
-        partitions = topics.ensure(settings.topics.input, needed_topics(settings), create=False)
-        with closing(LogReader(connection(settings), topics)) as reader:
-            return HistoryReader(history_config(settings, partitions), reader).read(epoch_ms())
-
-    history = ask_broker(settings, read)
-    if not len(history):
-        raise UsageError(
-            f"topic {settings.topics.named('history')}: no readings of the last {settings.training.window // DAY_MS} "
-            "days: let a worker serve for a while, which writes it, or train from files"
-        )
-    return history

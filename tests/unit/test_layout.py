@@ -21,10 +21,10 @@ MAY_IMPORT = {
     "core": {"errors", "records"},
     "formats": {"core", "errors", "history", "records"},
     "pipeline": {"core", "records"},
-    "registry": {"core", "errors", "formats", "records"},
+    "registry": {"core", "errors", "formats", "interfaces", "records"},
     "broker": {"errors", "records"},
     "serving": {"broker", "core", "errors", "formats", "interfaces", "pipeline", "records"},
-    "learning": {"core", "errors", "formats", "history", "pipeline", "records", "registry"},
+    "learning": {"core", "errors", "formats", "history", "interfaces", "pipeline", "records", "registry"},
     "evaluation": {"core", "errors", "formats", "history", "learning", "pipeline", "records"},
     "web": {"errors", "formats", "learning", "records", "registry", "serving"},
     "app": {
@@ -32,6 +32,7 @@ MAY_IMPORT = {
         "core",
         "errors",
         "formats",
+        "history",
         "learning",
         "pipeline",
         "registry",
@@ -93,10 +94,12 @@ MAY_IMPORT_INSIDE = {
     },
     "app": {
         "configs": set(),
+        "threads": set(),
         "watchdog": set(),
+        "history": {"configs", "connect"},
         "sizing": {"configs"},
         "connect": {"configs"},
-        "daemon": {"configs", "connect", "watchdog"},
+        "daemon": {"configs", "connect", "threads", "watchdog"},
     },
     "serving": {
         "batch_size": set(),
@@ -148,7 +151,7 @@ MAY_IMPORT_INSIDE = {
         "topics": {"options", "terminal"},
         "check": {"options", "terminal", "topics"},
         "train": {"models", "options", "terminal"},
-        "learn": {"train"},
+        "learn": set(),
         "commands": {
             "backtest",
             "check",
@@ -165,6 +168,7 @@ MAY_IMPORT_INSIDE = {
     "registry": {
         "registry": set(),
         "cache": set(),
+        "orders": {"registry"},
         "follower": {"cache", "registry"},
     },
     "learning": {
