@@ -247,14 +247,16 @@ def _step(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> _S
     rebase(pending, rows.experts.profile.reference, observed.reference)
     places = ring.places(observed.tick)
     matured = ring.mature(pending, places, observed.gap)  # 4. mature
-    ring.learn_drift(pending, observed.truth, matured, observed.count)
+    ring.learn_last_value_rmse(pending, observed.truth, matured, observed.count)
     tick = _tick_context(observed)
     unit = rows.inputs.scaler.first_deviation().astype(np.float32)
     ensemble = Ensemble(run.config.ensemble, rows.experts, tick, unit)
     experts = ensemble.learn(matured.relative(observed.truth), matured)  # 5. learn
     network_forecast = _network_forecast(run, rows, observed, steps)  # 6. network
     forecast = ensemble.forecast(network_forecast, observed.records)  # 7. combine
-    ring.store(pending, places, Anchors(tick.last, tick.scale, tick.level, forecast.usual), forecast.values)  # 8. store
+    ring.store(
+        pending, places, Anchors(tick.last, tick.scale, tick.level, forecast.phase_mean), forecast.values
+    )  # 8. store
     return _StepResult(matured, experts, forecast)
 
 
@@ -307,8 +309,8 @@ def _forecast_of_model(
 def _offsets_without_network(run: _Run, pending: PendingState, observed: Observed) -> F32:
     """Return normal quantiles of the last value's errors so far, in scales; (M, Q, J)."""
     scale = observed.inputs.scale
-    drift = run.ring.drift(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
-    return np.asarray(normal_quantiles(run.config.quantile_levels)[:, None] * drift[:, None, :], np.float32)
+    rmse = run.ring.last_value_rmse(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
+    return np.asarray(normal_quantiles(run.config.quantile_levels)[:, None] * rmse[:, None, :], np.float32)
 
 
 def _forecasts(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -> Forecasts:

@@ -27,12 +27,15 @@ import numpy as np
 
 from forecaster.records import F32, I16, I64
 
-FAST, SLOW, GATE = 0.98, 0.995, 0.9995
-LONGER = 0.1
-"""Growth of the losses' memory with each tick of the horizon."""
-LATE = 10
-"""Number of truths that the initial losses of a late expert count for."""
-MOST_MET = 30_000
+FAST_LOSS_DECAY, SLOW_LOSS_DECAY = 0.98, 0.995
+"""Factors of (1) and (2) by which a loss fades with each truth, at a horizon of one tick."""
+GATE_DECAY = 0.9995
+"""Factor of (5) and (6) by which the sums of the gate fade with each truth."""
+HORIZON_MEMORY_GROWTH = 0.1
+"""Growth of the memory of the losses with each further tick of the horizon."""
+LATE_START_TRUTHS = 10
+"""Number of truths that the initial losses of an expert count for if it starts later than the last value."""
+MAX_TRUTHS = 30_000
 """Limit of the counts of truths: all rates have reached their minimum by then."""
 ERROR_CLIP = 16.0
 """Errors are clipped to this many scales."""
@@ -41,14 +44,15 @@ MOVE_CLIP = 12.0
 NEIGHBOURS = 3
 """Neighbours of a horizon, on each side, that losses are averaged over."""
 LEAST_LOSS = 1e-10
+"""Smallest product of both losses in (3), so that no weight is infinite."""
 LEAST_UNIT = 1e-24
 """Smallest unit of the gate's sums, so that they stay finite."""
 GROUP_SHARE = 4.0
 """Weight of the group's mean in the gate of each of its series."""
 RIDGE = 40.0
 """Ridge of (7): the gate cannot open before den amounts to about this many squared errors of the last value."""
-LAST = 0
-"""Position of the last value among the experts."""
+LAST_VALUE_INDEX = 0
+"""Index of the last value among the experts."""
 CLOSED, OPEN = 0.3, 0.6
 """Slopes up to which the gate is closed, and from which on it is open."""
 
@@ -123,10 +127,12 @@ def learn(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
         pairs: truths of this tick with their forecasts.
     """
     _learn_losses(state, horizons, pairs)
-    move, truth = (np.clip(values, -MOVE_CLIP, MOVE_CLIP) * pairs.size for values in (pairs.mix, pairs.truth))
-    both = smoothed(np.stack([truth * move, np.where(np.isnan(truth), truth, move * move)], axis=1), horizons)
-    for sums, new_terms in ((state.along, both[:, 0]), (state.moved, both[:, 1])):
-        np.copyto(sums, np.float32(GATE) * sums + new_terms, where=~np.isnan(new_terms))
+    mix = np.clip(pairs.mix, -MOVE_CLIP, MOVE_CLIP) * pairs.size
+    truth = np.clip(pairs.truth, -MOVE_CLIP, MOVE_CLIP) * pairs.size
+    squares = np.where(np.isnan(truth), np.float32(np.nan), mix * mix)
+    terms = smoothed(np.stack([truth * mix, squares], axis=1), horizons)
+    for sums, new_terms in ((state.along, terms[:, 0]), (state.moved, terms[:, 1])):
+        np.copyto(sums, np.float32(GATE_DECAY) * sums + new_terms, where=~np.isnan(new_terms))
 
 
 def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
@@ -140,20 +146,21 @@ def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -
     unscored = np.isnan(slow)
     if unscored.any():
         starts = unscored & ~np.isnan(loss)
-        last_value = np.broadcast_to(slow[:, LAST][:, None], unscored.shape)
+        last_value = np.broadcast_to(slow[:, LAST_VALUE_INDEX][:, None], unscored.shape)
         initial = np.where(np.isnan(last_value), loss, last_value)
         for losses in (fast, slow):
             np.copyto(losses, initial, where=starts)
-        met[(met == 0) & starts.any(axis=2) & (met[:, LAST] > 0)[:, None]] = LATE
-    met += ~np.isnan(loss[:, :, 0]) & (met < MOST_MET)
-    usual, first = 1.0 / (1.0 + LONGER * (horizons - 1.0).astype(np.float32)), _first_rate(met, horizons)
-    for losses, memory in ((fast, FAST), (slow, SLOW)):
-        change = (loss - losses) * np.maximum(np.float32(1.0 - memory) * usual, first)
+        met[(met == 0) & starts.any(axis=2) & (met[:, LAST_VALUE_INDEX] > 0)[:, None]] = LATE_START_TRUTHS
+    met += ~np.isnan(loss[:, :, 0]) & (met < MAX_TRUTHS)
+    horizon_rate = 1.0 / (1.0 + HORIZON_MEMORY_GROWTH * (horizons - 1.0).astype(np.float32))
+    mean_rate = _mean_rate(met, horizons)
+    for losses, decay in ((fast, FAST_LOSS_DECAY), (slow, SLOW_LOSS_DECAY)):
+        change = (loss - losses) * np.maximum(np.float32(1.0 - decay) * horizon_rate, mean_rate)
         np.copyto(change, np.float32(0.0), where=np.isnan(change))
         losses += change
 
 
-def _first_rate(met: I16, horizons: I64) -> F32:
+def _mean_rate(met: I16, horizons: I64) -> F32:
     """Return 1 / n, where n is the number of truths of each horizon, from the number at the first one; (B, E, J)."""
     later = (horizons - horizons[0]).astype(np.float32)
     return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)
@@ -174,7 +181,7 @@ def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
     moves = np.clip(forecasts, -MOVE_CLIP, MOVE_CLIP)
     np.copyto(moves, np.float32(0.0), where=np.isnan(moves))
     mix = _sum(present_weights * moves)
-    gate = _gate(state, state.slow[:, LAST], record)
+    gate = _gate(state, state.slow[:, LAST_VALUE_INDEX], record)
     return Combined(mix, gate * mix, weights, gate)
 
 
@@ -186,7 +193,7 @@ def _weights(loss: F32, forecasts: F32) -> F32:
     unknown = np.isinf(best)
     weights: F32 = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
     weights *= weights
-    weights[:, LAST] += unknown[:, 0]
+    weights[:, LAST_VALUE_INDEX] += unknown[:, 0]
     weights /= _sum(weights)[:, None]
     return weights
 

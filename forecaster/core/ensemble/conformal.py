@@ -1,12 +1,12 @@
 """Calibration of the intervals by quantile tracking: each quantile is shifted by the truths that come.
 
     (1) q = point + offset + shift       (2) shift <- shift + step (1[y > q] - (1 - level)), clipped
-    (3) offset within +- max(|z|, 1/2) usual, z the level's quantile of the normal distribution
+    (3) offset within +- max(|z|, 1/2) RMS error, z the level's quantile of the normal distribution
 
 (2) is the quantile tracker of Angelopoulos, Candes and Tibshirani (2023, Conformal PID Control, equation 2). It holds
 for any sequence: of T truths whose error stays within b of the offset, the share below the quantile differs from the
 level by at most (2 b + step (1 + horizon)) / (step T). The quantile in (2) is the one of the matured forecast, before
-the levels were sorted.
+the quantiles were sorted.
 
 (3) bounds offsets that were learned on worse forecasts, such as the last value's before there was a network: shifting
 them back would take thousands of truths.
@@ -23,9 +23,9 @@ import numpy as np
 from forecaster.records import F32
 
 STEP = 0.03
-"""Step of a shift, in usual errors."""
+"""Step of a shift, in RMS errors."""
 LEAST_NORMAL = 0.5
-"""Smallest |z| in (3), for the levels around the middle."""
+"""Smallest |z| in (3), for the quantile levels around the middle."""
 SHIFT_CLIP = 32.0
 """Shifts are clipped to this many scales; the bound holds for truths that stay nearer than this."""
 
@@ -43,35 +43,37 @@ class CalibrationState:
 
 
 @cache
-def normal_quantiles(levels: tuple[float, ...]) -> F32:
+def normal_quantiles(quantile_levels: tuple[float, ...]) -> F32:
     """Return the quantiles of the standard normal distribution; (Q,)."""
-    return np.array([NormalDist().inv_cdf(level) for level in levels], np.float32)
+    return np.array([NormalDist().inv_cdf(level) for level in quantile_levels], np.float32)
 
 
-def bounded(offsets: F32, levels: tuple[float, ...], usual: F32) -> F32:
+def bounded(offsets: F32, quantile_levels: tuple[float, ...], rms_error: F32) -> F32:
     """Return the offsets bounded by (3); (B, Q, J).
 
     Args:
         offsets: quantiles minus the point, in scales; (B, Q, J).
-        levels: quantile levels in (0, 1), ascending; Q.
-        usual: size of a usual error, in scales; NaN = unknown: the offset is not bounded; (B, J).
+        quantile_levels: quantile levels in (0, 1), ascending; Q.
+        rms_error: root mean square error of the best expert, in scales; NaN = unknown: no bound; (B, J).
     """
-    reach = np.maximum(np.abs(normal_quantiles(levels)), np.float32(LEAST_NORMAL))[:, None] * usual[:, None]
+    reach = (
+        np.maximum(np.abs(normal_quantiles(quantile_levels)), np.float32(LEAST_NORMAL))[:, None] * rms_error[:, None]
+    )
     return np.asarray(np.fmax(np.fmin(offsets, reach), -reach), np.float32)
 
 
-def learn(state: CalibrationState, levels: F32, truth: F32, quantiles: F32, usual: F32) -> None:
+def learn(state: CalibrationState, quantile_levels: F32, truth: F32, quantiles: F32, rms_error: F32) -> None:
     """Update the shifts by (2), in place.
 
     Args:
         state: B rows, changed in place.
-        levels: quantile levels in (0, 1), ascending; (Q,).
+        quantile_levels: quantile levels in (0, 1), ascending; (Q,).
         truth: (truth - last) / scale at the time of the forecast; NaN where there is no truth or no forecast; (B, J).
         quantiles: matured forecasts for this tick by (1), unsorted; (B, Q, J).
-        usual: size of a usual error, in scales; NaN = unknown: nothing is shifted; (B, J).
+        rms_error: root mean square error of the best expert, in scales; NaN = unknown: nothing is shifted; (B, J).
     """
     above = (truth[:, None] > quantiles).astype(np.float32)
-    step = np.float32(STEP) * np.nan_to_num(usual)[:, None]
-    moved = np.clip(state.shift + step * (above - (1.0 - levels[:, None])), -SHIFT_CLIP, SHIFT_CLIP)
+    step = np.float32(STEP) * np.nan_to_num(rms_error)[:, None]
+    moved = np.clip(state.shift + step * (above - (1.0 - quantile_levels[:, None])), -SHIFT_CLIP, SHIFT_CLIP)
     known = ~np.isnan(truth)[:, None] & ~np.isnan(quantiles)
     np.copyto(state.shift, moved.astype(np.float32), where=known)

@@ -17,16 +17,16 @@ from forecaster.core.ensemble.pending import Matured, PendingState
 from forecaster.core.ensemble.seasonal import ProfileState, Seasons
 from forecaster.records import F32, F64, I64
 
-LARGEST_USUAL = 4.0
-"""Usual errors are clipped to this many scales for the steps of the shifts and for the dead zone, because the first
+RMS_ERROR_CLIP = 4.0
+"""RMS errors are clipped to this many scales for the steps of the shifts and for the dead zone, because the first
 scales are unreliable. The bound of the offsets uses them unclipped.
 """
 LARGEST_SIZE = 1e3
 """Scales are clipped to between 1 / this and this many deviations of the series."""
-MANY = 30
-"""Truths from which on usual errors bound the offsets: with fewer, the best of several experts looks too good."""
+RELIABLE_TRUTHS = 30
+"""Truths from which on RMS errors bound the offsets: with fewer, the best of several experts looks too good."""
 DEAD_ZONE = 0.3
-"""For a series that often stays unchanged, changes smaller than this share of a usual error are not forecast."""
+"""For a series that often stays unchanged, changes smaller than this share of an RMS error are not forecast."""
 STAYS, STAYS_OFTEN = 0.2, 0.5
 """Shares of readings equal to the one a horizon before, from which the dead zone starts, and at which it is full."""
 
@@ -37,13 +37,13 @@ class EnsembleConfig:
 
     Attributes:
         horizons: ticks ahead, ascending; J.
-        levels: quantile levels in (0, 1), ascending; Q.
+        quantile_levels: quantile levels in (0, 1), ascending; Q.
         heads: number of forecasts of the network: 1, or 3 with local readouts; H.
         seasons: seasons that the simple experts know.
     """
 
     horizons: tuple[int, ...]
-    levels: tuple[float, ...]
+    quantile_levels: tuple[float, ...]
     heads: int
     seasons: Seasons
 
@@ -60,7 +60,7 @@ class EnsembleConfig:
     @property
     def kinds(self) -> int:
         """K, the number of kinds of pending forecasts: point, quantiles, mix, heads."""
-        return 2 + len(self.levels) + self.heads
+        return 2 + len(self.quantile_levels) + self.heads
 
     def nothing_pending(self, n: int) -> PendingState:
         """Return n series without a pending forecast."""
@@ -69,7 +69,7 @@ class EnsembleConfig:
     @property
     def quantiles(self) -> slice:
         """Positions of the quantiles among the kinds."""
-        return slice(1, 1 + len(self.levels))
+        return slice(1, 1 + len(self.quantile_levels))
 
 
 @dataclass
@@ -87,7 +87,7 @@ class ExpertState:
         return cls(
             ProfileState.empty(n, config.seasons),
             CombinationState.empty(n, len(config.experts), horizons),
-            CalibrationState.empty(n, len(config.levels), horizons),
+            CalibrationState.empty(n, len(config.quantile_levels), horizons),
         )
 
 
@@ -111,12 +111,12 @@ class Forecast:
     Attributes:
         values: forecasts of every kind, in the order of the ring; (B, K, J).
         combined: mix, gate and weights behind the point.
-        usual: usual value of each season's current phase, minus the reference; (B, S).
+        phase_mean: mean of each season's current phase, minus the reference; (B, S).
     """
 
     values: F32
     combined: Combined
-    usual: F32
+    phase_mean: F32
 
 
 class Ensemble:
@@ -131,7 +131,7 @@ class Ensemble:
 
     def __init__(self, config: EnsembleConfig, state: ExpertState, tick: TickContext, unit: F32) -> None:
         self._config, self._state, self._tick, self._unit = config, state, tick, unit[:, None]
-        self._levels = np.array(config.levels, np.float32)
+        self._quantile_levels = np.array(config.quantile_levels, np.float32)
         self._horizons = np.array(config.horizons, np.int64)
         self._simple = SimpleExperts(config.seasons, self._horizons, tick, state.profile)
 
@@ -152,8 +152,10 @@ class Ensemble:
         if not np.isnan(truth).all():
             mix = matured.values[:, config.kinds - config.heads - 1]
             size = self._size(matured.scale)
-            usual = np.minimum(self._usual_error(size), np.float32(LARGEST_USUAL))
-            conformal.learn(state.calibration, self._levels, truth, matured.values[:, config.quantiles], usual)
+            rms_error = np.minimum(self._rms_error(size), np.float32(RMS_ERROR_CLIP))
+            conformal.learn(
+                state.calibration, self._quantile_levels, truth, matured.values[:, config.quantiles], rms_error
+            )
             unmasked = np.where(np.isnan(self._tick.value)[:, None], np.float32(np.nan), truth)
             combination.learn(state.combination, self._horizons, MaturedPairs(unmasked, experts, mix, size))
         return experts
@@ -168,35 +170,35 @@ class Ensemble:
         heads = [network_forecast.heads[:, head] for head in range(self._config.heads)]
         experts = np.stack([*self._simple.forecasts(), *heads], axis=1)
         combined = combination.combine(self._state.combination, experts, record)
-        usual = self._usual_error(self._size(self._tick.scale[:, None]))
-        zone = self._dead_zone(np.minimum(usual, np.float32(LARGEST_USUAL)))
+        rms_error = self._rms_error(self._size(self._tick.scale[:, None]))
+        zone = self._dead_zone(np.minimum(rms_error, np.float32(RMS_ERROR_CLIP)))
         if zone is not None:
             point = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
             combined = replace(combined, point=point)
-        offsets = conformal.bounded(network_forecast.offsets, self._config.levels, self._reliable(usual))
+        offsets = conformal.bounded(network_forecast.offsets, self._config.quantile_levels, self._reliable(rms_error))
         quantiles = combined.point[:, None] + offsets + self._state.calibration.shift
         values = np.concatenate(
             [combined.point[:, None], quantiles, combined.mix[:, None], network_forecast.heads],
             axis=1,
             dtype=np.float32,
         )
-        return Forecast(values, combined, self._simple.usual())
+        return Forecast(values, combined, self._simple.phase_means())
 
     def _size(self, scale: F32) -> F32:
         """Return scales in deviations of the series, clipped; in the shape of the scales, (B, ...)."""
         return np.asarray(np.clip(scale / self._unit, 1.0 / LARGEST_SIZE, LARGEST_SIZE), np.float32)
 
-    def _usual_error(self, size: F32) -> F32:
-        """Return the usual error of the best expert, in scales of the given sizes; NaN = unknown; (B, J)."""
+    def _rms_error(self, size: F32) -> F32:
+        """Return the root mean square error of the best expert, in scales of the given sizes; NaN = unknown; (B, J)."""
         best = np.fmin.reduce(self._state.combination.slow, axis=1)
         return np.asarray(np.sqrt(best) / size, np.float32)
 
-    def _reliable(self, usual: F32) -> F32:
-        """Return the usual errors where they rest on MANY truths or more, else NaN; (B, J)."""
-        met = self._state.combination.met[:, combination.LAST, None] - (self._horizons - self._horizons[0])
-        return np.where(met < MANY, np.float32(np.nan), usual)
+    def _reliable(self, rms_error: F32) -> F32:
+        """Return the RMS errors that rest on at least RELIABLE_TRUTHS truths, NaN in place of the others; (B, J)."""
+        met = self._state.combination.met[:, combination.LAST_VALUE_INDEX, None] - (self._horizons - self._horizons[0])
+        return np.where(met < RELIABLE_TRUTHS, np.float32(np.nan), rms_error)
 
-    def _dead_zone(self, usual: F32) -> F32 | None:
+    def _dead_zone(self, rms_error: F32) -> F32 | None:
         """Return the smallest change that is forecast, in scales; (B, J); None if no series often stays unchanged.
 
         Most of the small changes forecast for such a series do not happen: the median of its changes is zero.
@@ -210,7 +212,7 @@ class Ensemble:
         for span in np.unique(spans).tolist():
             share[np.ix_(rows, spans == span)] = _share_of_stays(context, span)[:, None]
         share = np.clip((share - STAYS) / (STAYS_OFTEN - STAYS), 0.0, 1.0)
-        return np.asarray(DEAD_ZONE * share * np.nan_to_num(usual), np.float32)
+        return np.asarray(DEAD_ZONE * share * np.nan_to_num(rms_error), np.float32)
 
 
 def _share_of_stays(context: F32, ticks: int) -> F64:

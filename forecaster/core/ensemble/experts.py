@@ -2,12 +2,12 @@
 
     last value       0
     naive            value at the target's phase in the previous season, from the context
-    mean             usual value (mean) of the target's phase, from the profile
-    change           last value + difference of the usual values of the target's and the current phase
+    mean             mean of the target's phase, from the profile
+    change           last value + difference of the means of the target's and the current phase
     level            slow mean of the series
 
 The forecasts of an expert are not stored but recomputed when the truth comes, from the same numbers: only the level and
-the usual value of the phase at the time of the forecast wait in the ring.
+the mean of the phase at the time of the forecast wait in the ring.
 """
 
 from __future__ import annotations
@@ -76,22 +76,22 @@ class SimpleExperts:
 
     def __init__(self, seasons: Seasons, horizons: I64, tick: TickContext, profile: ProfileState) -> None:
         self._horizons, self._tick, self._profile = horizons, tick, profile
-        self._seasons = [Season(seasons, number, tick.interval_ms) for number in range(len(seasons.lengths_ms))]
+        self._seasons = [Season(seasons, index, tick.interval_ms) for index in range(len(seasons.lengths_ms))]
         self._known = [season.known(horizons) for season in self._seasons]
-        self._usual = np.empty((len(tick.last), len(self._seasons)), np.float32)
+        self._phase_means = np.empty((len(tick.last), len(self._seasons)), np.float32)
         rebase(profile, tick.reference)
 
     def matured(self, matured: Matured) -> list[F32]:
         """Return the forecasts of each expert for the current tick; NaN where it made none; each (B, J)."""
         unit = _unit(matured.scale)
         forecasts = [_zeros_like(matured.last)]
-        for number, season in enumerate(self._seasons):
+        for index, season in enumerate(self._seasons):
             mean = season.mean_at(self._profile, self._tick.time_ms)
             means = season.mean_before(mean, self._tick.context, self._horizons)
             if season.in_context:
                 forecasts.append((self._naive(season, ahead=False) - matured.last) / unit)
-            means = np.where(self._known[number], means, np.float32(np.nan))
-            forecasts += [(means - matured.last) / unit, (means - matured.usual[:, number]) / unit]
+            means = np.where(self._known[index], means, np.float32(np.nan))
+            forecasts += [(means - matured.last) / unit, (means - matured.phase_mean[:, index]) / unit]
         forecasts.append((matured.level - matured.last) / unit)
         return forecasts
 
@@ -102,20 +102,20 @@ class SimpleExperts:
         target_ms = tick.time_ms[:, None] + self._horizons * tick.interval_ms[:, None]
         shape = (len(tick.last), len(self._horizons))
         forecasts = [np.zeros(shape, np.float32)]
-        for number, season in enumerate(self._seasons):
+        for index, season in enumerate(self._seasons):
             season.add(self._profile, tick.time_ms, tick.value)
-            means = np.where(self._known[number], season.mean_at(self._profile, target_ms), np.float32(np.nan))
-            usual = season.mean_at(self._profile, tick.time_ms)[:, None]
-            self._usual[:, number] = usual[:, 0]
+            means = np.where(self._known[index], season.mean_at(self._profile, target_ms), np.float32(np.nan))
+            current = season.mean_at(self._profile, tick.time_ms)[:, None]
+            self._phase_means[:, index] = current[:, 0]
             if season.in_context:
                 forecasts.append((self._naive(season, ahead=True) - last) / unit)
-            forecasts += [(means - last) / unit, (means - usual) / unit]
+            forecasts += [(means - last) / unit, (means - current) / unit]
         forecasts.append(np.broadcast_to((tick.level[:, None] - last) / unit, shape))
         return forecasts
 
-    def usual(self) -> F32:
-        """Return the usual value of each season's current phase, as used by `forecasts`; NaN = unknown; (B, S)."""
-        return self._usual
+    def phase_means(self) -> F32:
+        """Return the mean of each season's current phase, as used by `forecasts`; NaN = unknown; (B, S)."""
+        return self._phase_means
 
     def _naive(self, season: Season, *, ahead: bool) -> F32:
         """Return the value a whole number of seasons before the target; NaN = unknown; (B, J).

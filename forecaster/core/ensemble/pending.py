@@ -17,9 +17,10 @@ from forecaster.records import F16, F32, F64, I64, Bools
 
 HALF_LIMIT = 65_000.0
 """Values are clipped to this, the range of 16 bits."""
-DRIFT_RATE = 0.01
-LAST, SCALE, LEVEL, USUAL = range(4)
-"""Positions of the anchors; from USUAL on there is one for each season."""
+LAST_VALUE_RATE = 0.01
+"""Smallest rate at which the mean square of the errors of the last value follows new errors."""
+LAST_ANCHOR, SCALE_ANCHOR, LEVEL_ANCHOR, PHASE_MEAN_ANCHOR = range(4)
+"""Indices of the anchors; from PHASE_MEAN_ANCHOR on there is one for each season."""
 
 
 @dataclass
@@ -28,16 +29,16 @@ class PendingState:
 
     Attributes:
         values: (forecast - last) / scale; slots = sum of the horizons; (N, K, slots).
-        anchors: last value, scale, level and the usual value of each season's phase at each tick, newest first, column
+        anchors: last value, scale, level and the mean of each season's phase at each tick, newest first, column
             0 is the current tick; all but the scale minus the reference; NaN where no forecast was made;
             (N, 3 + seasons, longest horizon + 1).
-        drift: root mean square of the last-value forecast's errors, in units of the series; NaN = none matured yet;
-            (N, J).
+        last_value_rmse: root mean square error of the last value as a forecast, in units of the series; NaN = none
+            matured yet; (N, J).
     """
 
     values: F16
     anchors: F32
-    drift: F32
+    last_value_rmse: F32
 
     @classmethod
     def empty(cls, n: int, horizons: Sequence[int], kinds: int, seasons: int) -> PendingState:
@@ -51,8 +52,8 @@ class PendingState:
         """
         return cls(
             values=np.zeros((n, kinds, sum(horizons)), np.float16),
-            anchors=np.full((n, USUAL + seasons, max(horizons) + 1), np.nan, np.float32),
-            drift=np.full((n, len(horizons)), np.nan, np.float32),
+            anchors=np.full((n, PHASE_MEAN_ANCHOR + seasons, max(horizons) + 1), np.nan, np.float32),
+            last_value_rmse=np.full((n, len(horizons)), np.nan, np.float32),
         )
 
 
@@ -65,7 +66,7 @@ class Matured:
         last: last value at the time of the forecast, minus the reference; (B, J).
         scale: scale at the time of the forecast; (B, J).
         level: level at the time of the forecast, minus the reference; (B, J).
-        usual: usual value of each season's phase at the time of the forecast, minus the reference; NaN = unknown;
+        phase_mean: mean of each season's phase at the time of the forecast, minus the reference; NaN = unknown;
             (B, S, J).
     """
 
@@ -73,7 +74,7 @@ class Matured:
     last: F32
     scale: F32
     level: F32
-    usual: F32
+    phase_mean: F32
 
     def absolute(self, kinds: slice) -> F64:
         """Return the given kinds of forecasts in units of the series, minus the reference; (B, kinds, J)."""
@@ -91,12 +92,12 @@ class Matured:
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """Anchors of forecasts: last valid value, scale and level, each (B,), and usual values, (B, S)."""
+    """Anchors of forecasts: last valid value, scale and level, each (B,), and phase means, (B, S)."""
 
     last: F32
     scale: F32
     level: F32
-    usual: F32
+    phase_mean: F32
 
 
 class PendingRing:
@@ -123,7 +124,7 @@ class PendingRing:
         return np.asarray(rows * self._slots + slots[:, None, :])
 
     def clear(self, state: PendingState, rows: Bools) -> None:
-        """Remove the pending forecasts of the given rows, in place; their drift stays."""
+        """Remove the pending forecasts of the given rows, in place; the RMS errors of the last value stay."""
         state.anchors[rows] = np.nan
 
     def mature(self, state: PendingState, places: I64, gap: I64) -> Matured:
@@ -137,10 +138,10 @@ class PendingRing:
         _, kinds, ticks = state.anchors.shape
         shift(state.anchors.reshape(-1, ticks), gap.repeat(kinds))
         anchors = state.anchors[:, :, self._horizons]
-        last = anchors[:, LAST]
+        last = anchors[:, LAST_ANCHOR]
         values = state.values.reshape(-1).take(places).astype(np.float32)
         np.copyto(values, np.float32(np.nan), where=np.isnan(last)[:, None])
-        return Matured(values, last, anchors[:, SCALE], anchors[:, LEVEL], anchors[:, USUAL:])
+        return Matured(values, last, anchors[:, SCALE_ANCHOR], anchors[:, LEVEL_ANCHOR], anchors[:, PHASE_MEAN_ANCHOR:])
 
     def store(self, state: PendingState, places: I64, anchors: Anchors, values: F32) -> None:
         """Store the forecasts made at the current tick, in place.
@@ -151,10 +152,10 @@ class PendingRing:
             anchors: anchors of the forecasts.
             values: (forecast - last) / scale; (B, K, J).
         """
-        state.anchors[:, LAST, 0] = anchors.last
-        state.anchors[:, SCALE, 0] = anchors.scale
-        state.anchors[:, LEVEL, 0] = anchors.level
-        state.anchors[:, USUAL:, 0] = anchors.usual
+        state.anchors[:, LAST_ANCHOR, 0] = anchors.last
+        state.anchors[:, SCALE_ANCHOR, 0] = anchors.scale
+        state.anchors[:, LEVEL_ANCHOR, 0] = anchors.level
+        state.anchors[:, PHASE_MEAN_ANCHOR:, 0] = anchors.phase_mean
         clipped = np.clip(values, -HALF_LIMIT, HALF_LIMIT).astype(np.float16)
         state.values.reshape(-1)[places] = clipped
 
@@ -165,11 +166,11 @@ class PendingRing:
             state: B rows.
             places: positions of the current tick, see `places`; (B, K, J).
         """
-        last, scale = (state.anchors[:, kind, :1, None].astype(np.float64) for kind in (LAST, SCALE))
+        last, scale = (state.anchors[:, kind, :1, None].astype(np.float64) for kind in (LAST_ANCHOR, SCALE_ANCHOR))
         return np.asarray(state.values.reshape(-1).take(places) * scale + last)
 
-    def learn_drift(self, state: PendingState, truth: F64, matured: Matured, count: I64) -> None:
-        """Update the drift of each horizon by the error of the last-value forecast that matured, in place.
+    def learn_last_value_rmse(self, state: PendingState, truth: F64, matured: Matured, count: I64) -> None:
+        """Update the RMS error of the last value at each horizon by the forecast that matured, in place.
 
         Args:
             state: B rows, changed in place.
@@ -178,25 +179,25 @@ class PendingRing:
             count: number of valid readings of the series so far; (B,).
         """
         error = truth[:, None] - matured.last
-        rate = np.maximum(DRIFT_RATE, 1.0 / np.maximum(count[:, None] - self._horizons, 1))
-        before = state.drift.astype(np.float64)
+        rate = np.maximum(LAST_VALUE_RATE, 1.0 / np.maximum(count[:, None] - self._horizons, 1))
+        before = state.last_value_rmse.astype(np.float64)
         square = np.where(np.isnan(before), error * error, before * before * (1.0 - rate) + rate * error * error)
-        np.copyto(state.drift, np.sqrt(square).astype(np.float32), where=~np.isnan(error))
+        np.copyto(state.last_value_rmse, np.sqrt(square).astype(np.float32), where=~np.isnan(error))
 
-    def drift(self, state: PendingState, scale: F32) -> F64:
-        """Return a deviation of the last-value forecast's error for every horizon; (B, J).
+    def last_value_rmse(self, state: PendingState, scale: F32) -> F64:
+        """Return the RMS error of the last value as a forecast at every horizon; (B, J).
 
         For a horizon that has not matured yet it is extrapolated with the root of time (a random walk) from the longest
         one that has; where none has, from `scale`, (B,).
         """
         root = np.sqrt(self._horizons)
-        ratio = state.drift / root
+        ratio = state.last_value_rmse / root
         known = ~np.isnan(ratio)
         if known.all():
-            return state.drift.astype(np.float64)
+            return state.last_value_rmse.astype(np.float64)
         newest = np.maximum.accumulate(np.where(known, np.arange(len(root)), -1), axis=1)
         filled = np.take_along_axis(ratio, np.maximum(newest, 0), axis=1)
-        return np.where(known, state.drift, np.where(newest >= 0, filled, scale[:, None]) * root)
+        return np.where(known, state.last_value_rmse, np.where(newest >= 0, filled, scale[:, None]) * root)
 
 
 def rebase(state: PendingState, before: F64, reference: F64) -> None:
@@ -211,6 +212,6 @@ def rebase(state: PendingState, before: F64, reference: F64) -> None:
     if len(moved):
         change = np.nan_to_num(before[moved] - reference[moved])[:, None, None]
         anchors = state.anchors[moved]
-        anchors[:, [LAST]] = anchors[:, [LAST]] + change
-        anchors[:, LEVEL:] = anchors[:, LEVEL:] + change
+        anchors[:, [LAST_ANCHOR]] = anchors[:, [LAST_ANCHOR]] + change
+        anchors[:, LEVEL_ANCHOR:] = anchors[:, LEVEL_ANCHOR:] + change
         state.anchors[moved] = anchors

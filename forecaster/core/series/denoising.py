@@ -22,6 +22,7 @@ from forecaster.core.series import smoothing
 from forecaster.records import F64, I8, I64
 
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
+"""`settings` has the same names: it imports nothing from `core`. mypy compares both in `app.configs`."""
 
 LARGEST = 1e30
 """Larger inputs are clipped to this, so that everything computed from them stays in the range of 32 bits."""
@@ -30,12 +31,12 @@ MEAN_DEVIATION_TO_DEVIATION = 1.2533
 """Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
 HAMPEL_LEAST = 5
 """With fewer previous values nothing counts as a spike."""
-USUAL_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
-"""Rate of the usual deviation: a half-life of 336 readings."""
+RMS_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
+"""Rate of both root mean squares of distances: a half-life of 336 readings."""
 WINSOR = 3.0
-"""A reading counts in the usual deviation as at most this many usual deviations ..."""
+"""A distance counts as at most this many root mean squares of the distances before ..."""
 WINSOR_FROM = 48
-"""... from this many readings on: until then the usual deviation is still settling."""
+"""... from this many readings on: until then the mean is still settling."""
 LONGEST_SPIKE = 2
 """At most this many readings in a row are masked as a spike; the next ones are a new level, and pass."""
 PRIOR_SHARE, PRIOR_WEIGHT = 0.7, 2.0
@@ -78,9 +79,9 @@ class DenoiseState:
         spikes: number of readings in a row that looked like spikes; (N,).
         repeated: last valid value; (N,).
         repeats: number of readings in a row with that value; (N,).
-        usual: usual deviation: root mean square of the distances from the recent median; (N,).
+        rms_distance: root mean square of the distances from the recent median; (N,).
         accepted: last value that was not masked; (N,).
-        change: usual change: root mean square of the distances from the last accepted value; (N,).
+        rms_change: root mean square of the distances from the last accepted value; (N,).
         judged: number of distances in both root mean squares; (N,).
         proved: suspicions that proved to be spikes, fading, prior included; (N,).
         suspected: suspicions that the next reading has judged, fading, prior included; (N,).
@@ -92,9 +93,9 @@ class DenoiseState:
     spikes: I8
     repeated: F64
     repeats: I64
-    usual: F64
+    rms_distance: F64
     accepted: F64
-    change: F64
+    rms_change: F64
     judged: I64
     proved: F64
     suspected: F64
@@ -110,9 +111,9 @@ class DenoiseState:
             spikes=np.zeros(n, np.int8),
             repeated=np.full(n, np.nan),
             repeats=np.zeros(n, np.int64),
-            usual=np.zeros(n),
+            rms_distance=np.zeros(n),
             accepted=np.full(n, np.nan),
-            change=np.zeros(n),
+            rms_change=np.zeros(n),
             judged=np.zeros(n, np.int64),
             proved=np.full(n, PRIOR_SHARE * PRIOR_WEIGHT),
             suspected=np.full(n, PRIOR_WEIGHT),
@@ -160,12 +161,13 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     """Mask spikes by Hampel's identifier (1974), causal: |x - median| > threshold x 1.4826 MAD of the values before.
 
     An ordinary change after a quiet window, such as the morning's rise of a load, must not look like a spike: the
-    distance must also exceed threshold x the usual deviation, the root mean square of |x - median| over a long memory.
+    distance must also exceed threshold x the root mean square of |x - median| over a long memory.
     Where more than half of the window is equal, the mean absolute deviation stands in for the MAD; where all of it is
     equal, nothing is a spike.
 
-    In a series that moves far within a window, in small steps, a spike may be close to the median: a value more than
-    threshold x the usual change away from the last accepted one is suspect as well.
+    In a series that moves far within a window, in small steps, a spike may be close to the median. A value is therefore
+    suspect, too, if its distance from the last accepted value exceeds threshold x the root mean square of such
+    distances.
 
     Suspects are masked only while most of the earlier suspects of this series did not last: see `_judge_suspicions`.
     """
@@ -175,8 +177,10 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     centre = _median(state.recent, known)
     far = np.abs(values - centre)
     moved = np.abs(values - state.accepted)
-    spike = far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.usual)
-    spike |= (moved > config.hampel_threshold * state.change) & (state.judged >= WINSOR_FROM) & (state.change > 0)
+    spike = far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.rms_distance)
+    spike |= (
+        (moved > config.hampel_threshold * state.rms_change) & (state.judged >= WINSOR_FROM) & (state.rms_change > 0)
+    )
     spike &= known >= min(HAMPEL_LEAST, config.hampel_window)
     spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
     proved, suspected = _judge_suspicions(state, values, centre)
@@ -188,9 +192,9 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
         state,
         recent=recent,
         spikes=np.minimum(spikes, LONGEST_SPIKE + 1).astype(np.int8),
-        usual=_usual(state.usual, state.judged, far, known),
+        rms_distance=_updated_rms(state.rms_distance, state.judged, far, known),
         accepted=np.where(valid & ~masked, values, state.accepted),
-        change=_usual(state.change, state.judged, moved, known),
+        rms_change=_updated_rms(state.rms_change, state.judged, moved, known),
         judged=state.judged + (~np.isnan(far)),
         proved=proved,
         suspected=suspected,
@@ -226,12 +230,12 @@ def _deviation(recent: F64, known: I64, centre: F64) -> F64:
     return np.where(deviation > 0, deviation, np.inf)
 
 
-def _usual(usual: F64, judged: I64, distance: F64, known: I64) -> F64:
-    """Return a usual deviation, so far over `judged` distances, after a new distance, winsorised; (B,)."""
-    square = usual * usual
+def _updated_rms(rms: F64, judged: I64, distance: F64, known: I64) -> F64:
+    """Return a root mean square over `judged` distances, updated by a new distance, winsorised; (B,)."""
+    square = rms * rms
     new = distance * distance
     limit = np.where(judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
-    rate = np.maximum(USUAL_RATE, 1.0 / (judged + 1.0))
+    rate = np.maximum(RMS_RATE, 1.0 / (judged + 1.0))
     moved = square + (np.minimum(new, limit) - square) * rate
     return np.asarray(np.sqrt(np.where(np.isnan(distance) | (known == 0), square, moved)))
 

@@ -1,7 +1,7 @@
 """Outliers among the first readings of a series: they must not dominate its scale for months.
 
-An initial outlier is farther than FAR robust deviations from the median of the first readings. A row with at most a few
-of them is learned again from its other first readings.
+An initial outlier is farther than OUTLIER_DEVIATIONS robust deviations from the median of the first readings.
+A row with at most a few of them is learned again from its other first readings.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import numpy as np
 from forecaster.core.arrays import put, take
 from forecaster.core.series import scaling
 from forecaster.core.series.denoising import MAD_TO_DEVIATION, DenoiseConfig, DenoiseState, denoise
-from forecaster.core.series.reference import FAR, FIRST_READINGS
+from forecaster.core.series.reference import FAR_SCALES, FIRST_READINGS
 from forecaster.core.series.scaling import ScalerState
 from forecaster.core.series.state import InputState
 from forecaster.records import F32, F64, Bools
 
+OUTLIER_DEVIATIONS = FAR_SCALES
+"""Robust deviations from the median that make an outlier: beyond them the reference would move, too."""
 LEAST_READINGS = 8
 """With fewer readings nothing counts as an outlier."""
 MOST_OUTLIERS = 3
@@ -61,7 +63,7 @@ def _outliers(context: F32, reference: F64) -> Bools:
     distance = np.abs(context - centre[:, None]).astype(np.float64)
     deviation = MAD_TO_DEVIATION * np.nanmedian(distance, axis=1)
     unit = np.where(deviation > 0, deviation, np.abs(reference + centre))[:, None]
-    outliers: Bools = (distance > FAR * unit) & (unit > 0)
+    outliers: Bools = (distance > OUTLIER_DEVIATIONS * unit) & (unit > 0)
     known = np.count_nonzero(~np.isnan(context), axis=1)
     outliers[(known < LEAST_READINGS) | (np.count_nonzero(outliers, axis=1) > MOST_OUTLIERS)] = False
     return outliers

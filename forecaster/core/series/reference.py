@@ -1,6 +1,6 @@
 """The reference of a row: a value near the present ones, from which they are counted so that 32 bits are enough.
 
-    (1) |x - reference| > FAR min(scale, |x|)
+    (1) |x - reference| > FAR_SCALES min(scale, |x|)
     (2) |x - last| <= |x - reference| / 2
 
 The reference moves to the value x where (1) and (2) hold: two values in a row are far from it and near each other. One
@@ -19,7 +19,7 @@ import numpy as np
 from forecaster.core.series.state import InputState
 from forecaster.records import F32, F64, Bools
 
-FAR = 256.0
+FAR_SCALES = 256.0
 """Distances are stored with a relative error of 2**-24: up to this many scales, an error of 2**-16 scales."""
 FIRST_READINGS = 16
 
@@ -38,7 +38,7 @@ def move_reference(part: InputState, values: F64) -> Bools:
     far, step = np.abs(distance), np.abs(distance - part.last)
     unit = np.minimum(part.scaler.scale(), np.abs(values))
     unit = np.where(count <= FIRST_READINGS, np.minimum(unit, step), unit)
-    moved: Bools = (far > FAR * unit) & (2.0 * step <= far)
+    moved: Bools = (far > FAR_SCALES * unit) & (2.0 * step <= far)
     young = np.flatnonzero(moved & (count <= FIRST_READINGS) & (np.abs(values) > np.abs(part.reference)))
     if len(young):
         moved[young] = _mostly_near(part.context[young], distance[young])

@@ -25,12 +25,12 @@ MOMENT_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
 LEAST_DIFFERENCES = 24
 """With fewer differences nothing is smoothed."""
 WINSOR = 3.0
-"""A difference counts as at most this many usual ones ..."""
+"""A difference counts as at most this many root mean squares ..."""
 WINSOR_FROM = 48
 """... from this many differences on."""
 LEAST_GAIN = 0.2
 """Smallest gain: a smaller Q, being the difference of two estimates, is not reliable."""
-FAR = 4.0
+JUMP_DEVIATIONS = 4.0
 """Deviations of the innovation that make a jump; a second jump in a row on the same side is a new level."""
 
 
@@ -72,7 +72,7 @@ def kalman(state: F64, values: F64) -> Smoothed:
     gain = np.where((noise == 0) | (after[:, COUNT] < LEAST_DIFFERENCES), 1.0, gain)
     innovation = values - level
     deviation = np.sqrt((step + noise) / np.maximum(1.0 - gain, 1e-6))
-    far = np.where(np.abs(innovation) > FAR * deviation, np.sign(innovation), 0.0)
+    far = np.where(np.abs(innovation) > JUMP_DEVIATIONS * deviation, np.sign(innovation), 0.0)
     before = state[:, JUMPS]
     jumps = np.where(known, far, before)
     is_new_level = (far != 0) & (far == before)

@@ -23,7 +23,7 @@ from forecaster.serving.state.swaps import active_swap
 SHOWN_READINGS = 12
 """Number of last readings that are shown."""
 SHOWN_HORIZONS = (1, 2, 3, 6, 12, 24, 48, 96, 168, 336)
-"""Horizons that are shown, besides the longest one."""
+"""Horizons that are shown, in addition to the longest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def explain_series(
     partition = restored.partition
     row = partition.table.row(series_id)
     state = take(partition.table.state, np.array([row]))
-    place = _place(restored, row, series_id)
+    place = _located(restored, row, series_id)
     inputs = _inputs(state)
     settled = inputs.interval_ms is not None
     return Explanation(
@@ -171,15 +171,15 @@ def explain_series(
     )
 
 
-def _place(restored: Restored, row: int, series_id: str) -> Place:
+def _located(restored: Restored, row: int, series_id: str) -> Place:
     partition = restored.partition
-    number = int(partition.blocks.of(np.array([row]))[0])
-    flushed_to = partition.blocks[number].flushed_to
+    block_number = int(partition.blocks.of(np.array([row]))[0])
+    flushed_to = partition.blocks[block_number].flushed_to
     return Place(
         group=partition.blocks.group(row, series_id),
         partition=partition.number,
         offset=partition.position,
-        block=number,
+        block=block_number,
         block_offset=flushed_to if flushed_to >= 0 else None,
         recovery=restored.plan.recovery.value,
         replayed=restored.replayed,
@@ -259,7 +259,7 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
                     made_ms=None if values[0] is None else made,
                     point=values[0],
                     quantiles=dict(zip(map(level_name, levels), values[1:], strict=True)),
-                    drift=_known(float(state.pending.drift[0, column])),
+                    drift=_known(float(state.pending.last_value_rmse[0, column])),
                     gate=float(current.gate[0, column]),
                     weights=dict(zip(experts, current.weights[0, :, column].tolist(), strict=True)),
                 )

@@ -34,7 +34,7 @@ def test_a_version_that_keeps_rows_in_another_way_has_another_hash(monkeypatch: 
     def wider(n: int, config: object) -> InputState:
         state = empty(n, config)  # type: ignore[arg-type]
         assert isinstance(state.denoise, DenoiseState)
-        state.denoise.change = np.zeros(n, np.float32)
+        state.denoise.rms_change = np.zeros(n, np.float32)
         return state
 
     monkeypatch.setattr(InputState, "empty", wider)

@@ -52,17 +52,17 @@ def test_cleared_rows_mature_nothing() -> None:
     assert np.isnan(step(ring, state, 6, 1, 0.0).values).all()
 
 
-def test_drift_is_the_deviation_of_the_last_value() -> None:
-    """Before a horizon has matured, the drift is extrapolated from a shorter one with the root of time."""
+def test_the_error_of_the_last_value_is_its_root_mean_square() -> None:
+    """Before a horizon has matured, the rmse is extrapolated from a shorter one with the root of time."""
     ring, state = PendingRing(HORIZONS, 2), PendingState.empty(1, HORIZONS, 2, 1)
     rng = np.random.default_rng(0)
     series = np.cumsum(rng.normal(size=400))
     for tick, value in enumerate(series):
         matured = ring.mature(state, ring.places(np.array([tick])), np.array([1]))
-        ring.learn_drift(state, np.array([value]), matured, np.array([tick + 1]))
+        ring.learn_last_value_rmse(state, np.array([value]), matured, np.array([tick + 1]))
         ring.store(state, ring.places(np.array([tick])), made(value), np.zeros((1, 2, 3), np.float32))
         if tick == 1:
-            drift = ring.drift(state, np.ones(1, np.float32))[0]
-            np.testing.assert_allclose(drift, abs(series[1] - series[0]) * np.sqrt(HORIZONS), rtol=1e-6)
-    drift = ring.drift(state, np.ones(1, np.float32))[0]
-    np.testing.assert_allclose(drift, np.sqrt(HORIZONS), rtol=0.35)
+            rmse = ring.last_value_rmse(state, np.ones(1, np.float32))[0]
+            np.testing.assert_allclose(rmse, abs(series[1] - series[0]) * np.sqrt(HORIZONS), rtol=1e-6)
+    rmse = ring.last_value_rmse(state, np.ones(1, np.float32))[0]
+    np.testing.assert_allclose(rmse, np.sqrt(HORIZONS), rtol=0.35)
