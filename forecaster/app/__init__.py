@@ -1,4 +1,4 @@
 """The composition root: it turns settings into plain values, connections, a worker, a trainer and an HTTP server.
 
-May import: every package but cli, demo and evaluation.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

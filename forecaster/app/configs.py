@@ -116,7 +116,7 @@ def training_config(settings: Settings) -> TrainingConfig:
 
 
 def fixed_checkpoint(settings: Settings) -> Checkpoint | None:
-    """Return the checkpoint in the folder NETWORK__CHECKPOINT; None where the models topic decides what is served.
+    """Return the checkpoint in the folder NETWORK__CHECKPOINT; None = the models topic decides what is served.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or forecasts something else than the settings ask for.

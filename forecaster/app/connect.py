@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 
 class Connector:
-    """Opens the connections of a process; every method waits for the broker up to KAFKA__CONNECT_DEADLINE.
+    """Opens the connections of a process; every method waits for the broker up to FORECASTER_KAFKA__CONNECT_DEADLINE.
 
     All methods raise BrokerUnavailable past that deadline, or when `stop` is set.
 
@@ -63,7 +63,7 @@ class Connector:
     def topics(self) -> tuple[TopicAdmin, int]:
         """Return a client that asks about topics, and the partition count of the input.
 
-        Missing output topics are created where TOPICS__CREATE allows it.
+        Missing output topics are created if FORECASTER_TOPICS__CREATE allows it.
 
         Raises:
             TopicError: a topic is missing, or has a wrong partition count or setting.
@@ -81,15 +81,15 @@ class Connector:
         self._resources.callback(reader.close)
         return reader
 
-    def tail_reader(self, member: Connection, topic: str, partitions: int) -> TailReader:
+    def tail_reader(self, connection: Connection, topic: str, partitions: int) -> TailReader:
         """Return a reader that follows all partitions of a topic.
 
         Args:
-            member: address and identity.
+            connection: address and identity.
             topic: name of the topic.
             partitions: partition count of the topic.
         """
-        reader = self.retry(lambda: TailReader(member, topic, partitions), f"connecting a reader of topic {topic}")
+        reader = self.retry(lambda: TailReader(connection, topic, partitions), f"connecting a reader of topic {topic}")
         self._resources.callback(reader.close)
         return reader
 
@@ -130,15 +130,17 @@ class Connector:
         self._resources.callback(producer.close)
         return producer
 
-    def group_consumer(self, member: Connection, topic: str) -> GroupConsumer:
+    def group_consumer(self, connection: Connection, topic: str) -> GroupConsumer:
         """Return a new member of a consumer group.
 
         Args:
-            member: address, group and identity.
+            connection: address, group and identity.
             topic: name of the topic to read.
         """
         outage_deadline = self._settings.kafka.outage_deadline / 1000
-        consumer = self.retry(lambda: GroupConsumer(member, topic, outage_deadline), f"joining group {member.group_id}")
+        consumer = self.retry(
+            lambda: GroupConsumer(connection, topic, outage_deadline), f"joining group {connection.group_id}"
+        )
         self._resources.callback(consumer.close)
         return consumer
 
@@ -151,7 +153,7 @@ def ask_broker(settings: Settings, question: Callable[[TopicAdmin], Result]) -> 
         question: asks by means of a client that is open during the call.
 
     Raises:
-        BrokerUnavailable: no broker answered within KAFKA__CONNECT_DEADLINE.
+        BrokerUnavailable: no broker answered within FORECASTER_KAFKA__CONNECT_DEADLINE.
     """
     kafka, connected = settings.kafka, connection(settings)
 

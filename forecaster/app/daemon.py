@@ -21,8 +21,8 @@ from forecaster.app.configs import (
     worker_config,
 )
 from forecaster.app.connect import Connector
+from forecaster.app.threads import use_one_torch_thread
 from forecaster.app.watchdog import Pulse, Watchdog
-from forecaster.core.network.threads import set_threads
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.formats.readings import Decoder
 from forecaster.learning.child_process import ChildProcess
@@ -39,10 +39,8 @@ from forecaster.settings import Settings
 from forecaster.web.server import serving_http
 from forecaster.web.service import Service
 
-TORCH_THREADS = 1
-"""With one thread, the result of a row has the same bits in any batch."""
 RESTART_SECONDS = 10.0
-"""Pause before a trainer that has failed beside a worker is started again."""
+"""Pause before a failed trainer is started again in the process of a worker."""
 _log = structlog.get_logger()
 
 
@@ -58,8 +56,8 @@ def serve(settings: Settings) -> None:
         training_schedule(settings)  # raises UsageError for a wrong schedule, before anything is connected
     elif settings.role == "trainer":
         raise UsageError(
-            "FORECASTER_ROLE=trainer has nothing to do: set FORECASTER_TRAINING__SCHEDULE or READOUT_SCHEDULE, and "
-            "leave FORECASTER_NETWORK__CHECKPOINT empty"
+            "FORECASTER_ROLE=trainer has nothing to do: set FORECASTER_TRAINING__SCHEDULE or "
+            "FORECASTER_TRAINING__READOUT_SCHEDULE, and leave FORECASTER_NETWORK__CHECKPOINT empty"
         )
     with stop_on_signals() as stop:
         watchdog = Watchdog(stop)
@@ -130,8 +128,8 @@ def connect_coordinator(settings: Settings, stop: threading.Event, resources: Ex
         topic=models,
         rules=TrainingRules(training.min_readings, training.min_new_ticks, schedule.kinds),
         folder=folder / "work",
-        start=lambda work, place: ChildProcess(
-            ["learn", work.value, str(place)], place / "child.log", training.deadline / 1000
+        start=lambda work, job: ChildProcess(
+            ["learn", work.value, str(job)], job / "child.log", training.deadline / 1000
         ),
         superseded_ms=max(SUPERSEDED_MS, 2 * settings.state.snapshot_interval),
     )
@@ -143,11 +141,6 @@ def connect_coordinator(settings: Settings, stop: threading.Event, resources: Ex
         schedule=resources.enter_context(schedule),
     )
     return TrainingCoordinator(config, dependencies, stop)
-
-
-def use_one_torch_thread() -> None:
-    """Limit torch to one thread, so that a forecast has the same bits in any batch and in any process."""
-    set_threads(TORCH_THREADS)
 
 
 @contextmanager
@@ -199,7 +192,7 @@ def _trainer_thread(settings: Settings, stop: threading.Event, service: Service)
         while not end.is_set():
             try:
                 _run_trainer(settings, end, service)
-            except Exception as error:  # whatever it is must not end the worker
+            except Exception as error:  # no error of the trainer may end the worker
                 if not end.is_set():
                     _log.error(
                         "trainer_failed", error=f"{type(error).__name__}: {error}", restart_seconds=RESTART_SECONDS

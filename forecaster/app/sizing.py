@@ -18,9 +18,9 @@ HEADER = """\
 
 Memory that the state of the series takes (the rows), and partitions to begin with, for fleets of several sizes.
 
-- The figures are for a fixed `SERIES__INTERVAL`. Where the interval is learned (`auto`), a series takes up to 800 bytes
-  more for its seasons.
-- Besides the rows, a process takes about 400 MiB. While a training runs, its child process takes about 250 MiB more,
+- The figures are for a fixed `FORECASTER_SERIES__INTERVAL`. If the interval is learned (`auto`), a series takes up to
+  800 bytes more for its seasons.
+- In addition to the rows, a process takes about 400 MiB. While a training runs, its child process takes about 250 MiB,
   plus the readings that it trains on.
 - The rows are divided among the workers by partition, so that there can be at most as many busy workers as partitions.
   Adding partitions later starts the state again: begin with enough.

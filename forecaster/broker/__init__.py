@@ -1,4 +1,4 @@
 """The Kafka client and the embedded broker: the only package that imports `kafka`.
 
-May import: clock, errors, records.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

@@ -150,7 +150,7 @@ class Connection:
     def tail_options(self) -> dict[str, Any]:
         """Return the options of a consumer that follows a whole topic, a few records at a time, outside of the group.
 
-        Where retention has deleted its next offset, it continues at the first one that is left.
+        If retention has deleted its next offset, it continues at the first one that is left.
         """
         fixed = {
             "group_id": self.group_id,

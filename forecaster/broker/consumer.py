@@ -113,7 +113,7 @@ class GroupConsumer:
             self._client.seek(partition, offsets[partition.partition])
 
     def next_offset(self, partition: int) -> int | None:
-        """Return the offset that is read next, behind which everything was delivered; None = not known yet."""
+        """Return the offset that is read next: everything before it was delivered; None = not known yet."""
         return self._client.next_offset(TopicPartition(self._topic, partition))
 
     def confirm_membership(self) -> None:
@@ -135,7 +135,7 @@ class GroupConsumer:
             self.resume(reading)
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the group's committed offset of each partition; 0 where it has none.
+        """Return the group's committed offset of each partition; 0 = it has none.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.

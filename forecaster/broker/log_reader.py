@@ -30,7 +30,7 @@ class LogReader:
         self._partition: TopicPartition | None = None
 
     def committed(self, topic: str, partition: int) -> int | None:
-        """Return the group's committed offset; None where it has none.
+        """Return the group's committed offset; None = there is none.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.
@@ -54,7 +54,7 @@ class LogReader:
     def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
         """Return the first offset whose record has this timestamp (epoch ms) or a later one.
 
-        Where there is none, it is the high watermark.
+        If there is none, return the high watermark.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.
@@ -62,13 +62,13 @@ class LogReader:
         return self._topics.offset_at(topic, partition, timestamp_ms)
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Continue at an offset of a partition: the next record is the one there, or the first behind it."""
+        """Continue at an offset of a partition: the next record is the one there, or the first after it."""
         self._partition = TopicPartition(topic, partition)
         self._client.assign([self._partition])
         self._client.seek(self._partition, offset)
 
     def read(self, *, wait: bool = True) -> list[SourceRecord]:
-        """Return the next records; an empty list where none arrived within a moment.
+        """Return the next records; an empty list if none arrived within a moment.
 
         Args:
             wait: whether to wait that moment for records that are not fetched yet.
@@ -84,7 +84,7 @@ class LogReader:
 
     @property
     def position(self) -> int:
-        """Offset behind everything that was read, including the markers of transactions.
+        """Offset of the next record, after all records and transaction markers that were read.
 
         Raises:
             TransientBrokerError: the client does not know it yet.

@@ -72,7 +72,7 @@ class TransactionalProducer:
     def commit(self, transaction: Transaction) -> bool:
         """Write a transaction, and return whether the broker has confirmed it.
 
-        Where it has not, the transaction may still have committed: `restart`, then compare the committed offsets.
+        If it has not, the transaction may still have been committed: `restart`, then compare the committed offsets.
 
         Raises:
             Fenced: another process has this instance id, or has fenced this producer twice within a minute.
@@ -124,7 +124,7 @@ class TransactionalProducer:
             for message in messages
         ]
         client.flush(timeout=DEADLINE_SECONDS)
-        _refuse_loss(results)
+        _raise_if_unwritten(results)
         offsets = {
             TopicPartition(self._config.source, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in transaction.offsets.items()
@@ -153,7 +153,7 @@ class TransactionalProducer:
         self._fenced_at = now
 
 
-def _refuse_loss(results: Sequence[Any]) -> None:
+def _raise_if_unwritten(results: Sequence[Any]) -> None:
     """Raise TransientBrokerError if a record was not written.
 
     A client that takes a new epoch in the middle of a transaction, as after a restart of the broker, may lose records
@@ -165,7 +165,7 @@ def _refuse_loss(results: Sequence[Any]) -> None:
 
 
 class _CallThread:
-    """Runs calls that may never return in a thread of its own, which can be left behind."""
+    """Runs calls that may never return in a thread of its own, which can be abandoned."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

@@ -1,4 +1,4 @@
-"""Kafka's consumer and admin client, changed where they would stop a process that must continue.
+"""Kafka's consumer and admin client, changed so that they do not stop a process that must continue.
 
 | case | the client | here |
 |---|---|---|

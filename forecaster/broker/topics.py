@@ -126,7 +126,7 @@ class TopicAdmin:
     def training_groups(self, models: str) -> list[str]:
         """Return the consumer groups whose trainers read a models topic now, in alphabetical order.
 
-        The list is empty where the broker does not let this user ask, or answers in a way that the client cannot read.
+        The list is empty if the broker does not let this user ask, or answers in a way that the client cannot read.
         """
         try:
             names = [group["group_id"] for group in self._admin.list_groups()]
@@ -146,27 +146,27 @@ class TopicAdmin:
         Raises:
             TransientBrokerError: the broker did not answer.
         """
-        where = TopicPartition(name, partition)
-        return self._offset(where, OffsetSpec.EARLIEST), self._offset(where, OffsetSpec.LATEST)
+        topic_partition = TopicPartition(name, partition)
+        return self._offset(topic_partition, OffsetSpec.EARLIEST), self._offset(topic_partition, OffsetSpec.LATEST)
 
     def offset_at(self, name: str, partition: int, timestamp_ms: int) -> int:
         """Return the first offset whose record has this timestamp (epoch ms) or a later one.
 
-        Where there is none, it is the high watermark.
+        If there is none, return the high watermark.
 
         Raises:
             TransientBrokerError: the broker did not answer.
         """
-        where = TopicPartition(name, partition)
-        offset = self._offset(where, max(timestamp_ms, 0))
-        return offset if offset >= 0 else self._offset(where, OffsetSpec.LATEST)
+        topic_partition = TopicPartition(name, partition)
+        offset = self._offset(topic_partition, max(timestamp_ms, 0))
+        return offset if offset >= 0 else self._offset(topic_partition, OffsetSpec.LATEST)
 
-    def _offset(self, where: TopicPartition, spec: int) -> int:
+    def _offset(self, topic_partition: TopicPartition, spec: int) -> int:
         try:
-            offset: int = self._admin.list_partition_offsets({where: spec})[where].offset
+            offset: int = self._admin.list_partition_offsets({topic_partition: spec})[topic_partition].offset
         except KafkaError as error:
             raise TransientBrokerError(
-                f"offsets of topic {where.topic}, partition {where.partition}: {describe(error)}"
+                f"offsets of topic {topic_partition.topic}, partition {topic_partition.partition}: {describe(error)}"
             ) from error
         return offset
 

@@ -1,6 +1,6 @@
 """The command line: one module for each command. typer and rich are imported only here.
 
-May import every other package.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """
 
 from forecaster.cli.commands import main

@@ -1,4 +1,4 @@
-"""`forecaster check`: everything that would stop `forecaster run`, found before the start."""
+"""`forecaster check`: finds what would stop `forecaster run`; access rights are only listed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def check() -> None:
         terminal.print(line)
     terminal.print(topic_table(settings))
     terminal.print(_rights_table(settings))
-    terminal.print("everything fits")
+    terminal.print("settings, checkpoint, topics and stored state fit; rights were not checked")
 
 
 def needed_rights(settings: Settings) -> list[tuple[str, str]]:
     """Return the resources that the daemon uses, each with the rights that it needs; SECURITY.md has the same list.
 
-    The topics exist already; to create them takes more.
+    The topics exist already; creating them takes more rights.
     """
     topics, group = settings.topics, settings.kafka.group_id
     written = [topics.named("forecasts"), topics.named("dead_letters"), topics.scores, topics.denoised]
@@ -67,7 +67,8 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
     if others:
         raise TopicError(
             f"topic {settings.topics.named('models')}: group {', '.join(others)} trains on it, too: give this group "
-            "its own FORECASTER_TOPICS__FORECASTS, DEAD_LETTERS, MODELS and HISTORY"
+            "its own FORECASTER_TOPICS__FORECASTS, FORECASTER_TOPICS__DEAD_LETTERS, FORECASTER_TOPICS__MODELS and "
+            "FORECASTER_TOPICS__HISTORY"
         )
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from forecaster.app.configs import needed_topics
 from forecaster.app.connect import ask_broker, open_state
-from forecaster.app.daemon import use_one_torch_thread
+from forecaster.app.threads import use_one_torch_thread
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.broker.topics import TopicAdmin
 from forecaster.cli.options import settings_with_broker

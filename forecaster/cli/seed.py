@@ -12,7 +12,7 @@ from rich.table import Table
 
 from forecaster.app.configs import connection
 from forecaster.app.connect import Connector
-from forecaster.app.daemon import use_one_torch_thread
+from forecaster.app.threads import use_one_torch_thread
 from forecaster.broker.consumer_groups import ConsumerGroup, partition_of
 from forecaster.cli.options import Files, TimeColumn, column_names, settings_with_broker
 from forecaster.cli.terminal import console
@@ -101,10 +101,10 @@ def input_history(history: SeriesHistory, value_fields: tuple[str, ...]) -> Inpu
     known = named[history.row]
     if not (known & carried).any():
         raise UsageError(
-            "no reading of the files can be one of the input: with FORECASTER_INPUT__VALUE_FIELDS="
-            f"{','.join(value_fields)} a series must be called <id>/<field>, as the columns of a wide file are"
+            "the files have no reading that the input could have; with FORECASTER_INPUT__VALUE_FIELDS="
+            f"{','.join(value_fields)} each series must be named <id>/<field>, as the columns of a wide file are"
             if value_fields and len(history) and not named.any()
-            else "no reading of the files can be one of the input: the files hold none, or none with a series id"
+            else "the files have no reading that the input could have; check that they have readings with series ids"
         )
     return InputHistory(
         history=_filtered(history, known & carried),

@@ -1,4 +1,4 @@
 """The parts of `forecaster demo`: real weather, a daemon of its own, and the stream between them; `cli` prints.
 
-May import `broker`, `core`, `formats`, `learning` and `settings`.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import Checkpoint
+from forecaster.interfaces import Producer
 from forecaster.learning.child_process import ExitKind
 from forecaster.learning.kinds import RunKind
-from forecaster.records import PollResult, Transaction
+from forecaster.records import PollResult
 from forecaster.registry.registry import ModelRegistry
 
 
@@ -35,7 +36,7 @@ class Follower(Protocol):
         """Read new records of the topic."""
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
-        """Return a checkpoint; None where it is missing, or must not be used."""
+        """Return a checkpoint; None if it is missing, or must not be used."""
 
 
 class ReadingsCounter(Protocol):
@@ -50,16 +51,6 @@ class ReadingsCounter(Protocol):
 
     def count(self) -> int:
         """Return the number of readings since the beginning of the history topic."""
-
-
-class Producer(Protocol):
-    """A `TransactionalProducer`."""
-
-    def commit(self, transaction: Transaction) -> bool:
-        """Return whether the transaction was committed as far as is known; `restart` after a failure."""
-
-    def restart(self) -> None:
-        """End the failed transaction and connect again."""
 
 
 class Child(Protocol):

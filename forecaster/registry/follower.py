@@ -1,9 +1,8 @@
-"""What a process knows of the models topic: which checkpoint is to be served, and the models in use."""
+"""A follower of the models topic: the checkpoint to serve, and the models in use."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Protocol
 
 import structlog
 
@@ -15,6 +14,7 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.formats.checkpoints import PackedCheckpoint, refuse_other_network, unpack
 from forecaster.formats.models import PARTITION
+from forecaster.interfaces import PartitionReader
 from forecaster.records import SourceRecord
 from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.registry import ModelRegistry
@@ -27,23 +27,6 @@ STALLED_SECONDS = 10.0
 """A read that should return records, and returns none for this long, is given up."""
 _REFRESH = "refresh"
 _log = structlog.get_logger()
-
-
-class TopicReader(Protocol):
-    """A `LogReader`."""
-
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return the first offset of a partition, and the offset after its last record."""
-
-    def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read this partition from this offset on."""
-
-    def read(self, *, wait: bool = True) -> list[SourceRecord]:
-        """Return the next records."""
-
-    @property
-    def position(self) -> int:
-        """Offset of the next record to read."""
 
 
 class RegistryFollower:
@@ -60,7 +43,7 @@ class RegistryFollower:
 
     def __init__(
         self,
-        reader: TopicReader,
+        reader: PartitionReader,
         topic: str,
         cache: CheckpointCache,
         network: NetworkConfig,
@@ -88,14 +71,14 @@ class RegistryFollower:
 
     @property
     def champion(self) -> str:
-        """Id of the checkpoint to serve; `none` where the topic names no usable one."""
+        """Id of the checkpoint to serve; `none` if the topic names no usable one."""
         return self._champion
 
     def catch_up(self) -> None:
         """Read everything that is on the topic now.
 
         Raises:
-            TransientBrokerError: the broker failed; the next call continues where this one ended.
+            TransientBrokerError: the broker failed; the next call continues at the next record.
         """
         self._seek_next()
         for record in _records_before(self._reader, self._end, self._clock):
@@ -128,7 +111,7 @@ class RegistryFollower:
             self._apply_changes()
 
     def checkpoint(self, checkpoint_id: str) -> Checkpoint | None:
-        """Return a checkpoint; None where neither cache nor topic has it, or it must not be used.
+        """Return a checkpoint; None if neither cache nor topic has it, or it must not be used.
 
         Raises:
             TransientBrokerError: the cache does not have it, and the topic could not be read this time.
@@ -256,7 +239,7 @@ class RegistryFollower:
             _log.warning(event, key=key, reason=reason, topic=self._topic)
 
 
-def read_registry(reader: TopicReader, topic: str) -> ModelRegistry:
+def read_registry(reader: PartitionReader, topic: str) -> ModelRegistry:
     """Return the present content of the models topic.
 
     Raises:
@@ -268,7 +251,7 @@ def read_registry(reader: TopicReader, topic: str) -> ModelRegistry:
     return registry
 
 
-def records_to_end(reader: TopicReader, topic: str, clock: Clock = monotonic) -> Iterator[SourceRecord]:
+def records_to_end(reader: PartitionReader, topic: str, clock: Clock = monotonic) -> Iterator[SourceRecord]:
     """Yield all records that are on the topic now.
 
     Raises:
@@ -280,7 +263,7 @@ def records_to_end(reader: TopicReader, topic: str, clock: Clock = monotonic) ->
         yield from _records_before(reader, end, clock)
 
 
-def _records_before(reader: TopicReader, end: int, clock: Clock) -> Iterator[SourceRecord]:
+def _records_before(reader: PartitionReader, end: int, clock: Clock) -> Iterator[SourceRecord]:
     deadline = clock() + STALLED_SECONDS
     while reader.position < end:
         records = reader.read()

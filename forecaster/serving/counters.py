@@ -20,7 +20,7 @@ class Stage(StrEnum):
     """Stage of a batch whose duration is measured; a transaction of state alone counts as TRANSACTION, too."""
 
     DECODE = "decode"
-    PREPARE = "take"
+    PREPARE = "take"  # label of a metric, which dashboards query
     ADVANCE = "advance"
     ENCODE = "encode"
     TRANSACTION = "transaction"

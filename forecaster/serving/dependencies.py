@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forecaster.clock import Clock, WallClock, epoch_ms, monotonic
-from forecaster.records import Decoded, PollResult, SourceRecord, Transaction
+from forecaster.interfaces import Producer, RecordDecoder
+from forecaster.records import PollResult
 from forecaster.serving.state.store import StateStore
 
 
@@ -37,23 +38,6 @@ class Consumer(Protocol):
 
     def next_offset(self, partition: int) -> int | None:
         """Return the offset that is fetched next; None = not known just now."""
-
-
-class Producer(Protocol):
-    """A `TransactionalProducer`."""
-
-    def commit(self, transaction: Transaction) -> bool:
-        """Return whether the transaction was committed as far as is known; `restart` after a failure."""
-
-    def restart(self) -> None:
-        """End the failed transaction and connect again."""
-
-
-class RecordDecoder(Protocol):
-    """A `formats.readings.Decoder`."""
-
-    def decode(self, records: list[SourceRecord]) -> Decoded:
-        """Return the readings and the dead letters of the records."""
 
 
 @dataclass(frozen=True, slots=True)

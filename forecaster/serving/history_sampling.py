@@ -30,17 +30,17 @@ class HistorySampling:
         """Return the share of a partition's groups that is selected, 0 to 1."""
         return min(1.0, self.max_train_series / self.partitions / max(series_in_partition, 1))
 
-    def select(self, readings: Readings, positions: I64, outcomes: NDArray[np.int8], series_in_partition: int) -> I64:
-        """Return the positions of the readings to write: those that stepped their series, of selected groups.
+    def select(self, readings: Readings, indices: I64, outcomes: NDArray[np.int8], series_in_partition: int) -> I64:
+        """Return the indices of the readings to write: those of selected groups that moved their series to a new tick.
 
         Args:
-            readings: readings of the batch; N.
-            positions: positions of the partition's readings among them, ascending.
+            readings: N readings of the batch.
+            indices: indices of the partition's readings among them, ascending.
             outcomes: values of `records.Outcome`; (N,).
             series_in_partition: number of series that the partition holds.
         """
-        of_partition = outcomes[positions]
-        steps: I64 = positions[(of_partition == Outcome.FORECAST) | (of_partition == Outcome.WARMING)]
+        of_partition = outcomes[indices]
+        steps: I64 = indices[(of_partition == Outcome.FORECAST) | (of_partition == Outcome.WARMING)]
         share = self.share(series_in_partition)
         if share >= 1.0 or not len(steps):
             return steps
@@ -48,6 +48,6 @@ class HistorySampling:
         if readings.groups is not None:  # all readings of a record have one group, whose hash is computed once
             begins[1:] = np.diff(readings.records[steps]) != 0
         names = readings.series_ids if readings.groups is None else readings.groups
-        hashes = np.array([group_hash(names[position]) for position in steps[begins].tolist()], np.int64)
+        hashes = np.array([group_hash(names[index]) for index in steps[begins].tolist()], np.int64)
         selected: I64 = steps[(hashes < share * HASHES)[np.cumsum(begins) - 1]]
         return selected

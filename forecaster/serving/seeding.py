@@ -23,24 +23,15 @@ from forecaster.broker.consumer_groups import standalone_member
 from forecaster.core.series.grid import largest_gap, last_timestamp
 from forecaster.errors import StateError, TransientBrokerError, UsageError
 from forecaster.formats.models import iso_time
+from forecaster.interfaces import Producer
 from forecaster.records import Message, Outcome, Readings, Transaction
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.state.restore import Restorer
 
 BYTES_PER_TRANSACTION = 1_500_000
-MOST = 0.5
-"""Share of the series whose seeded rows may be lost because the input goes too far back."""
-
-
-class Producer(Protocol):
-    """The part of `TransactionalProducer` that seeding needs; tests use a fake."""
-
-    def commit(self, transaction: Transaction) -> bool:
-        """Return whether the transaction was committed as far as is known; `restart` after a failure."""
-
-    def restart(self) -> None:
-        """End the failed transaction and connect again."""
+LARGEST_LOST_SHARE = 0.5
+"""Largest share of the series whose seeded rows may be lost because the input goes too far back."""
 
 
 class ConsumerGroup(Protocol):
@@ -102,13 +93,14 @@ class Seeder:
         members = self._group.members()
         if members:
             raise StateError(
-                f"group {name}: has {members} live member{'s' if members > 1 else ''}: seed a group before its first "
+                f"group {name} has {members} live member{'s' if members > 1 else ''}; seed a group before its first "
                 "start, or name another one with FORECASTER_KAFKA__GROUP_ID"
             )
         for number, offset in self._group.committed().items():
             raise StateError(
-                f"group {name}: has committed offset {offset} of {source} partition {number}: its series have a state "
-                "already: seed a group before its first start, or name another one with FORECASTER_KAFKA__GROUP_ID"
+                f"group {name} has committed offset {offset} in partition {number} of topic {source}, so its series "
+                "have a state already; seed a group before its first start, or name another one with "
+                "FORECASTER_KAFKA__GROUP_ID"
             )
 
     def seed(self, number: int, parts: Iterable[Readings]) -> SeededPartition:
@@ -134,7 +126,7 @@ class Seeder:
             result = self._restorer.replayer.replay_batch(partition, readings, offsets)
             outcomes.update(Outcome(outcome) for outcome in result.outcomes.tolist())
             stateless = np.flatnonzero(result.outcomes == Outcome.STATELESS)
-            left_out.update(readings.series_ids[position] for position in stateless.tolist())
+            left_out.update(readings.series_ids[index] for index in stateless.tolist())
         self._refuse_older_input(partition)
         partition.pending_tombstones -= set(partition.blocks)  # new blocks replace those of an earlier attempt
         self._write(partition)
@@ -150,7 +142,7 @@ class Seeder:
         self.refuse_used_group()
         if not self._commit(list(self._floors.values()), self._offsets) and self._group.committed() != self._offsets:
             raise TransientBrokerError(
-                f"group {self._restorer.config.state_config.key_prefix}: its offsets were not committed"
+                f"the offsets of group {self._restorer.config.state_config.key_prefix} were not committed"
             )
 
     def _refuse_older_input(self, partition: Partition) -> None:
@@ -167,22 +159,22 @@ class Seeder:
         times, grid = table.state.timeline, self._restorer.config.pipeline.observation.grid
         reach = largest_gap(grid, np.maximum(times.interval_ms, 1)) * times.interval_ms
         discarded = (times.interval_ms > 0) & (written < last_timestamp(times) - reach)
-        if discarded[used].mean() > MOST:
+        if discarded[used].mean() > LARGEST_LOST_SHARE:
             until = iso_time(int(last_timestamp(times)[used].max()))
             raise UsageError(
-                f"{self._restorer.config.input_topic} partition {partition.number}: the input goes back to "
-                f"{iso_time(written)}, but the history ends at {until}: a series whose input begins farther back than "
-                "FORECASTER_SERIES__MAX_GAP restarts there, and its seeded state is lost: end the history where the "
-                "input begins"
+                f"partition {partition.number} of topic {self._restorer.config.input_topic} goes back to "
+                f"{iso_time(written)}, but the history ends at {until}. A series whose input begins more than "
+                "FORECASTER_SERIES__MAX_GAP before the end of its history restarts there and loses its seeded state. "
+                "End the history at the beginning of the input"
             )
 
     def _write(self, partition: Partition) -> None:
-        while (writes := partition.flush(BYTES_PER_TRANSACTION)) is not None:
+        while (writes := partition.next_writes(BYTES_PER_TRANSACTION)) is not None:
             messages = writes.messages
             if writes.floor is not None:
                 *messages, self._floors[partition.number] = messages
             if messages and not self._commit(messages, {}):
-                raise TransientBrokerError(f"partition {partition.number}: its blocks were not written")
+                raise TransientBrokerError(f"the blocks of partition {partition.number} were not written")
             partition.mark_written(writes)
         self._offsets[partition.number] = partition.position
 

@@ -3,7 +3,7 @@
     1. poll       records that take about 200 ms to compute, and this process' membership in the group
     2. follow     drop revoked partitions, queue assigned ones for restoring, refresh the champion
     3. restore    one slice of the next queued partition; it serves as soon as its rows are complete
-    4. align      check that the records continue where the rows of their partitions stand
+    4. align      check that the records of each partition continue at its position
     5. compute    decode the records, advance a copy of the rows that they touch, encode the transaction
     6. commit     forecasts, dead letters, state blocks, training history and input offsets, all or nothing
     7. adopt      the advanced rows, only after the commit
@@ -13,7 +13,7 @@
 | failure | response |
 |---|---|
 | a record is bad | write a dead letter; above the limits, hold its partition or end the worker |
-| a transaction fails | read the committed offsets: adopt the rows if it was committed, else drop them and read again |
+| a transaction fails | read the committed offsets: adopt the batch if it was committed, else drop it and read again |
 | another process has committed other offsets | restore the partition |
 | input was deleted before it was read | restore the partition, as ON_LOST_INPUT says |
 | a batch of the input is corrupt | fetch it again, other partitions continue; past the outage deadline, exit code 3 |
@@ -49,7 +49,7 @@ from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
 from forecaster.serving.state.partition import Partition, StateWrites
-from forecaster.serving.state.store import BLOCK_BYTES_PER_TRANSACTION, PreparedBatch
+from forecaster.serving.state.store import PreparedBatch
 
 FLUSH_SECONDS = 8.0
 """Time budget for flushing dirty blocks at shutdown; the next owner replays what is left."""
@@ -59,7 +59,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """Plain values of a worker.
+    """How a worker computes, publishes and limits its batches.
 
     Attributes:
         pipeline: how readings become forecasts.
@@ -95,7 +95,7 @@ class Worker:
     """Serves the partitions that the group assigns to it.
 
     Args:
-        config: plain values.
+        config: how batches are computed, published and limited.
         dependencies: Kafka, the rows and the clocks.
         stop: ends the loop when it is set.
 
@@ -128,7 +128,7 @@ class Worker:
         self.flush()
 
     def iterate(self) -> None:
-        """Turn at most one micro-batch into one transaction; the numbers are those of the module's docstring."""
+        """Turn at most one micro-batch into one transaction; the module's docstring lists the numbered steps."""
         polled = self._poll()  # 1
         self._follow(polled)  # 2
         if polled.stable:  # only a member of the group's current generation can commit
@@ -171,12 +171,12 @@ class Worker:
         if restored is None:
             return
         partition = restored.partition
-        while restored.must_be_written and (writes := partition.flush(BLOCK_BYTES_PER_TRANSACTION)):
-            if not self._committer.commit(self._state_transaction({partition.number: writes}, member)):
+        while writes := self._store.initial_writes(restored):
+            if not self._committer.commit(self._state_transaction(writes, member)):
                 self._committer.recover()
                 self._store.restore_again([partition.number])
                 return
-            partition.mark_written(writes)
+            self._store.mark_written(writes)
         self._store.open(restored)
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
@@ -184,25 +184,32 @@ class Worker:
         _log.info("partitions_opened", partitions=[partition.number], generation=member.generation_id)
 
     def _align_positions(self, polled: PollResult) -> bool:
-        """Return whether every partition continues at its position; otherwise rewind the batch and restore some.
+        """Move each position over markers; rewind and queue for restore the partitions that do not fit.
 
         Between a partition's position and its next record, there may be transaction markers, aborted records and
-        compacted ones. Nothing else can be there if the input still began at or before the position when they were
-        passed: then the position moves over them.
+        compacted ones. Nothing else can be there if the log still begins at or before the position.
+
+        Returns:
+            Whether all partitions fit.
         """
         positions: dict[int, int] = {}
         misaligned: list[int] = []
-        for number, offset in self._next_offsets(polled).items():
-            if number not in self._store.partitions:
-                misaligned.append(number)
+        for partition_number, offset in self._next_offsets(polled).items():
+            if partition_number not in self._store.partitions:
+                misaligned.append(partition_number)
                 continue
-            partition = self._store.partitions[number]
+            partition = self._store.partitions[partition_number]
             if offset < partition.position or (offset > partition.position and self._has_lost_input(partition)):
-                _log.error("input_misaligned", partition=number, expected_offset=partition.position, next_offset=offset)
-                misaligned.append(number)
+                _log.error(
+                    "input_misaligned",
+                    partition=partition_number,
+                    expected_offset=partition.position,
+                    next_offset=offset,
+                )
+                misaligned.append(partition_number)
             else:
-                partition.position = offset
-            positions[number] = partition.position
+                self._store.skip_to(partition_number, offset)
+            positions[partition_number] = partition.position
         if misaligned:
             self._consumer.pause(misaligned)
             self._consumer.seek({**polled.begin, **positions})
@@ -215,21 +222,21 @@ class Worker:
         Partitions without records count only if the consumer has moved past their position, over markers.
         """
         offsets = dict(polled.begin)
-        for number, end in self._consumer.ends().items():
-            if number in self._store.partitions and number not in offsets:
-                position = self._store.partitions[number].position
-                offset = self._consumer.next_offset(number) if end > position else None
+        for partition_number, end in self._consumer.ends().items():
+            if partition_number in self._store.partitions and partition_number not in offsets:
+                position = self._store.partitions[partition_number].position
+                offset = self._consumer.next_offset(partition_number) if end > position else None
                 if offset is not None and offset > position:
-                    offsets[number] = offset
+                    offsets[partition_number] = offset
         return offsets
 
     def _has_lost_input(self, partition: Partition) -> bool:
-        """Return whether the input begins behind the partition's position: retention has deleted unread records."""
+        """Return whether the input begins after the partition's position: retention has deleted unread records."""
         start = self._retry(lambda: self._store.log_start(partition.number), "reading the first offset of the input")
         return partition.position < start
 
     def _compute(self, polled: PollResult) -> _Batch:
-        """Return the decoded and computed batch with its transaction; the store stays as it is."""
+        """Return the decoded and computed batch with its transaction; the rows stay as they are."""
         begin = self._clock()
         with self._timed(Stage.DECODE):
             decoded = self._decoder.decode(polled.records)
@@ -257,16 +264,16 @@ class Worker:
     def _training_history(self, outputs: Outputs, prepared: PreparedBatch) -> list[Message]:
         """Return the readings of the batch that are written for training."""
         messages: list[Message] = []
-        for number in prepared.checkout.parts:
-            of_partition = np.flatnonzero(prepared.numbers == number)
-            series = len(self._store.partitions[number].table)
+        for partition_number in prepared.checkout.parts:
+            of_partition = np.flatnonzero(prepared.partition_of_reading == partition_number)
+            series = len(self._store.partitions[partition_number].table)
             readings = prepared.batch.readings
             selected = self._config.history.select(readings, of_partition, outputs.outcomes, series)
-            messages += encode_history(number, readings, selected, outputs.masked[selected])
+            messages += encode_history(partition_number, readings, selected, outputs.masked[selected])
         return messages
 
     def _adopt(self, batch: _Batch) -> None:
-        """Adopt the rows of a committed batch, and record what it says.
+        """Adopt the rows of a committed batch; add it to counters, scores, drift and the limits of bad records.
 
         Raises:
             TooManyBadRecords: a partition is above a limit of bad records, and `stop_on_limit` is set.
@@ -275,10 +282,10 @@ class Worker:
             self._store.adopt(batch.prepared, batch.polled.end)
         forecasts = len(batch.transaction.messages[self._config.topics.forecasts])
         self.counters.add(batch.polled, batch.decoded, batch.outputs, forecasts)
-        self.counters.scores.add(batch.outputs.scores, self._config.pipeline.quantile_levels)
+        self.counters.scores.add(batch.outputs.matured, self._config.pipeline.quantile_levels)
         self.counters.freed_series += sum(len(writes.freed) for writes in batch.prepared.writes.values())
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
-            batch.outputs.scores, self._store.series
+            batch.outputs.matured, self._store.series
         )
         self._enforce_limits(batch)
 
@@ -298,6 +305,9 @@ class Worker:
 
         A partition whose committed offset is the end of the batch adopts its rows; one whose offset is the beginning
         reads the batch again; any other is restored.
+
+        Raises:
+            TooManyBadRecords: as for `_adopt`.
         """
         polled = batch.polled
         self._committer.recover()
@@ -308,7 +318,10 @@ class Worker:
             for partition, begin in polled.begin.items()
             if committed[partition] <= begin and partition not in adopted
         }
-        self._store.adopt(batch.prepared, adopted)
+        if len(adopted) == len(polled.end):  # the transaction was committed, although the broker did not say so
+            self._adopt(batch)
+        else:  # other workers may have committed these offsets, and count the records themselves
+            self._store.adopt(batch.prepared, adopted)
         others = [partition for partition in polled.end if partition not in adopted and partition not in dropped]
         self._consumer.pause(others)
         self._store.restore_again(others)
@@ -329,7 +342,7 @@ class Worker:
 
     def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:
         """Return a transaction of state alone; it carries offsets so that the broker fences a former owner."""
-        offsets = {number: write.position for number, write in writes.items()}
+        offsets = {partition_number: write.position for partition_number, write in writes.items()}
         return Transaction({self._config.topics.state: _messages(writes)}, offsets, member)
 
     def _publish_status(self, polled: PollResult) -> None:

@@ -1,6 +1,6 @@
 """What operators set: the environment becomes `Settings`, and nothing else reads the environment.
 
-May import: errors.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """
 
 from forecaster.settings.environment import PREFIX, Settings, load_settings, variables

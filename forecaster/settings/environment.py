@@ -107,7 +107,7 @@ def load_settings(**defaults: Any) -> Settings:
     """Return the settings of the environment.
 
     Args:
-        defaults: groups as dicts; a value counts where the environment does not set its variable. Commands that need
+        defaults: groups as dicts; a value counts if the environment does not set its variable. Commands that need
             no broker fill required variables in this way.
 
     Raises:
@@ -124,7 +124,7 @@ def load_settings(**defaults: Any) -> Settings:
 
 
 def variables() -> dict[str, tuple[str, str]]:
-    """Return every variable with its group and the name in the group; the group is empty where there is none."""
+    """Return every variable with its group and the name in the group; an empty group = none."""
     names: dict[str, tuple[str, str]] = {}
     for group, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup):

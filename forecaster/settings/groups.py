@@ -38,7 +38,7 @@ class Kafka(SettingsGroup):
     """Name of the consumer group, one for each deployment. Transactional ids, the name of the trainers' group and the
     keys in the state topic begin with it."""
     instance_id: str = ""
-    """Identity of this process as a static member of the group: a restart keeps its partitions. Only where each
+    """Identity of this process as a static member of the group: a restart keeps its partitions. Only if each
     process has a stable name of its own, as in a StatefulSet. Empty = dynamic member."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
@@ -95,8 +95,8 @@ class Topics(SettingsGroup):
     history: str = ""
     """Topic of the readings to train on; empty = <input>.history. A second group on the same input needs its own."""
     scores: str = ""
-    """Topic of the scores, one record for each reading: its value beside the forecasts made for it. Empty = not
-    published."""
+    """Topic of the scores, one record for each reading: its value and the errors of the forecasts made for it.
+    Empty = not published."""
     denoised: str = ""
     """Topic of the denoised readings, as the network sees them. Empty = not published."""
     create: bool = True
@@ -112,10 +112,10 @@ class Input(SettingsGroup):
     """Layout of the input records."""
 
     series_field: Name = "series_id"
-    """Field of the JSON value that holds the series_id; dots lead into nested objects. Where it is missing or null,
+    """Field of the JSON value that holds the series_id; dots lead into nested objects. If it is missing or null,
     the record key is the series_id."""
     timestamp_field: Name = "timestamp"
-    """Field that holds the time of the reading, in epoch milliseconds or ISO 8601. Where it is missing or null, the
+    """Field that holds the time of the reading, in epoch milliseconds or ISO 8601. If it is missing or null, the
     record's timestamp counts."""
     value_field: Name = "value"
     """Field that holds the value, a number; null = the reading is known to be missing."""
@@ -124,7 +124,7 @@ class Input(SettingsGroup):
     series named <series_id>/<field>, and the network may use the series of one record for each other. Empty = one
     sensor in each record."""
     allow_null_keys: bool = False
-    """Whether records without a key are accepted where SERIES_FIELD names the series. Their producer must still send
+    """Whether records without a key are accepted if SERIES_FIELD names the series. Their producer must still send
     all readings of a series to one partition."""
 
 
@@ -186,7 +186,7 @@ class NetworkSettings(SettingsGroup):
     context: Annotated[int, Field(ge=2, le=4096)] = 96
     """Newest ticks of input kept for each series; the hidden state of a new checkpoint is computed from them."""
     readouts: Literal["own", "shared"] = "own"
-    """own = single series have output layers of their own besides the shared one, in fleets of up to 300 series;
+    """own = single series have output layers of their own in addition to the shared one, in fleets of up to 300 series;
     shared = only one output layer for all series, and smaller rows."""
     checkpoint: str = ""
     """Folder of a checkpoint that is served whatever the models topic says; nothing is trained then. Empty = the
@@ -211,10 +211,10 @@ class Denoise(SettingsGroup):
     hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
     """Distance from that median, in standard deviations, beyond which a value is a spike and masked."""
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
-    """Number of equal readings in a row from which on a sensor counts as stuck, and its readings are masked: kept
-    from the network, but still forecast and scored."""
+    """A sensor counts as stuck after this many equal readings in a row, whatever the ticks between them. Its readings
+    are then masked: kept from the network, but still forecast and scored."""
     ewma_half_life: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    """Half-life of the ewma filter, in ticks."""
+    """Half-life of the ewma filter, in readings."""
 
 
 class Training(SettingsGroup):
@@ -230,7 +230,7 @@ class Training(SettingsGroup):
     tbptt_steps: Annotated[int, Field(ge=1)] = 48
     """Ticks that gradients are propagated back (truncated backpropagation through time)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Dropout rate of the inputs, the hidden state and the output layer; 0 = none."""
+    """Dropout rate of the network's encoded inputs during training; 0 = none."""
     l1: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the L1 penalty; 0 = none."""
     l2: Annotated[float, Field(ge=0)] = 0.1
@@ -242,7 +242,7 @@ class Training(SettingsGroup):
     min_readings: Annotated[int, Field(ge=1)] = 2000
     """Readings of all series that must be there before the first training."""
     min_new_ticks: Annotated[int, Field(ge=1)] = 168
-    """New readings of all series since the last run without which a run is skipped."""
+    """A run is skipped until this many readings, over all series, are new since the last run of its kind."""
     deadline: Milliseconds = 1_800_000
     """A training that takes longer is killed."""
     max_train_series: Annotated[int, Field(ge=1)] = 2000

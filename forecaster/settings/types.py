@@ -84,7 +84,7 @@ Seasons = Annotated[tuple[Milliseconds, ...], BeforeValidator(parse_seasons), Fi
 
 
 def parse_range(value: Any) -> Any:
-    """Return both ends of `low,high`, infinite where one is left out; None for an empty text.
+    """Return both ends of `low,high`, infinite if one is left out; None for an empty text.
 
     Raises:
         ValueError: the ends are not numbers, or not in ascending order.

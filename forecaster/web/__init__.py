@@ -1,4 +1,4 @@
 """HTTP for operators: health, metrics, the read-only API and the live page.
 
-May import `registry`, `serving`, `learning`, `formats` and the modules below them; never torch.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

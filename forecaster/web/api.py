@@ -29,7 +29,7 @@ SeriesId = Annotated[str, Path(max_length=1024, description="Id of the series: t
 
 
 def build_app(service: Service) -> FastAPI:
-    """Return the application, which reads and changes nothing."""
+    """Return the HTTP application; all its requests are read-only."""
     app = FastAPI(
         title="forecaster", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
     )
@@ -99,7 +99,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/v1/series/{series_id:path}")
     def explain(series_id: SeriesId) -> Response:
-        """Return the whole row of a series, as `forecaster explain` prints it."""
+        """Return everything that the worker holds of a series, as `forecaster explain` prints it."""
         return _json(_ask(service, lambda view: views.explanation(view, series_id, service)))
 
     @app.get("/api/v1/forecasts/{series_id:path}")

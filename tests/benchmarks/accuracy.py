@@ -214,17 +214,17 @@ def _pipeline(trial: Trial, longest: int) -> PipelineConfig:
 
 def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, origins: tuple[int, int]) -> None:
     """The sums include the forecasts of these truths that were made at the origins."""
-    scores, series = outputs.scores, len(history.series_ids)
-    position = scores.reading + begin
-    row, truth = history.row[position], scores.truth[:, None]
-    horizons = np.arange(1, scores.point.shape[1] + 1)
+    matured, series = outputs.matured, len(history.series_ids)
+    position = matured.reading + begin
+    row, truth = history.row[position], matured.truth[:, None]
+    horizons = np.arange(1, matured.point.shape[1] + 1)
     made = (position // series)[:, None] - horizons
-    forecasts = [scores.point, *np.moveaxis(scores.experts, 1, 0)]
-    losses = pinball_loss(scores.quantiles, np.broadcast_to(truth, scores.point.shape), np.array(LEVELS)).mean(axis=1)
-    within = in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1])
+    forecasts = [matured.point, *np.moveaxis(matured.experts, 1, 0)]
+    losses = pinball_loss(matured.quantiles, np.broadcast_to(truth, matured.point.shape), np.array(LEVELS)).mean(axis=1)
+    within = in_interval(truth, matured.quantiles[:, 0], matured.quantiles[:, -1])
     for longest in sums.count:
         counts = (made >= origins[0]) & (made <= origins[1] - longest) & (horizons <= longest)
-        counts &= ~np.isnan(truth) & ~np.isnan(scores.point)
+        counts &= ~np.isnan(truth) & ~np.isnan(matured.point)
         for number, values in enumerate(forecasts):
             known = counts & ~np.isnan(values)
             error = np.where(known, values - truth, 0.0)

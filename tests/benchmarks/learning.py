@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
 
-from forecaster.app.daemon import TORCH_THREADS, connect_worker
+from forecaster.app.daemon import connect_worker
+from forecaster.app.threads import TORCH_THREADS
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records

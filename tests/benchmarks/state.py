@@ -33,7 +33,8 @@ from daemons import Daemon, wait_until
 from fakes import STATE, FakeClient, FakeKafka, setup
 from reference_run import ReferenceRun
 
-from forecaster.app.daemon import TORCH_THREADS, connect_worker
+from forecaster.app.daemon import connect_worker
+from forecaster.app.threads import TORCH_THREADS
 from forecaster.broker.plain_clients import RecordWriter, create_topic
 from forecaster.core.arrays import arrays
 from forecaster.core.network.model import Model

@@ -28,7 +28,8 @@ import torch
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from forecaster.app.daemon import TORCH_THREADS, connect_worker
+from forecaster.app.daemon import connect_worker
+from forecaster.app.threads import TORCH_THREADS
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.core.network.model import Checkpoint

@@ -33,7 +33,7 @@ def test_check_exits_with_the_code_of_the_problem(broker: str, topic: str) -> No
     create_topic(broker, topic, 2)
     fits = forecaster(broker, topic, "check", KAFKA__SASL_PASSWORD="hunter2")
     assert fits.returncode == 0, fits.stderr
-    assert "everything fits" in fits.stdout
+    assert "settings, checkpoint, topics and stored state fit" in fits.stdout
     assert "(hidden)" in fits.stdout
     assert "hunter2" not in fits.stdout
     create_topic(broker, f"{topic}.forecasts", 1)

@@ -67,7 +67,7 @@ class World:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=40))
-def test_rebalances_lose_double_and_change_no_forecast(plan: list) -> None:
+def test_rebalances_leave_the_forecasts_unchanged(plan: list) -> None:
     """Whatever the group does with partitions, none is served before its rows are restored."""
     world, undisturbed = World(), World(batch=1_000)
     for step in plan:

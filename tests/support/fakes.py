@@ -159,14 +159,21 @@ class FakeClient:
     def confirm_membership(self) -> None:
         self.confirmed += 1
 
-    def committed(self, *optional_topics: object) -> object:
-        """As the consumer: offsets of several partitions, 0 = none. As the log reader: that of one, None = none."""
+    def committed(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return the group's offset of each partition, as the consumer: 0 = none."""
+        self._answer()
+        return {number: self.kafka.offsets.get(number, 0) for number in partitions}
+
+    def committed_offset(self, topic: str, partition: int) -> int | None:  # noqa: ARG002 - the group reads one topic
+        """Return the group's offset of a partition, as the log reader: None = none."""
+        self._answer()
+        return self.kafka.offsets.get(partition)
+
+    def _answer(self) -> None:
+        """Raise TransientBrokerError as often as `silent` says."""
         if self.silent:
             self.silent -= 1
             raise TransientBrokerError("silence")
-        if len(optional_topics) == 2:
-            return self.kafka.offsets.get(optional_topics[1])  # type: ignore[call-overload]
-        return {number: self.kafka.offsets.get(number, 0) for number in optional_topics[0]}  # type: ignore[attr-defined]
 
     def restart(self) -> None:
         assert self.confirmed, "a fenced producer must confirm its membership first"
@@ -206,12 +213,8 @@ class FakeReader:
     """The log reader of a client."""
 
     def __init__(self, client: FakeClient) -> None:
-        self.committed, self.bounds, self.seek, self.read = (
-            client.committed,
-            client.bounds,
-            client.seek_log,
-            client.read,
-        )
+        self.committed, self.bounds = client.committed_offset, client.bounds
+        self.seek, self.read = client.seek_log, client.read
         self._client = client
 
     @property
@@ -252,7 +255,7 @@ class Setup:
 
     def restorer(self, client: FakeClient) -> Restorer:
         config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), self.policy)
-        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client), self.clock)  # type: ignore[arg-type]
+        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client), self.clock)
 
     def store(self, client: FakeClient) -> StateStore:
         return StateStore(self.restorer(client), self.checkpoints(), self.clock)
@@ -271,7 +274,7 @@ class Setup:
         )
         dependencies = WorkerDependencies(
             decoder=Decoder(self.schema),
-            consumer=client,  # type: ignore[arg-type]
+            consumer=client,
             producer=client,
             store=self.store(client),
             check_topics=self.check_topics,

@@ -10,6 +10,7 @@ import structlog
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.history import DamagedHistory, HistoryPart, count_of, decode_history
 from forecaster.history import SeriesHistory
+from forecaster.interfaces import PartitionReader
 from forecaster.learning.data.recent_readings import RecentReadings
 from forecaster.records import SourceRecord
 
@@ -18,24 +19,11 @@ READS_PER_COUNT = 4
 _log = structlog.get_logger()
 
 
-class PartitionReader(Protocol):
-    """A `LogReader`."""
-
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return the first offset of a partition, and the offset after its last record."""
+class TimestampReader(PartitionReader, Protocol):
+    """A `LogReader` that also finds records by their time."""
 
     def offset_at(self, topic: str, partition: int, timestamp_ms: int) -> int:
         """Return the offset of the first record from a time on."""
-
-    def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Read this partition from this offset on."""
-
-    def read(self) -> list[SourceRecord]:
-        """Return the next records."""
-
-    @property
-    def position(self) -> int:
-        """Offset of the next record to read."""
 
 
 class Tail(Protocol):
@@ -53,7 +41,7 @@ class Tail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HistoryConfig:
-    """What is read of the history topic, as plain values.
+    """Topic, time window and limits of a read, as plain values.
 
     Attributes:
         topic: name of the history topic.
@@ -81,7 +69,7 @@ class HistoryReader:
         damaged: number of damaged records in the last `read`.
     """
 
-    def __init__(self, config: HistoryConfig, reader: PartitionReader) -> None:
+    def __init__(self, config: HistoryConfig, reader: TimestampReader) -> None:
         self._config = config
         self._reader = reader
         self.damaged = 0
@@ -130,7 +118,7 @@ class HistoryReader:
                     recent.add(part)
 
     def _decode(self, record: SourceRecord) -> HistoryPart | None:
-        """Return the readings of a record; None, counted, where it is damaged."""
+        """Return the readings of a record; None, counted, if it is damaged."""
         try:
             return decode_history(record.value or b"")
         except DamagedHistory as error:
@@ -170,7 +158,7 @@ class HistoryCounter:
     def count(self) -> int:
         """Read new records, and return the number of readings since the beginning of the topic.
 
-        A call reads `READS_PER_COUNT` times at most: where the topic is long, the first counts are behind.
+        A call reads `READS_PER_COUNT` times at most: if the topic is long, the first counts are too small.
 
         Raises:
             TransientBrokerError: the broker failed.

@@ -1,4 +1,4 @@
 """What HTTP and `forecaster explain` may see of a worker, as plain values.
 
-May import all of `serving` but the worker.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

@@ -59,7 +59,7 @@ def latest_forecast(config: PipelineConfig, partition: Partition, series_id: str
         past=_past(state, tick),
         timestamps=[begin + (tick + horizon) * interval for horizon in config.horizons],
         point=_known(values[0]),
-        quantiles={level_name(level): _known(values[number]) for number, level in enumerate(levels, start=1)},
+        quantiles={level_name(level): _known(values[row]) for row, level in enumerate(levels, start=1)},
     )
 
 

@@ -29,7 +29,7 @@ MOST_WAITING = 32
 MOST_AT_ONCE = 4
 """Number of questions that are answered between two batches."""
 RATE_SECONDS = 10.0
-"""Span of the rate of forecasts, or the time since the start where that is shorter."""
+"""Span of the rate of forecasts, or the time since the start if that is shorter."""
 Answer = TypeVar("Answer")
 
 
@@ -48,7 +48,7 @@ class WorkerView:
         member: the worker in its consumer group.
         is_member: the worker is a member of the group's current generation.
         answered: the broker answered the last request.
-        ends: end of the input by partition, where it is known.
+        ends: end of the input by partition; those that are known.
         at_ms: time of the view, epoch milliseconds, UTC.
     """
 

@@ -9,7 +9,7 @@ from forecaster.serving.counters import Counters
 
 
 class PartitionState(StrEnum):
-    """State of an assigned partition."""
+    """State of an assigned partition as operators see it: RESTORING covers `PartitionPhase` WAITING and RESTORING."""
 
     RESTORING = "restoring"
     SERVING = "serving"

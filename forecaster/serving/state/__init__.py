@@ -1,4 +1,4 @@
 """The rows of the partitions: blocks, snapshots, swaps and restores; `StateStore` owns them.
 
-May import `pipeline`, `formats`, `core` and the modules below them, but nothing else of `serving`.
+`tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

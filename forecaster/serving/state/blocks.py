@@ -101,7 +101,7 @@ class Blocks:
         return len(self._blocks)
 
     def of(self, rows: I64) -> I64:
-        """Return the block of each row; NO_BLOCK where it has none."""
+        """Return the block of each row; NO_BLOCK = it has none."""
         return self._of_row[rows]
 
     def group(self, row: int, series_id: str) -> str:
@@ -111,7 +111,7 @@ class Blocks:
     def load(self, number: int, flushed_to: int, groups: Iterable[str]) -> dict[str, int]:
         """Open blocks, without rows, for the groups of a stored block; return the block of each group.
 
-        All groups go to block `number`, unless one record can no longer hold them: then they go to new blocks.
+        All groups go to block `number`, unless they are too large for one record: then they go to new blocks.
 
         Args:
             number: number of the stored block.
@@ -132,7 +132,7 @@ class Blocks:
         """Keep new blocks from getting these numbers, so that the stored blocks of these numbers stay as they are."""
         self._next = max([self._next, *(number + 1 for number in numbers)])
 
-    def place(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
+    def add_row(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
         """Put the row in the block of its group.
 
         A group that has no block yet goes to block `number`, if given, or to a block with space for it.
@@ -197,7 +197,7 @@ class Blocks:
         block.flushed_to, block.dirty_since = offset, NEVER
 
     def dirty(self) -> list[int]:
-        """Return the blocks whose stored copies are no longer true, those that changed longest ago first."""
+        """Return the blocks that have changed since they were written, those that changed longest ago first."""
         numbers = [number for number, block in self._blocks.items() if block.dirty_since != NEVER]
         return sorted(numbers, key=lambda number: self._blocks[number].dirty_since)
 

@@ -28,46 +28,46 @@ class Checkout:
     parts: dict[int, PartitionCheckout]
 
 
-def check_out(partitions: Mapping[int, Partition], readings: Readings, numbers: I64) -> Checkout:
+def check_out(partitions: Mapping[int, Partition], readings: Readings, partition_of_reading: I64) -> Checkout:
     """Return a copy of the rows of the readings' series; the partitions stay as they are.
 
     Args:
         partitions: open partitions, by number; at least one.
         readings: N readings.
-        numbers: the partition of each reading; (N,).
+        partition_of_reading: the partition of each reading; (N,).
     """
     row = np.empty(len(readings), np.int64)
     states: list[SeriesState] = []
     parts: dict[int, PartitionCheckout] = {}
     begin = 0
-    for number in sorted(set(numbers.tolist())):
-        in_partition = np.flatnonzero(numbers == number)
-        positions, partition = in_partition.tolist(), partitions[number]
-        groups = None if readings.groups is None else [readings.groups[position] for position in positions]
+    for partition_number in sorted(set(partition_of_reading.tolist())):
+        in_partition = np.flatnonzero(partition_of_reading == partition_number)
+        indices, partition = in_partition.tolist(), partitions[partition_number]
+        groups = None if readings.groups is None else [readings.groups[index] for index in indices]
         rows, part = partition.checkout(
-            [readings.series_ids[position] for position in positions], groups, readings.records[in_partition]
+            [readings.series_ids[index] for index in indices], groups, readings.records[in_partition]
         )
         row[in_partition] = np.where(rows < 0, -1, np.searchsorted(part.rows, rows) + begin)
         begin += len(part.rows)
         states.append(partition.table.copy(part.rows, part.fresh))
-        parts[number] = part if part.refused < 0 else replace(part, refused=positions[part.refused])
+        parts[partition_number] = part if part.refused < 0 else replace(part, refused=indices[part.refused])
     if not states:
         states.append(next(iter(partitions.values())).table.copy(np.empty(0, np.int64), {}))
     return Checkout(concatenate(states), row, parts)
 
 
-def adopt(partitions: Mapping[int, Partition], checkout: Checkout, numbers: Container[int]) -> None:
+def adopt(partitions: Mapping[int, Partition], checkout: Checkout, adopting: Container[int]) -> None:
     """Replace the borrowed rows by the batch's copy; the positions stay for the caller to move.
 
     Args:
         partitions: open partitions, by number.
         checkout: the copy, as the batch has left it.
-        numbers: partitions that adopt their part of it.
+        adopting: partitions that adopt their part of it.
     """
     begin = 0
-    for number, part in checkout.parts.items():
+    for partition_number, part in checkout.parts.items():
         end = begin + len(part.rows)
-        if number in numbers:
+        if partition_number in adopting:
             rows = convert(checkout.state, lambda array, span=slice(begin, end): array[span])  # type: ignore[misc]
-            partitions[number].adopt(part, rows)
+            partitions[partition_number].adopt(part, rows)
         begin = end

@@ -1,4 +1,4 @@
-"""Idle series: which rows are freed because their series has fallen silent."""
+"""Idle series: which rows are freed because their series had no reading for too long."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from forecaster.serving.state.table import Table
 FREED_AT_ONCE = 1_000
 LEDGER_BYTES = 256 * 1024
 """Names of freed series that the floor may hold, bytes."""
-QUORUM, FEWEST, MANY = 0.05, 3, 100
-"""Share of the series, within these numbers, that sets the time against the others: some clocks may be wrong."""
+QUORUM_SHARE, SMALLEST_QUORUM, LARGEST_QUORUM = 0.05, 3, 100
+"""The active series set the present time if they are at least this share of all series, within these bounds: the clocks
+of a few may be wrong."""
 
 
 class IdleSweep:
-    """Looks for idle series once in a while; the present time is that of the active series, not of a wall clock.
+    """Looks for idle series from time to time; the present time is that of the active series, not of a wall clock.
 
-    Active series have had readings since the last sweep in which enough of them had; the present time is the lower
-    median of their last stamps. The floor records which series are freed, so that a replay frees the same ones.
+    A series is active if it had a reading since the marks were last cleared. A sweep clears the marks if enough series
+    are active. The present time is the lower median of the last timestamps of the active series. The floor records
+    which series are freed, so that a replay frees the same ones.
 
     Args:
         grid: tells how long a series may be silent.
@@ -52,7 +54,7 @@ class IdleSweep:
         if not active.any():
             return []
         now = _lower_median(stamps[active])
-        if active.sum() < min(max(QUORUM * used.sum(), FEWEST), MANY):  # too few to be believed against the others
+        if active.sum() < min(max(QUORUM_SHARE * used.sum(), SMALLEST_QUORUM), LARGEST_QUORUM):
             now = min(now, _lower_median(stamps[used]))
         else:
             table.clear_active()
@@ -72,7 +74,7 @@ def names_to_free(names: Sequence[str], idle: Sequence[int], recorded: Sequence[
         idle: idle rows.
         recorded: freed series that the floor holds already.
     """
-    size = sum(map(len, recorded))
+    size = sum(len(name.encode()) for name in recorded)
     freed: list[str] = []
     for row in idle[:FREED_AT_ONCE]:
         size += len(names[row].encode())

@@ -11,7 +11,7 @@ from forecaster.serving.state.blocks import Blocks
 from forecaster.serving.state.config import NAME_BYTES, StateConfig
 
 READINGS_PER_SERIES = 10
-LEAST_REPLAY = 100_000
+SMALLEST_REPLAY_LIMIT = 100_000
 YOUNGEST = 0.25
 """Smallest age of a block that is written again, as a share of the replay limit."""
 
@@ -43,7 +43,7 @@ class WritePacer:
             series: number of series with a row.
             budget: bytes that blocks may take; one block may exceed it.
         """
-        limit = self._config.replay_limit or max(LEAST_REPLAY, READINGS_PER_SERIES * series)
+        limit = self._config.replay_limit or max(SMALLEST_REPLAY_LIMIT, READINGS_PER_SERIES * series)
         self._credit += readings * series * self._row_bytes / (limit * (1.0 - YOUNGEST))
         self._credit = min(self._credit, 2.0 * budget)
         latest = self._clock() - self._config.snapshot_seconds
@@ -51,10 +51,10 @@ class WritePacer:
         for number in blocks.dirty():
             block = blocks[number]
             size = len(block.rows) * self._row_bytes
-            late = block.dirty_at <= latest
+            is_overdue = block.dirty_at <= latest
             age = position - block.dirty_since
-            old = age >= limit or (age >= YOUNGEST * limit and self._credit >= size)
-            if not (late or old) or budget <= 0 or (due and budget < size):
+            is_old = age >= limit or (age >= YOUNGEST * limit and self._credit >= size)
+            if not (is_overdue or is_old) or budget <= 0 or (due and budget < size):
                 break
             self._credit = max(0.0, self._credit - size)
             budget -= size

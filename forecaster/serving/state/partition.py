@@ -186,7 +186,7 @@ class Partition:
     def checkout(
         self, series_ids: Sequence[str], groups: Sequence[str] | None, records: I64
     ) -> tuple[I64, PartitionCheckout]:
-        """Return the row of each series, -1 where it can have none, and the rows that a batch of them borrows.
+        """Return the row of each series, -1 = it can have none, and the rows that a batch of them borrows.
 
         The new series of one record get their rows together or not at all.
 

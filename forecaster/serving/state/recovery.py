@@ -10,8 +10,8 @@
 | another cluster or topic, or input that is needed and gone | as ON_LOST_INPUT says |
 | another partition count | the same, but `fail` is exit code 4 |
 
-The group's offset is behind the markers of the transactions that were read: where the input begins after that offset,
-records are lost, be it a single one.
+The committed offset lies after all transaction markers that were read. If the log starts beyond it, at least one record
+was lost.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RecoveryPlan:
         recovery: how its rows come back.
         replay_from: first offset of the replay.
         begin: offset at which the replay ends and serving begins.
-        reason: why the rows come back in this way, for the log; empty where nothing is wrong.
+        reason: why the rows come back in this way, for the log; empty = nothing is wrong.
     """
 
     recovery: Recovery
@@ -62,7 +62,7 @@ class RecoveryPlan:
 
 
 def plan_recovery(
-    identity: Identity, stored: StoredState, bounds: Bounds, policy: OnLostInput, where: str
+    identity: Identity, stored: StoredState, bounds: Bounds, policy: OnLostInput, source: str
 ) -> RecoveryPlan:
     """Return how a partition is restored.
 
@@ -71,7 +71,7 @@ def plan_recovery(
         stored: stored state of the partition.
         bounds: bounds of its input.
         policy: what happens to state that cannot be restored in full.
-        where: topic and partition, for the errors.
+        source: topic and partition, for the errors.
 
     Raises:
         StateError: the state cannot be restored in full, and the policy is `fail`.
@@ -82,7 +82,7 @@ def plan_recovery(
     committed = bounds.committed
     loss = _find_loss(identity, stored, bounds, committed)
     if loss is not None:
-        return _apply_policy(loss, stored, bounds, policy, where)
+        return _apply_policy(loss, stored, bounds, policy, source)
     if stored.floor is None or stored.corrupt:
         reason = "; ".join(f"{name}: {why}" for name, why in stored.corrupt.items()) or "there is no stored state"
         return RecoveryPlan(Recovery.REBUILT, 0, committed, reason)
@@ -102,7 +102,7 @@ def plan_recovery(
 
 
 @dataclass(frozen=True, slots=True)
-class _Loss:
+class _StateLoss:
     """Why the state cannot be restored in full.
 
     Attributes:
@@ -116,41 +116,43 @@ class _Loss:
     error: type[FatalError] = StateError
 
 
-def _find_loss(identity: Identity, stored: StoredState, bounds: Bounds, committed: int) -> _Loss | None:
-    """Return why the state cannot be restored in full; None where it can."""
+def _find_loss(identity: Identity, stored: StoredState, bounds: Bounds, committed: int) -> _StateLoss | None:
+    """Return why the state cannot be restored in full; None = it can."""
     records = [record for record in (stored.floor, *stored.blocks.values()) if record is not None]
     owner = records[0].identity if records else identity
     if owner.cluster != identity.cluster:
         reason = f"the state belongs to Kafka cluster {owner.cluster}, but this is cluster {identity.cluster}"
-        return _Loss(reason, replayable=False)
+        return _StateLoss(reason, replayable=False)
     if owner.topic != identity.topic:
-        return _Loss("the state belongs to an input topic that was deleted and created again", replayable=False)
+        return _StateLoss("the state belongs to an input topic that was deleted and created again", replayable=False)
     if owner.partitions != identity.partitions:
         reason = (
             f"the state is of {owner.partitions} partitions, but the topics have {identity.partitions}: series have "
             "moved to other partitions, away from their state"
         )
-        return _Loss(reason, error=TopicError)
+        return _StateLoss(reason, error=TopicError)
     if not bounds.log_start <= committed <= bounds.log_end:
-        return _Loss(
+        return _StateLoss(
             f"the group's committed offset {committed} is no longer in the input, which holds offsets "
             f"{bounds.log_start} to {bounds.log_end}"
         )
     if stored.floor is None or stored.corrupt:
         what = ", ".join(f"{name} ({why})" for name, why in stored.corrupt.items()) or "there is no floor"
-        return None if bounds.log_start == 0 else _Loss(f"{what}, and the input from offset 0 on is gone")
+        return None if bounds.log_start == 0 else _StateLoss(f"{what}, and the input from offset 0 on is gone")
     if stored.floor.offset < committed and stored.floor.offset < bounds.log_start:
-        return _Loss(
+        return _StateLoss(
             f"the state needs the input from offset {stored.floor.offset} on, but the input begins at "
             f"{bounds.log_start}: retention has deleted the records between"
         )
     return None
 
 
-def _apply_policy(loss: _Loss, stored: StoredState, bounds: Bounds, policy: OnLostInput, where: str) -> RecoveryPlan:
+def _apply_policy(
+    loss: _StateLoss, stored: StoredState, bounds: Bounds, policy: OnLostInput, source: str
+) -> RecoveryPlan:
     if policy == "fail":
         raise loss.error(
-            f"{where}: {loss.reason}; set FORECASTER_STATE__ON_LOST_INPUT=resume-cold to start without the state, or "
+            f"{source}: {loss.reason}; set FORECASTER_STATE__ON_LOST_INPUT=resume-cold to start without the state, or "
             "resume-stale to use what is left of it"
         )
     committed = bounds.committed or 0

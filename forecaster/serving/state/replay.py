@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forecaster.interfaces import RecordDecoder
 from forecaster.pipeline import Batch, PipelineConfig, advance
-from forecaster.records import I64, Decoded, Readings, SourceRecord
+from forecaster.records import I64, Readings, SourceRecord
 from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.stored import Progress, Reader
+from forecaster.serving.state.stored import GroupReader, Progress
 from forecaster.serving.state.swaps import Checkpoints, assign_models
 
 CHUNK_RECORDS = 400
 """Records that are replayed in a slice: about 20 ms."""
-
-
-class RecordDecoder(Protocol):
-    """The part of `formats.readings.Decoder` that a replay needs."""
-
-    def decode(self, records: list[SourceRecord]) -> Decoded:
-        """Return the readings and the dead letters of the records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +26,7 @@ class ReplayResult:
 
     Attributes:
         outcomes: values of `Outcome`; (N,).
-        refused: position of the first reading whose series could have no row; -1 = none.
+        refused: index of the first reading whose series could have no row; -1 = none.
     """
 
     outcomes: NDArray[np.int8]
@@ -51,7 +44,7 @@ class Replayer:
     """
 
     def __init__(
-        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: Reader
+        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: GroupReader
     ) -> None:
         self._pipeline = pipeline
         self._checkpoints = checkpoints
@@ -88,14 +81,14 @@ class Replayer:
             readings: N readings.
             offsets: offsets of their records; (N,).
         """
-        partitions, number = {partition.number: partition}, partition.number
-        numbers = np.full(len(readings), number, np.int64)
-        checkout = check_out(partitions, readings, numbers)
-        models = assign_models(self._checkpoints, {number: partition.floor.swaps}, numbers, offsets, readings)
+        partitions, swaps = {partition.number: partition}, {partition.number: partition.floor.swaps}
+        partition_of_reading = np.full(len(readings), partition.number, np.int64)
+        checkout = check_out(partitions, readings, partition_of_reading)
+        models = assign_models(self._checkpoints, swaps, partition_of_reading, offsets, readings)
         batch = Batch(readings, checkout.row, models.which)
         outputs = advance(self._pipeline, models.models, checkout.state, batch)
         adopt(partitions, checkout, partitions)
-        return ReplayResult(outputs.outcomes, checkout.parts[number].refused)
+        return ReplayResult(outputs.outcomes, checkout.parts[partition.number].refused)
 
     def _replay_chunk(self, partition: Partition, records: list[SourceRecord]) -> int:
         """Apply the readings that are not yet in the rows' blocks; return their number."""

@@ -196,8 +196,8 @@ class Restorer:
         if stored.missing:  # a checkpoint that was published a moment ago may not be known yet
             self._checkpoints.catch_up()
             stored.missing = self._missing(stored)
-        where = f"{config.input_topic} partition {number}"
-        return stored, plan_recovery(identity, stored, bounds, config.on_lost_input, where)
+        source = f"{config.input_topic} partition {number}"
+        return stored, plan_recovery(identity, stored, bounds, config.on_lost_input, source)
 
     def _missing(self, stored: StoredState) -> list[str]:
         """Return the checkpoints that the floor names and that cannot serve here."""

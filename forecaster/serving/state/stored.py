@@ -9,30 +9,18 @@ from typing import Protocol
 from forecaster.clock import Clock
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import FLOOR, CorruptSnapshot, Floor, StoredBlock, decode_block, decode_floor
+from forecaster.interfaces import PartitionReader
 from forecaster.records import SourceRecord
 
 CONFIRM_SECONDS = 2.0
 """Time to wait for a record that must be in the log."""
 
 
-class Reader(Protocol):
-    """The part of `LogReader` that a restore needs; tests use a fake."""
+class GroupReader(PartitionReader, Protocol):
+    """A `LogReader` that also knows the offsets of the consumer group."""
 
     def committed(self, topic: str, partition: int) -> int | None:
-        """Return the group's committed offset; None where it has none."""
-
-    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return the first offset of the log, and the offset after its last record."""
-
-    def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Continue at the offset of the partition."""
-
-    def read(self) -> list[SourceRecord]:
-        """Return the next records; none where they take longer than a moment."""
-
-    @property
-    def position(self) -> int:
-        """Offset of the next record, behind the transaction markers that were read."""
+        """Return the group's committed offset; None = there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +63,14 @@ class StoredState:
         blocks: readable blocks, by number.
         floor: the floor; None = there is none, or it cannot be read.
         corrupt: why a record cannot be read, by the last part of its key.
-        numbers: numbers of all blocks, readable or not.
+        block_numbers: numbers of all blocks, readable or not.
         missing: checkpoints that the floor names and that cannot serve here.
     """
 
     blocks: dict[int, StoredBlock] = field(default_factory=dict)
     floor: Floor | None = None
     corrupt: dict[str, str] = field(default_factory=dict)
-    numbers: set[int] = field(default_factory=set)
+    block_numbers: set[int] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: bytes | None) -> None:
@@ -105,33 +93,33 @@ class StoredState:
         except CorruptSnapshot as error:
             self.corrupt[name] = str(error)
 
-    def _add_block(self, number: int, value: bytes | None) -> None:
-        self.blocks.pop(number, None)
-        self.numbers.discard(number)
+    def _add_block(self, block_number: int, value: bytes | None) -> None:
+        self.blocks.pop(block_number, None)
+        self.block_numbers.discard(block_number)
         if value is not None:
-            self.numbers.add(number)
-            self.blocks[number] = decode_block(value)
+            self.block_numbers.add(block_number)
+            self.blocks[block_number] = decode_block(value)
 
 
-def input_bounds(reader: Reader, topic: str, number: int, clock: Clock) -> Bounds:
+def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) -> Bounds:
     """Return the bounds of a partition's input.
 
     The broker can report an end before the committed offset for a moment. Then the record before that offset decides:
-    where it can be read, the log reaches up to the committed offset.
+    if it can be read, the log reaches up to the committed offset.
 
     Raises:
         TransientBrokerError: the broker did not answer.
     """
-    committed = reader.committed(topic, number)
-    start, end = reader.bounds(topic, number)
+    committed = reader.committed(topic, partition)
+    start, end = reader.bounds(topic, partition)
     if committed is not None and committed > end:
-        end = max(end, _confirmed_end(reader, topic, number, committed, clock))
+        end = max(end, _confirmed_end(reader, topic, partition, committed, clock))
     return Bounds(committed, start, end)
 
 
-def _confirmed_end(reader: Reader, topic: str, number: int, committed: int, clock: Clock) -> int:
-    """Return how far the log can be read, `committed` at most; 0 where the broker refuses to read there."""
-    reader.seek(topic, number, committed - 1)
+def _confirmed_end(reader: GroupReader, topic: str, partition: int, committed: int, clock: Clock) -> int:
+    """Return how far the log can be read, `committed` at most; 0 if the broker refuses to read there."""
+    reader.seek(topic, partition, committed - 1)
     deadline = clock() + CONFIRM_SECONDS
     try:
         while reader.position < committed and clock() < deadline:
@@ -141,13 +129,15 @@ def _confirmed_end(reader: Reader, topic: str, number: int, committed: int, cloc
     return min(committed, reader.position)
 
 
-def read_state(reader: Reader, topic: str, number: int, key_prefix: str) -> Generator[Progress, None, StoredState]:
+def read_state(
+    reader: PartitionReader, topic: str, partition: int, key_prefix: str
+) -> Generator[Progress, None, StoredState]:
     """Read the state topic up to its high watermark; return the newest record of each key of the group.
 
     Args:
         reader: reads the topic.
         topic: the state topic.
-        number: number of the partition.
+        partition: number of the partition.
         key_prefix: first part of the group's keys; the keys of other groups are ignored.
 
     Raises:
@@ -155,10 +145,10 @@ def read_state(reader: Reader, topic: str, number: int, key_prefix: str) -> Gene
         TransientBrokerError: the broker did not answer.
     """
     stored = StoredState()
-    begin, end = reader.bounds(topic, number)
+    begin, end = reader.bounds(topic, partition)
     if begin >= end:
         return stored
-    reader.seek(topic, number, begin)
+    reader.seek(topic, partition, begin)
     records: Sequence[SourceRecord] = ()
     while records or reader.position < end:
         records = reader.read()
@@ -166,20 +156,20 @@ def read_state(reader: Reader, topic: str, number: int, key_prefix: str) -> Gene
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
             if prefix == f"{key_prefix}/{record.partition}":
                 stored.add(name, record.value)
-        yield Progress("read_state", number, reader.position, end)
+        yield Progress("read_state", partition, reader.position, end)
     return stored
 
 
-def first_written_ms(reader: Reader, topic: str, number: int, clock: Clock) -> int | None:
-    """Return when the first record of a partition was written; None where it has none, or carries no time.
+def first_written_ms(reader: PartitionReader, topic: str, partition: int, clock: Clock) -> int | None:
+    """Return when the first record of a partition was written; None if it has none, or carries no time.
 
     Raises:
         TransientBrokerError: the broker did not answer.
     """
-    begin, end = reader.bounds(topic, number)
+    begin, end = reader.bounds(topic, partition)
     if begin == end:
         return None
-    reader.seek(topic, number, begin)
+    reader.seek(topic, partition, begin)
     deadline = clock() + CONFIRM_SECONDS
     while reader.position < end and clock() < deadline:
         for record in reader.read():

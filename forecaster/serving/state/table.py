@@ -36,7 +36,7 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """Series of each row; FREE where there is none."""
+        """Series of each row; FREE = none."""
         return self._names
 
     @property
@@ -59,12 +59,12 @@ class Table:
         rows = [index.get(series_id, -1) for series_id in series_ids]
         fresh: dict[str, int] = {}
         if -1 in rows:
-            for position, row in enumerate(rows):
+            for reading, row in enumerate(rows):
                 if row < 0:
-                    name = series_ids[position]
+                    name = series_ids[reading]
                     if name not in fresh and len(fresh) < room:
                         fresh[name] = self._spare(len(fresh))
-                    rows[position] = fresh.get(name, -1)
+                    rows[reading] = fresh.get(name, -1)
         return np.array(rows, np.int64), fresh
 
     def copy(self, rows: I64, fresh: Mapping[str, int]) -> SeriesState:
@@ -115,8 +115,8 @@ class Table:
         if missing > 0:
             self._active = np.concatenate([self._active, np.zeros(max(missing, len(self._active)), np.bool_)])
 
-    def _spare(self, number: int) -> int:
-        """Return the row that the `number`-th new series would get."""
-        if number < len(self._free):
-            return self._free[-1 - number]
-        return len(self._names) + number - len(self._free)
+    def _spare(self, index: int) -> int:
+        """Return the row that the new series of this index would get."""
+        if index < len(self._free):
+            return self._free[-1 - index]
+        return len(self._names) + index - len(self._free)

@@ -273,10 +273,10 @@ def test_a_partition_whose_transaction_failed_is_seeded_again() -> None:
     configured, kafka, undisturbed = setup(pipeline=CONFIG, model=MODEL), FakeKafka(), FakeKafka()
     history = fleet(range(30))
     writer = seeder(kafka, configured, "dropped", "", "dropped", "happened")
-    with pytest.raises(TransientBrokerError, match="partition 0: its blocks were not written"):
+    with pytest.raises(TransientBrokerError, match="the blocks of partition 0 were not written"):
         writer.seed(0, parts(history, 0, 1))
     writer.seed(0, parts(history, 0, 1))
-    with pytest.raises(TransientBrokerError, match="its offsets were not committed"):
+    with pytest.raises(TransientBrokerError, match="the offsets of group group were not committed"):
         writer.finish()
     assert kafka.offsets == {}
     writer.finish()

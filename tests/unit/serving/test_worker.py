@@ -17,6 +17,7 @@ from forecaster.formats.state import decode_floor
 from forecaster.pipeline import Batch, Models, PipelineConfig
 from forecaster.records import Outputs
 from forecaster.serving import worker as worker_module
+from forecaster.serving.counters import Counters
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.worker import Worker
 
@@ -52,16 +53,22 @@ def test_every_reading_of_every_partition_has_one_forecast() -> None:
 
 @pytest.mark.parametrize("failure", ["dropped", "happened"])
 def test_committed_offsets_decide_after_a_failed_transaction(failure: str) -> None:
-    """The batch is adopted or read again, and the output is that of a worker without the failure."""
+    """The batch is adopted or read again; output and counters are those of a worker without the failure."""
     disturbed, calm = FakeKafka(), FakeKafka()
+    counters: list[Counters] = []
     for kafka in (disturbed, calm):
         client, worker = serving(kafka)
         for begin in (0, 4, 8):
             kafka.hours(0, range(begin, begin + 4))
             client.failures = [failure] if kafka is disturbed and begin == 4 else []
             iterate(worker, 3)
+        counters.append(worker.counters)
     assert disturbed.published == calm.published
     assert disturbed.offsets == calm.offsets
+    assert [count.failed_transactions for count in counters] == [1, 0]
+    for name in ("records", "outcomes", "forecasts", "transactions"):
+        assert getattr(counters[0], name) == getattr(counters[1], name)
+    assert counters[0].scores.count.tolist() == counters[1].scores.count.tolist()
 
 
 def test_a_partition_that_another_process_advanced_is_restored() -> None:

@@ -82,7 +82,7 @@ class FakeLog:
         assert topic == TOPIC
         self._partition, self._at = partition, offset
 
-    def read(self) -> list[SourceRecord]:
+    def read(self, *, wait: bool = True) -> list[SourceRecord]:  # noqa: ARG002 - the fake never waits
         if self.retention:
             partition, offset = self.retention.pop()
             self.first[partition] = offset
@@ -199,7 +199,7 @@ def test_reading_continues_behind_records_that_retention_removes() -> None:
 
 def test_other_errors_of_the_broker_are_raised() -> None:
     class Away(FakeLog):
-        def read(self) -> list[SourceRecord]:
+        def read(self, *, wait: bool = True) -> list[SourceRecord]:  # noqa: ARG002 - it never waits
             raise TransientBrokerError("away")
 
     log = Away(1)

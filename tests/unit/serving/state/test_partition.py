@@ -315,7 +315,7 @@ def test_blocks_that_new_settings_make_too_large_are_split(monkeypatch: pytest.M
     cut = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert cut.must_be_written
     for _ in range(3):
-        changes = cut.partition.flush(1)
+        changes = cut.partition.next_writes(1)
         assert changes is not None
         assert max(len(message.value or b"") for message in changes.messages) < config.BLOCK_BYTES
         kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))

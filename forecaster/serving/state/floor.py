@@ -1,0 +1,98 @@
+"""The floor of a partition in use: its events, whether new series get rows, and whether the state topic holds it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from forecaster.clock import Clock, monotonic
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
+from forecaster.formats.state import Event, Floor, Identity, Swap
+from forecaster.serving.state.swaps import folded
+
+
+class PartitionFloor:
+    """The newest floor of a partition.
+
+    During a replay, the events of the stored floor decide which series get rows; before and after it, the partition.
+
+    Args:
+        identity: identity of the stored state.
+        offset: offset of the first floor, which has no events.
+        clock: tells how old the floor is.
+
+    Attributes:
+        newest: the newest floor.
+        is_stored: the state topic holds a floor that this partition has written or restored.
+        decides: the events decide which series get rows.
+    """
+
+    def __init__(self, identity: Identity, offset: int, clock: Clock = monotonic) -> None:
+        self.newest = Floor(identity, offset, swaps=[Swap(offset, NO_CHECKPOINT)])
+        self.is_stored = False
+        self.decides = False
+        self._identity = identity
+        self._clock = clock
+        self._stored_at = clock()
+        self._applied_to = offset
+
+    def begin_replay(self, floor: Floor, offset: int) -> None:
+        """Use the events of a floor in a replay from `offset` on."""
+        self.newest, self.decides = floor, True
+        self._applied_to = offset - 1  # an event at the first offset is still to be applied
+
+    def end_replay(self, *, is_stored: bool) -> None:
+        """Let the partition decide from now on.
+
+        Args:
+            is_stored: the state topic holds this floor.
+        """
+        self.decides, self.is_stored = False, is_stored
+
+    def events_up_to(self, offset: int) -> list[Event]:
+        """Return the events up to `offset`, without those that earlier calls have returned."""
+        events = [event for event in self.newest.events if self._applied_to < event.offset <= offset]
+        self._applied_to = max(self._applied_to, offset)
+        return events
+
+    def next_event_offset(self, position: int) -> int:
+        """Return the offset of the first event after the position; sys.maxsize = there is none."""
+        return min((event.offset for event in self.newest.events if event.offset > position), default=sys.maxsize)
+
+    def is_full(self, position: int) -> bool:
+        """Return whether new series get no row at the position."""
+        full = self.newest.full
+        for event in self.newest.events:
+            if event.offset <= position or not self.decides:
+                full = event.full
+        return full
+
+    def mark_full(self, offset: int) -> None:
+        """Add the event that new series get no row from the record at `offset` on."""
+        self.newest = replace(self.newest, events=[*self.newest.events, Event(offset, full=True)])
+        self.is_stored = False
+
+    def moved_to(self, offset: int, events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
+        """Return a floor at the offset, which the partition may store; events and swaps before it are folded into it.
+
+        Args:
+            offset: offset of the new floor.
+            events: events of the newest floor and later ones, ascending.
+            swaps: swaps of the newest floor and later ones, ascending.
+        """
+        full = self.newest.full
+        for event in events:
+            if event.offset < offset:
+                full = event.full
+        kept = [event for event in events if event.offset >= offset]
+        return Floor(self._identity, offset, full, kept, folded(swaps, offset))
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Return whether the floor has not been stored for that long."""
+        return self._stored_at <= self._clock() - seconds
+
+    def mark_stored(self, floor: Floor) -> None:
+        """Replace the floor by one that is in the state topic now."""
+        self.newest, self.is_stored, self._stored_at = floor, True, self._clock()
