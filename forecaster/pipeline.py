@@ -35,7 +35,7 @@ from forecaster.core.series.scaling import MIDDLE_LEVEL
 from forecaster.core.series.state import ObservationConfig
 from forecaster.core.series.step_inputs import StepInputs
 from forecaster.core.state import SeriesState, StateShape
-from forecaster.records import F32, F64, I64, Bools, Forecasts, Outcome, Outputs, Readings, Scores
+from forecaster.records import F32, F64, I64, Bools, Forecasts, MaturedForecasts, Outcome, Outputs, Readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class Batch:
 
     Attributes:
         readings: readings in the order of the log.
-        row: position of each reading's series in the batch's copy of rows; -1 = the series has no row; (N,).
-        model: position of the model that forecasts at each reading; (N,).
+        row: index of each reading's series in the batch's copy of rows; -1 = the series has no row; (N,).
+        model: index of the model that forecasts at each reading; (N,).
     """
 
     readings: Readings
@@ -94,7 +94,7 @@ Models = Sequence[Model | None]
 
 
 def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
-    """Add a batch of readings to the rows, in place, and return the forecasts made at them and their scores.
+    """Add a batch of readings to the rows, in place, and return the forecasts made at them and for them.
 
     Readings of one series are processed in order. The result of a row is the same bits, whatever else the batch holds.
 
@@ -105,33 +105,33 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         batch: readings in the order of the log, with their rows and models.
 
     Returns:
-        Outcomes of all N readings; forecasts and scores of the M readings that are steps, in the order of the log.
+        Outcomes of all N readings; forecasts made at, and matured at, the M readings that are steps, in the order of the log.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
-    run = _Run.of(config, models, batch)
-    parts: list[tuple[Forecasts, Scores]] = []
+    plan = _BatchPlan.of(config, models, batch)
+    parts: list[tuple[Forecasts, MaturedForecasts]] = []
     with_row = np.flatnonzero(batch.row >= 0)
-    for wave_positions in waves(batch.row[with_row], batch.readings.records[with_row]):  # 1. wave
-        positions = with_row[wave_positions]
-        rows = batch.row[positions]
+    for wave_indices in waves(batch.row[with_row], batch.readings.records[with_row]):  # 1. wave
+        indices = with_row[wave_indices]
+        rows = batch.row[indices]
         all_rows = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
         part = state if all_rows else take(state, rows)
-        observed, forecasts, scores = _advance_wave(run, part, positions)
+        observed, forecasts, matured = _advance_wave(plan, part, indices)
         if not all_rows:
             put(state, rows, part)
-        outcomes[positions], masked[positions] = observed.outcome, observed.masked
+        outcomes[indices], masked[indices] = observed.outcome, observed.masked
         denoised[forecasts.reading] = observed.denoised
-        parts.append((forecasts, scores))
+        parts.append((forecasts, matured))
     if len(with_row) < len(batch.row):
         parts.append(_stateless(config, batch))
-    forecasts, scores = _in_order_of_the_log(config, parts)
-    return Outputs(outcomes, masked, denoised, forecasts, scores)
+    forecasts, matured = _in_order_of_the_log(config, parts)
+    return Outputs(outcomes, masked, denoised, forecasts, matured)
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """A batch with everything that is prepared once for all of its waves.
+class _BatchPlan:
+    """A batch, with the values that all of its waves share.
 
     Attributes:
         config: settings of the pipeline.
@@ -140,7 +140,7 @@ class _Run:
         ring: operations on pending forecasts.
         bodies: body code of each model.
         checkpoints: checkpoint id of each model.
-        local: for each model, the position of each reading's series among its local readouts, (N,); None = unused.
+        local: for each model, the index of each reading's series among its local readouts, (N,); None = unused.
     """
 
     config: PipelineConfig
@@ -152,7 +152,7 @@ class _Run:
     local: Sequence[I64 | None]
 
     @classmethod
-    def of(cls, config: PipelineConfig, models: Models, batch: Batch) -> _Run:
+    def of(cls, config: PipelineConfig, models: Models, batch: Batch) -> _BatchPlan:
         bodies = [NO_NETWORK if model is None else model.body_code for model in models]
         checkpoints = [NO_CHECKPOINT if model is None else model.id for model in models]
         return cls(
@@ -162,45 +162,45 @@ class _Run:
             ring=PendingRing(config.horizons, config.ensemble.kinds),
             bodies=np.array(bodies, np.int64),
             checkpoints=np.array(checkpoints, object),
-            local=[_local_positions(config, model, batch.readings) for model in models],
+            local=[_local_indices(config, model, batch.readings) for model in models],
         )
 
 
-def _local_positions(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
-    """Return the position of each reading's series among the model's local readouts; None if they are not used."""
+def _local_indices(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
+    """Return the index of each reading's series among the model's local readouts; None if they are not used."""
     if model is None or not model.has_local or config.heads < len(HEADS):
         return None
     return model.readout_index(readings.series_ids)
 
 
-def _advance_wave(run: _Run, part: SeriesState, positions: I64) -> tuple[Observed, Forecasts, Scores]:
+def _advance_wave(plan: _BatchPlan, part: SeriesState, indices: I64) -> tuple[Observed, Forecasts, MaturedForecasts]:
     """Add one reading of each row to the rows of `part`, in place.
 
     Args:
-        run: the batch.
+        plan: the batch.
         part: B rows.
-        positions: position of each row's reading in the batch; (B,).
+        indices: index of each row's reading in the batch; (B,).
 
     Returns:
-        The observed wave, and forecasts and scores of its M steps.
+        The observed wave, and forecasts made at its M steps and for them.
     """
-    config, readings, model = run.config, run.batch.readings, run.batch.model[positions]
-    _rewarm(run, model, part)  # 2. re-warm
-    wave = Wave(readings.timestamp_ms[positions], readings.values[positions], readings.records[positions])
+    config, readings, model = plan.config, plan.batch.readings, plan.batch.model[indices]
+    _rewarm(plan, model, part)  # 2. re-warm
+    wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.records[indices])
     observed = observe(config.observation, part.timeline, part.inputs, wave)  # 3. observe
     _reset(config, part, observed.expired | observed.renewed)
-    steps = _Steps(positions[observed.position], model[observed.position], wave.timestamp_ms[observed.position])
+    steps = _Steps(indices[observed.position], model[observed.position], wave.timestamp_ms[observed.position])
     all_steps = len(observed.position) == len(part)
     rows = part if all_steps else take(part, observed.position)
-    result = _step(run, rows, observed, steps)
+    result = _step(plan, rows, observed, steps)
     if not all_steps:
         put(part, observed.position, rows)
-    return observed, _forecasts(run, observed, steps, result), _scores(run, observed, steps, result)
+    return observed, _forecasts(plan, observed, steps, result), _matured_forecasts(plan, observed, steps, result)
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """The M steps of a wave: position in the batch, position of the model, and timestamp of each reading; (M,)."""
+    """The M steps of a wave: index in the batch, index of the model, and timestamp of each reading; (M,)."""
 
     reading: I64
     model: I64
@@ -222,12 +222,12 @@ class _StepResult:
     forecast: Forecast
 
 
-def _rewarm(run: _Run, model: I64, part: SeriesState) -> None:
+def _rewarm(plan: _BatchPlan, model: I64, part: SeriesState) -> None:
     """Re-warm the rows whose hidden state belongs to another body than that of their model, in place."""
-    others = part.body != run.bodies[model]
+    others = part.body != plan.bodies[model]
     if others.any():
-        for number in np.unique(model[others]):
-            rewarm(run.models[number], part, np.flatnonzero(others & (model == number)))
+        for model_index in np.unique(model[others]):
+            rewarm(plan.models[model_index], part, np.flatnonzero(others & (model == model_index)))
 
 
 def _reset(config: PipelineConfig, part: SeriesState, restarted: Bools) -> None:
@@ -239,9 +239,9 @@ def _reset(config: PipelineConfig, part: SeriesState, restarted: Bools) -> None:
         part.hidden[rows] = 0.0
 
 
-def _step(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> _StepResult:
+def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps) -> _StepResult:
     """Score, learn and forecast at the M steps of a wave, changing their rows in place."""
-    ring, pending = run.ring, rows.pending
+    ring, pending = plan.ring, rows.pending
     ring.clear(pending, observed.restarted)
     rows.hidden[observed.restarted] = 0.0
     rebase(pending, rows.experts.profile.reference, observed.reference)
@@ -250,9 +250,9 @@ def _step(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> _S
     ring.learn_last_value_rmse(pending, observed.truth, matured, observed.count)
     tick = _tick_context(observed)
     unit = rows.inputs.scaler.first_deviation().astype(np.float32)
-    ensemble = Ensemble(run.config.ensemble, rows.experts, tick, unit)
+    ensemble = Ensemble(plan.config.ensemble, rows.experts, tick, unit)
     experts = ensemble.learn(matured.relative(observed.truth), matured)  # 5. learn
-    network_forecast = _network_forecast(run, rows, observed, steps)  # 6. network
+    network_forecast = _network_forecast(plan, rows, observed, steps)  # 6. network
     forecast = ensemble.forecast(network_forecast, observed.records)  # 7. combine
     ring.store(
         pending, places, Anchors(tick.last, tick.scale, tick.level, forecast.phase_mean), forecast.values
@@ -274,15 +274,15 @@ def _tick_context(observed: Observed) -> TickContext:
     )
 
 
-def _network_forecast(run: _Run, rows: SeriesState, observed: Observed, steps: _Steps) -> NetworkForecast:
+def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps) -> NetworkForecast:
     """Advance the hidden states by one step, in place, and return the forecasts of each row's model."""
-    config, count = run.config, len(steps.reading)
+    config, count = plan.config, len(steps.reading)
     heads = np.full((count, config.heads, len(config.horizons)), np.nan, np.float32)
     offsets = np.empty((count, len(config.quantile_levels), len(config.horizons)), np.float32)
-    for number, (model, local) in enumerate(zip(run.models, run.local, strict=True)):
-        chosen = np.flatnonzero(steps.model == number)
+    for model_index, (model, local) in enumerate(zip(plan.models, plan.local, strict=True)):
+        chosen = np.flatnonzero(steps.model == model_index)
         if model is None and len(chosen):
-            offsets[chosen] = _offsets_without_network(run, rows.pending, observed)[chosen]
+            offsets[chosen] = _offsets_without_network(plan, rows.pending, observed)[chosen]
         elif model is not None and len(chosen):
             index = None if local is None else ReadoutIndex(local[steps.reading], observed.records)
             forecast = _forecast_of_model(model, observed.inputs, rows.hidden, chosen, index)
@@ -306,16 +306,16 @@ def _forecast_of_model(
     return step
 
 
-def _offsets_without_network(run: _Run, pending: PendingState, observed: Observed) -> F32:
+def _offsets_without_network(plan: _BatchPlan, pending: PendingState, observed: Observed) -> F32:
     """Return normal quantiles of the last value's errors so far, in scales; (M, Q, J)."""
     scale = observed.inputs.scale
-    rmse = run.ring.last_value_rmse(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
-    return np.asarray(normal_quantiles(run.config.quantile_levels)[:, None] * rmse[:, None, :], np.float32)
+    rmse = plan.ring.last_value_rmse(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
+    return np.asarray(normal_quantiles(plan.config.quantile_levels)[:, None] * rmse[:, None, :], np.float32)
 
 
-def _forecasts(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -> Forecasts:
+def _forecasts(plan: _BatchPlan, observed: Observed, steps: _Steps, result: _StepResult) -> Forecasts:
     """Return the forecasts made at the steps, in units of the series."""
-    config = run.config
+    config = plan.config
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
     last = observed.last[:, None, None]
     quantiles = config.ensemble.quantiles
@@ -329,7 +329,7 @@ def _forecasts(run: _Run, observed: Observed, steps: _Steps, result: _StepResult
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         spread_known=observed.count >= 2,
-        checkpoint=run.checkpoints[steps.model],
+        checkpoint=plan.checkpoints[steps.model],
         tick=observed.tick,
         gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
         weights=weights if config.with_details else weights[:, :0],
@@ -343,14 +343,14 @@ def _ascending(quantiles: F64) -> F64:
     return quantiles
 
 
-def _scores(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -> Scores:
+def _matured_forecasts(plan: _BatchPlan, observed: Observed, steps: _Steps, result: _StepResult) -> MaturedForecasts:
     """Return the truths of the steps with the forecasts that matured, in units of the series."""
     reference, matured = observed.reference[:, None], result.matured
-    quantiles = run.config.ensemble.quantiles
+    quantiles = plan.config.ensemble.quantiles
     absolute = matured.absolute(slice(quantiles.stop)) + reference[:, None]
     last = matured.last + reference
-    experts = result.experts if run.config.with_details else result.experts[:, :0]
-    return Scores(
+    experts = result.experts if plan.config.with_details else result.experts[:, :0]
+    return MaturedForecasts(
         reading=steps.reading,
         truth=observed.raw,
         point=absolute[:, 0],
@@ -361,7 +361,7 @@ def _scores(run: _Run, observed: Observed, steps: _Steps, result: _StepResult) -
     )
 
 
-def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]:
+def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, MaturedForecasts]:
     """Return the last value as the forecast of series without a row, where it is known and the interval is fixed."""
     interval = config.observation.interval_ms
     usable = (batch.row < 0) & ~np.isnan(batch.readings.values) & (interval > 0)
@@ -384,20 +384,22 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Scores]
     )
     quantiles = np.broadcast_to(none[:, None], (len(reading), levels, horizons))
     unknown = np.broadcast_to(none[:, None], (len(reading), experts, horizons))
-    return forecasts, Scores(reading, values, none, quantiles, none, np.zeros(len(values)), unknown)
+    return forecasts, MaturedForecasts(reading, values, none, quantiles, none, np.zeros(len(values)), unknown)
 
 
-def _in_order_of_the_log(config: PipelineConfig, parts: Sequence[tuple[Forecasts, Scores]]) -> tuple[Forecasts, Scores]:
-    """Join the forecasts and scores of the waves, and sort them by their readings."""
+def _in_order_of_the_log(
+    config: PipelineConfig, parts: Sequence[tuple[Forecasts, MaturedForecasts]]
+) -> tuple[Forecasts, MaturedForecasts]:
+    """Join the forecasts of the waves, made and matured, and sort them by their readings."""
     if len(parts) == 1:
         return parts[0]
     if not parts:
         return _empty(config)
-    forecasts, scores = concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
+    forecasts, matured = concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
     order = np.argsort(forecasts.reading, kind="stable")
-    return take(forecasts, order), take(scores, order)
+    return take(forecasts, order), take(matured, order)
 
 
-def _empty(config: PipelineConfig) -> tuple[Forecasts, Scores]:
+def _empty(config: PipelineConfig) -> tuple[Forecasts, MaturedForecasts]:
     readings = Readings([], np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
     return _stateless(config, Batch(readings, np.empty(0, np.int64), np.empty(0, np.int64)))

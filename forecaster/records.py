@@ -193,8 +193,8 @@ class Forecasts:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """The truths of M readings with the forecasts that had been made of them, one for each horizon h, h ticks before.
+class MaturedForecasts:
+    """The truths of M readings with the forecasts that had been made for them, one for each horizon h, h ticks before.
 
     Attributes:
         reading: position in `Readings`, equal to `Forecasts.reading`; (M,).
@@ -224,14 +224,14 @@ class Outputs:
         masked: true where the reading has a value that the filters keep from the network's inputs; (N,).
         denoised: network's input in units of the series; NaN where the reading gives none or is no step; (N,).
         forecasts: forecasts made at the readings that are steps of their series.
-        scores: scores of the same readings.
+        matured: forecasts made for the same readings, with their truths.
     """
 
     outcomes: I8
     masked: Bools
     denoised: F64
     forecasts: Forecasts
-    scores: Scores
+    matured: MaturedForecasts
 
 
 class Member(Protocol):

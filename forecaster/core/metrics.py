@@ -7,19 +7,19 @@ import numpy as np
 from forecaster.records import F64, Bools
 
 
-def pinball_loss(quantiles: F64, truth: F64, levels: F64) -> F64:
+def pinball_loss(quantiles: F64, truth: F64, quantile_levels: F64) -> F64:
     """Return max(q d, (q - 1) d) with d = truth - quantile (Koenker and Bassett, 1978; without a factor 2).
 
     Args:
         quantiles: forecast quantiles; (..., Q, J).
         truth: true values; (..., J).
-        levels: quantile levels; (Q,).
+        quantile_levels: quantile levels; (Q,).
 
     Returns:
         The loss of each quantile, in units of the series; (..., Q, J).
     """
     difference = truth[..., None, :] - quantiles
-    level = levels[:, None]
+    level = quantile_levels[:, None]
     return np.asarray(np.maximum(level * difference, (level - 1.0) * difference))
 
 

@@ -1,4 +1,4 @@
-"""The value of forecasts once their truth has come: errors, pinball losses and intervals.
+"""Scores of forecasts once their truth has come: errors, pinball losses and interval coverage.
 
 Publishing, totals, evaluation and promotion all score forecasts here.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forecaster.core.metrics import in_interval, pinball_loss
-from forecaster.records import F64, Bools, Scores
+from forecaster.records import F64, Bools, MaturedForecasts
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredForecasts:
-    """Forecasts of M readings at J horizons, compared with their truths; values are in units of the series.
+class Scores:
+    """Scores of the forecasts made for M readings, at J horizons; values are in units of the series.
 
     Attributes:
         met: a truth met a forecast; the other fields hold NaN or false elsewhere; (M, J).
@@ -35,25 +35,25 @@ class ScoredForecasts:
     in_interval: Bools
 
 
-def score(scores: Scores, levels: Sequence[float]) -> ScoredForecasts:
-    """Return the forecasts compared with their truths.
+def score(matured: MaturedForecasts, quantile_levels: Sequence[float]) -> Scores:
+    """Return the scores of matured forecasts.
 
     Args:
-        scores: truths of M readings with the forecasts made of them.
-        levels: quantile levels, ascending; Q.
+        matured: truths of M readings with the forecasts made for them.
+        quantile_levels: quantile levels, ascending; Q.
     """
-    truth = np.broadcast_to(scores.truth[:, None], scores.point.shape)
-    return ScoredForecasts(
-        met=~np.isnan(truth) & ~np.isnan(scores.point),
+    truth = np.broadcast_to(matured.truth[:, None], matured.point.shape)
+    return Scores(
+        met=~np.isnan(truth) & ~np.isnan(matured.point),
         truth=truth,
-        absolute_error=np.abs(truth - scores.point),
-        last_value_error=np.abs(truth - scores.last_value),
-        pinball_loss=pinball_loss(scores.quantiles, truth, np.array(levels)).mean(axis=1),
-        in_interval=in_interval(truth, scores.quantiles[:, 0], scores.quantiles[:, -1]),
+        absolute_error=np.abs(truth - matured.point),
+        last_value_error=np.abs(truth - matured.last_value),
+        pinball_loss=pinball_loss(matured.quantiles, truth, np.array(quantile_levels)).mean(axis=1),
+        in_interval=in_interval(truth, matured.quantiles[:, 0], matured.quantiles[:, -1]),
     )
 
 
-def last_value_scores(scores: Scores) -> Scores:
+def last_value_forecasts(matured: MaturedForecasts) -> MaturedForecasts:
     """Return the same truths with the last value as the point and as every quantile of the forecasts."""
-    quantiles = np.broadcast_to(scores.last_value[:, None], scores.quantiles.shape)
-    return replace(scores, point=scores.last_value, quantiles=quantiles)
+    quantiles = np.broadcast_to(matured.last_value[:, None], matured.quantiles.shape)
+    return replace(matured, point=matured.last_value, quantiles=quantiles)

@@ -95,24 +95,24 @@ class PrequentialEvaluator:
             first: position of the batch's first reading in the history.
             outputs: outputs of the batch.
         """
-        scores = outputs.scores
-        position = scores.reading + first
-        self._truth[position] = scores.truth
+        matured = outputs.matured
+        position = matured.reading + first
+        self._truth[position] = matured.truth
         made_ms = (
             self._history.timestamp_ms[position, None] - self._horizons * self._grid.interval_of(position)[:, None]
         )
-        scored = score(scores, self._levels)
-        truth, counted = scored.truth, scored.met & (made_ms >= self._begin_ms)
+        scores = score(matured, self._levels)
+        truth, counted = scores.truth, scores.met & (made_ms >= self._begin_ms)
         if not counted.any():
             return
         seasonal = self._grid.seasonal(position, self._horizons, self._truth)
-        seasonal = np.where(np.isnan(seasonal), scores.last_value, seasonal)
-        for name, values in zip(NAMES, (scores.point, scores.last_value, seasonal), strict=True):
+        seasonal = np.where(np.isnan(seasonal), matured.last_value, seasonal)
+        for name, values in zip(NAMES, (matured.point, matured.last_value, seasonal), strict=True):
             self._sum(self._absolute[name], position, np.abs(truth - values), counted)
             self._sum(self._square[name], position, (truth - values) ** 2, counted)
-        self._sum(self._pinball, position, scored.pinball_loss, counted)
-        self._sum(self._inside, position, scored.in_interval.astype(np.float64), counted)
-        self._below += (counted[:, None] & (truth[:, None] <= scores.quantiles)).sum(axis=0)
+        self._sum(self._pinball, position, scores.pinball_loss, counted)
+        self._sum(self._inside, position, scores.in_interval.astype(np.float64), counted)
+        self._below += (counted[:, None] & (truth[:, None] <= matured.quantiles)).sum(axis=0)
         self._sum(self._count, position, np.ones_like(truth), counted)
 
     def report(self, outcomes: dict[str, int], checkpoint: str, retrainings: dict[str, int]) -> Report:

@@ -8,37 +8,37 @@ import numpy as np
 
 from forecaster.core.scoring import score
 from forecaster.formats.forecasts import message_of_reading
-from forecaster.records import Message, Outputs, Readings, Scores, SourceRecord
+from forecaster.records import MaturedForecasts, Message, Outputs, Readings, SourceRecord
 
 
 def encode_scores(
-    scores: Scores, readings: Readings, records: Sequence[SourceRecord], levels: Sequence[float]
+    matured: MaturedForecasts, readings: Readings, records: Sequence[SourceRecord], quantile_levels: Sequence[float]
 ) -> Iterator[Message]:
     """Yield a record for each reading whose truth has met a forecast, with the scores of each horizon.
 
     Args:
-        scores: scores of M readings.
+        matured: truths of M readings with the forecasts made for them.
         readings: readings that brought the truths.
         records: records that the readings came in.
-        levels: quantile levels, ascending; Q.
+        quantile_levels: quantile levels, ascending; Q.
     """
-    scored = score(scores, levels)
+    scores = score(matured, quantile_levels)
     errors, last_errors, losses = (
         np.ascontiguousarray(values)  # the encoder accepts only contiguous rows
-        for values in (scored.absolute_error, scored.last_value_error, scored.pinball_loss)
+        for values in (scores.absolute_error, scores.last_value_error, scores.pinball_loss)
     )
-    for row in np.flatnonzero(scored.met.any(axis=1)).tolist():
+    for row in np.flatnonzero(scores.met.any(axis=1)).tolist():
         body = {
-            "truth": scores.truth[row],
+            "truth": matured.truth[row],
             "absolute_error": errors[row],
             "pinball_loss": losses[row],
             "inside": [
                 bool(is_inside) if is_met else None
-                for is_inside, is_met in zip(scored.in_interval[row], scored.met[row], strict=True)
+                for is_inside, is_met in zip(scores.in_interval[row], scores.met[row], strict=True)
             ],
             "last_value_error": last_errors[row],
         }
-        yield message_of_reading(body, int(scores.reading[row]), readings, records)
+        yield message_of_reading(body, int(matured.reading[row]), readings, records)
 
 
 def encode_denoised(outputs: Outputs, readings: Readings, records: Sequence[SourceRecord]) -> Iterator[Message]:

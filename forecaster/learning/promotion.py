@@ -1,4 +1,4 @@
-"""Whether a challenger is to serve: it and the champion serve readings, in simulation, that neither was fitted to."""
+"""Promotion: compare challenger and champion on held-out readings, and decide which one serves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from forecaster.core.network.model import Checkpoint
-from forecaster.core.scoring import last_value_scores, score
+from forecaster.core.scoring import last_value_forecasts, score
 from forecaster.core.series.scaling import SCALE_HALF_LIFE
 from forecaster.history import SeriesHistory
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import F64
+from forecaster.records import F64, Bools
 
 MIN_SCORED = 200
 MARGIN = 0.02
@@ -34,7 +34,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class PromotionDecision:
-    """Whether a challenger is promoted, and the losses that decided.
+    """Decision whether a challenger is promoted, and the losses that decided.
 
     A loss is the mean over the series of two ratios to the last-value forecast, averaged: that of the mean absolute
     error of the point, and that of the mean pinball loss of the quantiles. NaN = no series could be scored, or a
@@ -43,7 +43,6 @@ class PromotionDecision:
     Attributes:
         champion_loss: loss of the checkpoint that serves.
         challenger_loss: loss of the challenger.
-        last_value_loss: loss of the last value as the point and as every quantile: 1.
         scored: number of scored forecasts.
         promote: True if the challenger is to serve.
         reason: explanation for people.
@@ -51,7 +50,6 @@ class PromotionDecision:
 
     champion_loss: float
     challenger_loss: float
-    last_value_loss: float
     scored: int
     promote: bool
     reason: str
@@ -114,13 +112,13 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
     for first, outputs in ServingSimulation(replace(pipeline, with_details=True), history, checkpoint).until(
         len(history)
     ):
-        scores = outputs.scores
-        position = scores.reading + first
-        forecast, last_value = score(scores, levels), score(last_value_scores(scores), levels)
+        matured = outputs.matured
+        position = matured.reading + first
+        forecast, last_value = score(matured, levels), score(last_value_forecasts(matured), levels)
         made = last_value.met & (history.timestamp_ms[position] >= promotion_ms)[:, None]
         if not made.any():
             continue
-        if checkpoint is not None and np.isnan(scores.experts[:, pipeline.ensemble.network][made]).any():
+        if checkpoint is not None and np.isnan(matured.experts[:, pipeline.ensemble.network][made]).any():
             error[:] = np.nan  # the combination would hide it
         values = (
             forecast.absolute_error,
@@ -134,23 +132,26 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
     return _Sums(error, pinball, last_error, last_pinball, count)
 
 
-def _loss(sums: _Sums, error: F64, pinball: F64) -> float:
-    """Return the mean over series of both ratios' mean; leave out series whose last value was never wrong."""
-    scored = (sums.last_error > 0) & (sums.last_pinball > 0)
-    if not scored.any():
+def _varies(sums: _Sums) -> Bools:
+    """Return which series have a last value that was ever wrong; only their errors have a ratio to it."""
+    return (sums.last_error > 0) & (sums.last_pinball > 0)
+
+
+def _loss(sums: _Sums) -> float:
+    """Return the mean over the series that vary of both ratios' mean; NaN if none varies."""
+    varies = _varies(sums)
+    if not varies.any():
         return math.nan
-    ratios = 0.5 * (error[scored] / sums.last_error[scored] + pinball[scored] / sums.last_pinball[scored])
-    return float(ratios.mean())
+    error, pinball = sums.error[varies] / sums.last_error[varies], sums.pinball[varies] / sums.last_pinball[varies]
+    return float((0.5 * (error + pinball)).mean())
 
 
 def _decide(champion_sums: _Sums, challenger_sums: _Sums, rule: Rule) -> PromotionDecision:
-    champion = _loss(champion_sums, champion_sums.error, champion_sums.pinball)
-    challenger = _loss(challenger_sums, challenger_sums.error, challenger_sums.pinball)
-    last_value = _loss(champion_sums, champion_sums.last_error, champion_sums.last_pinball)
+    champion, challenger = _loss(champion_sums), _loss(challenger_sums)
     scored = min(champion_sums.count, challenger_sums.count)
     if scored < rule.min_scored:
         promote, reason = False, f"only {scored} forecasts were scored; {rule.min_scored} are needed"
-    elif math.isnan(last_value):
+    elif not _varies(champion_sums).any():
         promote, reason = False, "no series varied in the promotion split: there is nothing to compare"
     elif not math.isfinite(challenger):
         promote, reason = False, "the challenger's forecasts are not all finite"
@@ -163,4 +164,4 @@ def _decide(champion_sums: _Sums, challenger_sums: _Sums, rule: Rule) -> Promoti
             f"the challenger's loss {challenger:.4f} is {'' if promote else 'not '}below {bound:.4f}, "
             f"{rule.margin:.0%} less than the champion's"
         )
-    return PromotionDecision(champion, challenger, last_value, scored, promote, reason)
+    return PromotionDecision(champion, challenger, scored, promote, reason)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecaster.records import Scores
+from forecaster.records import MaturedForecasts
 
 MIN_SCORES = 500
 """A window with fewer scores is extended."""
@@ -34,20 +34,20 @@ class DriftWatch:
         self._window = _Window()
         self._test = _Test()
 
-    def add(self, scores: Scores, series: int) -> bool:
-        """Add the scores of a batch; return whether the loss has drifted with them, and start the test again if so.
+    def add(self, matured: MaturedForecasts, series: int) -> bool:
+        """Add the matured forecasts of a batch; return whether the loss has drifted, and start the test again if so.
 
         Args:
-            scores: scores of the batch.
+            matured: matured forecasts of the batch.
             series: number of series that are served.
         """
-        error = np.abs(scores.truth[:, None] - scores.point)
-        total = error + np.abs(scores.truth[:, None] - scores.last_value)
+        error = np.abs(matured.truth[:, None] - matured.point)
+        total = error + np.abs(matured.truth[:, None] - matured.last_value)
         known = total > 0  # false for NaN, too
         window = self._window
         window.loss += float((error[known] / total[known]).sum())
         window.scores += int(known.sum())
-        window.readings += len(scores.reading)
+        window.readings += len(matured.reading)
         if window.readings < self._horizon * series or window.scores < MIN_SCORES:
             return False
         self._window = _Window()

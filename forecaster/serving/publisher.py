@@ -70,7 +70,7 @@ class Publisher:
             topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
         }
         if topics.scores:
-            messages[topics.scores] = list(encode_scores(chosen.scores, readings, records, config.levels))
+            messages[topics.scores] = list(encode_scores(chosen.matured, readings, records, config.levels))
         if topics.denoised:
             messages[topics.denoised] = list(encode_denoised(chosen, readings, records))
         return messages
@@ -84,7 +84,7 @@ class Publisher:
         if config.newer_than_ms is not None:
             chosen &= forecasts.timestamp_ms >= self._wall_clock() - config.newer_than_ms
         rows = np.flatnonzero(chosen)
-        return replace(outputs, forecasts=take(forecasts, rows), scores=take(outputs.scores, rows))
+        return replace(outputs, forecasts=take(forecasts, rows), matured=take(outputs.matured, rows))
 
 
 def _begins_span(forecasts: Forecasts, every: int) -> Bools:

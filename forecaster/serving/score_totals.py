@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forecaster.core.scoring import score
-from forecaster.records import F64, Scores
+from forecaster.records import F64, MaturedForecasts
 
 MOST_SCALES = 10.0
 """Limit of an error, in scales of its series: the first scales of a series are rough."""
@@ -36,21 +36,21 @@ class ScoreTotals:
     pinball: F64 = field(default_factory=lambda: np.zeros(0))
     inside: F64 = field(default_factory=lambda: np.zeros(0))
 
-    def add(self, scores: Scores, levels: Sequence[float]) -> None:
-        """Add the scores of a batch."""
-        scored = score(scores, levels)
-        error, last_error = scored.absolute_error, scored.last_value_error
-        per_scale = np.divide(1.0, scores.scale, where=scores.scale > 0, out=np.zeros_like(scores.scale))[:, None]
+    def add(self, matured: MaturedForecasts, levels: Sequence[float]) -> None:
+        """Add the scores of the matured forecasts of a batch."""
+        scores = score(matured, levels)
+        error, last_error = scores.absolute_error, scores.last_value_error
+        per_scale = np.divide(1.0, matured.scale, where=matured.scale > 0, out=np.zeros_like(matured.scale))[:, None]
         columns = {
-            "count": scored.met,
+            "count": scores.met,
             "error": error,
             "last_error": last_error,
             "scaled_error": np.minimum(error * per_scale, MOST_SCALES),
             "scaled_last_error": np.minimum(last_error * per_scale, MOST_SCALES),
-            "pinball": scored.pinball_loss,
-            "inside": scored.in_interval,
+            "pinball": scores.pinball_loss,
+            "inside": scores.in_interval,
         }
         for name, values in columns.items():
-            total = np.where(scored.met, values, 0.0).sum(axis=0)
+            total = np.where(scores.met, values, 0.0).sum(axis=0)
             before = getattr(self, name)
             setattr(self, name, before + total if len(before) else total)

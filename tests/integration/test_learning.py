@@ -93,8 +93,8 @@ def frozen_errors(checkpoint: Model, hours: range) -> float:
     )
     errors = []
     for first, outputs in ServingSimulation(pipeline, history, checkpoint).until(len(history)):  # type: ignore[arg-type]
-        counted = np.isin(hour[outputs.scores.reading + first], hours)
-        errors.append(np.abs(outputs.scores.truth[:, None] - outputs.scores.point)[counted].ravel())
+        counted = np.isin(hour[outputs.matured.reading + first], hours)
+        errors.append(np.abs(outputs.matured.truth[:, None] - outputs.matured.point)[counted].ravel())
     return float(np.nanmean(np.concatenate(errors)))
 
 

@@ -39,7 +39,7 @@ def test_every_reading_has_one_outcome_and_only_steps_have_forecasts(
         assert len(outputs.outcomes) == len(batch)
         accepted = np.flatnonzero(outputs.outcomes == Outcome.FORECAST)
         np.testing.assert_array_equal(outputs.forecasts.reading, accepted)
-        np.testing.assert_array_equal(outputs.scores.reading, accepted)
+        np.testing.assert_array_equal(outputs.matured.reading, accepted)
         assert np.isfinite(outputs.forecasts.point).all()
         assert np.isfinite(outputs.forecasts.quantiles).all()
         assert (np.diff(outputs.forecasts.quantiles, axis=1) >= 0).all()

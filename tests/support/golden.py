@@ -39,7 +39,7 @@ from forecaster.formats.models import (
 )
 from forecaster.formats.scores import encode_denoised, encode_scores
 from forecaster.formats.state import Event, Floor, Identity, StoredBlock, Swap, encode, stored_arrays
-from forecaster.records import DeadLetter, Forecasts, InputRecord, Message, Outputs, Reason, Scores
+from forecaster.records import DeadLetter, Forecasts, InputRecord, MaturedForecasts, Message, Outputs, Reason
 from forecaster.settings import load_settings
 
 FILE = Path(__file__).parents[1] / "unit" / "formats" / "data" / "golden.json"
@@ -83,7 +83,7 @@ def _messages() -> dict[str, list[Message]]:
         gap=np.array([1]),
         weights=np.zeros((1, 0, 2), np.float32),
     )
-    scores = Scores(
+    scores = MaturedForecasts(
         reading=np.array([0]),
         truth=np.array([2.0]),
         point=np.array([[1.5, np.nan]]),

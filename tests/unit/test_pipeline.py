@@ -68,10 +68,10 @@ def test_before_training_the_point_is_the_last_value() -> None:
 def test_before_training_the_spread_follows_past_differences() -> None:
     values = np.cumsum(np.random.default_rng(0).normal(size=600)).tolist()
     outputs = Serving().feed(readings(hourly(values)))
-    inside = (outputs.scores.truth[:, None] >= outputs.scores.quantiles[:, 0]) & (
-        outputs.scores.truth[:, None] <= outputs.scores.quantiles[:, 2]
+    inside = (outputs.matured.truth[:, None] >= outputs.matured.quantiles[:, 0]) & (
+        outputs.matured.truth[:, None] <= outputs.matured.quantiles[:, 2]
     )
-    matured = ~np.isnan(outputs.scores.point)
+    matured = ~np.isnan(outputs.matured.point)
     assert 0.74 < inside[matured].mean() < 0.86
 
 
@@ -88,11 +88,11 @@ def test_forecasts_are_scored_within_a_dozen_readings_after_a_burst_at_boot() ->
     burst: list = [("pump", START_MS + late, 5.0) for late in (0, 10, 20, 30)]
     serving = Serving(pipeline_config(interval_ms=0))
     outputs = serving.feed(readings(burst + hourly(noisy(40), start=1)))
-    forecasts, scores = outputs.forecasts, outputs.scores
+    forecasts, matured = outputs.forecasts, outputs.matured
     late = forecasts.timestamp_ms > START_MS + 12 * HOUR_MS
     ahead = forecasts.target_ms[late] - forecasts.timestamp_ms[late, None]
     assert (np.abs(ahead - HOUR_MS * np.arange(1, 5)) < HOUR_MS // 2).all()
-    assert np.isfinite(scores.point[late][4:]).all()
+    assert np.isfinite(matured.point[late][4:]).all()
     assert serving.partitions[0].table.state.inputs.scaler.count.tolist() == [44]
 
 
@@ -113,7 +113,7 @@ def test_intervals_change_at_the_same_reading_in_any_batches(size: int) -> None:
 def test_a_missing_reading_is_forecast_from_the_last_valid_value() -> None:
     outputs = Serving().feed(readings(hourly([3.0, 5.0, None])))
     np.testing.assert_array_equal(outputs.forecasts.point[2], [5.0] * 4)
-    assert np.isnan(outputs.scores.truth[2])
+    assert np.isnan(outputs.matured.truth[2])
 
 
 def test_a_series_without_any_value_is_warming() -> None:
@@ -128,10 +128,10 @@ def test_a_reading_scores_one_forecast_of_each_horizon(serving: Serving) -> None
     for tick in range(40):
         for column, horizon in enumerate(serving.config.horizons):
             if tick < horizon:
-                assert np.isnan(outputs.scores.point[tick, column])
+                assert np.isnan(outputs.matured.point[tick, column])
             else:
                 made = outputs.forecasts.point[tick - horizon, column]
-                assert outputs.scores.point[tick, column] == pytest.approx(made, rel=2e-3, abs=2e-2)
+                assert outputs.matured.point[tick, column] == pytest.approx(made, rel=2e-3, abs=2e-2)
 
 
 def test_no_forecast_depends_on_a_later_reading(serving: Serving) -> None:
@@ -215,7 +215,7 @@ def test_a_long_gap_resets_context_and_hidden_state_but_not_the_scale() -> None:
     state = serving.partitions[0].table.state
     assert np.isnan(state.inputs.context[0, 1:]).all()
     assert state.inputs.scaler.scale()[0] == pytest.approx(scale[0], rel=0.2)
-    assert np.isnan(outputs.scores.point).all()
+    assert np.isnan(outputs.matured.point).all()
 
 
 def test_an_expired_series_equals_a_new_one_bit_by_bit() -> None:
@@ -288,8 +288,8 @@ def test_intervals_hold_soon_after_a_seasonal_expert_takes_over() -> None:
     dice, hours = np.random.default_rng(3), np.arange(1_400)
     values = 10.0 * np.sin(hours * 2.0 * np.pi / 24.0) + dice.normal(size=len(hours))
     outputs = Serving(pipeline_config(horizon=12)).feed(readings(hourly(values)))
-    scores = outputs.scores
-    inside = (scores.truth[:, None] >= scores.quantiles[:, 0]) & (scores.truth[:, None] <= scores.quantiles[:, -1])
+    matured = outputs.matured
+    inside = (matured.truth[:, None] >= matured.quantiles[:, 0]) & (matured.truth[:, None] <= matured.quantiles[:, -1])
     assert 0.75 < inside[700:].mean() < 0.87
 
 

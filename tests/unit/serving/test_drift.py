@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from forecaster.records import Scores
+from forecaster.records import MaturedForecasts
 from forecaster.serving.drift import DriftWatch
 
 SERIES, HORIZON = 10, 24
 
 
-def scores(dice: np.random.Generator, error: float, hour: int, units: float = 1.0) -> Scores:
+def scores(dice: np.random.Generator, error: float, hour: int, units: float = 1.0) -> MaturedForecasts:
     """A reading of each series; the forecasts' errors are about `error` times the last value's, larger by day."""
     truth = dice.normal(size=SERIES) * units
     last = truth[:, None] + dice.normal(size=(SERIES, HORIZON)) * units
     daily = 1.0 + 0.5 * np.sin(2 * np.pi * hour / 24)
     point = truth[:, None] + dice.normal(size=(SERIES, HORIZON)) * units * error * daily
-    return Scores(np.arange(SERIES), truth, point, point[:, None], last, np.ones(SERIES), point[:, None])
+    return MaturedForecasts(np.arange(SERIES), truth, point, point[:, None], last, np.ones(SERIES), point[:, None])
 
 
 def first_alarm(errors: list[float], units: float = 1.0) -> int | None:
@@ -52,6 +52,6 @@ def test_a_lasting_rise_raises_only_one_alarm() -> None:
 def test_scores_without_truth_or_forecast_do_not_count() -> None:
     watch, none = DriftWatch(1), np.full((SERIES, HORIZON), np.nan)
     zeros, ones = np.zeros((SERIES, HORIZON)), np.ones(SERIES)
-    missing = Scores(np.arange(SERIES), ones * np.nan, none, none[:, None], none, ones, none[:, None])
-    exact = Scores(np.arange(SERIES), ones * 0.0, zeros, none[:, None], zeros, ones, none[:, None])
+    missing = MaturedForecasts(np.arange(SERIES), ones * np.nan, none, none[:, None], none, ones, none[:, None])
+    exact = MaturedForecasts(np.arange(SERIES), ones * 0.0, zeros, none[:, None], zeros, ones, none[:, None])
     assert not any(watch.add(batch, SERIES) for batch in [missing, exact] * 500)

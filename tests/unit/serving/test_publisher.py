@@ -11,7 +11,7 @@ import pytest
 from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
 from fakes import FakeClient, FakeKafka, setup
 
-from forecaster.records import Scores
+from forecaster.records import MaturedForecasts
 from forecaster.serving.publisher import PublishConfig
 from forecaster.serving.score_totals import MOST_SCALES, ScoreTotals
 from forecaster.serving.worker import Worker
@@ -105,10 +105,11 @@ def test_totals_scale_errors_by_series_and_limit_them() -> None:
     """Two series with different units, one without a scale, one with a very large error."""
     truth, scale = np.array([0.0, 0.0, 0.0, 0.0]), np.array([1.0, 1_000.0, 0.0, 1.0])
     point, last = np.array([[0.5], [500.0], [7.0], [1e9]]), np.array([[1.0], [1_000.0], [7.0], [1e9]])
-    scores = Scores(np.arange(4), truth, point, np.repeat(point[:, None], 3, axis=1), last, scale, point[:, None])
+    quantiles = np.repeat(point[:, None], 3, axis=1)
+    matured = MaturedForecasts(np.arange(4), truth, point, quantiles, last, scale, point[:, None])
     totals = ScoreTotals()
     for _ in range(2):
-        totals.add(scores, LEVELS)
+        totals.add(matured, LEVELS)
     assert totals.count.tolist() == [8.0]
     assert totals.scaled_error.tolist() == [2 * (0.5 + 0.5 + 0.0 + MOST_SCALES)]
     assert totals.scaled_last_error.tolist() == [2 * (1.0 + 1.0 + 0.0 + MOST_SCALES)]

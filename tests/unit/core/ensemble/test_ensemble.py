@@ -21,7 +21,7 @@ def errors(values: F64) -> tuple[F64, F64]:
     state, results = CONFIG.shape(0).empty(1), []
     for tick, value in enumerate(values.tolist()):
         reading = readings([("pump", START_MS + tick * HOUR_MS, value)])
-        results.append(advance(CONFIG, [None], state, Batch.of_one_model(reading, np.zeros(1, np.int64))).scores)
+        results.append(advance(CONFIG, [None], state, Batch.of_one_model(reading, np.zeros(1, np.int64))).matured)
     late = results[240:]
     point = np.mean([np.abs(scores.point[0] - scores.truth[0]) for scores in late], axis=0)
     return point, np.mean([np.abs(scores.last_value[0] - scores.truth[0]) for scores in late], axis=0)
@@ -63,7 +63,7 @@ def test_a_masked_truth_updates_the_intervals_but_not_the_weights() -> None:
         CONFIG, [None], state, Batch.of_one_model(readings([("pump", START_MS + 100 * HOUR_MS, 50.0)]), row)
     )
     assert outputs.masked[0]
-    assert outputs.scores.truth[0] == 50.0
+    assert outputs.matured.truth[0] == 50.0
     for name, now in arrays(state.experts.combination):
         np.testing.assert_array_equal(now, dict(arrays(before.combination))[name])
     assert (state.experts.calibration.shift != before.calibration.shift).any()

@@ -52,8 +52,8 @@ def test_an_expert_is_scored_by_the_forecast_that_it_made(step_ms: int) -> None:
         for place in range(cut, cut + 14):
             for column in range(30):
                 if ticks[place] - (column + 1) in ticks[:cut].tolist():
-                    before = expected[place].scores.experts[0, :, column]
-                    after = changed[place].scores.experts[0, :, column]
+                    before = expected[place].matured.experts[0, :, column]
+                    after = changed[place].matured.experts[0, :, column]
                     np.testing.assert_allclose(after, before, rtol=2e-4, atol=2e-3)
 
 
@@ -61,8 +61,8 @@ def test_seasonal_experts_gain_weight_and_beat_the_last_value() -> None:
     config = DETAILED
     outputs = served(config, np.arange(24 * 20), wave(24 * 20, 24), HOUR_MS)
     late = outputs[24 * 10 :]
-    error = np.mean([np.abs(output.scores.point - output.scores.truth[:, None]) for output in late])
-    naive = np.mean([np.abs(output.scores.last_value - output.scores.truth[:, None]) for output in late])
+    error = np.mean([np.abs(output.matured.point - output.matured.truth[:, None]) for output in late])
+    naive = np.mean([np.abs(output.matured.last_value - output.matured.truth[:, None]) for output in late])
     assert error < 0.15 * naive
     names = config.ensemble.experts
     weights = late[-1].forecasts.weights[0, : len(names), 11]
@@ -74,7 +74,7 @@ def test_on_a_drifting_season_the_change_expert_beats_the_others() -> None:
     walk = np.cumsum(np.random.default_rng(2).normal(size=24 * 30)) * 0.5
     outputs = served(DETAILED, np.arange(24 * 30), wave(24 * 30, 24) + walk, HOUR_MS)[24 * 10 :]
     names = DETAILED.ensemble.experts
-    error = np.mean([np.abs(output.scores.experts[0] - output.scores.truth[:, None]) for output in outputs], axis=0)
+    error = np.mean([np.abs(output.matured.experts[0] - output.matured.truth[:, None]) for output in outputs], axis=0)
     near = error[[names.index(name) for name in ("change 1d", "last value", "mean 1d", "naive 1d")], :12].mean(axis=1)
     assert near[0] < 0.8 * near[1:].min()
 

@@ -44,7 +44,7 @@ def errors(outputs: Outputs, values: list[float]) -> tuple[float, float, float]:
     """Return mean errors one tick ahead: of the point, of the last value in the scores, and of the true last value."""
     late, truth = slice(SETTLED, None), np.array(values)
     published = np.abs(outputs.forecasts.point[SETTLED - 1 : -1, 0] - truth[late]).mean()
-    reported = np.abs(outputs.scores.last_value[late, 0] - outputs.scores.truth[late]).mean()
+    reported = np.abs(outputs.matured.last_value[late, 0] - outputs.matured.truth[late]).mean()
     return float(published), float(reported), float(np.abs(np.diff(truth[SETTLED - 1 :])).mean())
 
 
@@ -60,8 +60,8 @@ def test_series_recover_from_outliers_among_the_first_readings(
     published, reported, true = errors(outputs, values)
     assert published < 1.2 * true
     assert reported == pytest.approx(true, rel=1e-3)
-    assert (outputs.scores.scale[SETTLED:] < 3.0 * BEGINNINGS[name][2]).all()
-    np.testing.assert_array_equal(outputs.scores.truth, values)
+    assert (outputs.matured.scale[SETTLED:] < 3.0 * BEGINNINGS[name][2]).all()
+    np.testing.assert_array_equal(outputs.matured.truth, values)
 
 
 @pytest.mark.parametrize("network", [False, True])
@@ -69,8 +69,8 @@ def test_a_counter_keeps_its_digits_from_zero_to_1e12(*, network: bool) -> None:
     values = [*np.arange(0.0, 1e6, 2e3).tolist(), *np.arange(1e12 - 3e5, 1e12, 2e3).tolist()]
     outputs = served(values, network=network, chain=())
     for part in (slice(450, 500), slice(600, None)):
-        truth = outputs.scores.truth[part]
-        np.testing.assert_allclose(truth - outputs.scores.last_value[part, 0], 2e3, rtol=1e-2)
+        truth = outputs.matured.truth[part]
+        np.testing.assert_allclose(truth - outputs.matured.last_value[part, 0], 2e3, rtol=1e-2)
         np.testing.assert_allclose(outputs.forecasts.point[part, 0], values[part], atol=4e3)
 
 
@@ -101,10 +101,10 @@ def test_pending_forecasts_are_scored_right_after_the_reference_moved() -> None:
     outputs = served(values, network=True, chain=())
     for horizon in (1, 2, 3, 4):
         made, came = slice(30, len(values) - horizon), slice(30 + horizon, None)
-        scale = outputs.scores.scale[made]
-        error = np.abs(outputs.scores.point[came, horizon - 1] - outputs.forecasts.point[made, horizon - 1])
+        scale = outputs.matured.scale[made]
+        error = np.abs(outputs.matured.point[came, horizon - 1] - outputs.forecasts.point[made, horizon - 1])
         assert (error <= 0.01 * scale + 0.1).all(), "forecasts have 16 bits, their anchors 32"
-        np.testing.assert_allclose(outputs.scores.last_value[came, horizon - 1], values[made], atol=0.1)
+        np.testing.assert_allclose(outputs.matured.last_value[came, horizon - 1], values[made], atol=0.1)
 
 
 def test_moves_of_the_reference_are_the_same_bits_in_any_batches() -> None:
@@ -119,7 +119,7 @@ def test_moves_of_the_reference_are_the_same_bits_in_any_batches() -> None:
         serving, quantiles = Serving(config, model), []
         for begin in range(0, len(rows), size):
             outputs = serving.feed(readings(rows[begin : begin + size]))
-            quantiles.append(np.concatenate([outputs.forecasts.quantiles, outputs.scores.quantiles], axis=1))
+            quantiles.append(np.concatenate([outputs.forecasts.quantiles, outputs.matured.quantiles], axis=1))
         state = {name: array.tobytes() for name, array in arrays(serving.partitions[0].table.state)}
         kept.append((np.concatenate(quantiles).tobytes(), state))
     assert kept[0] == kept[1] == kept[2]

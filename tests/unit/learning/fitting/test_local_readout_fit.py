@@ -79,11 +79,11 @@ def errors(served: list[tuple[int, Outputs]]) -> NDArray[np.float64]:
     history = unlike(900)
     total, count = np.zeros((3, 3)), 0
     for first, outputs in served:
-        scores = outputs.scores
-        rows = history.row[first + scores.reading]
-        late = first + scores.reading >= 3 * 600
+        matured = outputs.matured
+        rows = history.row[first + matured.reading]
+        late = first + matured.reading >= 3 * 600
         for head in range(3):
-            square = (scores.experts[:, PIPELINE.ensemble.network + head, 0] - scores.truth) ** 2
+            square = (matured.experts[:, PIPELINE.ensemble.network + head, 0] - matured.truth) ** 2
             np.add.at(total[head], rows[late], square[late])
         count += int(late.sum())
     return total / (count / 3)
@@ -107,7 +107,7 @@ def test_the_combination_prefers_the_best_readout(served: list[tuple[int, Output
 def test_series_without_a_local_readout_use_the_shared_one(trained: Checkpoint) -> None:
     stranger = replace(unlike(100), series_ids=["x", "y", "z"])
     for _, outputs in ServingSimulation(PIPELINE, stranger, trained).until(300):
-        heads = outputs.scores.experts[:, PIPELINE.ensemble.network :]
+        heads = outputs.matured.experts[:, PIPELINE.ensemble.network :]
         assert np.isnan(heads[:, 1:3]).all()
         assert np.isfinite(heads[30:, 0, 0]).all()
         assert np.isfinite(outputs.forecasts.point).all()
