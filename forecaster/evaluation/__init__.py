@@ -1,4 +1,1 @@
-"""Backtests: the serving pipeline over files, scored forecast by forecast, and their report.
-
-May import `learning`, `pipeline`, `formats` and `core`.
-"""
+"""Backtests: the serving pipeline over files, scored forecast by forecast, and their report."""

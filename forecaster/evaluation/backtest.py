@@ -2,7 +2,7 @@
 
 The readings before the evaluation train the network, if asked for, and warm the series up. A network does not forecast
 the readings that it was trained on, because the ensemble would trust it too much. During the evaluation, every
-forecast is scored when its truth comes. If asked for, challengers are trained and readouts are solved on the way, from
+forecast is scored when its truth comes. If asked for, challengers are trained and readouts refitted on the way, from
 the readings known by then, and serve if they are better, as in service.
 """
 

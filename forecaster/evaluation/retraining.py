@@ -28,11 +28,11 @@ class RetrainingIntervals:
 
     Attributes:
         retrain_every: between two trainings of a challenger.
-        resolve_every: between two solutions of the readout.
+        refit_every: between two refits of the readout.
     """
 
     retrain_every: int = 0
-    resolve_every: int = 0
+    refit_every: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class RetrainingPoint:
     Attributes:
         position: position of the first reading in the history that is not known yet.
         time_ms: event time up to which readings are known.
-        retrain: a challenger is trained.
-        resolve: the readout is solved again.
+        retrain: True to train a challenger.
+        refit: True to refit the readout.
     """
 
     position: int
     time_ms: int
     retrain: bool
-    resolve: bool
+    refit: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,10 @@ class SimulatedRetraining:
         known = self._data.before(point.time_ms)
         if point.retrain:
             champion = self._retrained(known, champion, progress)
-        if point.resolve and champion is not None:
-            refreshed = refit_readout(known, champion)
-            self.counts["readouts refreshed" if refreshed else "readouts kept"] += 1
-            champion = refreshed.checkpoint if refreshed else champion
+        if point.refit and champion is not None:
+            refitted = refit_readout(known, champion).checkpoint
+            self.counts["readouts refreshed" if refitted else "readouts kept"] += 1
+            champion = refitted or champion
         return champion
 
     def _retrained(
@@ -135,12 +135,12 @@ def _points(
     if begin >= len(history) or interval_ms == 0:
         return []
     ticks = int((stamps[-1] - stamps[begin]) // interval_ms)
-    periods = (intervals.retrain_every, intervals.resolve_every)
+    periods = (intervals.retrain_every, intervals.refit_every)
     due = sorted({tick for period in periods if period for tick in range(period, ticks + 1, period)})
     points = []
     for tick in due:
         time_ms = int(stamps[begin]) + tick * interval_ms
         position = int(np.searchsorted(stamps, time_ms, side="left"))
-        retrain, resolve = (bool(period) and tick % period == 0 for period in periods)
-        points.append(RetrainingPoint(position, time_ms, retrain, resolve))
+        retrain, refit = (bool(period) and tick % period == 0 for period in periods)
+        points.append(RetrainingPoint(position, time_ms, retrain, refit))
     return points

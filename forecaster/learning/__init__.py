@@ -1,4 +1,4 @@
-"""The trainer: when it runs, its child process, training itself, and the decision which checkpoint serves.
+"""The trainer: its schedule and child process, the training itself, and the decision which checkpoint serves.
 
-May import `pipeline`, `registry`, `formats` and `core`; never the Kafka client.
+It never touches the Kafka client; `tests/unit/test_layout.py` holds what each part may import.
 """

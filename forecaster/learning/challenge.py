@@ -1,4 +1,4 @@
-"""One retraining: train a challenger on all readings before the promotion split, and decide on that split."""
+"""A retraining: a challenger trained on all readings before the promotion split, and the decision on that split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forecaster.core.network.network import NetworkConfig
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.data.training_data import TrainingData
 from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
-from forecaster.learning.fitting.readout_refit import replace_readout
+from forecaster.learning.fitting.readout_refit import with_refitted_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, train
 from forecaster.learning.promotion import PromotionDecision, evaluate_challenger
 from forecaster.pipeline import PipelineConfig
@@ -59,8 +59,8 @@ def _comparable_champion(
 ) -> Checkpoint | None:
     """Return the champion as it is compared: with a readout that has not seen the promotion split.
 
-    Readouts are solved more often than bodies are trained. One that was solved from the promotion split itself would be
-    scored on readings that it was fitted to.
+    Readouts are refitted more often than bodies are trained. A readout that was fitted to the promotion split itself
+    would be scored on readings that it has seen.
     """
     if champion is None:
         return None
@@ -71,4 +71,4 @@ def _comparable_champion(
         return None
     seen_ms = champion.facts.get(SEEN_UNTIL)
     last_ms = int(earlier.history.timestamp_ms[-1])
-    return champion if seen_ms is not None and seen_ms <= last_ms else replace_readout(earlier, champion)
+    return champion if seen_ms is not None and seen_ms <= last_ms else with_refitted_readout(earlier, champion)

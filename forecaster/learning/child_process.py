@@ -74,7 +74,7 @@ class ChildProcess:
 
     @property
     def output_tail(self) -> str:
-        """The end of the output; empty where it cannot be read."""
+        """The end of the output; empty if it cannot be read."""
         try:
             return self._log.read_bytes()[-OUTPUT_TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:

@@ -122,7 +122,7 @@ class TrainingCoordinator:
 
     @property
     def unready(self) -> str:
-        """Reason why it could not train if it were elected; empty = it could; safe for other threads to read."""
+        """Reason why this process is not ready to train; empty = ready; safe for other threads to read."""
         return self._unready
 
     @property
@@ -283,7 +283,8 @@ class TrainingCoordinator:
             self._record_failed_run(run.kind, run.readings_at, event)
         else:
             self._record_decision(run.kind, event, result.checkpoint if messages else "")
-        _log.info(
+        log = _log.warning if event is RunEvent.NOT_PUBLISHED else _log.info
+        log(
             "training_run_decided",
             kind=run.kind.value,
             outcome=event.value,
@@ -294,7 +295,7 @@ class TrainingCoordinator:
         )
 
     def _messages(self, run: _Run, result: RunResult) -> Sequence[Message]:
-        if not result.checkpoint:  # the run found no better readout
+        if not result.checkpoint:  # a refit that keeps the champion's readout
             return []
         decision = decision_of(result, run.kind, run.champion, datetime.now(UTC).isoformat(timespec="seconds"))
         folder = self._config.folder / RESULT

@@ -1,4 +1,4 @@
-"""When the trainer starts a run, and of which kind: one pure function, `next_run`."""
+"""The next run of the trainer: a pure decision by rules, state and schedule."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrainerState:
         """Record that a run starts now; return the `readings_at` of before, which a failed run restores."""
         before = dict(self.readings_at)
         self.readings_at[kind] = self.readings
-        if kind == RunKind.TRAINING:  # a training solves a new readout, too
+        if kind == RunKind.TRAINING:  # a training fits a new readout, too
             self.readings_at[RunKind.REFIT] = self.readings
         return before
 
@@ -74,7 +74,7 @@ def next_run(rules: TrainingRules, state: TrainerState, due: Collection[RunKind]
     """Return the run that the trainer starts next.
 
     The first training does not wait for the schedule, and drift brings the next training forward. A training goes
-    before a readout, because it solves a new readout as well.
+    before a refit, because it fits a new readout as well.
 
     Args:
         rules: conditions of a run.

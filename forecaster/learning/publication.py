@@ -1,4 +1,4 @@
-"""What a run adds to the models topic: the decision, and the checkpoint that it promotes."""
+"""Publication of a run on the models topic: its decision, and the checkpoint that it promotes."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from forecaster.history import SeriesHistory
 from forecaster.learning.challenge import challenge
 from forecaster.learning.data.training_data import TrainingData, build_training_data
 from forecaster.learning.fitting.network_fit import TrainingConfig
-from forecaster.learning.fitting.readout_refit import refit_readout
+from forecaster.learning.fitting.readout_refit import ReadoutRefit, refit_readout
 from forecaster.learning.kinds import RunKind
 from forecaster.pipeline import PipelineConfig
 
@@ -32,7 +32,7 @@ class RunResult(msgspec.Struct, frozen=True):
         promoted: True if the challenger is to serve.
         challenger_loss: loss on the time span that decides; None = unknown.
         champion_loss: loss on the same time span; None = unknown.
-        scored: number of forecasts, or of a readout's targets, that were compared.
+        scored: number of compared forecasts; after a refit, of compared targets.
         reason: explanation for people.
     """
 
@@ -57,16 +57,6 @@ class RunConfig:
     pipeline: PipelineConfig
     network: NetworkConfig
     training: TrainingConfig
-
-
-NO_BETTER_READOUT = RunResult(
-    checkpoint="",
-    promoted=False,
-    challenger_loss=None,
-    champion_loss=None,
-    scored=0,
-    reason="no better readout on the newest readings",
-)
 
 
 def run_training(
@@ -123,17 +113,14 @@ def _train(config: RunConfig, data: TrainingData, champion: Checkpoint | None) -
 
 
 def _refit(data: TrainingData, champion: Checkpoint | None) -> tuple[Checkpoint | None, RunResult]:
-    refit = None if champion is None else refit_readout(data, champion)
-    if refit is None:
-        return None, NO_BETTER_READOUT
-    facts = refit.checkpoint.facts["readout"]
+    refit = ReadoutRefit(None, "no network serves yet") if champion is None else refit_readout(data, champion)
     result = RunResult(
-        checkpoint=refit.checkpoint.id,
-        promoted=True,
+        checkpoint="" if refit.checkpoint is None else refit.checkpoint.id,
+        promoted=refit.checkpoint is not None,
         challenger_loss=_finite(refit.error),
         champion_loss=_finite(refit.champion_error),
-        scored=int(facts["targets"]),
-        reason=f"squared error on the newest readings: {refit.error:.5g}, {refit.champion_error:.5g} before",
+        scored=refit.targets,
+        reason=refit.reason,
     )
     return refit.checkpoint, result
 

@@ -1,4 +1,1 @@
-"""The models topic: the checkpoints on it, which of them is to be served, and their copies on disk.
-
-May import `formats` and `core`.
-"""
+"""The models topic: the checkpoints on it, the orders which of them is to serve, and their copies on disk."""

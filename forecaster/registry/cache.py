@@ -50,7 +50,7 @@ class CheckpointCache:
             return False
 
     def read(self, checkpoint_id: str, sha256: str) -> PackedCheckpoint | None:
-        """Return the checkpoint with this hash; None where it is missing or damaged."""
+        """Return the checkpoint with this hash; None if it is missing or damaged."""
         if self._folder is None or not self.holds(checkpoint_id, sha256):
             return None
         folder = self._folder / checkpoint_id

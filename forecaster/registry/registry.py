@@ -141,7 +141,7 @@ class ModelRegistry:
         return list(reversed(self._superseded_ms))
 
     def published(self, checkpoint_id: str) -> Published | None:
-        """Return a checkpoint; None where it is missing, incomplete or damaged."""
+        """Return a checkpoint; None if it is missing, incomplete or damaged."""
         entry = self._entries.get(checkpoint_id)
         if entry is None or entry.description is None or not entry.is_complete or entry.fault:
             return None
@@ -185,9 +185,9 @@ class ModelRegistry:
     def to_remove(self, keep: int, superseded_ms: int = SUPERSEDED_MS) -> dict[str, int]:
         """Return the ids of checkpoints to remove, with the number of chunks that each may have on the topic.
 
-        Of each of the `keep` newest bodies the first checkpoint and the newest readout stay. So do the checkpoint that
-        is to be served, the one before it, and every checkpoint that served within the last `superseded_ms`, since
-        floors may name it.
+        Each of the `keep` newest bodies keeps its first checkpoint and its newest readout. The checkpoint to serve, the
+        one before it, and every checkpoint that served within the last `superseded_ms` stay, too, since floors may name
+        them.
         """
         bodies: dict[str, list[str]] = {}
         for name, entry in self._entries.items():
@@ -221,7 +221,7 @@ class ModelRegistry:
     def _apply_checkpoint(
         self, name: str, number: int | None, value: bytes | None, timestamp_ms: int
     ) -> PackedCheckpoint | None:
-        """Apply chunk `number` of a checkpoint, or its description where `number` is None."""
+        """Apply chunk `number` of a checkpoint, or its description if `number` is None."""
         entry = self._entries.setdefault(name, _Entry())
         entry.seen_ms = timestamp_ms
         if number is None:
@@ -289,7 +289,7 @@ class ModelRegistry:
         self._superseded_ms[name] = self._now_ms
 
     def _decode(self, key: str, value: bytes, kind: type[Record]) -> Record | None:
-        """Return the decoded record; None, with an entry in `problems`, where it cannot be read."""
+        """Return the decoded record; None, with an entry in `problems`, if it cannot be read."""
         try:
             record = msgspec.json.decode(value, type=kind)
         except msgspec.DecodeError as error:

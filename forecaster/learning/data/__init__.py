@@ -1,4 +1,1 @@
-"""From the history topic, or files, to training sequences and batches.
-
-May import `formats` and `core`.
-"""
+"""Training data: from the history topic, or files, to training sequences and batches."""

@@ -39,7 +39,7 @@ class AugmentationConfig:
 
 
 def augment(config: AugmentationConfig, batch: PaddedBatch, generator: torch.Generator) -> PaddedBatch:
-    """Return the batch with a disturbed grid; the batch itself where augmentation is off.
+    """Return the batch with a disturbed grid; the batch itself if augmentation is off.
 
     Scales, levels and the inputs from the group stay those of the clean inputs: in service, too, disturbances hardly
     move them.

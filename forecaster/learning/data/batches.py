@@ -1,4 +1,4 @@
-"""Batches of padded sequences, cut into the chunks that training, early stopping and the readout go through."""
+"""Batches of padded sequences, cut into the chunks for training, early stopping and the readout."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class PaddedBatch:
             yield begin, begin + steps, self.chunk(begin, begin + steps)
 
     def chunk(self, begin: int, end: int) -> Chunk:
-        """Return the steps from `begin` up to `end`, where a sequence has them; the caller must not modify them."""
+        """Return the steps from `begin` up to `end`, as far as a sequence has them; the caller must not modify them."""
         if self.cached is None:
             return self._assemble(begin, end)
         if begin not in self.cached or len(self.cached[begin].u) != min(end, self.steps) - begin:
@@ -133,7 +133,7 @@ class PaddedBatch:
         return Chunk(u, q, target, (self.lengths - begin).clamp(0, len(grid_index)))
 
     def is_step(self, begin: int, end: int) -> Tensor:
-        """Return where the sequences have steps, not padding; (T, B)."""
+        """Return True for steps of the sequences, False for padding; (T, B)."""
         return torch.arange(begin, min(end, self.steps)).unsqueeze(-1) < self.lengths
 
     def target_ms(self, begin: int, end: int) -> Tensor:
@@ -148,7 +148,7 @@ class PaddedBatch:
 
 
 def padded_batches(sequences: Sequence[TrainingSequence], network: NetworkConfig, size: int) -> list[PaddedBatch]:
-    """Return the sequences in batches of at most `size`, which cache their chunks where memory allows.
+    """Return the sequences in batches of at most `size`, which cache their chunks if memory allows.
 
     Sequences whose grids are much longer than the steps of the longest sequence get batches of their own: the grids of
     the others would be padded to that length.

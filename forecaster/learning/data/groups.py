@@ -48,7 +48,7 @@ def series_groups_of(history: SeriesHistory) -> SeriesGroups | None:
 def _group_of_each_series(history: SeriesHistory) -> I64:
     """Return a number for the group of each series: two series that ever share a record have the same; (C,)."""
     count = len(history.series_ids)
-    begins = np.flatnonzero(np.diff(history.records, prepend=-1))
+    begins = np.flatnonzero(np.diff(history.record_of_reading, prepend=-1))
     lengths = np.diff(begins, append=len(history.row))
     first_of_record = np.repeat(history.row[begins], lengths)
     group = np.arange(count)

@@ -57,7 +57,7 @@ class RecentReadings:
             self._append(part, slice(begin, end))
             begin = end
         if len(part):
-            self._record += int(part.records[-1]) + 1
+            self._record += int(part.record_of_reading[-1]) + 1
         if len(self._numbers) > self._series_bound:
             self._drop_surplus()
 
@@ -70,7 +70,7 @@ class RecentReadings:
             row=self._row[held].copy(),
             timestamp_ms=self._timestamp_ms[held].copy(),
             values=self._values[held].copy(),
-            records=self._records[held].copy(),
+            record_of_reading=self._records[held].copy(),
         )
 
     def _append(self, part: HistoryPart, span: slice) -> None:
@@ -81,7 +81,7 @@ class RecentReadings:
         self._row[place] = row[kept]
         self._timestamp_ms[place] = part.timestamp_ms[span][kept]
         self._values[place] = part.values[span][kept]
-        self._records[place] = part.records[span][kept] + self._record
+        self._records[place] = part.record_of_reading[span][kept] + self._record
         self._held = place.stop
 
     def _series_numbers(self, part: HistoryPart) -> I64:
@@ -111,7 +111,7 @@ class RecentReadings:
         self._series_bound = self._with_slack(max(self._max_series, len(self._numbers)))
 
     def _kept_series(self) -> Bools:
-        """Return which series stay, by number; lower the limit of hashes where there are too many."""
+        """Return which series stay, by number; lower the limit of hashes if there are too many."""
         hashes = np.array(self._hashes, np.int64)
         if len(hashes) > self._max_series:
             ordered = np.sort(hashes)

@@ -26,10 +26,10 @@ class _Steps:
     Attributes:
         row: number of each step's series.
         tick: tick on the grid of the series.
-        begins: True where a step begins a sequence.
+        begins: True if the step begins a sequence.
         reference: reference value of the series; `last`, `levels`, `values` and `truth` are differences to it.
         values: denoised inputs; NaN where there is none.
-        truth: raw values; NaN where there is none, or where the filters mask it.
+        truth: raw values; NaN where there is none, or if the filters mask it.
     """
 
     row: I64
@@ -61,7 +61,7 @@ class TrainingSequence:
         interval_ms: spacing of the grid.
         grid: denoised inputs by tick, minus the reference; NaN where there is none; begins a context before the first
             step; (G,).
-        truth: raw values by tick, minus the reference; NaN where there is none, or where the filters mask it, since
+        truth: raw values by tick, minus the reference; NaN where there is none, or if the filters mask it, since
             spikes are not to be forecast; (G,).
         cross: inputs from the other series of the group, one by one; (T, X).
     """
@@ -163,7 +163,7 @@ class SequencesBuilder:
         groups = self._groups
         if groups is None:
             return np.zeros((len(row), 0), np.float32)
-        return cross_inputs(observed.inputs, observed.records, groups.member[row], groups.size)
+        return cross_inputs(observed.inputs, observed.record_of_step, groups.member[row], groups.size)
 
     def build(self) -> list[TrainingSequence]:
         """Return the sequences, the longest first."""

@@ -26,16 +26,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class TimeSplits:
-    """Where the splits begin, epoch ms; each ends where the next one begins, the last one after `end_ms`.
+    """Begins of the splits, epoch ms; each split ends where the next one begins, the last one after `end_ms`.
 
     Attributes:
-        begin_ms: time of the first reading.
         early_stopping_ms: first time whose targets are not fitted.
         promotion_ms: first time whose readings are hidden from training.
         end_ms: time of the last reading.
     """
 
-    begin_ms: int
     early_stopping_ms: int
     promotion_ms: int
     end_ms: int
@@ -90,7 +88,7 @@ def split_by_time(history: SeriesHistory, held_out: float, promotion: float) -> 
     if promotion > 0.0:
         promotion_ms = _first_stamp_from(history, end_ms - int(promotion * (end_ms - begin_ms)))
     early_stopping_ms = _first_stamp_from(history, promotion_ms - int(held_out * (promotion_ms - begin_ms)))
-    return TimeSplits(begin_ms, early_stopping_ms, promotion_ms, end_ms)
+    return TimeSplits(early_stopping_ms, promotion_ms, end_ms)
 
 
 def _first_stamp_from(history: SeriesHistory, time_ms: int) -> int:

@@ -69,7 +69,7 @@ def training_sequences(
     builder = SequencesBuilder(observation.context, groups)
     for begin, end in history.spans(SLICE):
         span = slice(begin, end)
-        rows, records = history.row[span], history.records[span]
+        rows, records = history.row[span], history.record_of_reading[span]
         for positions in waves(rows, records):
             row = rows[positions]
             wave_timeline, wave_inputs = take(timeline, row), take(inputs, row)
@@ -77,5 +77,5 @@ def training_sequences(
             observed = observe(observation, wave_timeline, wave_inputs, wave)
             put(timeline, row, wave_timeline)
             put(inputs, row, wave_inputs)
-            builder.add(np.asarray(row[observed.position]), observed)
+            builder.add(np.asarray(row[observed.index]), observed)
     return builder.build()

@@ -1,4 +1,1 @@
-"""From training sequences to checkpoints: truncated BPTT, solved readouts, challengers.
-
-May import `learning.data`, `learning.promotion`, `formats` and `core`.
-"""
+"""Fitting: from training sequences to the weights of a checkpoint, by truncated BPTT and by solved readouts."""

@@ -1,4 +1,4 @@
-"""Local readouts, one for each series, solved in one pass over the sequences; the newest targets choose the ridges."""
+"""Local readouts, one for each series, fitted in one pass over the sequences; the newest targets choose the ridges."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def solve_local_readouts(
     ridge_ms: int,
     chunk_steps: int = CHUNK_STEPS,
 ) -> LocalReadouts | None:
-    """Return the readouts of all series; None without groups, or where the equations would take too much memory.
+    """Return the readouts of all series; None without groups, or if the equations would take too much memory.
 
     Args:
         network: body.
         batches: all sequences.
         groups: groups of the series.
-        ridge_ms: targets from here on choose the ridges; all targets solve the readouts.
+        ridge_ms: targets from here on choose the ridges; all targets fit the readouts.
         chunk_steps: steps that are assembled at a time.
     """
     if groups is None:
@@ -79,7 +79,7 @@ def _solve_best(
     solve_total: Callable[[Tensor], Tensor],
     ridges: Sequence[Tensor],
 ) -> Tensor:
-    """Return the readouts solved from all targets, with the ridge whose early readouts do best on the late targets."""
+    """Return the readouts fitted to all targets, with the ridge whose early readouts do best on the late targets."""
     return solve_total(min(ridges, key=lambda ridge: late.error(solve_early(ridge))))
 
 

@@ -1,4 +1,4 @@
-"""From sequences to the weights of a checkpoint: the body by truncated BPTT, then the readout solved exactly."""
+"""Training of a network on sequences: the body by truncated BPTT, then the readout by an exact solution."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainingConfig:
         batch: largest number of sequences in a batch.
         seed: seed of weights, dropout and augmentation.
         augmentation: disturbances of the inputs.
-        local: True to solve local readouts, if there are not too many series.
+        local: True to fit local readouts, if there are not too many series.
     """
 
     tbptt_steps: int = 48
@@ -164,7 +164,7 @@ class NetworkFit:
         self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
     def fit(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
-        """Train, and return the weights of the best pass, with a solved readout and calibrated quantiles."""
+        """Train, and return the weights of the best pass, with a fitted readout and calibrated quantiles."""
         config = self._config
         trained = _NetworkAndReadout(self._network, self._readout)
         average = _WeightAverage(trained)
@@ -183,7 +183,7 @@ class NetworkFit:
             elif number - best_pass >= config.patience:
                 break
         self._network.load_state_dict(best)
-        readout = self._solve()
+        readout = self._fit_readout()
         local = solve_local_readouts(self._network, self._batches, self._groups, self._split_ms, config.tbptt_steps)
         return FittedNetwork(_weights(self._network), readout, local, pass_losses, best_pass, self._warm_start)
 
@@ -237,7 +237,7 @@ class NetworkFit:
 
     @torch.no_grad()
     def _held_out_loss(self, modules: _NetworkAndReadout) -> float:
-        """Return the loss on the early-stopping split, hidden states carried into it; infinite where it is empty."""
+        """Return the loss on the early-stopping split, hidden states carried into it; infinite if it is empty."""
         total, count = 0.0, 0
         for batch in self._batches:
             state = torch.zeros(len(batch), self._network.state_size)
@@ -260,7 +260,7 @@ class NetworkFit:
         first = max(0, int(late[0]) // steps - WARM_UP_CHUNKS) if len(late) else math.ceil(batch.steps / steps)
         return range(first * steps, batch.steps, steps)
 
-    def _solve(self) -> Tensor:
+    def _fit_readout(self) -> Tensor:
         """Return the readout of all readings; calibrate the quantiles with that of the fitting split alone."""
         steps = self._config.tbptt_steps
         fitting, held_out = build_normal_equations(self._network, self._batches, [self._split_ms], steps)

@@ -1,4 +1,4 @@
-"""The readout and the quantile calibration of a body, each solved in one pass over the sequences without gradients."""
+"""The readout and the quantile calibration of a body, each fitted in one pass over the sequences without gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forecaster.learning.data.batches import PaddedBatch
 
 RIDGES_LINEAR = (5.0, 50.0, 500.0, 5_000.0)
 RIDGES_BODY = (20.0, 200.0, 2_000.0, 20_000.0, 1e6)
-"""Of several that do equally well, the first one is taken."""
+"""The first one is taken of several that do equally well."""
 CHUNK_STEPS = 48
 """Steps that are assembled at a time; the same as in training by default, so that cached chunks serve both."""
 
@@ -46,7 +46,7 @@ class FlatSteps:
     cross: Tensor
 
     def residual(self, network: Network) -> Tensor:
-        """Return what the readout has to explain: the clipped target minus the network's base; (N, J)."""
+        """Return the clipped target minus the network's base, which the readout explains; (N, J)."""
         return self.target.clamp(-TARGET_CLIP, TARGET_CLIP) - network.base(self.z)
 
 
@@ -97,10 +97,10 @@ def build_normal_equations(
 
 
 def choose_ridge(config: NetworkConfig, fitting: NormalEquations, held_out: NormalEquations) -> Tensor:
-    """Return the ridge whose readout, solved on the fitting span, has the least error on the held-out one; (P + Z,).
+    """Return the ridge whose readout, fitted on the fitting span, has the least error on the held-out one; (P + Z,).
 
-    Features of the body get ridges of their own: the body was trained on the fitting span, where they look better than
-    they are.
+    Features of the body get ridges of their own: the body was trained on the fitting span, so that they look better
+    there than they are.
     """
 
     def ridge(linear: float, body: float) -> Tensor:
@@ -119,7 +119,7 @@ def calibrate_quantiles(
     Args:
         network: body whose quantile head changes in place, unless some quantile has no truth from `begin_ms` on.
         batches: all sequences.
-        readout: readout solved from the targets before `begin_ms`; (P + Z, J).
+        readout: readout fitted to the targets before `begin_ms`; (P + Z, J).
         begin_ms: time of the first step that calibrates, epoch ms.
         chunk_steps: number of steps in a chunk.
     """

@@ -1,12 +1,13 @@
-"""A new readout for the champion's body: solved from all readings, published unless it is worse on the newest ones.
+"""Refits: a new readout for the champion's body, which is accepted unless it is worse on the newest readings.
 
 Hidden states belong to the body and stay; only the readout and the calibration of the quantiles are new.
 
-    begin ──── solve ──── ridge_ms ──── choose the ridge ──── compare_ms ──── compare with the champion ──── end
+    begin ──── fit ──── ridge_ms ──── choose the ridge ──── compare_ms ──── compare with the champion ──── end
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +27,12 @@ from forecaster.learning.fitting.train import SEEN_UNTIL
 HELD_OUT = 0.15
 """Share of the time, at its end, that chooses the ridge, compares the readouts and calibrates the quantiles."""
 COMPARED = 0.075
-"""Share of the time, at its end, that compares the readouts; less where the champion's has seen a part of it."""
+"""Share of the time, at its end, that compares the readouts; less if the champion's readout has seen a part of it."""
 TOLERANCE = 0.02
 """A new readout may be worse by this share: the comparison is short, and more data seldom makes a readout worse.
 
 On the air-quality set of the UCI repository, with a new readout each 168 hours, MASE is 1.749 if every new readout is
-accepted, and 1.756 if only those are that seem better.
+accepted, and 1.756 if only those that seem better are accepted.
 """
 LEAST_TARGETS = 200
 BATCH = 256
@@ -39,21 +40,28 @@ BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class ReadoutRefit:
-    """The champion with a new readout, and how both did on the newest readings, which neither readout had seen.
+    """Result of a refit, and the errors of both readouts on the newest readings, which neither of them had seen.
 
     Attributes:
-        checkpoint: champion with the new readout, and an id of its own.
-        error: mean squared error of the new readout.
-        champion_error: mean squared error of the champion's readout.
+        checkpoint: champion with the new readout, and an id of its own; None = the champion's readout stays.
+        reason: explanation for people.
+        error: mean squared error of the new readout; NaN = not compared.
+        champion_error: mean squared error of the champion's readout; NaN = not compared.
+        targets: number of compared targets.
     """
 
-    checkpoint: Checkpoint
-    error: float
-    champion_error: float
+    checkpoint: Checkpoint | None
+    reason: str
+    error: float = math.nan
+    champion_error: float = math.nan
+    targets: int = 0
 
 
-def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit | None:
-    """Return the champion with a readout solved from the data; None where that is worse, or too few readings are new.
+def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit:
+    """Return the champion with a readout fitted to the data, or the reason why its own readout stays.
+
+    It stays if the mean squared error of the new readout is not finite, or larger by more than `TOLERANCE`, or if fewer
+    than `LEAST_TARGETS` targets are newer than those that the champion's readout has seen.
 
     Args:
         data: all readings up to now.
@@ -63,36 +71,41 @@ def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit | No
         UsageError: the data holds no finite features.
     """
     if not data.sequences:
-        return None
+        return ReadoutRefit(None, "no series has two readings in a row")
     begin_ms, end_ms = int(data.history.timestamp_ms[0]), int(data.history.timestamp_ms[-1])
     compare_ms = max(end_ms + 1 - int(COMPARED * (end_ms - begin_ms)), _seen_until_ms(champion, end_ms) + 1)
     if compare_ms > end_ms:
-        return None
+        return ReadoutRefit(None, "no reading is newer than those that the champion's readout has seen")
     body = _FrozenBody(champion, data)
-    solving, choosing, comparing = build_normal_equations(body.network, body.batches, [body.ridge_ms, compare_ms])
-    ridge = choose_ridge(champion.network, solving, choosing)
-    error = comparing.squared_error(solving.plus(choosing).solve(ridge))
-    champion_error = comparing.squared_error(champion.readout)
-    if comparing.count < LEAST_TARGETS or not error <= (1.0 + TOLERANCE) * champion_error:
-        return None
-    facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": comparing.count}
-    checkpoint = body.with_readout([solving, choosing, comparing], ridge, facts)
-    return ReadoutRefit(replace(checkpoint, id=next_readout_id(champion.id)), error, champion_error)
+    fitting, choosing, comparing = build_normal_equations(body.network, body.batches, [body.ridge_ms, compare_ms])
+    ridge = choose_ridge(champion.network, fitting, choosing)
+    error = comparing.squared_error(fitting.plus(choosing).solve(ridge))
+    champion_error, targets = comparing.squared_error(champion.readout), comparing.count
+    if targets < LEAST_TARGETS:
+        reason = f"only {targets} targets could be compared; {LEAST_TARGETS} are needed"
+        return ReadoutRefit(None, reason, error, champion_error, targets)
+    reason = f"squared error on the newest readings: {error:.5g}, {champion_error:.5g} before"
+    if not error <= (1.0 + TOLERANCE) * champion_error:
+        return ReadoutRefit(None, f"{reason}: worse by more than {TOLERANCE:.0%}", error, champion_error, targets)
+    facts = {"error": error, "champion": champion.id, "champion_error": champion_error, "targets": targets}
+    checkpoint = body.with_readout([fitting, choosing, comparing], ridge, facts)
+    checkpoint = replace(checkpoint, id=next_readout_id(champion.id))
+    return ReadoutRefit(checkpoint, reason, error, champion_error, targets)
 
 
 def _seen_until_ms(champion: Checkpoint, end_ms: int) -> int:
-    """Return up to when the champion has learned; 0 where it names a time that only a wrong clock can have stamped."""
+    """Return up to when the champion has learned; 0 if it names a time that only a wrong clock can have stamped."""
     seen_ms = int(champion.facts.get(SEEN_UNTIL, 0))
     return seen_ms if seen_ms <= end_ms + LONGEST_SILENCE_MS else 0
 
 
-def replace_readout(data: TrainingData, champion: Checkpoint) -> Checkpoint:
-    """Return the champion with a readout that is solved from this data alone; its id stays."""
+def with_refitted_readout(data: TrainingData, champion: Checkpoint) -> Checkpoint:
+    """Return the champion with a readout that is fitted to this data alone, and is not compared; its id stays."""
     if not data.sequences:
         return champion
     body = _FrozenBody(champion, data)
-    solving, choosing = build_normal_equations(body.network, body.batches, [body.ridge_ms])
-    return body.with_readout([solving, choosing], choose_ridge(champion.network, solving, choosing), {})
+    fitting, choosing = build_normal_equations(body.network, body.batches, [body.ridge_ms])
+    return body.with_readout([fitting, choosing], choose_ridge(champion.network, fitting, choosing), {})
 
 
 def next_readout_id(checkpoint_id: str) -> str:

@@ -1,4 +1,4 @@
-"""From a history to a checkpoint: observe the readings as serving would, cut them into sequences, train."""
+"""Training of a checkpoint: observe the readings as serving would, cut them into sequences, train."""
 
 from __future__ import annotations
 

@@ -111,12 +111,12 @@ def shifting(hours: int) -> list[float]:
     return (10 + 5 * np.sin(2 * np.pi * time / period) + noise).tolist()
 
 
-RETRAINING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=96, resolve_every=48)}
+RETRAINING = {"train_share": 0.3, "intervals": RetrainingIntervals(retrain_every=96, refit_every=48)}
 
 
 def test_retraining_helps_after_a_change() -> None:
     values = [shifting(700), shifting(700)[::-1]]
-    intervals = RetrainingIntervals(retrain_every=160, resolve_every=48)
+    intervals = RetrainingIntervals(retrain_every=160, refit_every=48)
     frozen, retrained = run(values, train_share=0.3), run(values, train_share=0.3, intervals=intervals)
     assert retrained.mae["forecast"].mean() < 0.8 * frozen.mae["forecast"].mean()
     np.testing.assert_array_equal(retrained.scored, frozen.scored)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from coordinators import PROMOTED, REJECTED, World
+from structlog.testing import capture_logs
 
 from forecaster.errors import CheckpointError, TransientBrokerError
 from forecaster.learning import coordinator as coordinator_module
@@ -22,7 +23,10 @@ def test_a_refused_transaction_promotes_nothing_and_restarts_the_producer(
 ) -> None:
     world.children[0].finish(PROMOTED)
     world.fails = True
-    leading.iterate()
+    with capture_logs() as logs:
+        leading.iterate()
+    levels = {log["event"]: (log["log_level"], log.get("outcome")) for log in logs}
+    assert levels["training_run_decided"] == ("warning", "not_published")
     assert world.restarts == 1
     assert leading.counters["training_not_published"] == 1
     assert world.registry.serve is None

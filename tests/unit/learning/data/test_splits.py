@@ -160,20 +160,20 @@ def broken(long: SeriesHistory) -> Checkpoint:
 
 def test_a_new_readout_has_not_seen_the_times_of_a_wrong_clock(long: SeriesHistory, broken: Checkpoint) -> None:
     right, other = (
-        refit_readout(build_training_data(version, OBSERVATION, local=True), broken)
+        refit_readout(build_training_data(version, OBSERVATION, local=True), broken).checkpoint
         for version in (long, with_wrong_clock(long, [IN_2099]))
     )
     assert right is not None
     assert other is not None
-    assert same(right.checkpoint, other.checkpoint)
-    assert other.checkpoint.facts[SEEN_UNTIL] == int(long.timestamp_ms[-1])
+    assert same(right, other)
+    assert other.facts[SEEN_UNTIL] == int(long.timestamp_ms[-1])
 
 
 def test_a_champion_misled_by_a_wrong_clock_still_gets_new_readouts(long: SeriesHistory, broken: Checkpoint) -> None:
     """A champion that was trained on later readings, by a right clock, gets one when they are here."""
     data, end_ms = build_training_data(long, OBSERVATION, local=True), int(long.timestamp_ms[-1])
     misled, newer = (replace(broken, facts={**broken.facts, SEEN_UNTIL: seen}) for seen in (IN_2099, end_ms + DAY_MS))
-    refreshed = refit_readout(data, misled)
-    assert refreshed is not None
-    assert refreshed.checkpoint.facts[SEEN_UNTIL] == end_ms
-    assert refit_readout(data, newer) is None, "it was trained on later readings"
+    refitted = refit_readout(data, misled).checkpoint
+    assert refitted is not None
+    assert refitted.facts[SEEN_UNTIL] == end_ms
+    assert refit_readout(data, newer).checkpoint is None, "it was trained on later readings"
