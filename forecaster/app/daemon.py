@@ -128,8 +128,8 @@ def connect_coordinator(settings: Settings, stop: threading.Event, resources: Ex
         topic=models,
         rules=TrainingRules(training.min_readings, training.min_new_ticks, schedule.kinds),
         folder=folder / "work",
-        start=lambda work, job: ChildProcess(
-            ["learn", work.value, str(job)], job / "child.log", training.deadline / 1000
+        start=lambda kind, run_folder: ChildProcess(
+            ["learn", kind.value, str(run_folder)], run_folder / "child.log", training.deadline / 1000
         ),
         superseded_ms=max(SUPERSEDED_MS, 2 * settings.state.snapshot_interval),
     )

@@ -68,7 +68,7 @@ def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress)
 
     Args:
         history: all readings.
-        plan: what to evaluate.
+        plan: configuration of the backtest.
         show: displays the progress of trainings.
 
     Raises:

@@ -16,7 +16,7 @@ from forecaster.records import F64, I64, Bools, Outputs
 
 DAY_MS = 86_400_000
 NAMES = ("forecast", "last value", "seasonal naive")
-"""Names of the compared forecasts, ours first."""
+"""Names of the compared forecasts; the first one is the forecast of the service."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,10 @@ class RetrainingPlan:
 
 
 class SimulatedRetraining:
-    """Retrains on a history as the training coordinator would have.
+    """Retrains on a history at the times at which the training coordinator would have retrained.
 
     Args:
-        plan: what is trained, and how often.
+        plan: configuration of the trainings, and their intervals.
         history: all readings; a training sees only those before its point.
         begin: position of the reading from which the intervals count.
 

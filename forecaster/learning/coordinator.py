@@ -42,7 +42,7 @@ RETRY_SECONDS = 5.0
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3_600.0
 """Pauses after failed trainings; a scheduled run does not wait for them."""
 DECISION_SECONDS = 60.0
-"""How long the coordinator waits until it reads its own decision back from the topic."""
+"""Longest wait of the coordinator for its own decision, which it reads back from the topic."""
 CHAMPION, RESULT = "champion", "result"
 _NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
 _log = structlog.get_logger()

@@ -39,8 +39,8 @@ def decision_of(result: RunResult, kind: RunKind, champion: str, at: str) -> Dec
 def decision_messages(decision: Decision, registry: ModelRegistry, folder: Path, superseded_ms: int) -> list[Message]:
     """Return the records of a decision, in the order in which they must be written.
 
-    A training answers the drift reports of the workers, so that tombstones of them follow. With a promoted checkpoint
-    come the order to serve it, and tombstones of checkpoints that no longer need to be kept.
+    A promotion writes the checkpoint, the decision, the order to serve it, and tombstones of checkpoints that no longer
+    need to be kept. A training answers the drift reports of the workers, so their tombstones come last.
 
     Args:
         decision: decision of the run.

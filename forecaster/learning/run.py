@@ -46,7 +46,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What to train, and how.
+    """Configuration of a run.
 
     Attributes:
         pipeline: configuration of the forecasts.

@@ -224,7 +224,7 @@ class Training(SettingsGroup):
     """When the network is trained: every DURATION, cron FIVE FIELDS (UTC; 0 and 7 are Sunday), or off = never, not
     even when the error of the forecasts drifts."""
     readout_schedule: Schedule = "every 15m"
-    """When the output layer alone is solved again; as SCHEDULE."""
+    """When the output layer alone is refitted; as SCHEDULE."""
     window: Milliseconds = 90 * 86_400_000
     """Age of the oldest readings that are trained on; also the retention with which the history topic is created."""
     tbptt_steps: Annotated[int, Field(ge=1)] = 48

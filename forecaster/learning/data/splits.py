@@ -44,7 +44,7 @@ def drop_misdated(history: SeriesHistory) -> SeriesHistory:
 
     Far means: the gap between them and the others is longer than the time span of the others, and longer than
     `LONGEST_SILENCE_MS`. A series that began long before the others keeps its readings, since they leave no such gap.
-    So does a fleet that was silent for long, since many of its readings lie on either side of the gap.
+    A fleet that was silent for long keeps them, too, since many of its readings lie on either side of the gap.
     """
     stamps = history.timestamp_ms
     few = int(MISDATED_SHARE * len(stamps))
