@@ -16,17 +16,17 @@ class SeriesHistory:
 
     Attributes:
         series_ids: the series; S.
-        row: position of each reading's series among the S; (N,).
+        row: index of each reading's series among the S; (N,).
         timestamp_ms: event times, epoch ms, UTC, ascending; (N,).
         values: raw values; NaN where missing; (N,).
-        records: number of the record that each reading comes in; readings of one record belong to one group; (N,).
+        record_of_reading: index of each reading's record; readings of one record belong to one group; (N,).
     """
 
     series_ids: list[str]
     row: I64
     timestamp_ms: I64
     values: F64
-    records: I64
+    record_of_reading: I64
 
     def __len__(self) -> int:
         return len(self.row)
@@ -42,7 +42,7 @@ class SeriesHistory:
     def record_end(self, position: int) -> int:
         """Return the first position from `position` on that splits no record, at most the end."""
         end = min(position, len(self))
-        while 0 < end < len(self) and self.records[end] == self.records[end - 1]:
+        while 0 < end < len(self) and self.record_of_reading[end] == self.record_of_reading[end - 1]:
             end += 1
         return end
 
@@ -50,13 +50,13 @@ class SeriesHistory:
         """Return the readings from `begin` up to `end`, as the decoder would return them."""
         span = slice(begin, end)
         names = [self.series_ids[row] for row in self.row[span].tolist()]
-        return Readings(names, self.timestamp_ms[span], self.values[span], self.records[span])
+        return Readings(names, self.timestamp_ms[span], self.values[span], self.record_of_reading[span])
 
     def first(self, count: int) -> SeriesHistory:
         """Return the first `count` readings."""
         span = slice(0, count)
         return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
+            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.record_of_reading[span]
         )
 
     def before(self, time_ms: int) -> SeriesHistory:
@@ -67,7 +67,7 @@ class SeriesHistory:
         """Return the readings with event times from `time_ms` on."""
         span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
         return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.records[span]
+            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.record_of_reading[span]
         )
 
     def interval_ms(self) -> int:

@@ -105,14 +105,15 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         batch: readings in the order of the log, with their rows and models.
 
     Returns:
-        Outcomes of all N readings; forecasts made at, and matured at, the M readings that are steps, in the order of the log.
+        Outcomes of all N readings; forecasts made at the M readings that are steps, and for them, in the
+        order of the log.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
     plan = _BatchPlan.of(config, models, batch)
     parts: list[tuple[Forecasts, MaturedForecasts]] = []
     with_row = np.flatnonzero(batch.row >= 0)
-    for wave_indices in waves(batch.row[with_row], batch.readings.records[with_row]):  # 1. wave
+    for wave_indices in waves(batch.row[with_row], batch.readings.record_of_reading[with_row]):  # 1. wave
         indices = with_row[wave_indices]
         rows = batch.row[indices]
         all_rows = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
@@ -186,15 +187,15 @@ def _advance_wave(plan: _BatchPlan, part: SeriesState, indices: I64) -> tuple[Ob
     """
     config, readings, model = plan.config, plan.batch.readings, plan.batch.model[indices]
     _rewarm(plan, model, part)  # 2. re-warm
-    wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.records[indices])
+    wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.record_of_reading[indices])
     observed = observe(config.observation, part.timeline, part.inputs, wave)  # 3. observe
     _reset(config, part, observed.expired | observed.renewed)
-    steps = _Steps(indices[observed.position], model[observed.position], wave.timestamp_ms[observed.position])
-    all_steps = len(observed.position) == len(part)
-    rows = part if all_steps else take(part, observed.position)
+    steps = _Steps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
+    all_steps = len(observed.index) == len(part)
+    rows = part if all_steps else take(part, observed.index)
     result = _step(plan, rows, observed, steps)
     if not all_steps:
-        put(part, observed.position, rows)
+        put(part, observed.index, rows)
     return observed, _forecasts(plan, observed, steps, result), _matured_forecasts(plan, observed, steps, result)
 
 
@@ -253,7 +254,7 @@ def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps
     ensemble = Ensemble(plan.config.ensemble, rows.experts, tick, unit)
     experts = ensemble.learn(matured.relative(observed.truth), matured)  # 5. learn
     network_forecast = _network_forecast(plan, rows, observed, steps)  # 6. network
-    forecast = ensemble.forecast(network_forecast, observed.records)  # 7. combine
+    forecast = ensemble.forecast(network_forecast, observed.record_of_step)  # 7. combine
     ring.store(
         pending, places, Anchors(tick.last, tick.scale, tick.level, forecast.phase_mean), forecast.values
     )  # 8. store
@@ -284,7 +285,7 @@ def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, s
         if model is None and len(chosen):
             offsets[chosen] = _offsets_without_network(plan, rows.pending, observed)[chosen]
         elif model is not None and len(chosen):
-            index = None if local is None else ReadoutIndex(local[steps.reading], observed.records)
+            index = None if local is None else ReadoutIndex(local[steps.reading], observed.record_of_step)
             forecast = _forecast_of_model(model, observed.inputs, rows.hidden, chosen, index)
             heads[chosen, : forecast.heads.shape[1]], offsets[chosen] = forecast.heads, forecast.offsets
     offsets[observed.count < 2] = 0.0

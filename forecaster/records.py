@@ -113,15 +113,14 @@ class Readings:
         series_ids: series of each reading; N.
         timestamp_ms: event times, epoch milliseconds, UTC; (N,).
         values: raw values; NaN where the producer sent null; (N,).
-        records: number of the batch's record that each reading came in; readings of one record belong to one group;
-            (N,).
+        record_of_reading: index of each reading's record; readings of one record belong to one group; (N,).
         groups: group of each reading; N; None = each series is its own group.
     """
 
     series_ids: list[str]
     timestamp_ms: I64
     values: F64
-    records: I64
+    record_of_reading: I64
     groups: list[str] | None = None
 
     def __len__(self) -> int:
@@ -136,7 +135,7 @@ class Readings:
             [self.series_ids[row] for row in rows],
             self.timestamp_ms[kept],
             self.values[kept],
-            self.records[kept],
+            self.record_of_reading[kept],
             None if self.groups is None else [self.groups[row] for row in rows],
         )
 
@@ -163,7 +162,7 @@ class Forecasts:
     """M forecasts, in the order of the readings that they were made at.
 
     Attributes:
-        reading: position in `Readings` of the reading that each forecast was made at; (M,).
+        reading: index in `Readings` of the reading that each forecast was made at; (M,).
         timestamp_ms: event time of that reading; (M,).
         target_ms: event times that are forecast; (M, J).
         point: combined centre, in units of the series; (M, J).
@@ -197,7 +196,7 @@ class MaturedForecasts:
     """The truths of M readings with the forecasts that had been made for them, one for each horizon h, h ticks before.
 
     Attributes:
-        reading: position in `Readings`, equal to `Forecasts.reading`; (M,).
+        reading: index in `Readings`, equal to `Forecasts.reading`; (M,).
         truth: raw value; NaN where it was missing or is no truth; (M,).
         point: point forecast made h ticks before; NaN where none was made; (M, J).
         quantiles: quantiles of the same forecasts; (M, Q, J).

@@ -58,7 +58,7 @@ class InputHistory:
                 groups = [self.groups[row] for row in history.row[begin:end].tolist()]
                 yield replace(readings, groups=groups)
             else:
-                yield replace(readings, records=np.arange(len(readings)))
+                yield replace(readings, record_of_reading=np.arange(len(readings)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,5 +196,9 @@ def _group(series_id: str, value_fields: tuple[str, ...]) -> str | None:
 def _filtered(history: SeriesHistory, kept: Bools) -> SeriesHistory:
     """Return the history with only some of its readings; (N,)."""
     return SeriesHistory(
-        history.series_ids, history.row[kept], history.timestamp_ms[kept], history.values[kept], history.records[kept]
+        history.series_ids,
+        history.row[kept],
+        history.timestamp_ms[kept],
+        history.values[kept],
+        history.record_of_reading[kept],
     )

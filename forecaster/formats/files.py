@@ -53,7 +53,7 @@ def join(frames: Sequence[pd.DataFrame]) -> SeriesHistory:
         row=row.astype(np.int64),
         timestamp_ms=table["timestamp_ms"].to_numpy(np.int64),
         values=table["value"].to_numpy(np.float64),
-        records=table["record"].to_numpy(np.int64),
+        record_of_reading=table["record"].to_numpy(np.int64),
     )
 
 

@@ -31,7 +31,7 @@ def encode_forecasts(
     names = [level_name(level) for level in levels]
     point, quantiles = _rounded(forecasts)
     version = ("version", forecaster.__version__.encode())
-    numbers = readings.records.tolist()
+    numbers = readings.record_of_reading.tolist()
     timestamps, known = forecasts.timestamp_ms.tolist(), forecasts.spread_known.tolist()
     checkpoints = forecasts.checkpoint.tolist()
     for row, reading in enumerate(forecasts.reading.tolist()):
@@ -57,7 +57,7 @@ def message_of_reading(
     body: dict[str, Any], reading: int, readings: Readings, records: Sequence[SourceRecord]
 ) -> Message:
     """Return a record about a reading, with its series_id as the key and its partition; NaN becomes null."""
-    series_id, record = readings.series_ids[reading], records[int(readings.records[reading])]
+    series_id, record = readings.series_ids[reading], records[int(readings.record_of_reading[reading])]
     head = {"schema": SCHEMA, "series_id": series_id, "timestamp": int(readings.timestamp_ms[reading])}
     value = orjson.dumps(head | body, option=orjson.OPT_SERIALIZE_NUMPY)
     headers = [source_header(record), ("version", forecaster.__version__.encode())]

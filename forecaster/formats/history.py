@@ -44,11 +44,10 @@ class HistoryPart:
     Attributes:
         series_ids: the series; S.
         groups: group of each series; empty = each series is its own group.
-        row: position of each reading's series among the S; (N,).
+        row: index of each reading's series among the S; (N,).
         timestamp_ms: event times, epoch ms, UTC; (N,).
         values: raw values; NaN where missing; (N,).
-        records: number of the input record that each reading came in, ascending from 0; its readings are one group;
-            (N,).
+        record_of_reading: index of each reading's input record, ascending from 0; its readings are one group; (N,).
     """
 
     series_ids: list[str]
@@ -56,7 +55,7 @@ class HistoryPart:
     row: I64
     timestamp_ms: I64
     values: F64
-    records: I64
+    record_of_reading: I64
 
     def __len__(self) -> int:
         return len(self.row)
@@ -74,7 +73,7 @@ def encode_history(partition: int, readings: Readings, chosen: I64, masked: Bool
     if not len(chosen):
         return []
     value = _encoded(readings, chosen, masked)
-    cut = _middle(readings.records[chosen]) if len(value) > MAX_VALUE_BYTES else 0
+    cut = _middle(readings.record_of_reading[chosen]) if len(value) > MAX_VALUE_BYTES else 0
     if cut:
         left = encode_history(partition, readings, chosen[:cut], masked[:cut])
         return left + encode_history(partition, readings, chosen[cut:], masked[cut:])
@@ -129,7 +128,7 @@ def _encoded(readings: Readings, chosen: I64, masked: Bools) -> bytes:
     groups = readings.groups
     group = {} if groups is None else {name: groups[at] for name, at in zip(names, positions, strict=True)}
     values = readings.values[chosen]
-    begins = np.diff(readings.records[chosen], prepend=-1) != 0
+    begins = np.diff(readings.record_of_reading[chosen], prepend=-1) != 0
     stored = _Stored(
         series_ids=list(numbers),
         groups=list(group.values()),
@@ -180,5 +179,5 @@ def _part(stored: _Stored) -> HistoryPart:
         row=row,
         timestamp_ms=np.cumsum(_column(stored.timestamp_ms, "<i8", count), dtype=np.int64),
         values=_column(stored.values, "<f8", count).astype(np.float64),
-        records=np.cumsum((flags & _BEGINS) != 0, dtype=np.int64) - 1,
+        record_of_reading=np.cumsum((flags & _BEGINS) != 0, dtype=np.int64) - 1,
     )

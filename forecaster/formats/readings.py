@@ -141,7 +141,7 @@ class Decoder:
 def partitions_of(readings: Readings, records: Sequence[SourceRecord]) -> I64:
     """Return the partition that each reading came from; (N,)."""
     partitions = np.array([record.partition for record in records], np.int64)
-    return partitions[readings.records] if len(readings) else np.empty(0, np.int64)
+    return partitions[readings.record_of_reading] if len(readings) else np.empty(0, np.int64)
 
 
 def source_header(record: SourceRecord) -> tuple[str, bytes]:

@@ -46,7 +46,7 @@ class HistorySampling:
             return steps
         begins = np.ones(len(steps), bool)
         if readings.groups is not None:  # all readings of a record have one group, whose hash is computed once
-            begins[1:] = np.diff(readings.records[steps]) != 0
+            begins[1:] = np.diff(readings.record_of_reading[steps]) != 0
         names = readings.series_ids if readings.groups is None else readings.groups
         hashes = np.array([group_hash(names[index]) for index in steps[begins].tolist()], np.int64)
         selected: I64 = steps[(hashes < share * HASHES)[np.cumsum(begins) - 1]]

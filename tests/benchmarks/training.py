@@ -43,7 +43,7 @@ def history(series: int, ticks: int) -> SeriesHistory:
         row=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,
         values=values.reshape(-1),
-        records=np.arange(ticks * series),
+        record_of_reading=np.arange(ticks * series),
     )
 
 

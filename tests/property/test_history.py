@@ -30,7 +30,7 @@ def test_decoded_history_equals_the_encoded_readings(
     encoded = readings(batch, records.tolist())
     if grouped:
         group = {name: data.draw(names) for name in dict.fromkeys(encoded.series_ids)}
-        columns = (encoded.series_ids, encoded.timestamp_ms, encoded.values, encoded.records)
+        columns = (encoded.series_ids, encoded.timestamp_ms, encoded.values, encoded.record_of_reading)
         encoded = Readings(*columns, [group[name] for name in encoded.series_ids])
     chosen = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     masked = np.array(data.draw(st.lists(st.booleans(), min_size=len(chosen), max_size=len(chosen))), bool)
@@ -47,4 +47,5 @@ def test_decoded_history_equals_the_encoded_readings(
         flags = history_flags(message.value or b"")
         assert (flags & 1 != 0).tolist() == (~np.isnan(encoded.values[chosen])).tolist()
         assert (flags & 2 != 0).tolist() == masked.tolist()
-        assert part.records.tolist() == np.unique(encoded.records[chosen], return_inverse=True)[1].tolist()
+        records = np.unique(encoded.record_of_reading[chosen], return_inverse=True)[1]
+        assert part.record_of_reading.tolist() == records.tolist()

@@ -34,7 +34,7 @@ def readings(rows: Iterable[tuple[str, int, float | None]], records: Sequence[in
         series_ids=[row[0] for row in rows],
         timestamp_ms=np.array([row[1] for row in rows], np.int64),
         values=np.array([np.nan if row[2] is None else row[2] for row in rows], np.float64),
-        records=np.arange(len(rows)) if records is None else np.array(records, np.int64),
+        record_of_reading=np.arange(len(rows)) if records is None else np.array(records, np.int64),
     )
 
 

@@ -109,7 +109,7 @@ class ReferenceRun:
         records: list[SourceRecord] = list(self.inputs[partition])
         readings = self._decoder.decode(records).readings
         numbers = np.full(len(readings), partition)
-        offsets = np.array([record.offset for record in records])[readings.records]
+        offsets = np.array([record.offset for record in records])[readings.record_of_reading]
         serving = assign_models(lineup, {partition: swaps}, numbers, offsets, readings)
         rows = Partition(0, StateConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
         checkout = check_out({partition: rows}, readings, numbers)

@@ -29,12 +29,12 @@ class Wave:
     Attributes:
         timestamp_ms: event times, epoch ms; (B,).
         values: raw values; NaN where missing; (B,).
-        records: record that each reading came in, ascending; readings of one record belong to one group; (B,).
+        record_of_reading: index of each reading's record, ascending; readings of one record belong to one group; (B,).
     """
 
     timestamp_ms: I64
     values: F64
-    records: I64
+    record_of_reading: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Observed:
         masked: the reading has a value that the filters keep from the inputs; (B,).
         expired: the series was idle for longer than its time to live and starts again as a new one; (B,).
         renewed: the series was learned again without the outliers among its first readings; (B,).
-        position: positions of the steps in the wave, ascending; (M,).
+        index: indices of the steps in the wave, ascending; (M,).
         tick: tick on the series' grid; (M,).
         gap: ticks since the previous step; (M,).
         restarted: grid, context and hidden state start again at this step; (M,).
         moved: the reference moved after the first readings, or the series was renewed; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
-        records: record that each step came in; (M,).
+        record_of_step: index of the record that each step came in; (M,).
         reference: value that the inputs are counted from, in units of the series; (M,).
         raw: raw value, in units of the series; NaN where it is missing or no truth; (M,).
         denoised: input, in units of the series; NaN where missing or masked; (M,).
@@ -68,14 +68,14 @@ class Observed:
     masked: Bools
     expired: Bools
     renewed: Bools
-    position: I64
+    index: I64
     tick: I64
     gap: I64
     restarted: Bools
     moved: Bools
     time_ms: I64
     interval_ms: I64
-    records: I64
+    record_of_step: I64
     reference: F64
     raw: F64
     denoised: F64
@@ -119,49 +119,49 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
 
 
-def waves(row: I64, records: I64) -> list[I64]:
-    """Return the positions of the readings of each wave, ascending.
+def waves(row: I64, record_of_reading: I64) -> list[I64]:
+    """Return the indices of the readings of each wave, ascending.
 
     The k-th reading of a series is in wave k or a later one, and all readings of a record are in the same wave, so that
     a group steps together.
 
     Args:
         row: row of each reading's series; (N,).
-        records: record of each reading, ascending; (N,).
+        record_of_reading: index of each reading's record, ascending; (N,).
     """
-    number = _wave_numbers(row)
-    begins = np.flatnonzero(np.diff(records, prepend=-1))
+    wave_index = _wave_indices(row)
+    begins = np.flatnonzero(np.diff(record_of_reading, prepend=-1))
     if len(begins) < len(row):
-        low, high = np.minimum.reduceat(number, begins), np.maximum.reduceat(number, begins)
+        low, high = np.minimum.reduceat(wave_index, begins), np.maximum.reduceat(wave_index, begins)
         if (low != high).any():
-            number = _wave_numbers_of_groups(row, begins)
-    if not len(number) or not number.any():
+            wave_index = _wave_indices_of_groups(row, begins)
+    if not len(wave_index) or not wave_index.any():
         return [np.arange(len(row))] if len(row) else []
-    order = np.argsort(number, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(number))[:-1])
+    order = np.argsort(wave_index, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(wave_index))[:-1])
 
 
-def _wave_numbers(row: I64) -> I64:
+def _wave_indices(row: I64) -> I64:
     """Return the number of earlier readings of the same series for each reading; (N,)."""
     order = np.argsort(row, kind="stable")
     ordered = row[order]
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))
     lengths = np.diff(begins, append=len(row))
-    number = np.empty(len(row), np.int64)
-    number[order] = np.arange(len(row)) - np.repeat(begins, lengths)
-    return number
+    wave_index = np.empty(len(row), np.int64)
+    wave_index[order] = np.arange(len(row)) - np.repeat(begins, lengths)
+    return wave_index
 
 
-def _wave_numbers_of_groups(row: I64, begins: I64) -> I64:
-    """Return the wave number of each reading where the records of a group do not all name the same series; (N,)."""
-    number = np.empty(len(row), np.int64)
-    next_number: dict[int, int] = {}
+def _wave_indices_of_groups(row: I64, begins: I64) -> I64:
+    """Return the wave of each reading if the records of a group do not all name the same series; (N,)."""
+    wave_index = np.empty(len(row), np.int64)
+    next_index: dict[int, int] = {}
     for begin, end in zip(begins, [*begins[1:], len(row)], strict=True):
         members = row[begin:end].tolist()
-        current = max(next_number.get(member, 0) for member in members)
-        number[begin:end] = current
-        next_number.update((member, current + 1) for member in members)
-    return number
+        current = max(next_index.get(member, 0) for member in members)
+        wave_index[begin:end] = current
+        next_index.update((member, current + 1) for member in members)
+    return wave_index
 
 
 def _denoise_and_scale(config: DenoiseConfig, part: InputState, values: F64) -> tuple[F64, F64]:
@@ -209,7 +209,7 @@ class _Used:
     """The U readings of a wave that entered their series.
 
     Attributes:
-        position: positions in the wave, ascending; (U,).
+        index: indices in the wave, ascending; (U,).
         series: states that include the readings; U rows.
         inputs: denoised values, in units of the series; (U,).
         truth: truths, in units of the series; (U,).
@@ -217,7 +217,7 @@ class _Used:
         renewed: the series was learned again without the outliers among its first readings; (U,).
     """
 
-    position: I64
+    index: I64
     series: InputState
     inputs: F64
     truth: F64
@@ -228,28 +228,28 @@ class _Used:
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
     """Return the used readings that are steps, with their inputs."""
     masked, renewed = np.zeros((2, len(wave.values)), np.bool_)
-    masked[used.position] = np.isnan(used.inputs) & ~np.isnan(used.truth)
-    renewed[used.position] = used.renewed
-    is_step = placement.outcome[used.position] == Outcome.FORECAST
+    masked[used.index] = np.isnan(used.inputs) & ~np.isnan(used.truth)
+    renewed[used.index] = used.renewed
+    is_step = placement.outcome[used.index] == Outcome.FORECAST
     all_steps = bool(is_step.all())
-    position = used.position if all_steps else used.position[is_step]
+    index = used.index if all_steps else used.index[is_step]
     series = used.series if all_steps else take(used.series, np.flatnonzero(is_step))
     denoised, raw = used.inputs[is_step], used.truth[is_step]
-    tick, interval = times.tick[position], times.interval_ms[position]
-    time_ms = times.start_ms[position] + tick * interval
+    tick, interval = times.tick[index], times.interval_ms[index]
+    time_ms = times.start_ms[index] + tick * interval
     return Observed(
         outcome=placement.outcome,
         masked=masked,
         expired=placement.expired,
         renewed=renewed,
-        position=position,
+        index=index,
         tick=tick,
-        gap=placement.gap[position],
-        restarted=placement.restarted[position],
+        gap=placement.gap[index],
+        restarted=placement.restarted[index],
         moved=used.renewed[is_step] | used.moved[is_step] & (series.scaler.count > FIRST_READINGS),
         time_ms=time_ms,
         interval_ms=interval,
-        records=wave.records[position],
+        record_of_step=wave.record_of_reading[index],
         reference=series.reference,
         raw=raw,
         denoised=denoised,
@@ -257,7 +257,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         truth=np.clip(raw, -LARGEST, LARGEST) - series.reference,
         values=denoised - series.reference,
         count=series.scaler.count,
-        inputs=_step_inputs(series, time_ms, placement.gap[position], wave.records[position]),
+        inputs=_step_inputs(series, time_ms, placement.gap[index], wave.record_of_reading[index]),
     )
 
 

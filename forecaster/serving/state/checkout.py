@@ -45,7 +45,7 @@ def check_out(partitions: Mapping[int, Partition], readings: Readings, partition
         indices, partition = in_partition.tolist(), partitions[partition_number]
         groups = None if readings.groups is None else [readings.groups[index] for index in indices]
         rows, part = partition.checkout(
-            [readings.series_ids[index] for index in indices], groups, readings.records[in_partition]
+            [readings.series_ids[index] for index in indices], groups, readings.record_of_reading[in_partition]
         )
         row[in_partition] = np.where(rows < 0, -1, np.searchsorted(part.rows, rows) + begin)
         begin += len(part.rows)

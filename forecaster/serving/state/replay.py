@@ -93,13 +93,13 @@ class Replayer:
     def _replay_chunk(self, partition: Partition, records: list[SourceRecord]) -> int:
         """Apply the readings that are not yet in the rows' blocks; return their number."""
         readings = self._decoder.decode(records).readings
-        offsets = np.array([record.offset for record in records], np.int64)[readings.records]
+        offsets = np.array([record.offset for record in records], np.int64)[readings.record_of_reading]
         unseen = partition.unseen(readings.series_ids, offsets)
         readings, offsets = readings.among(unseen), offsets[unseen]
         if len(readings):
             refused = self.replay_batch(partition, readings, offsets).refused
             if refused >= 0:
-                partition.mark_full(records[int(readings.records[refused])].offset)
+                partition.mark_full(records[int(readings.record_of_reading[refused])].offset)
         partition.move_to(records[-1].offset + 1)
         return len(readings)
 

@@ -205,7 +205,7 @@ class StateStore:
         partition_of_reading = partitions_of(readings, polled.records)
         checkout = check_out(self._open, readings, partition_of_reading)
         swaps = self._swaps(polled.end)
-        offsets = np.array([record.offset for record in polled.records], np.int64)[readings.records]
+        offsets = np.array([record.offset for record in polled.records], np.int64)[readings.record_of_reading]
         assigned = assign_models(self._checkpoints, swaps, partition_of_reading, offsets, readings)
         batch = Batch(readings, checkout.row, assigned.which)
         writes = self._batch_writes(polled.end, checkout, partition_of_reading, offsets, swaps)

@@ -27,7 +27,7 @@ def test_without_value_fields_each_cell_is_a_record_keyed_by_its_series(tmp_path
     assert arranged.partitions_of_series(7).tolist() == [partition_of(b"boiler/in", 7), partition_of(b"boiler/out", 7)]
     [part] = arranged.batches(np.ones(2, np.bool_))
     assert part.groups is None
-    assert part.records.tolist() == [0, 1, 2, 3]
+    assert part.record_of_reading.tolist() == [0, 1, 2, 3]
 
 
 def test_with_value_fields_a_line_is_a_record_keyed_by_its_file(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_with_value_fields_a_line_is_a_record_keyed_by_its_file(tmp_path: Path) 
     assert arranged.partitions_of_series(7).tolist() == [partition_of(b"boiler", 7)] * 2
     [part] = arranged.batches(np.ones(2, np.bool_))
     assert part.groups == ["boiler"] * 4
-    assert part.records.tolist() == [0, 0, 1, 1]
+    assert part.record_of_reading.tolist() == [0, 0, 1, 1]
     assert part.series_ids == ["boiler/in", "boiler/out"] * 2
 
 

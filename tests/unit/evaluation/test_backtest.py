@@ -34,7 +34,7 @@ def history(values: list[list[float]]) -> SeriesHistory:
         row=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,
         values=table.T.reshape(-1),
-        records=np.repeat(np.arange(ticks), series),
+        record_of_reading=np.repeat(np.arange(ticks), series),
     )
 
 

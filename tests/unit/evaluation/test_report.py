@@ -33,7 +33,7 @@ def result() -> BacktestResult:
         row=np.tile(np.arange(len(SERIES)), hours),
         timestamp_ms=START_MS + np.repeat(np.arange(hours), len(SERIES)) * HOUR_MS,
         values=values.reshape(-1),
-        records=np.arange(values.size),
+        record_of_reading=np.arange(values.size),
     )
     pipeline = pipeline_config(horizon=6, context=30)
     features = FeatureConfig(pipeline.observation.context)

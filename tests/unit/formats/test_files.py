@@ -35,7 +35,7 @@ def test_wide_files_are_one_group(tmp_path: Path, name: str) -> None:
         ("site/flow", 1, 2.0),
         ("site/heat", 1, 4.0),
     ]
-    assert history.records.tolist() == [0, 0, 1, 1]
+    assert history.record_of_reading.tolist() == [0, 0, 1, 1]
 
 
 def test_long_files_name_their_series_and_are_sorted_by_time(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_file_with_one_column_is_a_series_named_after_it(tmp_path: Path) -> No
         WIDE[["date", "flow"]].to_csv(tmp_path / f"{name}.csv", index=False)
     history = read_files([tmp_path / "one.csv", tmp_path / "two.csv"])
     assert table(history) == [("one", 0, 1.0), ("two", 0, 1.0), ("one", 1, 2.0), ("two", 1, 2.0)]
-    assert len(set(history.records.tolist())) == 4
+    assert len(set(history.record_of_reading.tolist())) == 4
 
 
 def test_several_columns_can_spell_the_time(tmp_path: Path) -> None:

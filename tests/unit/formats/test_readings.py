@@ -67,7 +67,7 @@ def test_the_sensors_of_one_record_are_one_group() -> None:
         record(b'{"flow": 1, "temperature": null}'), record(b'{"flow": 2}'), value_fields=("flow", "temperature")
     )
     assert decoded.readings.series_ids == ["pump/flow", "pump/temperature", "pump/flow"]
-    assert decoded.readings.records.tolist() == [0, 0, 1]
+    assert decoded.readings.record_of_reading.tolist() == [0, 0, 1]
 
 
 BAD = [
@@ -100,7 +100,7 @@ BAD = [
 @pytest.mark.parametrize(("bad", "reason"), BAD, ids=[f"{number}-{reason}" for number, (_, reason) in enumerate(BAD)])
 def test_a_bad_record_does_not_affect_the_others(bad: InputRecord, reason: Reason) -> None:
     decoded = decode(record(GOOD), bad, record(GOOD))
-    assert decoded.readings.records.tolist() == [0, 2]
+    assert decoded.readings.record_of_reading.tolist() == [0, 2]
     assert [letter.reason for letter in decoded.dead_letters] == [reason]
     assert decoded.dead_letters[0].detail
 
@@ -128,7 +128,7 @@ near_json = st.one_of(
 def test_every_record_becomes_readings_or_a_dead_letter(pairs: list[tuple[bytes | None, bytes | None]]) -> None:
     records = [record(value, key) for key, value in pairs]
     decoded = decode(*records)
-    assert len(set(decoded.readings.records.tolist())) + len(decoded.dead_letters) == len(records)
+    assert len(set(decoded.readings.record_of_reading.tolist())) + len(decoded.dead_letters) == len(records)
     assert not np.isinf(decoded.readings.values).any()
     for letter in decoded.dead_letters:
         encode_dead_letter(letter)

@@ -33,12 +33,12 @@ def batch(dice: np.random.Generator, hour: int, groups: Sequence[int], fields: i
     records = [number // fields for number in range(len(rows))]
     plain = readings(rows, records)
     names = [name.split("/")[0] for name in plain.series_ids]
-    return Readings(plain.series_ids, plain.timestamp_ms, plain.values, plain.records, names)
+    return Readings(plain.series_ids, plain.timestamp_ms, plain.values, plain.record_of_reading, names)
 
 
 def frame(content: Readings) -> pd.DataFrame:
     columns = {"series_id": content.series_ids, "timestamp_ms": content.timestamp_ms, "value": content.values}
-    return pd.DataFrame(columns | {"record": content.records})
+    return pd.DataFrame(columns | {"record": content.record_of_reading})
 
 
 def value(content: Readings) -> bytes:
@@ -51,7 +51,8 @@ def decoded(content: Readings) -> HistoryPart:
 
 
 def table(history: SeriesHistory) -> list[tuple[str, int, float, int]]:
-    columns = history.timestamp_ms.tolist(), np.nan_to_num(history.values, nan=-99).tolist(), history.records.tolist()
+    values = np.nan_to_num(history.values, nan=-99).tolist()
+    columns = history.timestamp_ms.tolist(), values, history.record_of_reading.tolist()
     return list(zip([history.series_ids[row] for row in history.row], *columns, strict=True))
 
 
@@ -153,8 +154,8 @@ def test_readings_of_a_record_stay_together_under_one_number() -> None:
     groups = [history.series_ids[row].split("/")[0] for row in history.row]
     for begin in range(0, len(history), 2):
         assert groups[begin] == groups[begin + 1]
-        assert history.records[begin] == history.records[begin + 1]
-    assert len(set(history.records.tolist())) == len(history) // 2
+        assert history.record_of_reading[begin] == history.record_of_reading[begin + 1]
+    assert len(set(history.record_of_reading.tolist())) == len(history) // 2
 
 
 def test_records_from_before_the_window_are_left_out() -> None:

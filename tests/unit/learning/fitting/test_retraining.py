@@ -53,7 +53,7 @@ def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 1
         row=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
         values=np.column_stack(values).reshape(-1),
-        records=np.repeat(time, series),
+        record_of_reading=np.repeat(time, series),
     )
 
 
@@ -268,7 +268,7 @@ def joined(before: SeriesHistory, after: SeriesHistory) -> SeriesHistory:
         np.concatenate([before.row, later.row]),
         np.concatenate([before.timestamp_ms, later.timestamp_ms]),
         np.concatenate([before.values, later.values]),
-        np.concatenate([before.records, later.records]),
+        np.concatenate([before.record_of_reading, later.record_of_reading]),
     )
 
 

@@ -201,7 +201,7 @@ def history(hours: int = 400, series: int = 3, seed: int = 0) -> SeriesHistory:
         row=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
         values=np.column_stack(values).reshape(-1),
-        records=np.arange(hours * series),
+        record_of_reading=np.arange(hours * series),
     )
 
 
@@ -259,10 +259,12 @@ def test_series_of_unequal_length_train_together() -> None:
         row=np.concatenate([long.row, short.row + 1]),
         timestamp_ms=np.concatenate([long.timestamp_ms, short.timestamp_ms]),
         values=np.concatenate([long.values, short.values]),
-        records=np.arange(360),
+        record_of_reading=np.arange(360),
     )
     order = np.argsort(both.timestamp_ms, kind="stable")
-    both = SeriesHistory(both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.records)
+    both = SeriesHistory(
+        both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.record_of_reading
+    )
     sequences = training_sequences(both, OBSERVATION)
     assert [len(sequence) for sequence in sequences] == [300, 60]
     assert np.isfinite(NetworkFit(config(), SHORT, sequences, START_MS + 250 * HOUR_MS).fit().losses).all()
