@@ -287,7 +287,7 @@ def input_schema(settings: Settings) -> InputSchema:
 
 
 def worker_config(settings: Settings, partitions: int) -> WorkerConfig:
-    """Return the plain values of a worker.
+    """Return how the worker computes, publishes and limits its batches.
 
     Args:
         settings: settings of the process.

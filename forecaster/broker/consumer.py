@@ -61,11 +61,11 @@ class GroupConsumer:
     def poll(self, *, wait: bool = True, max_records: int | None = None) -> PollResult:
         """Return new records, and what has changed in the assignment.
 
-        Records that arrive during a rebalance are not returned, and are read again: nobody could commit them.
+        Records that arrive during a rebalance are not returned, and are read again: this member could not commit them.
 
         Args:
             wait: whether to wait a moment if no record is there.
-            max_records: most records to return; at most, and None means, the client's `max_poll_records`.
+            max_records: largest number of records to return; None = the client's `max_poll_records`, the upper limit.
 
         Raises:
             Fenced: another process is the static member with this instance id.

@@ -111,7 +111,7 @@ class TransactionalProducer:
             raise
 
     def _discard(self) -> None:
-        """Close the client in its own thread, which nobody waits for: its last call may take long."""
+        """Close the client in its own thread, and do not wait for it: its last call may take long."""
         client = self._client
         self._calls.end(lambda: client.close(timeout=DEADLINE_SECONDS))
 

@@ -180,9 +180,9 @@ class _TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
 class _TolerantBytes(bytearray):
     """Bytes whose parts can always be decoded."""
 
-    def __getitem__(self, where: Any) -> Any:
-        part: Any = super().__getitem__(where)
-        return _TolerantBytes(part) if isinstance(where, slice) else part
+    def __getitem__(self, key: Any) -> Any:
+        part: Any = super().__getitem__(key)
+        return _TolerantBytes(part) if isinstance(key, slice) else part
 
     def decode(self, *_: str) -> str:
         return super().decode("utf-8", "replace")

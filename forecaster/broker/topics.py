@@ -75,7 +75,7 @@ class TopicAdmin:
         return counts
 
     def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
-        """Create the topics; those that somebody else has created in the meantime are left as they are.
+        """Create the topics; leave those as they are that another process has created in the meantime.
 
         Args:
             needed: topics to create.

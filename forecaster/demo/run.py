@@ -205,5 +205,5 @@ def _is_ready(page: str) -> bool:
     try:
         with urllib.request.urlopen(f"{page}readyz", timeout=ANSWER_SECONDS):
             return True
-    except OSError:  # nobody listens yet, or the answer is 503
+    except OSError:  # no server listens yet, or the answer is 503
         return False
