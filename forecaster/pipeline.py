@@ -1,7 +1,7 @@
-"""The way of a reading, after decoding and before publishing: one pure function, `advance`.
+"""The way of a reading, after decoding and before publishing: one function, `advance`, without clock or broker.
 
-It knows no clock and no broker. It works on a copy of the touched rows, which the table adopts only after the
-transaction has committed: an aborted batch leaves no trace. The steps:
+It changes the batch's own copy of the touched rows in place. The table adopts the copy only after the transaction has
+committed: an aborted batch leaves no trace. The steps:
 
     1. wave       the k-th reading of each series of the batch, so that all series step at once
     2. re-warm    a hidden state that belongs to another body than the one that forecasts
@@ -363,7 +363,7 @@ def _matured_forecasts(plan: _BatchPlan, observed: Observed, steps: _Steps, resu
 
 
 def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, MaturedForecasts]:
-    """Return the last value as the forecast of series without a row, where it is known and the interval is fixed."""
+    """Return the last value as the forecast of series without a row, if it is known and the interval is fixed."""
     interval = config.observation.interval_ms
     usable = (batch.row < 0) & ~np.isnan(batch.readings.values) & (interval > 0)
     reading = np.flatnonzero(usable)

@@ -167,7 +167,7 @@ class Forecasts:
         target_ms: event times that are forecast; (M, J).
         point: combined centre, in units of the series; (M, J).
         quantiles: quantiles in units of the series, ascending along Q; (M, Q, J).
-        spread_known: false where the series has fewer than two valid readings, so that all quantiles equal the point;
+        spread_known: false if the series has fewer than two valid readings, so that all quantiles equal the point;
             (M,).
         checkpoint: id of the checkpoint that made each forecast; `none` before any training; (M,).
         tick: tick of the reading on its series' grid; (M,).
@@ -220,7 +220,7 @@ class Outputs:
 
     Attributes:
         outcomes: value of `Outcome` of every reading; (N,).
-        masked: true where the reading has a value that the filters keep from the network's inputs; (N,).
+        masked: true if the reading has a value that the filters keep from the network's inputs; (N,).
         denoised: network's input in units of the series; NaN where the reading gives none or is no step; (N,).
         forecasts: forecasts made at the readings that are steps of their series.
         matured: forecasts made for the same readings, with their truths.
@@ -253,7 +253,7 @@ class PollResult:
         records: partition by partition, each in the order of its log.
         begin: offset of the first record, by partition; only partitions that delivered records.
         end: offset to read next, by partition: after the last record and the transaction markers and aborted records
-            behind it.
+            after it.
         member: this process in the group right after the poll; a transaction with these records must carry it.
         revoked: partitions that were revoked, ascending; one that is in `assigned`, too, was assigned again.
         assigned: partitions that were assigned, ascending; they deliver nothing until they are resumed.

@@ -1,5 +1,5 @@
-"""The mathematics of forecasting: pure functions on arrays, without I/O, clock, settings or logging.
+"""The mathematics of forecasting: functions on arrays, without I/O, clock, settings or logging.
 
-May import `errors` and `records`. Inside, each may import those before it: arrays, metrics, scoring; series; network or
-ensemble; state; rewarm.
+May import `errors` and `records`. Inside, each may import those before it: arrays, checkpoint_ids, hashing, metrics,
+scoring; series; network or ensemble; state; rewarm. Only network uses torch.
 """

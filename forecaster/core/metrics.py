@@ -24,12 +24,12 @@ def pinball_loss(quantiles: F64, truth: F64, quantile_levels: F64) -> F64:
 
 
 def in_interval(truth: F64, low: F64, high: F64) -> Bools:
-    """Return where the truth lies in the interval, bounds included; false where any of them is NaN."""
+    """Return whether the truth lies in the interval, bounds included; false if any of them is NaN."""
     return np.asarray((truth >= low) & (truth <= high))
 
 
 def mase_scale(history: F64) -> float:
-    """Return the mean absolute difference of neighbouring ticks; NaN where no two are known, or it is 0.
+    """Return the mean absolute difference of neighbouring ticks; NaN if no two are known, or it is 0.
 
     The denominator of the mean absolute scaled error (Hyndman and Koehler, 2006), fixed from history.
     """

@@ -21,7 +21,7 @@ from forecaster.records import I64, Bools
 def rewarm(model: Model | None, state: SeriesState, rows: I64) -> None:
     """Replace the hidden states of the given rows by those of the model's body after their contexts, in place.
 
-    Where rows change between no network and a network, the learned shifts of their intervals are reset to zero: they
+    If a row changes between no network and a network, the learned shifts of their intervals are reset to zero: they
     correct another kind of spread.
 
     Args:

@@ -6,7 +6,7 @@
 | `checkpoint/<id>` | the description and the number of chunks; written after the chunks |
 | `decision/<id>` | a `Decision` about the checkpoint |
 | `serve` | a `Serve`: the checkpoint that the fleet is to serve; the newest record counts |
-| `drift/<partition>` | a worker has found that its live loss drifts |
+| `drift/<partition>` | a worker's alarm that its live loss has drifted |
 
 The topic has one partition and is compacted: the order of its records is decisive. A checkpoint is complete when its
 description and all its chunks have been read, and is served only if the hash of its weights matches.
@@ -70,7 +70,7 @@ class Serve(msgspec.Struct, frozen=True):
 
     Attributes:
         checkpoint: id of the checkpoint; `none` = the simple experts alone.
-        previous: id that a rollback returns to, and that serves where the checkpoint cannot be used.
+        previous: id that a rollback returns to, and that serves if the checkpoint cannot be used.
         by: origin of the request.
         at: time of the request, ISO 8601.
         reason: explanation for people.
@@ -112,10 +112,10 @@ def serve_message(serve: Serve) -> Message:
 
 
 def drift_message(partition: int) -> Message:
-    """Return the record that reports a drift of the live loss.
+    """Return the record by which a worker asks for a training because its live loss has drifted.
 
     Args:
-        partition: input partition, one of those with the drift.
+        partition: an input partition of the worker; several workers may report at once.
     """
     return model_message(f"{DRIFT}{partition}", msgspec.json.encode({"schema": SCHEMA}))
 

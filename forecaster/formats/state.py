@@ -3,7 +3,7 @@
 | key | value |
 |---|---|
 | `<group>/<partition>/<block>` | a `StoredBlock`; a tombstone where the block is gone |
-| `<group>/<partition>/floor` | a `Floor`: where a replay must begin, and what happened above it |
+| `<group>/<partition>/floor` | a `Floor`: the offset at which a replay begins, and the changes above it |
 
 A value consists of a 16-byte BLAKE2b hash of the rest, and MessagePack. Numbers are stored as little-endian arrays with
 type and shape; decoding executes nothing.
@@ -93,7 +93,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Floor(msgspec.Struct, frozen=True):
-    """Offset at which a replay begins, and what happened from there on.
+    """Offset at which a replay begins, and the changes from there on.
 
     Attributes:
         identity: origin of the state.
@@ -174,7 +174,7 @@ def stored_arrays(state: SeriesState) -> dict[str, StoredArray]:
 
 
 def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
-    """Return the rows of a block of the same pipeline; where the hidden states do not fit, they are left empty.
+    """Return the rows of a block of the same pipeline; hidden states that do not fit are left empty.
 
     Raises:
         CorruptSnapshot: the arrays of the block do not match the shape.
@@ -217,7 +217,7 @@ def _other_width(block: StoredBlock, name: str, like: NDArray[np.float32]) -> ND
 
 
 def loaded_array(block: StoredBlock, name: str, like: NDArray[Any]) -> NDArray[Any]:
-    """Return an array of a block; raise CorruptSnapshot where its type and shape are not those of `like`."""
+    """Return an array of a block; raise CorruptSnapshot if its type and shape are not those of `like`."""
     stored = block.arrays.get(name) or block.arrays.get(FORMER_NAMES.get(name, name))
     if stored is None or stored.type != like.dtype.name or stored.shape != list(like.shape):
         raise CorruptSnapshot(f"{name} is missing, or is not {like.dtype.name} {list(like.shape)}")

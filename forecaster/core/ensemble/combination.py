@@ -186,7 +186,7 @@ def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
 
 
 def _weights(loss: F32, forecasts: F32) -> F32:
-    """Return (3) from the products of both losses; 0 where an expert makes no forecast or was never scored."""
+    """Return (3) from the products of both losses; 0 if an expert makes no forecast or was never scored."""
     loss = np.maximum(loss, np.float32(LEAST_LOSS))
     np.copyto(loss, np.float32(np.inf), where=np.isnan(forecasts) | np.isnan(loss))
     best = loss.min(axis=1, keepdims=True)

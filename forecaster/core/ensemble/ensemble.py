@@ -54,7 +54,7 @@ class EnsembleConfig:
 
     @property
     def network(self) -> int:
-        """Position of the network's shared readout among the experts; the local readouts follow."""
+        """Index of the network's shared readout among the experts; the local readouts follow."""
         return len(self.experts) - self.heads
 
     @property
@@ -68,7 +68,7 @@ class EnsembleConfig:
 
     @property
     def quantiles(self) -> slice:
-        """Positions of the quantiles among the kinds."""
+        """Indices of the quantiles among the kinds."""
         return slice(1, 1 + len(self.quantile_levels))
 
 
@@ -110,7 +110,7 @@ class Forecast:
 
     Attributes:
         values: forecasts of every kind, in the order of the ring; (B, K, J).
-        combined: mix, gate and weights behind the point.
+        combined: mix, gate and weights that the point was made from.
         phase_mean: mean of each season's current phase, minus the reference; (B, S).
     """
 
@@ -216,7 +216,7 @@ class Ensemble:
 
 
 def _share_of_stays(context: F32, ticks: int) -> F64:
-    """Return the share of values equal to the value `ticks` before; 0 where none can be compared; (B,)."""
+    """Return the share of values equal to the value `ticks` before; 0 if none can be compared; (B,)."""
     newer, older = context[:, :-ticks], context[:, ticks:]
     known = np.count_nonzero(~np.isnan(newer) & ~np.isnan(older), axis=1)
     return np.asarray(np.count_nonzero(newer == older, axis=1) / np.maximum(known, 1))

@@ -81,7 +81,7 @@ class Matured:
         return self.values[:, kinds] * self.scale.astype(np.float64)[:, None] + self.last[:, None]
 
     def relative(self, values: F64) -> F32:
-        """Return (values - last) / scale, comparable to the forecasts; 0 where the scale is 0; (B, J).
+        """Return (values - last) / scale, comparable to the forecasts; 0 if the scale is 0; (B, J).
 
         Args:
             values: values in units of the series, minus the reference; (B,).
@@ -117,7 +117,7 @@ class PendingRing:
     def places(self, tick: I64) -> I64:
         """Return the flat positions of the slots of each series' tick; (B, K, J).
 
-        The forecasts that mature at a tick lie where the forecasts made at the tick will lie.
+        The forecasts that mature at a tick occupy the slots of the forecasts made at the tick.
         """
         slots = self._offsets + tick[:, None] % self._horizons
         rows = np.arange(len(tick) * self._kinds).reshape(-1, self._kinds, 1)
@@ -188,7 +188,7 @@ class PendingRing:
         """Return the RMS error of the last value as a forecast at every horizon; (B, J).
 
         For a horizon that has not matured yet it is extrapolated with the root of time (a random walk) from the longest
-        one that has; where none has, from `scale`, (B,).
+        one that has; if none has, from `scale`, (B,).
         """
         root = np.sqrt(self._horizons)
         ratio = state.last_value_rmse / root

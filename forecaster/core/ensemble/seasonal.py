@@ -46,7 +46,7 @@ class Seasons:
 
     @property
     def in_context(self) -> tuple[bool, ...]:
-        """Whether the context may hold a whole season, for each season."""
+        """For each season, true if the context may hold it whole."""
         return tuple(not self.interval_ms or length // self.interval_ms < self.context for length in self.lengths_ms)
 
 
@@ -87,7 +87,7 @@ class Season:
 
     Args:
         seasons: all seasons.
-        number: position of this season among them.
+        number: index of this season among them.
         interval_ms: spacing of the grids; (B,).
 
     Attributes:
@@ -107,7 +107,7 @@ class Season:
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
     def known(self, horizons: I64) -> Bools:
-        """Return the horizons that the means may forecast; false where the season has too few ticks; (B, J).
+        """Return the horizons that the means may forecast; false if the season has too few ticks; (B, J).
 
         A forecast from a mean is recomputed when its truth comes. That is possible for horizons within the season, and
         beyond it only if all values since the forecast are in the context, see `mean_before`.

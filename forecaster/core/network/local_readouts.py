@@ -21,7 +21,7 @@ from torch import Tensor
 from forecaster.records import F32, I64
 
 BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
-"""Horizons between neighbouring limits share normal equations: a row counts where the targets of all are known."""
+"""Horizons between neighbouring limits share normal equations: a row counts if the targets of all are known."""
 MOST_BYTES = 512 * 1024**2
 """Local readouts are solved only for fleets whose normal equations fit in this memory."""
 
@@ -120,13 +120,13 @@ class LocalNormalEquations:
         return total
 
     def pooled(self, ridge: Tensor) -> Tensor:
-        """Return (1) over the first len(ridge) features; NaN where it has no solution; (C, P + Z, J)."""
+        """Return (1) over the first len(ridge) features; NaN if it has no solution; (C, P + Z, J)."""
         size = len(ridge)
         a, b = self.a[:, :, :size, :size], self.b[:, :size]
         return self._solved(0.5 * (a + a.mean(dim=0)), 0.5 * (b + b.mean(dim=0)), ridge)
 
     def cross(self, ridge: Tensor) -> Tensor:
-        """Return (2) over all features; NaN where it has no solution; (C, K, J)."""
+        """Return (2) over all features; NaN if it has no solution; (C, K, J)."""
         return self._solved(self.a, self.b, ridge)
 
     def error(self, weights: Tensor) -> float:

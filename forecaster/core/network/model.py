@@ -86,7 +86,7 @@ class Checkpoint:
 
 
 def _local_readouts(network: NetworkConfig, places: GroupPlaces | None, weights: Tensor | None) -> LocalReadouts | None:
-    """Return the readouts of single series; raise CheckpointError where they fit neither network nor series."""
+    """Return the readouts of single series; raise CheckpointError if they fit neither network nor series."""
     if places is None and weights is None:
         return None
     if places is not None and weights is not None and places.members > 0:
@@ -120,7 +120,7 @@ class ReadoutIndex:
     """The series of B rows, for local readouts.
 
     Attributes:
-        local: position of each row's series among those with local readouts; -1 = it has none; (B,).
+        local: index of each row's series among those with local readouts; -1 = it has none; (B,).
         record: record that each row's reading came in, ascending; (B,).
     """
 
@@ -157,7 +157,7 @@ class Model:
 
     @property
     def has_local(self) -> bool:
-        """Whether some series have local readouts."""
+        """True if some series have local readouts."""
         return self._local is not None
 
     @property
@@ -166,7 +166,7 @@ class Model:
         return self._network.state_size
 
     def readout_index(self, series_ids: Sequence[str]) -> I64:
-        """Return the position of each series among those with local readouts; -1 = it has none; (N,)."""
+        """Return the index of each series among those with local readouts; -1 = it has none; (N,)."""
         return np.array([self._series.get(name, -1) for name in series_ids], np.int64)
 
     def forecast(self, inputs: StepInputs, state: F32, index: ReadoutIndex | None = None) -> StepForecast:

@@ -162,7 +162,7 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
 
     An ordinary change after a quiet window, such as the morning's rise of a load, must not look like a spike: the
     distance must also exceed threshold x the root mean square of |x - median| over a long memory.
-    Where more than half of the window is equal, the mean absolute deviation stands in for the MAD; where all of it is
+    If more than half of the window is equal, the mean absolute deviation stands in for the MAD; if all of it is
     equal, nothing is a spike.
 
     In a series that moves far within a window, in small steps, a spike may be close to the median. A value is therefore
@@ -221,7 +221,7 @@ def _judge_suspicions(state: DenoiseState, values: F64, centre: F64) -> tuple[F6
 
 
 def _deviation(recent: F64, known: I64, centre: F64) -> F64:
-    """Return a robust deviation of each window; infinite where all of its values are equal; (B,)."""
+    """Return a robust deviation of each window; infinite if all of its values are equal; (B,)."""
     distance = np.abs(recent - centre[:, None])
     deviation = MAD_TO_DEVIATION * _median(distance, known)
     flat = np.flatnonzero(deviation == 0)

@@ -1,4 +1,4 @@
-"""The grid of a series: where its ticks lie, how far the series has come, and how long it may be silent."""
+"""The grid of a series: the times of its ticks, its newest tick, and the longest silence that it continues after."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from forecaster.records import I8, I64
 
 AGREEING = 4
-"""Stamps in a row that must agree on an interval before it is known."""
+"""Timestamps in a row that must agree on an interval before it is known."""
 MIN_GAP_TICKS = 8
+"""A grid continues after a gap of up to this many ticks, however short the configured limit is."""
 UNKNOWN = -1
-"""Stands for a timestamp where there is none."""
+"""Value that stands for a missing timestamp."""
 WARMING_GAP_MS = 366 * 86_400_000
 """While the interval is unknown, only a jump of more than a year needs a second reading to confirm it."""
 

@@ -13,7 +13,7 @@ from forecaster.core.series.grid import MIN_GAP_TICKS, UNKNOWN, TimelineState
 from forecaster.records import I64, Bools
 
 SPARSE_TICKS = 24
-"""Where readings are more ticks apart than this, the grid is much too fine: few forecasts would ever meet a truth."""
+"""If readings are more ticks apart than this, the grid is much too fine: few forecasts would ever meet a truth."""
 FINER_SPANS, COARSER_SPANS = 2, 8
 """A finer interval counts after this many old intervals, a coarser one after this many of its own."""
 JITTER = 0.1
@@ -44,7 +44,7 @@ def learn_interval(
         known: the interval was known before the reading; (B,).
 
     Returns:
-        Where an interval is known from this reading on, or another one than before; (B,).
+        True if an interval is known from this reading on, or another one than before; (B,).
     """
     state.recent_ms[begins] = UNKNOWN
     state.rival_ms[begins] = 0
@@ -57,7 +57,7 @@ def learn_interval(
 
 
 def _settle(state: TimelineState, warming: Bools, doubtful: Bools, crowded: Bools) -> Bools:
-    """Set the intervals that the recent timestamps agree on, or the rivals that have lasted; return where.
+    """Set the intervals that the recent timestamps agree on, or the rivals that have lasted; return the changed rows.
 
     Args:
         state: B rows, changed in place.
@@ -81,7 +81,7 @@ def _settle(state: TimelineState, warming: Bools, doubtful: Bools, crowded: Bool
 
 
 def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -> Bools:
-    """Update the rivals of the rows by their recent timestamps; return where a rival has lasted long enough.
+    """Update the rivals of the rows by their recent timestamps; return the rows whose rival has lasted long enough.
 
     A finer rival shows in several timestamps of one tick and is refuted by a pause of nearly a tick. A coarser rival
     shows in timestamps many ticks apart and is refuted by two that are close to each other. A rival that has not lasted
@@ -112,7 +112,7 @@ def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -
 def agreed_interval(recent_ms: I64) -> tuple[I64, I64]:
     """Return the interval that all timestamps agree on (0 = none) and the ticks from the oldest to the newest.
 
-    Timestamps agree where each difference is a multiple of the smallest one, up to a jitter of a tenth of it, and most
+    Timestamps agree if each difference is a multiple of the smallest one, up to a jitter of a tenth of it, and most
     multiples are small: one stray timestamp makes no grid. An exact agreement is taken as it is; a jittery one snaps to
     a common interval (a minute, an hour, ...) close to it.
 

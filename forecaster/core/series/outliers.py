@@ -25,7 +25,7 @@ MOST_OUTLIERS = 3
 
 
 def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, values: F64) -> Bools:
-    """Remove outliers among the first readings from the rows, in place; return which rows had some.
+    """Remove outliers among the first readings from the rows, in place, and return the rows that had some.
 
     A row is examined once, at its FIRST_READINGS-th valid reading, or as soon as the readings fill a shorter context.
 
@@ -55,9 +55,9 @@ def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, va
 
 
 def _outliers(context: F32, reference: F64) -> Bools:
-    """Return which values are outliers of their row; (B, W); none where too many are, or too few values are known.
+    """Return the outliers of each row; (B, W); none if there are too many, or too few values are known.
 
-    Where more than half of a row is equal, the size of its values stands in for their deviation.
+    If more than half of a row is equal, the size of its values stands in for their deviation.
     """
     centre = np.nanmedian(context, axis=1)
     distance = np.abs(context - centre[:, None]).astype(np.float64)

@@ -59,7 +59,7 @@ def _mostly_near(context: F32, distance: F64) -> Bools:
 
 
 def _no_better(first: F64, second: F64) -> Bools:
-    """Return where counting the second value from the first keeps no more digits than counting it from zero; (B,)."""
+    """Return whether counting the second value from the first keeps no more digits than counting it from zero; (B,)."""
     opposite = np.sign(first) * np.sign(second) <= 0
     no_better: Bools = np.where(opposite, np.abs(second) <= np.abs(first), np.abs(first) >= 2.0 * np.abs(second))
     no_better |= first == 0

@@ -18,7 +18,7 @@ LEVEL_HALF_LIVES = (24.0, 72.0, 336.0)
 """In readings; the first is also the mean that deviations are taken from."""
 LEVELS = len(LEVEL_HALF_LIVES)
 MIDDLE_LEVEL = 1
-"""Position of the level that is neither fast nor slow, for uses that need a single one."""
+"""Index of the level that is neither fast nor slow, for uses that need a single one."""
 SCALE_HALF_LIFE = 336.0
 WINSOR = 9.0
 """A squared deviation counts as at most this many variances."""
@@ -55,11 +55,11 @@ class ScalerState:
         return cls(np.zeros(n, np.int64), np.zeros((n, LEVELS)), np.zeros(n), np.zeros(n))
 
     def scale(self) -> F64:
-        """Return one deviation in units of the series; 0 where the series has not varied yet; (N,)."""
+        """Return one deviation in units of the series; 0 if the series has not varied yet; (N,)."""
         return np.asarray(np.sqrt(self.variance) + FLOOR_SHARE * np.sqrt(self.floor))
 
     def first_deviation(self) -> F64:
-        """Return the deviation over the first readings, fixed from then on; 1 where there is none; (N,).
+        """Return the deviation over the first readings, fixed from then on; 1 if there is none; (N,).
 
         It is in units of the series, in 64 bits, and never too small for 32 bits.
         """

@@ -6,7 +6,7 @@
              (4) level <- level + K (x - level), K = 2 / (1 + sqrt(1 + 4 R / Q)), at least LEAST_GAIN
 
 (2) and the steady-state gain (4): Muth (1960), Harvey (1989, section 4.1.2); (3): method of moments, Mehra (1970).
-Where neighbouring differences do not tend to cancel, there is no white noise to remove: R = 0 and K = 1.
+If neighbouring differences do not tend to cancel, there is no white noise to remove: R = 0 and K = 1.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from forecaster.core.series.state import InputState
 from forecaster.records import F32, I64
 
 GROUP_LAGS = 3
+"""Recent moves that another series of the group contributes."""
 GROUP_FEATURES = GROUP_LAGS + 2
 GROUP_CLIP = 4.0
 """Moves of other series count as at most this many of their scales."""
@@ -119,7 +120,7 @@ def relative_moves(inputs: StepInputs, levels: Sequence[int]) -> F32:
 
     Args:
         inputs: numpy arrays of B rows.
-        levels: positions among the levels.
+        levels: indices among the levels.
 
     Returns:
         0 where a value is unknown; (B, GROUP_LAGS + number of levels).

@@ -1,4 +1,4 @@
-"""The places of event times on the grid of a series: on time, late, duplicate or too far ahead, and the gap before them.
+"""The places of event times on the grid of a series: on time, late, duplicate or too far ahead, and the gap before.
 
 Every decision rests on the reading's timestamp and on its own series alone: no clock, nothing shared between series. A
 timestamp rounds to the nearest tick of a grid that starts at the first timestamp of the series.

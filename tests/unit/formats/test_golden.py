@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +73,18 @@ def test_state_written_before_the_renames_is_rewarmed() -> None:
     assert sorted(newest.tolist()) == [float((39 * 7 + 3 * pump) % 11 + 100 * pump) for pump in range(3)]
     assert rows.timeline.tick.tolist() == [39, 39, 39]
     assert rows.timeline.interval_ms.tolist() == [HOUR_MS] * 3
+
+
+def test_the_readme_lists_the_arrays_of_a_row() -> None:
+    """Each pinned array matches exactly one name in the table of arrays, and each name matches an array."""
+    text = (Path(__file__).parents[3] / "forecaster" / "formats" / "README.md").read_text()
+    table = text.split("| array | type | columns | holds |")[1].split("\n\n")[0]
+    patterns = {row.split("|")[1]: row.split("|")[2] for row in table.splitlines()[2:]}
+    listed = {name: types for cell, types in patterns.items() for name in re.findall(r"`([^`]+)`", cell)}
+    matched = {
+        name: [pattern for pattern in listed if fnmatchcase(name, pattern)] for name, _, _ in PINNED["block_arrays"]
+    }
+    assert all(len(patterns) == 1 for patterns in matched.values()), matched
+    assert {pattern for patterns in matched.values() for pattern in patterns} == listed.keys()
+    for name, kind, _ in PINNED["block_arrays"]:
+        assert kind in listed[matched[name][0]].replace(" ", "").split(","), f"{name} is {kind}"
