@@ -48,8 +48,9 @@ from forecaster.serving.drift import DriftWatch
 from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
-from forecaster.serving.state.partition import Partition, StateWrites
+from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import PreparedBatch
+from forecaster.serving.state.writes import StateWrites
 
 FLUSH_SECONDS = 8.0
 """Time budget for flushing dirty blocks at shutdown; the next owner replays what is left."""

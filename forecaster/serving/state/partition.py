@@ -13,8 +13,8 @@ from forecaster.clock import Clock, monotonic
 from forecaster.core.arrays import take
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_code
 from forecaster.core.state import SeriesState
-from forecaster.formats.state import FLOOR, Event, Floor, StoredBlock, Swap, encode, stored_arrays
-from forecaster.records import I64, Bools, Message
+from forecaster.formats.state import FLOOR, Event, Floor, StoredBlock, Swap, encode
+from forecaster.records import I64, Bools
 from forecaster.serving.state.blocks import Blocks
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.floor import PartitionFloor
@@ -22,32 +22,7 @@ from forecaster.serving.state.idle import IdleSweep, names_to_free
 from forecaster.serving.state.pacing import WritePacer
 from forecaster.serving.state.swaps import NO_SLOT, RewarmProgress, hashes, new_swap
 from forecaster.serving.state.table import Table
-
-
-@dataclass(frozen=True, slots=True)
-class StateWrites:
-    """What a transaction writes of a partition's state, and what that means for the partition once it has committed.
-
-    Attributes:
-        position: the written blocks hold all readings before this offset.
-        written: blocks that are written.
-        tombstones: blocks that are deleted from the state topic.
-        freed: series that lose their rows at the end of the batch.
-        floor: the new floor; None = the stored one stays.
-        messages: records of the state topic; the floor's is the last one.
-    """
-
-    position: int
-    written: list[int]
-    tombstones: list[int]
-    freed: list[str]
-    floor: Floor | None
-    messages: list[Message]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the messages' values."""
-        return sum(len(message.value or b"") for message in self.messages)
+from forecaster.serving.state.writes import StateWrites, encoded_block, state_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,19 +330,16 @@ class Partition:
     def _writes(self, block_numbers: list[int], freed: list[str], floor: Floor | None) -> StateWrites:
         may_delete = floor is not None or self._floor.is_stored  # the floor of another owner still needs its blocks
         tombstones = sorted(self.pending_tombstones - set(block_numbers)) if may_delete else []
-        messages = [self._message(number, self._encoded(number)) for number in block_numbers]
-        messages += [self._message(number, None) for number in tombstones]
+        values: dict[int | str, bytes | None] = {number: self._encoded_block(number) for number in block_numbers}
+        values |= dict.fromkeys(tombstones)
         if floor is not None:
-            messages.append(self._message(FLOOR, encode(floor)))
+            values[FLOOR] = encode(floor)
+        messages = [state_message(self._config.key_prefix, self.number, name, value) for name, value in values.items()]
         return StateWrites(self.position, block_numbers, tombstones, freed, floor, messages)
 
-    def _message(self, name: int | str, value: bytes | None) -> Message:
-        return Message(self.number, f"{self._config.key_prefix}/{self.number}/{name}".encode(), value, [])
-
-    def _encoded(self, block_number: int) -> bytes:
+    def _encoded_block(self, block_number: int) -> bytes:
         rows = self.blocks[block_number].rows
         names = [self.table.names[row] for row in rows]
         groups = [self.blocks.group(row, name) for row, name in zip(rows, names, strict=True)]
-        arrays = stored_arrays(take(self.table.state, np.array(rows, np.int64)))
-        block = StoredBlock(self._config.identity, self.position, names, [] if groups == names else groups, arrays)
-        return encode(block)
+        state = take(self.table.state, np.array(rows, np.int64))
+        return encoded_block(self._config.identity, self.position, names, groups, state)

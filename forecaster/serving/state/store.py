@@ -20,9 +20,10 @@ from forecaster.records import I64, Decoded, PollResult
 from forecaster.serving.state.checkout import Checkout, adopt, check_out
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
-from forecaster.serving.state.partition import Partition, PartitionBatch, StateWrites
+from forecaster.serving.state.partition import Partition, PartitionBatch
 from forecaster.serving.state.restore import Restored, RestoreQueue, Restorer
 from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
+from forecaster.serving.state.writes import StateWrites
 
 BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
