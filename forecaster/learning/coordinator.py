@@ -12,6 +12,7 @@ the last poll: a coordinator that was deposed meanwhile, because its process was
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections import Counter
@@ -283,8 +284,8 @@ class TrainingCoordinator:
             self._record_failed_run(run.kind, run.readings_at, event)
         else:
             self._record_decision(run.kind, event, result.checkpoint if messages else "")
-        log = _log.warning if event is RunEvent.NOT_PUBLISHED else _log.info
-        log(
+        _log.log(
+            logging.WARNING if event is RunEvent.NOT_PUBLISHED else logging.INFO,
             "training_run_decided",
             kind=run.kind.value,
             outcome=event.value,
