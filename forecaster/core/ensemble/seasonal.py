@@ -87,7 +87,7 @@ class Season:
 
     Args:
         seasons: all seasons.
-        number: index of this season among them.
+        season_index: index of this season among them.
         interval_ms: spacing of the grids; (B,).
 
     Attributes:
@@ -95,15 +95,15 @@ class Season:
         ticks: number of ticks of the season; (B,).
     """
 
-    def __init__(self, seasons: Seasons, number: int, interval_ms: I64) -> None:
-        self._length = seasons.lengths_ms[number]
+    def __init__(self, seasons: Seasons, season_index: int, interval_ms: I64) -> None:
+        self._length = seasons.lengths_ms[season_index]
         self._interval = interval_ms
-        self._number = number
+        self._season_index = season_index
         self._context = seasons.context
-        self.in_context = seasons.in_context[number]
-        self._first = sum(seasons.bins[:number])
+        self.in_context = seasons.in_context[season_index]
+        self._first = sum(seasons.bins[:season_index])
         self.ticks = (self._length + interval_ms // 2) // interval_ms
-        self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[number])
+        self._bins = np.minimum(np.maximum(self.ticks, 1), seasons.bins[season_index])
         self._reach = self.ticks - -(-self.ticks // self._bins)
 
     def known(self, horizons: I64) -> Bools:
@@ -151,7 +151,7 @@ class Season:
             time_ms: event time of the tick; (B,).
             values: values minus the reference of the state; NaN where there is none; (B,).
         """
-        column = self._number
+        column = self._season_index
         now = time_ms % self._length * self._bins // self._length
         left = np.flatnonzero((now != state.bin[:, column]) & (state.count[:, column] > 0))
         place = self._first + state.bin[left, column].astype(np.int64)

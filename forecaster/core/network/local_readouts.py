@@ -55,7 +55,7 @@ class LocalReadouts:
 
         Args:
             x: features of readout, body and group; (B, P + Z + X).
-            local: position of each row's series among the C; -1 = no local readouts; (B,).
+            local: index of each row's series among the C; -1 = no local readouts; (B,).
 
         Returns:
             Forecasts minus the last value, in scales; NaN without local readouts; (B, 2 J).
@@ -104,14 +104,14 @@ class LocalNormalEquations:
             weight: weight of each row; (N,).
         """
         known = ~torch.isnan(y)
-        for number in sorted(set(series.tolist())):
-            of_series = series == number
+        for series_index in sorted(set(series.tolist())):
+            of_series = series == series_index
             for place, band in enumerate(self._bands):
                 rows = of_series & known[:, band].all(dim=1)
                 features = x[rows].double()
                 weighted = features * weight[rows].double().unsqueeze(1)
-                self.a[number, place] += weighted.T @ features
-                self.b[number, :, band] += weighted.T @ y[rows, band].double()
+                self.a[series_index, place] += weighted.T @ features
+                self.b[series_index, :, band] += weighted.T @ y[rows, band].double()
 
     def plus(self, other: LocalNormalEquations) -> LocalNormalEquations:
         """Return the sums over the rows of both."""
@@ -136,15 +136,15 @@ class LocalNormalEquations:
             weights: weights of the first features; (C, P + Z, J) or (C, K, J).
         """
         size, total = weights.shape[1], 0.0
-        for number, band in enumerate(self._bands):
+        for band_index, band in enumerate(self._bands):
             w = weights[:, :, band].double()
-            total += float((w * (self.a[:, number, :size, :size] @ w - 2.0 * self.b[:, :size, band])).sum())
+            total += float((w * (self.a[:, band_index, :size, :size] @ w - 2.0 * self.b[:, :size, band])).sum())
         return total
 
     def _solved(self, a: Tensor, b: Tensor, ridge: Tensor) -> Tensor:
         solved = torch.empty_like(b)
-        for number, band in enumerate(self._bands):
-            factor, failed = torch.linalg.cholesky_ex(a[:, number] + torch.diag(ridge.double()))
+        for band_index, band in enumerate(self._bands):
+            factor, failed = torch.linalg.cholesky_ex(a[:, band_index] + torch.diag(ridge.double()))
             part = torch.cholesky_solve(b[:, :, band], factor)
             part[failed > 0] = torch.nan
             solved[:, :, band] = part

@@ -152,7 +152,7 @@ class Model:
         self._series: dict[str, int] = {}
         self._member = np.array([-1])
         if self._local is not None:
-            self._series = {name: number for number, name in enumerate(self._local.series_ids)}
+            self._series = {name: index for index, name in enumerate(self._local.series_ids)}
             self._member = np.append(self._local.member, -1)  # the index -1 of an unknown series finds the last one
 
     @property

@@ -89,7 +89,7 @@ def _outlasted(state: TimelineState, rows: I64, interval: I64, crowded: Bools) -
 
     Args:
         state: B rows, changed in place.
-        rows: positions of M rows.
+        rows: indices of M rows.
         interval: interval that the recent timestamps agree on; 0 = none; (M,).
         crowded: the newest timestamp belongs to the last tick; (M,).
     """

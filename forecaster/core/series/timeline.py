@@ -70,7 +70,7 @@ def place(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> Placem
         outcome[expired | relearned] = Outcome.WARMING
     gap = np.where(on_time & known, distance.ahead, 1)
     state.start_ms[begins] = timestamp_ms[begins]
-    np.copyto(state.tick, np.where(begins, 0, distance.position), where=known & (on_time | begins))
+    np.copyto(state.tick, np.where(begins, 0, distance.tick), where=known & (on_time | begins))
     restarted, settled = begins.copy(), np.zeros(len(timestamp_ms), np.bool_)
     if config.interval_ms == 0:
         settled = learn_interval(state, timestamp_ms, distance.ahead, on_time, begins, known)
@@ -87,7 +87,7 @@ class _Distance:
     Attributes:
         known: the interval of the series is known; otherwise distances are milliseconds instead of ticks.
         begun: the series has an earlier reading.
-        position: tick of the reading on the present grid; only meaningful if the interval is known.
+        tick: tick of the reading on the present grid; only meaningful if the interval is known.
         ahead: distance from the newest reading, in ticks or ms; negative = behind.
         limit: largest distance after which the grid continues, in ticks or ms.
         limit_ms: the same limit, in ms.
@@ -95,7 +95,7 @@ class _Distance:
 
     known: Bools
     begun: Bools
-    position: I64
+    tick: I64
     ahead: I64
     limit: I64
     limit_ms: I64
@@ -116,15 +116,15 @@ def _distance(config: GridConfig, state: TimelineState, timestamp_ms: I64) -> _D
     known = state.interval_ms > 0
     interval = np.maximum(state.interval_ms, 1)
     begun = state.tick >= 0
-    position = (timestamp_ms - state.start_ms + interval // 2) // interval
-    ahead = position - state.tick
+    tick = (timestamp_ms - state.start_ms + interval // 2) // interval
+    ahead = tick - state.tick
     limit = largest_gap(config, interval)
     if not known.all():  # without a grid, distances are milliseconds from the newest timestamp
         newest = state.recent_ms[:, 0]
         begun = np.where(known, begun, newest != UNKNOWN)
         ahead = np.where(known, ahead, timestamp_ms - newest)
         limit = np.where(known, limit, max(WARMING_GAP_MS, config.max_gap_ms))
-    return _Distance(known, begun, position, ahead, limit, limit * np.where(known, interval, 1))
+    return _Distance(known, begun, tick, ahead, limit, limit * np.where(known, interval, 1))
 
 
 def _grid_starts(

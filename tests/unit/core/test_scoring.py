@@ -11,7 +11,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 
 def matured(truth: float, point: float, last_value: float) -> MaturedForecasts:
-    """Return the matured forecast of one reading at one horizon, with quantiles one below, at and one above the point."""
+    """Return the matured forecast of one reading at one horizon, with quantiles one below and one above the point."""
     quantiles = np.array([[[point - 1.0], [point], [point + 1.0]]])
     value, forecast, last = np.array([truth]), np.array([[point]]), np.array([[last_value]])
     scale, experts = np.ones(1), np.empty((1, 0, 1))
