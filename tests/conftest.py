@@ -1,5 +1,6 @@
-"""What every test starts from: one torch thread, as the worker has, and logs that no other test has configured."""
+"""The start of every test: one torch thread, as in the worker, and logs that no other test has configured."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 @pytest.fixture(autouse=True)
-def logs_as_they_were() -> Iterator[None]:
-    """A command that a test runs configures the logs of the whole process, to a stream that ends with the test."""
+def restored_logs() -> Iterator[None]:
+    """Undo what a command in this process does to the logs: it writes them to a stream that ends with the test."""
+    loggers = [logging.getLogger(name) for name in ("", "kafka", "apscheduler")]
+    levels, handlers = [logger.level for logger in loggers], list(loggers[0].handlers)
     yield
     structlog.reset_defaults()
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    loggers[0].handlers[:] = [handler for handler in loggers[0].handlers if handler in handlers]
