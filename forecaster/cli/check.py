@@ -28,7 +28,7 @@ def check() -> None:
     fixed_checkpoint(settings)  # a wrong setting is reported before the broker is asked
     training_schedule(settings)
     ask_broker(settings, lambda topics: _check_topics(settings, topics))
-    for line in ask_broker(settings, lambda topics: _recovery_lines(settings, topics)):
+    for line in ask_broker(settings, lambda topics: _state_lines(settings, topics)):
         terminal.print(line)
     terminal.print(topic_table(settings))
     terminal.print(_rights_table(settings))
@@ -72,7 +72,7 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
         )
 
 
-def _recovery_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
+def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
     """Return lines about the checkpoint that would serve, the memory per series, and the recovery of the state.
 
     Raises:

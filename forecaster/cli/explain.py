@@ -163,7 +163,7 @@ def _pending(pending: list[Pending], next_ms: int) -> Table:
     table.columns[1].no_wrap = True
     for forecast in pending:
         made = "(none)" if forecast.made_ms is None else _time(forecast.made_ms)
-        values = [_number(value) for value in (forecast.point, *forecast.quantiles.values(), forecast.drift)]
+        values = [_number(value) for value in (forecast.point, *forecast.quantiles.values(), forecast.last_value_rmse)]
         table.add_row(str(forecast.horizon), made, *values)
     return table
 

@@ -100,12 +100,13 @@ def input_history(history: SeriesHistory, value_fields: tuple[str, ...]) -> Inpu
     carried &= ~(np.abs(history.values) > MAX_MAGNITUDE)
     known = named[history.row]
     if not (known & carried).any():
-        raise UsageError(
-            "the files have no reading that the input could have; with FORECASTER_INPUT__VALUE_FIELDS="
-            f"{','.join(value_fields)} each series must be named <id>/<field>, as the columns of a wide file are"
-            if value_fields and len(history) and not named.any()
-            else "the files have no reading that the input could have; check that they have readings with series ids"
-        )
+        advice = "check that they have readings with series ids"
+        if value_fields and len(history) and not named.any():
+            advice = (
+                f"with FORECASTER_INPUT__VALUE_FIELDS={','.join(value_fields)} each series must be named <id>/<field>, "
+                "as the columns of a wide file are"
+            )
+        raise UsageError(f"the files have no reading that the input could have; {advice}")
     return InputHistory(
         history=_filtered(history, known & carried),
         groups=[group or "" for group in groups],

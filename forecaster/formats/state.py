@@ -33,7 +33,7 @@ _HASH_BYTES = 16
 _ENCODER = msgspec.msgpack.Encoder()
 
 
-class CorruptSnapshot(ForecasterError):
+class CorruptState(ForecasterError):
     """A record of the state topic cannot be decoded, or differs from what was written."""
 
 
@@ -150,7 +150,7 @@ def decode_block(value: bytes) -> StoredBlock:
     """Return the block.
 
     Raises:
-        CorruptSnapshot: the value is not a block, or was damaged.
+        CorruptState: the value is not a block, or was damaged.
         StateError: a newer version wrote it.
     """
     return _decode(value, _BLOCK)
@@ -160,7 +160,7 @@ def decode_floor(value: bytes) -> Floor:
     """Return the floor.
 
     Raises:
-        CorruptSnapshot: the value is not a floor, or was damaged.
+        CorruptState: the value is not a floor, or was damaged.
         StateError: a newer version wrote it.
     """
     return _decode(value, _FLOOR)
@@ -177,7 +177,7 @@ def loaded_state(block: StoredBlock, shape: StateShape) -> SeriesState:
     """Return the rows of a block of the same pipeline; hidden states that do not fit are left empty.
 
     Raises:
-        CorruptSnapshot: the arrays of the block do not match the shape.
+        CorruptState: the arrays of the block do not match the shape.
     """
     empty = shape.empty(len(block.series_ids))
     values = {name: loaded_array(block, name, array) for name, array in arrays(empty) if name != "hidden"}
@@ -193,7 +193,7 @@ def adapted_state(block: StoredBlock, shape: StateShape) -> SeriesState:
     The rows are re-warmed at their next readings. Evidence for another interval is dropped.
 
     Raises:
-        CorruptSnapshot: an array of both pipelines has another type or shape in the block.
+        CorruptState: an array of both pipelines has another type or shape in the block.
     """
     empty = shape.empty(len(block.series_ids))
     kept = ("timeline.", "inputs.reference", "inputs.last", "inputs.warming", "inputs.scaler.")
@@ -217,10 +217,10 @@ def _other_width(block: StoredBlock, name: str, like: NDArray[np.float32]) -> ND
 
 
 def loaded_array(block: StoredBlock, name: str, like: NDArray[Any]) -> NDArray[Any]:
-    """Return an array of a block; raise CorruptSnapshot if its type and shape are not those of `like`."""
+    """Return an array of a block; raise CorruptState if its type and shape are not those of `like`."""
     stored = block.arrays.get(name) or block.arrays.get(FORMER_NAMES.get(name, name))
     if stored is None or stored.type != like.dtype.name or stored.shape != list(like.shape):
-        raise CorruptSnapshot(f"{name} is missing, or is not {like.dtype.name} {list(like.shape)}")
+        raise CorruptState(f"{name} is missing, or is not {like.dtype.name} {list(like.shape)}")
     return np.frombuffer(stored.data, like.dtype).reshape(like.shape)
 
 
@@ -238,7 +238,7 @@ _SCHEMA = msgspec.msgpack.Decoder(_AnySchema)
 def _decode(value: bytes, decoder: msgspec.msgpack.Decoder[Record]) -> Record:
     digest, body = value[:_HASH_BYTES], value[_HASH_BYTES:]
     if hashlib.blake2b(body, digest_size=_HASH_BYTES).digest() != digest:
-        raise CorruptSnapshot("its hash is wrong")
+        raise CorruptState("its hash is wrong")
     schema = _parsed(_SCHEMA.decode, body).schema
     if schema > SCHEMA:
         raise StateError(
@@ -255,4 +255,4 @@ def _parsed(decode: Callable[[bytes], Parsed], body: bytes) -> Parsed:
     try:
         return decode(body)
     except msgspec.DecodeError as error:
-        raise CorruptSnapshot(str(error)) from None
+        raise CorruptState(str(error)) from None

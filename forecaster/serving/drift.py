@@ -11,9 +11,9 @@ from forecaster.records import MaturedForecasts
 MIN_SCORES = 500
 """A window with fewer scores is extended."""
 TOLERANCE = 0.02
-"""Rise of the mean loss that does not count as a drift ..."""
+"""Rise of the mean loss of one window that the test ignores (delta of the test)."""
 THRESHOLD = 0.15
-"""... and the sum of larger rises that raises the alarm."""
+"""Sum of the rises beyond TOLERANCE that raises the alarm (lambda of the test)."""
 
 
 class DriftWatch:

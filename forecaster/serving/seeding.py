@@ -175,7 +175,7 @@ class Seeder:
                 *messages, self._floors[partition.number] = messages
             if messages and not self._commit(messages, {}):
                 raise TransientBrokerError(f"the blocks of partition {partition.number} were not written")
-            partition.mark_written(writes)
+            partition.mark_stored(writes)
         self._offsets[partition.number] = partition.position
 
     def _commit(self, messages: list[Message], offsets: dict[int, int]) -> bool:

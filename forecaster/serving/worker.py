@@ -1,6 +1,6 @@
 """The worker: one micro-batch is one Kafka transaction, committed before the next poll.
 
-    1. poll       records that take about 200 ms to compute, and this process' membership in the group
+    1. poll       records that take about 200 ms to compute, and this process' membership in the consumer group
     2. follow     drop revoked partitions, queue assigned ones for restoring, refresh the champion
     3. restore    one slice of the next queued partition; it serves as soon as its rows are complete
     4. align      check that the records of each partition continue at its position
@@ -93,7 +93,7 @@ class _Batch:
 
 
 class Worker:
-    """Serves the partitions that the group assigns to it.
+    """Serves the partitions that the consumer group assigns to it.
 
     Args:
         config: how batches are computed, published and limited.
@@ -132,7 +132,7 @@ class Worker:
         """Turn at most one micro-batch into one transaction; the module's docstring lists the numbered steps."""
         polled = self._poll()  # 1
         self._follow(polled)  # 2
-        if polled.stable:  # only a member of the group's current generation can commit
+        if polled.stable:  # only a member of the consumer group's current generation can commit
             self._restore(polled.member)  # 3
             if self._align_positions(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
@@ -151,16 +151,16 @@ class Worker:
         while polled.stable and self._clock() < deadline and (writes := self._store.dirty_writes()):
             if not self._committer.commit(self._state_transaction(writes, polled.member)):
                 return
-            self._store.mark_written(writes)
+            self._store.mark_stored(writes)
 
     def _poll(self) -> PollResult:
-        wait, max_records = not self._store.restoring, self._limit.records
+        wait, max_records = not self._store.has_unopened, self._limit.records
         return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
         """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""
-        for partition in polled.revoked:
-            self._guard.forget(partition)
+        for partition_number in polled.revoked:
+            self._guard.forget(partition_number)
         if polled.assigned:
             self._retry(self._check_topics, "checking the topics")
         self._store.follow(polled.revoked, polled.assigned)
@@ -168,7 +168,7 @@ class Worker:
 
     def _restore(self, member: Member) -> None:
         """Restore for one slice of time; serve the partition that is complete after it, if there is one."""
-        restored = self._store.restore() if self._store.restoring else None
+        restored = self._store.restore() if self._store.has_unopened else None
         if restored is None:
             return
         partition = restored.partition
@@ -177,7 +177,7 @@ class Worker:
                 self._committer.recover()
                 self._store.restore_again([partition.number])
                 return
-            self._store.mark_written(writes)
+            self._store.mark_stored(writes)
         self._store.open(restored)
         self.counters.add_restored(restored)
         self._consumer.seek({partition.number: partition.position})
@@ -265,7 +265,7 @@ class Worker:
     def _training_history(self, outputs: Outputs, prepared: PreparedBatch) -> list[Message]:
         """Return the readings of the batch that are written for training."""
         messages: list[Message] = []
-        for partition_number in prepared.checkout.parts:
+        for partition_number in prepared.checkout.borrowed:
             of_partition = np.flatnonzero(prepared.partition_of_reading == partition_number)
             series = len(self._store.partitions[partition_number].table)
             readings = prepared.batch.readings
@@ -293,19 +293,23 @@ class Worker:
     def _enforce_limits(self, batch: _Batch) -> None:
         """Hold partitions with too many bad records, or raise TooManyBadRecords."""
         dead_letters, topic = batch.decoded.dead_letters, self._config.topics.dead_letters
-        for partition, reason in self._guard.count(batch.polled.records, dead_letters).items():
-            last = next(letter for letter in reversed(dead_letters) if letter.record.partition == partition)
+        for partition_number, reason in self._guard.count(batch.polled.records, dead_letters).items():
+            last = next(letter for letter in reversed(dead_letters) if letter.record.partition == partition_number)
             if self._config.stop_on_limit:
-                raise TooManyBadRecords(f"partition {partition}: {reason}; the last: {last.detail}; see topic {topic}")
-            self._consumer.pause([partition])
-            self._store.hold(partition)
-            _log.error("partition_held", partition=partition, reason=reason, last=last.detail, dead_letter_topic=topic)
+                raise TooManyBadRecords(
+                    f"partition {partition_number}: {reason}; the last: {last.detail}; see topic {topic}"
+                )
+            self._consumer.pause([partition_number])
+            self._store.hold(partition_number)
+            _log.error(
+                "partition_held", partition=partition_number, reason=reason, last=last.detail, dead_letter_topic=topic
+            )
 
     def _resolve_failed_transaction(self, batch: _Batch) -> None:
         """Bring every partition of the batch to its committed offset.
 
-        A partition whose committed offset is the end of the batch adopts its rows; one whose offset is the beginning
-        reads the batch again; any other is restored.
+        If the committed offset of a partition is the end of the batch, its rows are adopted. If it is the beginning or
+        earlier, its part of the batch is dropped and read again. Otherwise the partition is restored.
 
         Raises:
             TooManyBadRecords: as for `_adopt`.
@@ -313,17 +317,17 @@ class Worker:
         polled = batch.polled
         self._committer.recover()
         committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
-        adopted = {partition: end for partition, end in polled.end.items() if committed[partition] == end}
+        adopted = {number: end for number, end in polled.end.items() if committed[number] == end}
         dropped = {
-            partition: begin
-            for partition, begin in polled.begin.items()
-            if committed[partition] <= begin and partition not in adopted
+            number: begin
+            for number, begin in polled.begin.items()
+            if committed[number] <= begin and number not in adopted
         }
         if len(adopted) == len(polled.end):  # the transaction was committed, although the broker did not say so
             self._adopt(batch)
         else:  # other workers may have committed these offsets, and count the records themselves
             self._store.adopt(batch.prepared, adopted)
-        others = [partition for partition in polled.end if partition not in adopted and partition not in dropped]
+        others = [number for number in polled.end if number not in adopted and number not in dropped]
         self._consumer.pause(others)
         self._store.restore_again(others)
         self._consumer.seek({**adopted, **dropped})
@@ -332,11 +336,12 @@ class Worker:
     def _maintain(self, polled: PollResult) -> None:
         """Write blocks that are overdue, in a transaction of their own; re-warm a few rows for a coming checkpoint.
 
-        Blocks that could not be written are written again: twice is as good as once.
+        After a failed transaction, the blocks count as not written, and a later transaction writes them. If the broker
+        has committed it all the same, the same blocks are written twice, which does no harm.
         """
-        writes = self._store.overdue_writes(but=polled.end)
+        writes = self._store.overdue_writes(except_partitions=polled.end)
         if writes and self._committer.commit(self._state_transaction(writes, polled.member)):
-            self._store.mark_written(writes)
+            self._store.mark_stored(writes)
         elif writes:
             self._committer.recover()
         self._store.rewarm_next_slot()

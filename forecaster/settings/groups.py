@@ -95,12 +95,12 @@ class Topics(SettingsGroup):
     history: str = ""
     """Topic of the readings to train on; empty = <input>.history. A second group on the same input needs its own."""
     scores: str = ""
-    """Topic of the scores, one record for each reading: its value and the errors of the forecasts made for it.
-    Empty = not published."""
+    """Topic of the scores: one record for each reading that some forecast was made for, with its value and the errors
+    of these forecasts; thinned by PUBLISH_EVERY. Empty = not published."""
     denoised: str = ""
     """Topic of the denoised readings, as the network sees them. Empty = not published."""
     create: bool = True
-    """Whether missing output topics are created, with as many partitions as the input."""
+    """Whether missing output topics are created, with as many partitions as the input; the models topic has one."""
 
     def named(self, kind: Literal["forecasts", "dead_letters", "state", "models", "history"]) -> str:
         """Return the name of a topic: the one that is set, or the default that is derived from the input."""
@@ -209,7 +209,8 @@ class Denoise(SettingsGroup):
     hampel_window: Annotated[int, Field(ge=3, le=1000)] = 11
     """Previous values whose median a spike is compared with."""
     hampel_threshold: Annotated[float, Field(gt=0)] = 4.0
-    """Distance from that median, in standard deviations, beyond which a value is a spike and masked."""
+    """A value farther from that median than this many deviations is suspected; it is masked while most earlier
+    suspicions in its series proved to be spikes."""
     stuck_ticks: Annotated[int, Field(ge=2)] = 24
     """A sensor counts as stuck after this many equal readings in a row, whatever the ticks between them. Its readings
     are then masked: kept from the network, but still forecast and scored."""

@@ -132,7 +132,7 @@ def _counts(counters: Counters) -> Iterator[Metric]:
     )
     yield _labelled(
         "readings",
-        "Readings by outcome; only forecast and stateless publish a forecast.",
+        "Readings by outcome; a forecast is published only for a reading whose outcome is forecast or stateless.",
         "outcome",
         counters.outcomes,
         [outcome.name.lower() for outcome in Outcome],

@@ -294,7 +294,7 @@ def series_page(counts: SeriesCounts, search: str, limit: int, order: SeriesOrde
 def explanation(view: WorkerView, series_id: str, service: Service) -> Explanation:
     """Return the whole row of a series; raise NoSuchSeries if this worker does not have it."""
     partition, store = _partition_of(view, series_id), view.store
-    restored = store.restored(partition.number)
+    restored = store.restore_result(partition.number)
     return explain_series(view.pipeline, restored, series_id, store.champion, _registry(service).checkpoints)
 
 

@@ -140,7 +140,7 @@ def timed_restore(address: str, topic: str, group: str, *, flush: bool) -> float
     with ExitStack() as stack:
         worker = worker_on(address, topic, group, stack)
         store = worker._store  # noqa: SLF001 - a benchmark looks inside
-        while not store.restoring:
+        while not store.has_unopened:
             worker._follow(worker._consumer.poll(wait=True))  # noqa: SLF001
         begin = time.perf_counter()
         while not len(store.partitions):

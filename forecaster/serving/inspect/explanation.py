@@ -117,7 +117,7 @@ class Pending:
         made_ms: event time of the forecast's origin; None = that tick had no reading.
         point: point forecast; stored in 16 bits, so that its last digits differ from the published one.
         quantiles: quantile forecasts by level.
-        drift: root mean square error of the last-value forecast; None = none has met its truth yet.
+        last_value_rmse: root mean square error of the last-value forecast; None = none has met its truth yet.
         gate: how far the next forecast moves from the last value to the mix of the experts, 0 to 1.
         weights: weights of the experts in the mix, by name.
     """
@@ -126,7 +126,7 @@ class Pending:
     made_ms: int | None
     point: float | None
     quantiles: dict[str, float | None]
-    drift: float | None
+    last_value_rmse: float | None
     gate: float
     weights: dict[str, float]
 
@@ -174,13 +174,13 @@ def explain_series(
 def _located(restored: Restored, row: int, series_id: str) -> Place:
     partition = restored.partition
     block_number = int(partition.blocks.of(np.array([row]))[0])
-    flushed_to = partition.blocks[block_number].flushed_to
+    stored_to = partition.blocks[block_number].stored_to
     return Place(
         group=partition.blocks.group(row, series_id),
         partition=partition.number,
         offset=partition.position,
         block=block_number,
-        block_offset=flushed_to if flushed_to >= 0 else None,
+        block_offset=stored_to if stored_to >= 0 else None,
         recovery=restored.plan.recovery.value,
         replayed=restored.replayed,
     )
@@ -259,7 +259,7 @@ def _pending(config: PipelineConfig, state: SeriesState) -> list[Pending]:
                     made_ms=None if values[0] is None else made,
                     point=values[0],
                     quantiles=dict(zip(map(level_name, levels), values[1:], strict=True)),
-                    drift=_known(float(state.pending.last_value_rmse[0, column])),
+                    last_value_rmse=_known(float(state.pending.last_value_rmse[0, column])),
                     gate=float(current.gate[0, column]),
                     weights=dict(zip(experts, current.weights[0, :, column].tolist(), strict=True)),
                 )

@@ -65,7 +65,7 @@ class WorkerView:
         """Return a copy of what the view shows, for other threads."""
         store = self.store
         serving = [self._partition_status(partition) for partition in store.partitions.values()]
-        restoring = [PartitionStatus(number, PartitionState.RESTORING) for number in store.waiting]
+        restoring = [PartitionStatus(number, PartitionState.RESTORING) for number in store.unopened]
         return WorkerStatus(
             at_ms=self.at_ms,
             member=str(self.member.member_id),

@@ -1,4 +1,4 @@
-"""The rows of the partitions: blocks, snapshots, swaps and restores; `StateStore` owns them.
+"""The rows of the partitions: blocks, swaps and restores; `StateStore` owns them.
 
 `tests/unit/test_layout.py` lists the packages and modules that it may import.
 """

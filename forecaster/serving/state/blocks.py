@@ -1,8 +1,8 @@
 """Blocks: which rows lie together, up to which offset each block was written, and which blocks have changed since.
 
-A block is the unit of snapshot. It consists of entire groups, since the replay of a row needs the rows of its group as
-they were. The stored copy of a block is true until one of its rows changes, so that the block that changed longest ago
-decides how far back a replay must begin.
+A block is the unit in which rows are stored. It consists of entire groups, since the replay of a row needs the rows of
+its group as they were. The stored copy of a block is true until one of its rows changes, so that the block that changed
+longest ago decides how far back a replay must begin.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Block:
         rows: rows of the table.
         groups: number of their groups.
         name_bytes: bytes that the names of these groups take at most.
-        flushed_to: the stored copy holds all readings before this offset; NEVER = there is no copy.
+        stored_to: the stored copy holds all readings before this offset; NEVER = there is no copy.
         dirty_since: first offset whose reading the stored copy lacks; NEVER = it lacks none.
         dirty_at: time of the clock at that change, seconds.
     """
@@ -65,7 +65,7 @@ class Block:
     rows: list[int] = field(default_factory=list)
     groups: int = 0
     name_bytes: int = 0
-    flushed_to: int = NEVER
+    stored_to: int = NEVER
     dirty_since: int = NEVER
     dirty_at: float = 0.0
 
@@ -108,14 +108,14 @@ class Blocks:
         """Return the group of the row's series."""
         return self._group_of_row.get(row, series_id)
 
-    def load(self, number: int, flushed_to: int, groups: Iterable[str]) -> dict[str, int]:
+    def load(self, number: int, stored_to: int, groups: Iterable[str]) -> dict[str, int]:
         """Open blocks, without rows, for the groups of a stored block; return the block of each group.
 
         All groups go to block `number`, unless they are too large for one record: then they go to new blocks.
 
         Args:
             number: number of the stored block.
-            flushed_to: the stored copy holds all readings before this offset.
+            stored_to: the stored copy holds all readings before this offset.
             groups: groups of its rows.
         """
         distinct, placed = list(dict.fromkeys(groups)), dict[str, int]()
@@ -123,7 +123,7 @@ class Blocks:
         for group in distinct:
             if not placed or not (fits or self._fits(self._blocks[number], group)):
                 number = number if fits else self._next
-                self._open(number, flushed_to)
+                self._open(number, stored_to)
             self._count(self._blocks[number], group, 1)
             placed[group] = number
         return placed
@@ -188,13 +188,13 @@ class Blocks:
     def mark_all_dirty(self, offset: int) -> None:
         """Discard all stored copies: count every block as changed at `offset` and never written."""
         for block in self._blocks.values():
-            block.flushed_to = block.dirty_since = NEVER
+            block.stored_to = block.dirty_since = NEVER
             self._mark_dirty(block, offset)
 
-    def mark_flushed(self, number: int, offset: int) -> None:
+    def mark_stored(self, number: int, offset: int) -> None:
         """Note that the stored copy of a block now holds all readings before `offset`."""
         block = self._blocks[number]
-        block.flushed_to, block.dirty_since = offset, NEVER
+        block.stored_to, block.dirty_since = offset, NEVER
 
     def dirty(self) -> list[int]:
         """Return the blocks that have changed since they were written, those that changed longest ago first."""
@@ -222,8 +222,8 @@ class Blocks:
         self._count(self._blocks[number], group, 1)
         return number
 
-    def _open(self, number: int, flushed_to: int) -> None:
-        self._blocks[number] = Block(flushed_to=flushed_to)
+    def _open(self, number: int, stored_to: int) -> None:
+        self._blocks[number] = Block(stored_to=stored_to)
         self._next = max(self._next, number + 1)
         self._not_full.append(number)
 

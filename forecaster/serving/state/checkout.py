@@ -20,12 +20,12 @@ class Checkout:
     Attributes:
         state: the copied rows, partition after partition.
         row: row of `state` that each reading's series has; -1 = it can have none; (N,).
-        parts: what is borrowed from each partition, in the order of `state`.
+        borrowed: rows that are borrowed from each partition, in the order of `state`.
     """
 
     state: SeriesState
     row: I64
-    parts: dict[int, PartitionCheckout]
+    borrowed: dict[int, PartitionCheckout]
 
 
 def check_out(partitions: Mapping[int, Partition], readings: Readings, partition_of_reading: I64) -> Checkout:
@@ -38,22 +38,24 @@ def check_out(partitions: Mapping[int, Partition], readings: Readings, partition
     """
     row = np.empty(len(readings), np.int64)
     states: list[SeriesState] = []
-    parts: dict[int, PartitionCheckout] = {}
+    borrowed: dict[int, PartitionCheckout] = {}
     begin = 0
     for partition_number in sorted(set(partition_of_reading.tolist())):
         in_partition = np.flatnonzero(partition_of_reading == partition_number)
         indices, partition = in_partition.tolist(), partitions[partition_number]
         groups = None if readings.groups is None else [readings.groups[index] for index in indices]
-        rows, part = partition.checkout(
+        rows, of_partition = partition.checkout(
             [readings.series_ids[index] for index in indices], groups, readings.record_of_reading[in_partition]
         )
-        row[in_partition] = np.where(rows < 0, -1, np.searchsorted(part.rows, rows) + begin)
-        begin += len(part.rows)
-        states.append(partition.table.copy(part.rows, part.fresh))
-        parts[partition_number] = part if part.refused < 0 else replace(part, refused=indices[part.refused])
+        row[in_partition] = np.where(rows < 0, -1, np.searchsorted(of_partition.rows, rows) + begin)
+        begin += len(of_partition.rows)
+        states.append(partition.table.copy(of_partition.rows, of_partition.fresh))
+        if of_partition.refused >= 0:
+            of_partition = replace(of_partition, refused=indices[of_partition.refused])
+        borrowed[partition_number] = of_partition
     if not states:
         states.append(next(iter(partitions.values())).table.copy(np.empty(0, np.int64), {}))
-    return Checkout(concatenate(states), row, parts)
+    return Checkout(concatenate(states), row, borrowed)
 
 
 def adopt(partitions: Mapping[int, Partition], checkout: Checkout, adopting: Container[int]) -> None:
@@ -65,9 +67,9 @@ def adopt(partitions: Mapping[int, Partition], checkout: Checkout, adopting: Con
         adopting: partitions that adopt their part of it.
     """
     begin = 0
-    for partition_number, part in checkout.parts.items():
-        end = begin + len(part.rows)
+    for partition_number, borrowed in checkout.borrowed.items():
+        end = begin + len(borrowed.rows)
         if partition_number in adopting:
             rows = convert(checkout.state, lambda array, span=slice(begin, end): array[span])  # type: ignore[misc]
-            partitions[partition_number].adopt(part, rows)
+            partitions[partition_number].adopt(borrowed, rows)
         begin = end

@@ -35,7 +35,7 @@ class StateConfig:
         member_bytes: largest number of bytes by which the name of a series exceeds the name of its group; 0 = each
             series is its own group.
         replay_limit: largest number of readings above the floor; 0 = 10 for each series, at least 100,000.
-        snapshot_seconds: a changed block is written after this time at the latest.
+        snapshot_seconds: a changed block is written after this time at the latest (STATE__SNAPSHOT_INTERVAL).
     """
 
     shape: StateShape

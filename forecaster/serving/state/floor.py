@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.formats.state import Event, Floor, Identity, Swap
-from forecaster.serving.state.swaps import folded
+from forecaster.serving.state.swaps import drop_ended
 
 
 class PartitionFloor:
     """The newest floor of a partition.
 
-    During a replay, the events of the stored floor decide which series get rows; before and after it, the partition.
+    During a replay, the events of the stored floor say which series get rows. Before and after it, new series get rows
+    while there is room.
 
     Args:
         identity: identity of the stored state.
@@ -26,13 +27,13 @@ class PartitionFloor:
     Attributes:
         newest: the newest floor.
         is_stored: the state topic holds a floor that this partition has written or restored.
-        decides: the events decide which series get rows.
+        is_replaying: a replay is under way, and the floor's events say which series get rows.
     """
 
     def __init__(self, identity: Identity, offset: int, clock: Clock = monotonic) -> None:
         self.newest = Floor(identity, offset, swaps=[Swap(offset, NO_CHECKPOINT)])
         self.is_stored = False
-        self.decides = False
+        self.is_replaying = False
         self._identity = identity
         self._clock = clock
         self._stored_at = clock()
@@ -40,16 +41,16 @@ class PartitionFloor:
 
     def begin_replay(self, floor: Floor, offset: int) -> None:
         """Use the events of a floor in a replay from `offset` on."""
-        self.newest, self.decides = floor, True
+        self.newest, self.is_replaying = floor, True
         self._applied_to = offset - 1  # an event at the first offset is still to be applied
 
     def end_replay(self, *, is_stored: bool) -> None:
-        """Let the partition decide from now on.
+        """End the replay: new series get rows while there is room, instead of as the floor's events say.
 
         Args:
             is_stored: the state topic holds this floor.
         """
-        self.decides, self.is_stored = False, is_stored
+        self.is_replaying, self.is_stored = False, is_stored
 
     def events_up_to(self, offset: int) -> list[Event]:
         """Return the events up to `offset`, without those that earlier calls have returned."""
@@ -65,7 +66,7 @@ class PartitionFloor:
         """Return whether new series get no row at the position."""
         full = self.newest.full
         for event in self.newest.events:
-            if event.offset <= position or not self.decides:
+            if event.offset <= position or not self.is_replaying:
                 full = event.full
         return full
 
@@ -87,7 +88,7 @@ class PartitionFloor:
             if event.offset < offset:
                 full = event.full
         kept = [event for event in events if event.offset >= offset]
-        return Floor(self._identity, offset, full, kept, folded(swaps, offset))
+        return Floor(self._identity, offset, full, kept, drop_ended(swaps, offset))
 
     def is_older_than(self, seconds: float) -> bool:
         """Return whether the floor has not been stored for that long."""

@@ -1,4 +1,4 @@
-"""The pace of snapshots: which dirty blocks the transaction of a batch writes."""
+"""The pace of writing: which dirty blocks the transaction of a batch writes."""
 
 from __future__ import annotations
 

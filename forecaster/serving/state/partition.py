@@ -118,7 +118,7 @@ class Partition:
 
     def mark_dirty(self, block_number: int) -> None:
         """Note that the stored copy of a loaded block must be replaced; it is true up to the floor at least."""
-        self.blocks.mark_dirty(block_number, max(self.blocks[block_number].flushed_to, self.position))
+        self.blocks.mark_dirty(block_number, max(self.blocks[block_number].stored_to, self.position))
 
     def begin_replay(self, offset: int, floor: Floor) -> None:
         """Prepare to replay from `offset` on: until `end_replay`, the floor's events decide which series get rows."""
@@ -136,7 +136,7 @@ class Partition:
         return self._floor.next_event_offset(self.position)
 
     def end_replay(self, *, floor_stored: bool) -> None:
-        """Let the partition itself decide from here on which series get rows.
+        """End the replay: new series get rows while there is room, instead of as the floor's events say.
 
         Args:
             floor_stored: the state topic holds this partition's floor.
@@ -152,8 +152,8 @@ class Partition:
         """Return which readings are not yet in their row's block; (N,)."""
         rows = np.array([self.table.row(name) for name in series_ids], np.int64)
         block_numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1).tolist()
-        flushed_to = {number: self.blocks[number].flushed_to for number in set(block_numbers) - {-1}}
-        seen_to = np.array([flushed_to.get(number, 0) for number in block_numbers], np.int64)
+        stored_to = {number: self.blocks[number].stored_to for number in set(block_numbers) - {-1}}
+        seen_to = np.array([stored_to.get(number, 0) for number in block_numbers], np.int64)
         return np.asarray(seen_to <= offsets, np.bool_)
 
     # Batches
@@ -263,10 +263,10 @@ class Partition:
         """Return whether a block has been dirty, or the floor out of date, for longer than the snapshot interval."""
         return self._pacer.any_overdue(self.blocks) or self._is_floor_overdue()
 
-    def mark_written(self, writes: StateWrites) -> None:
+    def mark_stored(self, writes: StateWrites) -> None:
         """Note that the writes are in the state topic; call it before the batch itself is adopted."""
         for block_number in writes.written:
-            self.blocks.mark_flushed(block_number, writes.position)
+            self.blocks.mark_stored(block_number, writes.position)
         self.pending_tombstones.difference_update(writes.tombstones, writes.written)  # never delete a new block
         if writes.floor is not None:
             self._floor.mark_stored(writes.floor)
@@ -276,24 +276,24 @@ class Partition:
         row = self.table.row(name)
         if row < 0:
             return True
-        flushed_to = self._flushed_to(row)
-        if flushed_to >= offset:
+        stored_to = self._stored_to(row)
+        if stored_to >= offset:
             return False
-        self.free([name], flushed_to)
+        self.free([name], stored_to)
         return True
 
     def _is_freed_by(self, name: str, offset: int) -> bool:
         """Return whether the series has a row from before it was freed at `offset`."""
         row = self.table.row(name)
-        return row >= 0 and self._flushed_to(row) < offset
+        return row >= 0 and self._stored_to(row) < offset
 
-    def _flushed_to(self, row: int) -> int:
+    def _stored_to(self, row: int) -> int:
         """Return the offset up to which the stored copy of the row's block is true."""
-        return self.blocks[int(self.blocks.of(np.array([row]))[0])].flushed_to
+        return self.blocks[int(self.blocks.of(np.array([row]))[0])].stored_to
 
     def _room(self) -> int:
         """Return how many new series can get a row."""
-        if self._floor.decides:
+        if self._floor.is_replaying:
             return 0 if self._is_full() else sys.maxsize
         left = self._config.max_series - len(self.table)
         return left if left >= self._config.group_size else 0  # after a group without room a smaller one has none, too

@@ -28,15 +28,15 @@ OnLostInput = Literal["fail", "resume-cold", "resume-stale"]
 
 
 class Recovery(StrEnum):
-    """How the rows of a partition come back."""
+    """How the rows of a partition come back; the values are the words that `check` and `explain` print."""
 
-    NEW = "begins new"
+    NEW = "no committed offset; starts without state"
     RESTORED = "restored"
-    REWARMED = "restored, re-warmed from context"
+    REWARMED = "restored; each hidden state is computed again from the context"
     REBUILT = "rebuilt from the input"
-    REWOUND = "offset moved back, begins new"
-    COLD = "state lost, resumes cold"
-    STALE = "input lost, resumes from stale state"
+    REWOUND = "committed offset was moved back; starts there without state"
+    COLD = "state cannot be restored; starts without it"
+    STALE = "state cannot be restored in full; continues with what is left of it"
 
     @property
     def uses_blocks(self) -> bool:

@@ -88,7 +88,7 @@ class Replayer:
         batch = Batch(readings, checkout.row, models.which)
         outputs = advance(self._pipeline, models.models, checkout.state, batch)
         adopt(partitions, checkout, partitions)
-        return ReplayResult(outputs.outcomes, checkout.parts[partition.number].refused)
+        return ReplayResult(outputs.outcomes, checkout.borrowed[partition.number].refused)
 
     def _replay_chunk(self, partition: Partition, records: list[SourceRecord]) -> int:
         """Apply the readings that are not yet in the rows' blocks; return their number."""

@@ -25,7 +25,7 @@ from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
-from forecaster.formats.state import CorruptSnapshot, Floor, StoredBlock, Swap, adapted_state, loaded_state
+from forecaster.formats.state import CorruptState, Floor, StoredBlock, Swap, adapted_state, loaded_state
 from forecaster.interfaces import RecordDecoder
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.state.config import StateConfig
@@ -124,19 +124,19 @@ class Restorer:
         self._clock = clock
         self._progress = _ProgressLog(clock)
 
-    def log_start(self, number: int) -> int:
+    def log_start(self, partition_number: int) -> int:
         """Return the first offset of a partition's input; raise TransientBrokerError if the broker is away."""
-        return self._reader.bounds(self.config.input_topic, number)[0]
+        return self._reader.bounds(self.config.input_topic, partition_number)[0]
 
-    def first_written_ms(self, number: int) -> int | None:
+    def first_written_ms(self, partition_number: int) -> int | None:
         """Return when the first record of a partition's input was written, epoch ms; None = unknown.
 
         Raises:
             TransientBrokerError: the broker did not answer.
         """
-        return first_written_ms(self._reader, self.config.input_topic, number, self._clock)
+        return first_written_ms(self._reader, self.config.input_topic, partition_number, self._clock)
 
-    def plan(self, number: int) -> RecoveryPlan:
+    def plan(self, partition_number: int) -> RecoveryPlan:
         """Return how the partition would be restored, without restoring it.
 
         Raises:
@@ -144,9 +144,9 @@ class Restorer:
             StateError: the state cannot be restored in full and the policy is `fail`, or a newer version wrote it.
             TopicError: the same, because of another partition count.
         """
-        return self._run(self._examine(number))[1]
+        return self._run(self._examine(partition_number))[1]
 
-    def restore(self, number: int) -> Restored:
+    def restore(self, partition_number: int) -> Restored:
         """Restore a partition without a pause, and return it: for commands, which serve nothing in the meantime.
 
         Raises:
@@ -154,13 +154,13 @@ class Restorer:
             StateError: as for `plan`.
             TopicError: as for `plan`.
         """
-        return self._run(self.steps(number))
+        return self._run(self.steps(partition_number))
 
-    def steps(self, number: int) -> Steps[Restored]:
+    def steps(self, partition_number: int) -> Steps[Restored]:
         """Restore a partition in slices, each of about 20 ms; return it at the end of the generator."""
         begin = self._clock()
-        stored, plan = yield from self._examine(number)
-        partition = Partition(number, self.config.state_config, plan.begin, self._clock)
+        stored, plan = yield from self._examine(partition_number)
+        partition = Partition(partition_number, self.config.state_config, plan.begin, self._clock)
         partition.begin_replay(plan.replay_from, self._floor(stored, plan))
         if plan.recovery != Recovery.NEW:  # the stored floor needs its blocks until a new floor is written
             partition.blocks.reserve(stored.block_numbers)
@@ -168,7 +168,7 @@ class Restorer:
             yield from self._load(partition, stored, plan)
         partition.pending_tombstones |= stored.block_numbers - set(partition.blocks)
         if plan.recovery == Recovery.REBUILT:
-            partition.end_replay(floor_stored=False)
+            partition.end_replay(floor_stored=False)  # no event is known: new series get rows while there is room
         replayed = yield from self.replayer.replay(partition, self.config.input_topic, plan.begin)
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
@@ -187,16 +187,17 @@ class Restorer:
                 result: Result = done.value
                 return result
 
-    def _examine(self, number: int) -> Steps[tuple[StoredState, RecoveryPlan]]:
+    def _examine(self, partition_number: int) -> Steps[tuple[StoredState, RecoveryPlan]]:
         """Take steps 1 to 3."""
         config, identity = self.config, self.config.state_config.identity
-        bounds = input_bounds(self._reader, config.input_topic, number, self._clock)
-        stored = yield from read_state(self._reader, config.state_topic, number, config.state_config.key_prefix)
+        bounds = input_bounds(self._reader, config.input_topic, partition_number, self._clock)
+        key_prefix = config.state_config.key_prefix
+        stored = yield from read_state(self._reader, config.state_topic, partition_number, key_prefix)
         stored.missing = self._missing(stored)
         if stored.missing:  # a checkpoint that was published a moment ago may not be known yet
             self._checkpoints.catch_up()
             stored.missing = self._missing(stored)
-        source = f"{config.input_topic} partition {number}"
+        source = f"{config.input_topic} partition {partition_number}"
         return stored, plan_recovery(identity, stored, bounds, config.on_lost_input, source)
 
     def _missing(self, stored: StoredState) -> list[str]:
@@ -218,7 +219,7 @@ class Restorer:
 
     def _load(self, partition: Partition, stored: StoredState, plan: RecoveryPlan) -> Steps[None]:
         """Add the rows of the blocks to the partition, from the latest block to the earliest."""
-        latest_first = sorted(stored.blocks, key=lambda number: stored.blocks[number].offset, reverse=True)
+        latest_first = sorted(stored.blocks, key=lambda block_number: stored.blocks[block_number].offset, reverse=True)
         for block_number in latest_first:
             block = stored.blocks.pop(block_number)
             state = self._usable_rows(block)
@@ -237,7 +238,7 @@ class Restorer:
         if block.identity.interval_ms == identity.interval_ms:
             try:
                 return adapted_state(block, shape)
-            except CorruptSnapshot as error:
+            except CorruptState as error:
                 reason = f"another version stored them differently: {error}"
         _log.warning("stored_rows_dropped", series=len(block.series_ids), reason=reason)
         return None
@@ -257,13 +258,13 @@ class RestoreQueue:
         self._phases = phases
         self._clock = clock
         self._progress = _ProgressLog(clock)
-        self._number = -1
+        self._partition_number = -1
         self._steps: Steps[Restored] | None = None
         self._not_before = 0.0
 
-    def cancel(self, numbers: Collection[int]) -> None:
+    def cancel(self, partition_numbers: Collection[int]) -> None:
         """Drop the present restore if it is of one of these partitions."""
-        if self._number in numbers:
+        if self._partition_number in partition_numbers:
             self._steps = None
 
     def work(self, seconds: float) -> Restored | None:
@@ -293,16 +294,16 @@ class RestoreQueue:
             waiting = self._phases.numbers(PartitionPhase.WAITING)
             if not waiting:
                 return None
-            self._number = waiting[0]
-            self._phases.move(self._number, PartitionPhase.RESTORING)
-            self._steps = self._restorer.steps(self._number)
+            self._partition_number = waiting[0]
+            self._phases.move(self._partition_number, PartitionPhase.RESTORING)
+            self._steps = self._restorer.steps(self._partition_number)
         return self._steps
 
     def _postpone(self, error: TransientBrokerError) -> None:
         """Put the partition at the end of the queue, so that one that cannot be read keeps no other waiting."""
-        _log.warning("restore_postponed", partition=self._number, error=str(error))
+        _log.warning("restore_postponed", partition=self._partition_number, error=str(error))
         self._steps = None
-        self._phases.move(self._number, PartitionPhase.WAITING)
+        self._phases.move(self._partition_number, PartitionPhase.WAITING)
         self._not_before = self._clock() + RETRY_SECONDS
 
 

@@ -27,9 +27,9 @@ from forecaster.serving.state.writes import StateWrites
 
 BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
-"""Time that a restore keeps the partitions that serve waiting ..."""
+"""Longest slice of a restore while other partitions serve: their next batch waits for it."""
 LONG_SLICE_SECONDS = 0.5
-"""... and the next poll, if no partition serves."""
+"""Longest slice of a restore while no partition serves: only the next poll waits for it."""
 _log = structlog.get_logger()
 
 
@@ -70,7 +70,7 @@ class StateStore:
     and the rotation of partitions advance. After the commit, `adopt` replaces the rows by the copy. If the transaction
     failed, nothing needs to be undone.
 
-    Between batches, `overdue_writes` and `dirty_writes` return blocks for transactions of their own, and `mark_written`
+    Between batches, `overdue_writes` and `dirty_writes` return blocks for transactions of their own, and `mark_stored`
     notes their commit.
 
     The store does not own the consumer's positions and the committed offsets, the transactions, the models and the
@@ -113,17 +113,17 @@ class StateStore:
         return sum(len(partition.table) for partition in self._open.values())
 
     @property
-    def waiting(self) -> list[int]:
+    def unopened(self) -> list[int]:
         """Assigned partitions that are not open yet."""
         return self.phases.numbers(PartitionPhase.WAITING, PartitionPhase.RESTORING)
 
     @property
-    def restoring(self) -> bool:
+    def has_unopened(self) -> bool:
         """Whether an assigned partition is not open yet."""
-        return bool(self.waiting)
+        return bool(self.unopened)
 
-    def restored(self, partition_number: int) -> Restored:
-        """Return how a partition was restored."""
+    def restore_result(self, partition_number: int) -> Restored:
+        """Return the result of the restore of a partition."""
         return self._restored[partition_number]
 
     def follow(self, revoked: Collection[int], assigned: Collection[int]) -> None:
@@ -174,13 +174,13 @@ class StateStore:
         """Refresh the champion, and evict models that no partition needs."""
         self._checkpoints.refresh()
         needed = {swap.checkpoint for partition in self._open.values() for swap in partition.floor.swaps}
-        if not self.restoring:
+        if not self.has_unopened:
             self._checkpoints.keep_only({*needed, self._checkpoints.champion})
 
     def rewarm_next_slot(self) -> None:
         """Re-warm a slot of rows that switch to another body, before their next readings come.
 
-        Nothing of it is written: a restore does it again.
+        Re-warmed rows are not written to the state topic; a restore computes them again.
         """
         for partition in self._open.values():
             rows = partition.rows_to_rewarm()
@@ -219,22 +219,22 @@ class StateStore:
             prepared: the batch.
             ends: offset after the batch, of each partition whose part of it was committed.
         """
-        self.mark_written({number: writes for number, writes in prepared.writes.items() if number in ends})
+        self.mark_stored({partition_number: prepared.writes[partition_number] for partition_number in ends})
         adopt(self._open, prepared.checkout, ends)
         for partition_number, end in ends.items():
             self._open[partition_number].position = end
             self._open[partition_number].free(prepared.writes[partition_number].freed, end)
 
-    def overdue_writes(self, but: Container[int]) -> dict[int, StateWrites]:
+    def overdue_writes(self, except_partitions: Container[int]) -> dict[int, StateWrites]:
         """Return writes of partitions that have had no readings, and were not written, for the snapshot interval.
 
         Args:
-            but: partitions with a batch, whose transaction contains their writes.
+            except_partitions: partitions with a batch, whose transaction contains their writes.
         """
         budget = BLOCK_BYTES_PER_TRANSACTION
         overdue: dict[int, StateWrites] = {}
         for partition_number, partition in self._open.items():
-            if budget > 0 and partition_number not in but and partition.is_overdue():
+            if budget > 0 and partition_number not in except_partitions and partition.is_overdue():
                 writes = partition.next_writes(budget)
                 if writes is not None:
                     budget -= writes.size
@@ -245,12 +245,12 @@ class StateStore:
         """Return writes of one partition that has something to write; empty = no partition has."""
         return next(filter(None, map(_next_writes, self._open.values())), {})
 
-    def mark_written(self, writes: Mapping[int, StateWrites]) -> None:
+    def mark_stored(self, writes: Mapping[int, StateWrites]) -> None:
         """Note that the writes, by partition, are in the state topic."""
         for partition_number, written in writes.items():
             partition = self._restored[partition_number].partition
             before = partition.floor.swaps[-1]
-            partition.mark_written(written)
+            partition.mark_stored(written)
             swap = partition.floor.swaps[-1]
             if swap != before:
                 _log.info(
@@ -273,8 +273,11 @@ class StateStore:
         """Return the swaps of each partition of a batch, with a new one to the champion if it can begin."""
         champion = self._checkpoints.champion
         if self._can_serve(champion):
-            return {number: self._open[number].swaps_with(champion) for number in partition_numbers}
-        return {number: self._open[number].floor.swaps for number in partition_numbers}
+            return {
+                partition_number: self._open[partition_number].swaps_with(champion)
+                for partition_number in partition_numbers
+            }
+        return {partition_number: self._open[partition_number].floor.swaps for partition_number in partition_numbers}
 
     def _can_serve(self, champion: str) -> bool:
         """Return whether swaps to the champion can begin; log the reason once if they cannot."""
@@ -299,10 +302,10 @@ class StateStore:
         budget = BLOCK_BYTES_PER_TRANSACTION
         batch_writes: dict[int, StateWrites] = {}
         for partition_number in self._in_rotation(ends):
-            part = checkout.parts.get(partition_number)
-            refused = int(offsets[part.refused]) if part is not None and part.refused >= 0 else -1
+            borrowed = checkout.borrowed.get(partition_number)
+            refused = int(offsets[borrowed.refused]) if borrowed is not None and borrowed.refused >= 0 else -1
             readings = int((partition_of_reading == partition_number).sum())
-            batch = PartitionBatch(readings, ends[partition_number], part, refused)
+            batch = PartitionBatch(readings, ends[partition_number], borrowed, refused)
             writes = self._open[partition_number].batch_writes(batch, swaps[partition_number], budget)
             budget -= writes.size
             batch_writes[partition_number] = writes

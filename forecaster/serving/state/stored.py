@@ -8,7 +8,7 @@ from typing import Protocol
 
 from forecaster.clock import Clock
 from forecaster.errors import TransientBrokerError
-from forecaster.formats.state import FLOOR, CorruptSnapshot, Floor, StoredBlock, decode_block, decode_floor
+from forecaster.formats.state import FLOOR, CorruptState, Floor, StoredBlock, decode_block, decode_floor
 from forecaster.interfaces import PartitionReader
 from forecaster.records import SourceRecord
 
@@ -90,7 +90,7 @@ class StoredState:
                 self.floor = None if value is None else decode_floor(value)
             elif name.isdigit():
                 self._add_block(int(name), value)
-        except CorruptSnapshot as error:
+        except CorruptState as error:
             self.corrupt[name] = str(error)
 
     def _add_block(self, block_number: int, value: bytes | None) -> None:

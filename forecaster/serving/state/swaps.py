@@ -118,8 +118,8 @@ def new_swap(before: Swap, checkpoint: str, offset: int, series: int, context: i
     return Swap(offset, checkpoint, slots, max(1, round(STRIDE * context / STRIDE_CONTEXT)) if slots > 1 else 0)
 
 
-def folded(swaps: Sequence[Swap], floor: int) -> list[Swap]:
-    """Return the swaps that a replay from the floor on needs."""
+def drop_ended(swaps: Sequence[Swap], floor: int) -> list[Swap]:
+    """Return the swaps that a replay from the floor on needs: without those that another ended swap follows."""
     ended = [index for index, swap in enumerate(swaps) if swap.end <= floor]
     return list(swaps[ended[-1] :]) if ended else list(swaps)
 

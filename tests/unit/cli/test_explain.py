@@ -70,7 +70,7 @@ def test_an_explanation_equals_the_rows_of_the_live_worker() -> None:
     assert explanation.network.checkpoint == explanation.network.hidden_of == MODEL.id
     assert explanation.network.hidden_is_its
     assert explanation.network.hidden_norm == np.linalg.norm(state.hidden[row].astype(np.float64)) > 0
-    assert [forecast.drift for forecast in explanation.pending] == pytest.approx(
+    assert [forecast.last_value_rmse for forecast in explanation.pending] == pytest.approx(
         state.pending.last_value_rmse[row, [0, 1, 2, 3]].tolist()
     )
 

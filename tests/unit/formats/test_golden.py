@@ -63,10 +63,10 @@ def test_state_written_before_the_renames_is_rewarmed() -> None:
     kafka.offsets[0] = stored["offset"]
     config = pipeline_config(chain=("range", "hampel"))
     worker = setup(pipeline=config, model=Model(random_checkpoint(config))).worker(FakeClient(kafka))
-    while worker._store.restoring:  # noqa: SLF001 - the law is about how it is restored
+    while worker._store.has_unopened:  # noqa: SLF001 - the law is about how it is restored
         worker.iterate()
     worker.iterate()
-    restored = worker._store.restored(0)  # noqa: SLF001
+    restored = worker._store.restore_result(0)  # noqa: SLF001
     assert restored.plan.recovery == Recovery.REWARMED
     rows = restored.partition.table.state
     newest = rows.inputs.reference + rows.inputs.last

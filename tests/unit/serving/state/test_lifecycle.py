@@ -55,10 +55,10 @@ def test_a_partition_goes_through_its_phases_from_assignment_to_revocation() -> 
     restored = store.restore()
     assert restored is not None
     assert store.phases[0] is PartitionPhase.RESTORING
-    assert store.restoring
+    assert store.has_unopened
     store.open(restored)
     assert store.phases[0] is PartitionPhase.SERVING
-    assert not store.restoring
+    assert not store.has_unopened
     store.hold(0)
     assert store.phases[0] is PartitionPhase.HELD
     assert list(store.partitions) == [0], "its rows stay open"

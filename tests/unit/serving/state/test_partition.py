@@ -129,7 +129,7 @@ def test_a_block_fits_in_a_record_however_long_its_names_are(fields: tuple[str, 
     while changes := worker._store.dirty_writes():  # noqa: SLF001 - nothing of it is sent
         (written,) = changes.values()
         assert max(len(message.value or b"") for message in written.messages) < MAX_REQUEST_BYTES - 10_000
-        worker._store.mark_written(changes)  # noqa: SLF001
+        worker._store.mark_stored(changes)  # noqa: SLF001
     assert len(worker._store.partitions[0].blocks) < 12, "and blocks are well filled"  # noqa: SLF001
 
 
@@ -319,7 +319,7 @@ def test_blocks_that_new_settings_make_too_large_are_split(monkeypatch: pytest.M
         assert changes is not None
         assert max(len(message.value or b"") for message in changes.messages) < config.BLOCK_BYTES
         kafka.commit(Transaction({STATE: changes.messages}, {0: changes.position}, Member()))
-        cut.partition.mark_written(changes)
+        cut.partition.mark_stored(changes)
     begin = len(kafka.logs[STATE, 0])
     assert len(names(start_worker(kafka, **wide))) == 600
     sizes = [len(record.value or b"") for record in kafka.logs[STATE, 0][begin:]]

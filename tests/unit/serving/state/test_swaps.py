@@ -18,7 +18,7 @@ from forecaster.core.rewarm import rewarm
 from forecaster.core.series.step_inputs import StepInputs
 from forecaster.formats.state import Swap, decode_floor
 from forecaster.serving.state.store import StateStore
-from forecaster.serving.state.swaps import RewarmProgress, active_swap, folded, new_swap
+from forecaster.serving.state.swaps import RewarmProgress, active_swap, drop_ended, new_swap
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config(context=30)
@@ -205,10 +205,10 @@ def test_the_active_swap_depends_on_offset_and_group_alone() -> None:
     assert (together[163:300] == 1).all()
     assert {0, 1} == set(together[100:163].tolist())
     assert (together[300:] == 2).all()
-    assert folded(swaps, 150) == swaps
-    assert folded(swaps, 163) == swaps[1:]
-    assert folded(swaps, 299) == swaps[1:]
-    assert folded(swaps, 10_000) == swaps[2:]
+    assert drop_ended(swaps, 150) == swaps
+    assert drop_ended(swaps, 163) == swaps[1:]
+    assert drop_ended(swaps, 299) == swaps[1:]
+    assert drop_ended(swaps, 10_000) == swaps[2:]
 
 
 @pytest.mark.parametrize("model", [OLD, NEW, NEWER], ids=["gru", "lstm", "rnn"])

@@ -1,0 +1,144 @@
+"""`plan_recovery`: one case for each row of the table in the docstring of its module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from msgspec.structs import replace
+
+from forecaster.errors import FatalError, StateError, TopicError
+from forecaster.formats.state import FLOOR, Floor, Identity, StoredBlock, Swap
+from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
+from forecaster.serving.state.stored import Bounds, StoredState
+
+OURS = Identity(cluster="cluster", topic="topic", partitions=3, pipeline="settings", interval_ms=60_000)
+BOUNDS = Bounds(committed=100, log_start=0, log_end=120)
+"""Input that is complete, read up to offset 100."""
+SOURCE = "readings partition 1"
+
+
+def stored(identity: Identity = OURS, floor: int = 40, block: int = 80) -> StoredState:
+    """Return a floor and a block at these offsets."""
+    return StoredState(
+        blocks={0: StoredBlock(identity, block, ["a"], [], {})},
+        floor=Floor(identity, floor, swaps=[Swap(floor, "checkpoint")]),
+        block_numbers={0},
+    )
+
+
+def without_floor() -> StoredState:
+    return StoredState(blocks=stored().blocks, block_numbers={0})
+
+
+def with_corrupt_block() -> StoredState:
+    return StoredState(floor=stored().floor, corrupt={"0": "its hash is wrong"}, block_numbers={0})
+
+
+def with_missing_checkpoint() -> StoredState:
+    state = stored()
+    state.missing = ["checkpoint"]
+    return state
+
+
+@dataclass(frozen=True)
+class Case:
+    """A situation, and the plan that follows from it; `reason` is a part of the plan's reason."""
+
+    stored: StoredState
+    recovery: Recovery
+    replay_from: int
+    begin: int
+    reason: str = ""
+    bounds: Bounds = field(default=BOUNDS)
+    policy: OnLostInput = "fail"
+
+
+OTHER_SETTINGS = replace(OURS, pipeline="other settings")
+OTHER_CLUSTER = replace(OURS, cluster="other cluster")
+OTHER_TOPIC = replace(OURS, topic="deleted topic")
+OTHER_COUNT = replace(OURS, partitions=2)
+INPUT_GONE = Bounds(committed=100, log_start=60, log_end=120)
+COMMITTED_GONE = Bounds(committed=100, log_start=110, log_end=120)
+
+CASES = {
+    "no committed offset": Case(StoredState(), Recovery.NEW, 10, 10, bounds=Bounds(None, 10, 120)),
+    "no committed offset, but stored state": Case(stored(), Recovery.NEW, 0, 0, bounds=Bounds(None, 0, 120)),
+    "readable state and its input": Case(stored(), Recovery.RESTORED, 40, 100),
+    "input gone, but only before the floor": Case(stored(floor=60), Recovery.RESTORED, 60, 100, bounds=INPUT_GONE),
+    "other settings": Case(stored(OTHER_SETTINGS), Recovery.REWARMED, 40, 100, "other settings"),
+    "a checkpoint that is gone": Case(with_missing_checkpoint(), Recovery.REWARMED, 40, 100, "checkpoint"),
+    "no state": Case(StoredState(), Recovery.REBUILT, 0, 100, "no stored state"),
+    "no floor": Case(without_floor(), Recovery.REBUILT, 0, 100, "no stored state"),
+    "a corrupt block": Case(with_corrupt_block(), Recovery.REBUILT, 0, 100, "hash is wrong"),
+    "floor above the committed offset": Case(stored(floor=110, block=110), Recovery.REWOUND, 100, 100, "110"),
+    "block above the committed offset": Case(stored(block=101), Recovery.REWOUND, 100, 100, "101"),
+    "other cluster, resume-cold": Case(stored(OTHER_CLUSTER), Recovery.COLD, 100, 100, "cluster", policy="resume-cold"),
+    "other cluster, resume-stale": Case(
+        stored(OTHER_CLUSTER), Recovery.STALE, 100, 100, "cluster", policy="resume-stale"
+    ),
+    "other topic, resume-stale": Case(stored(OTHER_TOPIC), Recovery.STALE, 100, 100, "topic", policy="resume-stale"),
+    "input gone, resume-cold": Case(
+        stored(), Recovery.COLD, 100, 100, "retention", bounds=INPUT_GONE, policy="resume-cold"
+    ),
+    "input gone, resume-stale": Case(
+        stored(), Recovery.STALE, 60, 100, "retention", bounds=INPUT_GONE, policy="resume-stale"
+    ),
+    "committed offset gone, resume-stale": Case(
+        stored(), Recovery.STALE, 110, 110, "no longer in the input", bounds=COMMITTED_GONE, policy="resume-stale"
+    ),
+    "other partition count, resume-cold": Case(
+        stored(OTHER_COUNT), Recovery.COLD, 100, 100, "2 partitions", policy="resume-cold"
+    ),
+    "other partition count, resume-stale": Case(
+        stored(OTHER_COUNT), Recovery.STALE, 40, 100, "2 partitions", policy="resume-stale"
+    ),
+}
+
+
+def plan(state: StoredState, bounds: Bounds, policy: OnLostInput) -> RecoveryPlan:
+    return plan_recovery(OURS, state, bounds, policy, SOURCE)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_each_situation_leads_to_its_recovery(case: Case) -> None:
+    planned = plan(case.stored, case.bounds, case.policy)
+    assert (planned.recovery, planned.replay_from, planned.begin) == (case.recovery, case.replay_from, case.begin)
+    assert case.reason in planned.reason
+    assert bool(planned.reason) == bool(case.reason), "a usual recovery has no reason"
+
+
+def test_the_cases_cover_every_recovery() -> None:
+    assert {case.recovery for case in CASES.values()} == set(Recovery)
+
+
+@pytest.mark.parametrize(
+    ("state", "bounds", "error"),
+    [
+        (stored(OTHER_CLUSTER), BOUNDS, StateError),
+        (stored(OTHER_TOPIC), BOUNDS, StateError),
+        (stored(OTHER_COUNT), BOUNDS, TopicError),
+        (stored(), INPUT_GONE, StateError),
+        (stored(), COMMITTED_GONE, StateError),
+        (without_floor(), INPUT_GONE, StateError),
+        (with_corrupt_block(), INPUT_GONE, StateError),
+    ],
+    ids=["cluster", "topic", "partition count", "input", "committed offset", "floor", "block"],
+)
+def test_fail_refuses_state_that_cannot_be_restored(
+    state: StoredState, bounds: Bounds, error: type[FatalError]
+) -> None:
+    """The error names topic and partition, and the variable that lets the worker start all the same."""
+    with pytest.raises(error, match=rf"^{SOURCE}: .*FORECASTER_STATE__ON_LOST_INPUT=resume-cold"):
+        plan(state, bounds, "fail")
+
+
+def test_the_policy_does_not_matter_while_the_state_is_complete() -> None:
+    policies: list[OnLostInput] = ["fail", "resume-cold", "resume-stale"]
+    assert {plan(stored(), BOUNDS, policy).recovery for policy in policies} == {Recovery.RESTORED}
+
+
+def test_a_corrupt_floor_counts_like_a_corrupt_block() -> None:
+    """Without the floor, the blocks are of no use: nothing tells where their replay must begin."""
+    state = StoredState(blocks=stored().blocks, corrupt={FLOOR: "it is damaged"}, block_numbers={0})
+    assert plan(state, BOUNDS, "fail") == RecoveryPlan(Recovery.REBUILT, 0, 100, f"{FLOOR}: it is damaged")
