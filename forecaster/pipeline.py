@@ -3,7 +3,7 @@
 It changes the batch's own copy of the touched rows in place. The table adopts the copy only after the transaction has
 committed: an aborted batch leaves no trace. The steps:
 
-    1. wave       the k-th reading of each series of the batch, so that all series step at once
+    1. wave       at most one reading of each series of the batch, so that all series step at once
     2. re-warm    a hidden state that belongs to another body than the one that forecasts
     3. observe    timeline, filters, scale, context: the inputs of the step
     4. mature     the reading is the truth of forecasts made before
@@ -111,22 +111,22 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
     plan = _BatchPlan.of(config, models, batch)
-    parts: list[tuple[Forecasts, MaturedForecasts]] = []
+    wave_outputs: list[tuple[Forecasts, MaturedForecasts]] = []
     with_row = np.flatnonzero(batch.row >= 0)
     for wave_indices in waves(batch.row[with_row], batch.readings.record_of_reading[with_row]):  # 1. wave
         indices = with_row[wave_indices]
-        rows = batch.row[indices]
-        all_rows = len(rows) == len(state) and bool((rows == np.arange(len(rows))).all())
-        part = state if all_rows else take(state, rows)
-        observed, forecasts, matured = _advance_wave(plan, part, indices)
+        row_indices = batch.row[indices]
+        all_rows = len(indices) == len(state) and bool((row_indices == np.arange(len(indices))).all())
+        rows = state if all_rows else take(state, row_indices)
+        observed, forecasts, matured = _advance_wave(plan, rows, indices)
         if not all_rows:
-            put(state, rows, part)
+            put(state, row_indices, rows)
         outcomes[indices], masked[indices] = observed.outcome, observed.masked
         denoised[forecasts.reading] = observed.denoised
-        parts.append((forecasts, matured))
+        wave_outputs.append((forecasts, matured))
     if len(with_row) < len(batch.row):
-        parts.append(_stateless(config, batch))
-    forecasts, matured = _in_order_of_the_log(config, parts)
+        wave_outputs.append(_stateless(config, batch))
+    forecasts, matured = _in_order_of_the_log(config, wave_outputs)
     return Outputs(outcomes, masked, denoised, forecasts, matured)
 
 
@@ -174,28 +174,28 @@ def _local_indices(config: PipelineConfig, model: Model | None, readings: Readin
     return model.readout_index(readings.series_ids)
 
 
-def _advance_wave(plan: _BatchPlan, part: SeriesState, indices: I64) -> tuple[Observed, Forecasts, MaturedForecasts]:
-    """Add one reading of each row to the rows of `part`, in place.
+def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Observed, Forecasts, MaturedForecasts]:
+    """Add one reading to each row, in place.
 
     Args:
         plan: the batch.
-        part: B rows.
+        rows: B rows.
         indices: index of each row's reading in the batch; (B,).
 
     Returns:
         The observed wave, and forecasts made at its M steps and for them.
     """
     config, readings, model = plan.config, plan.batch.readings, plan.batch.model[indices]
-    _rewarm(plan, model, part)  # 2. re-warm
+    _rewarm(plan, model, rows)  # 2. re-warm
     wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.record_of_reading[indices])
-    observed = observe(config.observation, part.timeline, part.inputs, wave)  # 3. observe
-    _reset(config, part, observed.expired | observed.renewed)
+    observed = observe(config.observation, rows.timeline, rows.inputs, wave)  # 3. observe
+    _reset(config, rows, observed.expired | observed.renewed)
     steps = _Steps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
-    all_steps = len(observed.index) == len(part)
-    rows = part if all_steps else take(part, observed.index)
-    result = _step(plan, rows, observed, steps)
+    all_steps = len(observed.index) == len(rows)
+    step_rows = rows if all_steps else take(rows, observed.index)
+    result = _step(plan, step_rows, observed, steps)
     if not all_steps:
-        put(part, observed.index, rows)
+        put(rows, observed.index, step_rows)
     return observed, _forecasts(plan, observed, steps, result), _matured_forecasts(plan, observed, steps, result)
 
 
@@ -223,21 +223,21 @@ class _StepResult:
     forecast: Forecast
 
 
-def _rewarm(plan: _BatchPlan, model: I64, part: SeriesState) -> None:
+def _rewarm(plan: _BatchPlan, model: I64, rows: SeriesState) -> None:
     """Re-warm the rows whose hidden state belongs to another body than that of their model, in place."""
-    others = part.body != plan.bodies[model]
+    others = rows.body != plan.bodies[model]
     if others.any():
         for model_index in np.unique(model[others]):
-            rewarm(plan.models[model_index], part, np.flatnonzero(others & (model == model_index)))
+            rewarm(plan.models[model_index], rows, np.flatnonzero(others & (model == model_index)))
 
 
-def _reset(config: PipelineConfig, part: SeriesState, restarted: Bools) -> None:
+def _reset(config: PipelineConfig, rows: SeriesState, restarted: Bools) -> None:
     """Remove pending forecasts, expert state and hidden state of series that start again, in place."""
-    rows = np.flatnonzero(restarted)
-    if len(rows):
-        put(part.pending, rows, config.ensemble.nothing_pending(len(rows)))
-        put(part.experts, rows, ExpertState.empty(len(rows), config.ensemble))
-        part.hidden[rows] = 0.0
+    indices = np.flatnonzero(restarted)
+    if len(indices):
+        put(rows.pending, indices, config.ensemble.nothing_pending(len(indices)))
+        put(rows.experts, indices, ExpertState.empty(len(indices), config.ensemble))
+        rows.hidden[indices] = 0.0
 
 
 def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps) -> _StepResult:
@@ -389,14 +389,15 @@ def _stateless(config: PipelineConfig, batch: Batch) -> tuple[Forecasts, Matured
 
 
 def _in_order_of_the_log(
-    config: PipelineConfig, parts: Sequence[tuple[Forecasts, MaturedForecasts]]
+    config: PipelineConfig, wave_outputs: Sequence[tuple[Forecasts, MaturedForecasts]]
 ) -> tuple[Forecasts, MaturedForecasts]:
     """Join the forecasts of the waves, made and matured, and sort them by their readings."""
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
+    if len(wave_outputs) == 1:
+        return wave_outputs[0]
+    if not wave_outputs:
         return _empty(config)
-    forecasts, matured = concatenate([part[0] for part in parts]), concatenate([part[1] for part in parts])
+    forecasts = concatenate([forecasts for forecasts, _ in wave_outputs])
+    matured = concatenate([matured for _, matured in wave_outputs])
     order = np.argsort(forecasts.reading, kind="stable")
     return take(forecasts, order), take(matured, order)
 

@@ -98,11 +98,13 @@ class Outcome(IntEnum):
     """Outcome of a reading on its timeline. Only FORECAST and STATELESS give a forecast; every outcome is counted."""
 
     FORECAST = 0
-    WARMING = 1  # the interval of its series is not known yet
+    WARMING = 1  # the interval of its series is not known yet, or the series has had no valid value yet
     DUPLICATE = 2  # its tick already has a reading
     LATE = 3  # its tick has passed
     AHEAD = 4  # farther ahead than max_gap: held until the next reading confirms it
-    STATELESS = 5  # its partition already holds max_series series: the last value is forecast, no state is kept
+    STATELESS = 5
+    # its partition already holds max_series series, so no state is kept; the forecast is the last value, and is made
+    # only if the interval is fixed and the reading has a value
 
 
 @dataclass(frozen=True, slots=True)

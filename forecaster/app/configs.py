@@ -12,7 +12,7 @@ from forecaster.broker.connection import Connection
 from forecaster.broker.topics import NeededTopic
 from forecaster.core.arrays import arrays
 from forecaster.core.ensemble.experts import HEADS
-from forecaster.core.ensemble.seasonal import LEAST_TICKS
+from forecaster.core.ensemble.seasonal import MIN_TICKS
 from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint, Model
 from forecaster.core.network.network import NetworkConfig
@@ -80,7 +80,7 @@ def pipeline_config(settings: Settings) -> PipelineConfig:
         horizons=horizons(settings),
         quantile_levels=settings.forecast.quantile_levels,
         heads=len(HEADS) if settings.network.readouts == "own" else 1,
-        seasons_ms=tuple(length for length in seasons if not interval or length >= LEAST_TICKS * interval),
+        seasons_ms=tuple(length for length in seasons if not interval or length >= MIN_TICKS * interval),
     )
 
 

@@ -28,7 +28,8 @@ class Report:
         horizons: forecast horizons, ticks; J.
         scored: number of truths that met a forecast.
         mae: mean absolute error, by name of `NAMES`, in the units of the series.
-        mse: mean square error, by name, in standard deviations of the series before the evaluation.
+        mse: mean squared error of standardised values, by name: the series' standard deviation before the evaluation is
+            1.
         mase: mean absolute scaled error, by name: mae over the mean absolute step of the series before the evaluation.
         pinball: mean pinball loss of the forecast over the quantile levels.
         coverage: share of truths in the interval between the outermost quantiles.

@@ -18,8 +18,12 @@ from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
 from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.pipeline import PipelineConfig
 
-LARGEST_PROMOTION = 0.3
+MAX_PROMOTION = 0.3
 """Largest share of the time that the promotion split takes; it holds the readings since the last training."""
+PROMOTED, REJECTED = "challengers promoted", "challengers refused"
+NOT_TRAINED = "trainings without enough to learn from"
+REFITTED, NOT_REFITTED = "readouts refreshed", "readouts kept"
+"""Names of the results in the report of a backtest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class SimulatedRetraining:
             champion = self._retrained(known, champion, progress)
         if point.refit and champion is not None:
             refitted = refit_readout(known, champion).checkpoint
-            self.counts["readouts refreshed" if refitted else "readouts kept"] += 1
+            self.counts[REFITTED if refitted else NOT_REFITTED] += 1
             champion = refitted or champion
         return champion
 
@@ -111,13 +115,13 @@ class SimulatedRetraining:
         plan = self._plan
         span_ms = max(1, int(known.history.timestamp_ms[-1]) - int(known.history.timestamp_ms[0]))
         new = plan.intervals.retrain_every * self._interval_ms / span_ms
-        config = replace(plan.training, promotion=min(LARGEST_PROMOTION, new))
+        config = replace(plan.training, promotion=min(MAX_PROMOTION, new))
         try:
             result = challenge(known, plan.pipeline, plan.network, config, champion, progress)
         except UsageError:
-            self.counts["trainings without enough to learn from"] += 1
+            self.counts[NOT_TRAINED] += 1
             return champion
-        self.counts["challengers promoted" if result.decision.promote else "challengers refused"] += 1
+        self.counts[PROMOTED if result.decision.promote else REJECTED] += 1
         return result.challenger if result.decision.promote else champion
 
 

@@ -243,7 +243,7 @@ def _difference(actual: NetworkConfig, wanted: NetworkConfig) -> str:
         return f"forecasts the quantile levels {trained}, FORECASTER_FORECAST__QUANTILE_LEVELS asks for {asked}"
     if actual.features.context != wanted.features.context:
         return (
-            f"reads a context of {actual.features.context} readings, FORECASTER_NETWORK__CONTEXT asks for "
+            f"reads a context of {actual.features.context} ticks, FORECASTER_NETWORK__CONTEXT asks for "
             f"{wanted.features.context}"
         )
     if actual.carries_state != wanted.carries_state:

@@ -40,12 +40,12 @@ from forecaster.records import Member, Message, PollResult, Transaction
 from forecaster.registry.registry import SUPERSEDED_MS
 
 RETRY_SECONDS = 5.0
-FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 60.0, 3_600.0
+FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 60.0, 3_600.0
 """Pauses after failed trainings; a scheduled run does not wait for them."""
 DECISION_SECONDS = 60.0
 """Longest wait of the coordinator for its own decision, which it reads back from the topic."""
 CHAMPION, RESULT = "champion", "result"
-_NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+_NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 _log = structlog.get_logger()
 
 
@@ -255,7 +255,7 @@ class TrainingCoordinator:
         try:
             child = self._start_child(kind, checkpoint)
         except (ForecasterError, OSError) as error:
-            self._record_failed_run(kind, readings_at, RunEvent.NOT_BEGUN)
+            self._record_failed_run(kind, readings_at, RunEvent.NOT_STARTED)
             _log.error("training_run_not_started", kind=kind.value, folder=str(self._config.folder), error=str(error))
         else:
             self._run = _Run(kind, child, champion, readings_at)
@@ -275,7 +275,7 @@ class TrainingCoordinator:
             result = read_result(self._config.folder / RESULT)
             messages = self._messages(run, result)
         except (ForecasterError, OSError) as error:
-            self._record_failed_run(run.kind, run.readings_at, RunEvent.NOT_READABLE)
+            self._record_failed_run(run.kind, run.readings_at, RunEvent.UNREADABLE)
             _log.error("training_result_unreadable", kind=run.kind.value, error=str(error))
             return
         event = RunEvent.PROMOTED if result.promoted else RunEvent.REJECTED

@@ -19,10 +19,10 @@ class RunEvent(StrEnum):
     SKIPPED = "skipped"  # too few readings were new
     PROMOTED = "promoted"
     REJECTED = "rejected"
-    NOT_BEGUN = "not_begun"
+    NOT_STARTED = "not_begun"  # the child process could not be started; the value is the label of a metric
     FAILED = "failed"
     KILLED = "killed"
-    NOT_READABLE = "not_readable"
+    UNREADABLE = "not_readable"  # the result of the run could not be read; the value is the label of a metric
     NOT_PUBLISHED = "not_published"
     OVERTAKEN = "overtaken"  # another checkpoint serves meanwhile
     DROPPED = "dropped"  # the coordinator was deposed

@@ -16,7 +16,9 @@ from forecaster.pipeline import PipelineConfig
 from forecaster.records import F64, Bools
 
 MIN_SCORED = 200
+"""Default number of scored forecasts below which no challenger is compared."""
 MARGIN = 0.02
+"""Default relative advantage that a challenger needs: with a smaller one, a swap is not worth its cost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,9 @@ class ServingSimulation:
                 self._use(self._first_model)
                 self._first_model = None
             until = end if self._first_model is None else min(end, self._begin)
-            last = self._history.record_end(min(first + SLICE, until))
-            self._position = last
-            yield first, self._serve(first, last)
+            batch_end = self._history.record_end(min(first + SLICE, until))
+            self._position = batch_end
+            yield first, self._serve(first, batch_end)
 
     def swap(self, checkpoint: Checkpoint) -> None:
         """Serve with another checkpoint from the next reading on; hidden states of the same body stay."""
@@ -66,6 +66,6 @@ class ServingSimulation:
         if missing > 0:
             self._state.hidden = np.pad(self._state.hidden, ((0, 0), (0, missing)))
 
-    def _serve(self, first: int, last: int) -> Outputs:
-        batch = Batch.of_one_model(self._history.readings(first, last), self._history.row[first:last])
+    def _serve(self, first: int, end: int) -> Outputs:
+        batch = Batch.of_one_model(self._history.readings(first, end), self._history.row[first:end])
         return advance(self._pipeline, [self._model], self._state, batch)

@@ -21,7 +21,7 @@ from forecaster.registry.registry import ModelRegistry
 
 REFRESH_SECONDS = 1.0
 """Least time between two reads of new records, and the pause after a first failure."""
-LONGEST_PAUSE_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 60.0
 """Longest pause after failures: batches wait while an attempt is made."""
 STALLED_SECONDS = 10.0
 """A read that should return records, and returns none for this long, is given up."""
@@ -222,7 +222,7 @@ class RegistryFollower:
         raise CheckpointError(f"checkpoint {checkpoint_id}: {registry.why_unavailable(checkpoint_id)}")
 
     def _backoff(self, key: str) -> Backoff:
-        return self._backoffs.get(key, Backoff(REFRESH_SECONDS, LONGEST_PAUSE_SECONDS))
+        return self._backoffs.get(key, Backoff(REFRESH_SECONDS, MAX_PAUSE_SECONDS))
 
     def _record_outage(self, error: TransientBrokerError) -> None:
         self._must_seek = True

@@ -43,7 +43,7 @@ from forecaster.records import DeadLetter, Forecasts, InputRecord, MaturedForeca
 from forecaster.settings import load_settings
 
 FILE = Path(__file__).parents[1] / "unit" / "formats" / "data" / "golden.json"
-LONGEST_SHOWN = 4_096
+MAX_SHOWN_BYTES = 4_096
 RECORDS = [
     InputRecord("readings", 3, 17, START_MS, b"pump-7", b'{"value": 2}'),
     InputRecord("readings", 3, 18, START_MS, b"pump-8", b"no json", [("trace", b"1")]),
@@ -193,7 +193,7 @@ def _text(value: bytes | None) -> str | None:
     """Return a value as text, as hexadecimal digits if it is not printable, or as its hash if it is long."""
     if value is None:
         return None
-    if len(value) > LONGEST_SHOWN:
+    if len(value) > MAX_SHOWN_BYTES:
         return f"{len(value)} bytes, sha256 {hashlib.sha256(value).hexdigest()}"
     try:
         text = value.decode()

@@ -43,9 +43,9 @@ MOVE_CLIP = 12.0
 """Distances of experts from the last value are clipped to this many scales, in the mix and in what the gate learns."""
 NEIGHBOURS = 3
 """Neighbours of a horizon, on each side, that losses are averaged over."""
-LEAST_LOSS = 1e-10
+MIN_LOSS = 1e-10
 """Smallest product of both losses in (3), so that no weight is infinite."""
-LEAST_UNIT = 1e-24
+MIN_UNIT = 1e-24
 """Smallest unit of the gate's sums, so that they stay finite."""
 GROUP_SHARE = 4.0
 """Weight of the group's mean in the gate of each of its series."""
@@ -64,16 +64,16 @@ class CombinationState:
     Attributes:
         fast: losses with a short memory, L_f, in squared deviations; NaN = none yet; (N, E, J).
         slow: losses with a long memory, L_s; (N, E, J).
-        met: number of truths that the losses rest on at the first horizon; (N, E).
-        along: num of (5), in squared deviations; (N, J).
-        moved: den of (6), in squared deviations; (N, J).
+        truth_count: number of truths that the losses rest on at the first horizon, n; (N, E).
+        gate_numerator: num of (5), in squared deviations; (N, J).
+        gate_denominator: den of (6), in squared deviations; (N, J).
     """
 
     fast: F32
     slow: F32
-    met: I16
-    along: F32
-    moved: F32
+    truth_count: I16
+    gate_numerator: F32
+    gate_denominator: F32
 
     @classmethod
     def empty(cls, n: int, experts: int, horizons: int) -> CombinationState:
@@ -108,14 +108,14 @@ class MaturedPairs:
         truth: true values; (B, J).
         experts: forecasts of the experts; (B, E, J).
         mix: mix before the gate; (B, J).
-        size: scale at the time of the forecast, in deviations of the series: an error in a volatile phase counts for
-            more; (B, J).
+        relative_scale: scale at the time of the forecast, in deviations of the series: an error in a volatile phase
+            counts for more; (B, J).
     """
 
     truth: F32
     experts: F32
     mix: F32
-    size: F32
+    relative_scale: F32
 
 
 def learn(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
@@ -127,12 +127,17 @@ def learn(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
         pairs: truths of this tick with their forecasts.
     """
     _learn_losses(state, horizons, pairs)
-    mix = np.clip(pairs.mix, -MOVE_CLIP, MOVE_CLIP) * pairs.size
-    truth = np.clip(pairs.truth, -MOVE_CLIP, MOVE_CLIP) * pairs.size
+    mix = np.clip(pairs.mix, -MOVE_CLIP, MOVE_CLIP) * pairs.relative_scale
+    truth = np.clip(pairs.truth, -MOVE_CLIP, MOVE_CLIP) * pairs.relative_scale
     squares = np.where(np.isnan(truth), np.float32(np.nan), mix * mix)
     terms = smoothed(np.stack([truth * mix, squares], axis=1), horizons)
-    for sums, new_terms in ((state.along, terms[:, 0]), (state.moved, terms[:, 1])):
-        np.copyto(sums, np.float32(GATE_DECAY) * sums + new_terms, where=~np.isnan(new_terms))
+    _add_terms(state.gate_numerator, terms[:, 0])
+    _add_terms(state.gate_denominator, terms[:, 1])
+
+
+def _add_terms(sums: F32, terms: F32) -> None:
+    """Let the sums of (5) or (6) fade and add the new terms, in place; a NaN changes nothing; (B, J)."""
+    np.copyto(sums, np.float32(GATE_DECAY) * sums + terms, where=~np.isnan(terms))
 
 
 def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -> None:
@@ -140,9 +145,9 @@ def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -
     present = _present(pairs.experts)
     error = pairs.experts[:, present] - pairs.truth[:, None]
     np.clip(error, -ERROR_CLIP, ERROR_CLIP, out=error)
-    error *= pairs.size[:, None]
+    error *= pairs.relative_scale[:, None]
     loss = smoothed(error * error, horizons)
-    fast, slow, met = state.fast[:, present], state.slow[:, present], state.met[:, present]
+    fast, slow, truth_count = state.fast[:, present], state.slow[:, present], state.truth_count[:, present]
     unscored = np.isnan(slow)
     if unscored.any():
         starts = unscored & ~np.isnan(loss)
@@ -150,20 +155,21 @@ def _learn_losses(state: CombinationState, horizons: I64, pairs: MaturedPairs) -
         initial = np.where(np.isnan(last_value), loss, last_value)
         for losses in (fast, slow):
             np.copyto(losses, initial, where=starts)
-        met[(met == 0) & starts.any(axis=2) & (met[:, LAST_VALUE_INDEX] > 0)[:, None]] = LATE_START_TRUTHS
-    met += ~np.isnan(loss[:, :, 0]) & (met < MAX_TRUTHS)
+        starts_late = (truth_count == 0) & starts.any(axis=2) & (truth_count[:, LAST_VALUE_INDEX] > 0)[:, None]
+        truth_count[starts_late] = LATE_START_TRUTHS
+    truth_count += ~np.isnan(loss[:, :, 0]) & (truth_count < MAX_TRUTHS)
     horizon_rate = 1.0 / (1.0 + HORIZON_MEMORY_GROWTH * (horizons - 1.0).astype(np.float32))
-    mean_rate = _mean_rate(met, horizons)
+    mean_rate = _mean_rate(truth_count, horizons)
     for losses, decay in ((fast, FAST_LOSS_DECAY), (slow, SLOW_LOSS_DECAY)):
         change = (loss - losses) * np.maximum(np.float32(1.0 - decay) * horizon_rate, mean_rate)
         np.copyto(change, np.float32(0.0), where=np.isnan(change))
         losses += change
 
 
-def _mean_rate(met: I16, horizons: I64) -> F32:
+def _mean_rate(truth_count: I16, horizons: I64) -> F32:
     """Return 1 / n, where n is the number of truths of each horizon, from the number at the first one; (B, E, J)."""
     later = (horizons - horizons[0]).astype(np.float32)
-    return np.asarray(1.0 / np.maximum(met[:, :, None] - later, np.float32(1.0)), np.float32)
+    return np.asarray(1.0 / np.maximum(truth_count[:, :, None] - later, np.float32(1.0)), np.float32)
 
 
 def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
@@ -180,21 +186,21 @@ def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
     weights[:, present] = present_weights
     moves = np.clip(forecasts, -MOVE_CLIP, MOVE_CLIP)
     np.copyto(moves, np.float32(0.0), where=np.isnan(moves))
-    mix = _sum(present_weights * moves)
+    mix = _sum_over_experts(present_weights * moves)
     gate = _gate(state, state.slow[:, LAST_VALUE_INDEX], record)
     return Combined(mix, gate * mix, weights, gate)
 
 
 def _weights(loss: F32, forecasts: F32) -> F32:
     """Return (3) from the products of both losses; 0 if an expert makes no forecast or was never scored."""
-    loss = np.maximum(loss, np.float32(LEAST_LOSS))
+    loss = np.maximum(loss, np.float32(MIN_LOSS))
     np.copyto(loss, np.float32(np.inf), where=np.isnan(forecasts) | np.isnan(loss))
     best = loss.min(axis=1, keepdims=True)
     unknown = np.isinf(best)
     weights: F32 = np.asarray(np.where(unknown, 1.0, best), np.float32) / loss
     weights *= weights
     weights[:, LAST_VALUE_INDEX] += unknown[:, 0]
-    weights /= _sum(weights)[:, None]
+    weights /= _sum_over_experts(weights)[:, None]
     return weights
 
 
@@ -219,52 +225,53 @@ def smoothed(values: F32, horizons: I64) -> F32:
         return values
     known = ~np.isnan(values)
     partly = np.flatnonzero(~known.all(axis=(1, 2)))
-    mean = _sums(np.where(known, values, np.float32(0.0)) if len(partly) else values)
+    mean = _sum_over_neighbours(np.where(known, values, np.float32(0.0)) if len(partly) else values)
     sums = mean[partly]
-    mean /= _sums(np.ones((1, 1, len(horizons)), np.float32))
+    mean /= _sum_over_neighbours(np.ones((1, 1, len(horizons)), np.float32))
     if len(partly):
-        count = _sums(known[partly].astype(np.float32))
+        count = _sum_over_neighbours(known[partly].astype(np.float32))
         mean[partly] = np.where(count > 0, sums / np.maximum(count, np.float32(1.0)), np.float32(np.nan))
     return mean
 
 
-def _sums(values: F32) -> F32:
+def _sum_over_neighbours(values: F32) -> F32:
     """Return the sums over each horizon and its neighbours, for horizons 1, 2, 3, ...; (B, E, J).
 
-    All rows are laid out in one line with zeros between them: an addition of long lines is faster than many short ones.
+    All rows are joined to one long vector, with NEIGHBOURS zeros after each row so that no sum reaches into the next
+    row: numpy adds one long vector faster than many short ones.
     """
     batch, experts, horizons = values.shape
-    line = np.zeros((batch, experts, horizons + NEIGHBOURS), np.float32)
-    line[:, :, :horizons] = values
-    total = line.copy()
-    flat, sums = line.reshape(-1), total.reshape(-1)
+    padded = np.zeros((batch, experts, horizons + NEIGHBOURS), np.float32)
+    padded[:, :, :horizons] = values
+    total = padded.copy()
+    flat, sums = padded.reshape(-1), total.reshape(-1)
     for away in range(1, NEIGHBOURS + 1):
         sums[away:] += flat[:-away]
         sums[:-away] += flat[away:]
     for column in range(min(2 * NEIGHBOURS - 1, horizons)):  # short horizons have fewer neighbours
-        total[:, :, column] = line[:, :, column]
+        total[:, :, column] = padded[:, :, column]
         for away in range(1, (column + 1) // 2 + 1):
-            total[:, :, column] += line[:, :, column - away] + line[:, :, column + away]
+            total[:, :, column] += padded[:, :, column - away] + padded[:, :, column + away]
     return total[:, :, :horizons]
 
 
 def _gate(state: CombinationState, loss: F32, record: I64) -> F32:
     """Return g of (8) from (7); the sums of a group's series are pooled, each in units of its own loss; (B, J)."""
-    unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), np.maximum(loss, np.float32(LEAST_UNIT)))
-    along, moved = state.along / unit, state.moved / unit
+    unit = np.where(np.isnan(loss) | (loss <= 0), np.float32(1.0), np.maximum(loss, np.float32(MIN_UNIT)))
+    numerator, denominator = state.gate_numerator / unit, state.gate_denominator / unit
     if len(record) > 1 and not (record[1:] != record[:-1]).all():
         begins = np.flatnonzero(np.diff(record, prepend=-1))
         sizes = np.diff(begins, append=len(record))
-        for values in (along, moved):
+        for values in (numerator, denominator):
             mean = np.add.reduceat(values, begins, axis=0) / sizes[:, None].astype(np.float32)
             values += np.where(sizes > 1, np.float32(GROUP_SHARE), np.float32(0.0)).repeat(sizes)[:, None] * np.repeat(
                 mean, sizes, axis=0
             )
-    slope = along / (moved + np.float32(RIDGE))
+    slope = numerator / (denominator + np.float32(RIDGE))
     return np.asarray(np.clip((slope - CLOSED) / (OPEN - CLOSED), 0.0, 1.0), np.float32)
 
 
-def _sum(values: F32) -> F32:
+def _sum_over_experts(values: F32) -> F32:
     """Return the sum over the experts, one by one: the order of a reduction may depend on the batch; (B, J)."""
     total = values[:, 0].copy()
     for expert in range(1, values.shape[1]):

@@ -24,7 +24,7 @@ from forecaster.records import F32
 
 STEP = 0.03
 """Step of a shift, in RMS errors."""
-LEAST_NORMAL = 0.5
+MIN_NORMAL_QUANTILE = 0.5
 """Smallest |z| in (3), for the quantile levels around the middle."""
 SHIFT_CLIP = 32.0
 """Shifts are clipped to this many scales; the bound holds for truths that stay nearer than this."""
@@ -57,7 +57,8 @@ def bounded(offsets: F32, quantile_levels: tuple[float, ...], rms_error: F32) ->
         rms_error: root mean square error of the best expert, in scales; NaN = unknown: no bound; (B, J).
     """
     reach = (
-        np.maximum(np.abs(normal_quantiles(quantile_levels)), np.float32(LEAST_NORMAL))[:, None] * rms_error[:, None]
+        np.maximum(np.abs(normal_quantiles(quantile_levels)), np.float32(MIN_NORMAL_QUANTILE))[:, None]
+        * rms_error[:, None]
     )
     return np.asarray(np.fmax(np.fmin(offsets, reach), -reach), np.float32)
 
@@ -74,6 +75,6 @@ def learn(state: CalibrationState, quantile_levels: F32, truth: F32, quantiles: 
     """
     above = (truth[:, None] > quantiles).astype(np.float32)
     step = np.float32(STEP) * np.nan_to_num(rms_error)[:, None]
-    moved = np.clip(state.shift + step * (above - (1.0 - quantile_levels[:, None])), -SHIFT_CLIP, SHIFT_CLIP)
+    shift = np.clip(state.shift + step * (above - (1.0 - quantile_levels[:, None])), -SHIFT_CLIP, SHIFT_CLIP)
     known = ~np.isnan(truth)[:, None] & ~np.isnan(quantiles)
-    np.copyto(state.shift, moved.astype(np.float32), where=known)
+    np.copyto(state.shift, shift.astype(np.float32), where=known)

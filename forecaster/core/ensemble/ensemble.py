@@ -21,7 +21,7 @@ RMS_ERROR_CLIP = 4.0
 """RMS errors are clipped to this many scales for the steps of the shifts and for the dead zone, because the first
 scales are unreliable. The bound of the offsets uses them unclipped.
 """
-LARGEST_SIZE = 1e3
+MAX_RELATIVE_SCALE = 1e3
 """Scales are clipped to between 1 / this and this many deviations of the series."""
 RELIABLE_TRUTHS = 30
 """Truths from which on RMS errors bound the offsets: with fewer, the best of several experts looks too good."""
@@ -151,13 +151,14 @@ class Ensemble:
         experts = np.stack([*self._simple.matured(matured), *heads], axis=1)
         if not np.isnan(truth).all():
             mix = matured.values[:, config.kinds - config.heads - 1]
-            size = self._size(matured.scale)
-            rms_error = np.minimum(self._rms_error(size), np.float32(RMS_ERROR_CLIP))
+            relative_scale = self._relative_scale(matured.scale)
+            rms_error = np.minimum(self._rms_error(relative_scale), np.float32(RMS_ERROR_CLIP))
             conformal.learn(
                 state.calibration, self._quantile_levels, truth, matured.values[:, config.quantiles], rms_error
             )
             unmasked = np.where(np.isnan(self._tick.value)[:, None], np.float32(np.nan), truth)
-            combination.learn(state.combination, self._horizons, MaturedPairs(unmasked, experts, mix, size))
+            pairs = MaturedPairs(unmasked, experts, mix, relative_scale)
+            combination.learn(state.combination, self._horizons, pairs)
         return experts
 
     def forecast(self, network_forecast: NetworkForecast, record: I64) -> Forecast:
@@ -170,7 +171,7 @@ class Ensemble:
         heads = [network_forecast.heads[:, head] for head in range(self._config.heads)]
         experts = np.stack([*self._simple.forecasts(), *heads], axis=1)
         combined = combination.combine(self._state.combination, experts, record)
-        rms_error = self._rms_error(self._size(self._tick.scale[:, None]))
+        rms_error = self._rms_error(self._relative_scale(self._tick.scale[:, None]))
         zone = self._dead_zone(np.minimum(rms_error, np.float32(RMS_ERROR_CLIP)))
         if zone is not None:
             point = np.where(np.abs(combined.point) < zone, np.float32(0.0), combined.point)
@@ -184,19 +185,20 @@ class Ensemble:
         )
         return Forecast(values, combined, self._simple.phase_means())
 
-    def _size(self, scale: F32) -> F32:
+    def _relative_scale(self, scale: F32) -> F32:
         """Return scales in deviations of the series, clipped; in the shape of the scales, (B, ...)."""
-        return np.asarray(np.clip(scale / self._unit, 1.0 / LARGEST_SIZE, LARGEST_SIZE), np.float32)
+        return np.asarray(np.clip(scale / self._unit, 1.0 / MAX_RELATIVE_SCALE, MAX_RELATIVE_SCALE), np.float32)
 
-    def _rms_error(self, size: F32) -> F32:
-        """Return the root mean square error of the best expert, in scales of the given sizes; NaN = unknown; (B, J)."""
+    def _rms_error(self, relative_scale: F32) -> F32:
+        """Return the root mean square error of the best expert, in scales; NaN = unknown; (B, J)."""
         best = np.fmin.reduce(self._state.combination.slow, axis=1)
-        return np.asarray(np.sqrt(best) / size, np.float32)
+        return np.asarray(np.sqrt(best) / relative_scale, np.float32)
 
     def _reliable(self, rms_error: F32) -> F32:
         """Return the RMS errors that rest on at least RELIABLE_TRUTHS truths, NaN in place of the others; (B, J)."""
-        met = self._state.combination.met[:, combination.LAST_VALUE_INDEX, None] - (self._horizons - self._horizons[0])
-        return np.where(met < RELIABLE_TRUTHS, np.float32(np.nan), rms_error)
+        first_count = self._state.combination.truth_count[:, combination.LAST_VALUE_INDEX, None]
+        truth_count = first_count - (self._horizons - self._horizons[0])
+        return np.where(truth_count < RELIABLE_TRUTHS, np.float32(np.nan), rms_error)
 
     def _dead_zone(self, rms_error: F32) -> F32 | None:
         """Return the smallest change that is forecast, in scales; (B, J); None if no series often stays unchanged.

@@ -122,7 +122,8 @@ class SimpleExperts:
 
         Args:
             season: the season.
-            ahead: the targets are the horizons ahead; else all targets are the current tick, forecast the horizons ago.
+            ahead: True: forecast the ticks `horizons` ahead. False: repeat the forecasts that were made `horizons`
+                ticks ago for the current tick.
         """
         context = self._tick.context
         ticks = season.ticks[:, None]

@@ -208,10 +208,10 @@ def rebase(state: PendingState, before: F64, reference: F64) -> None:
         before: references that the anchors are counted from; NaN where no forecast is pending; (B,).
         reference: new references; (B,).
     """
-    moved = np.flatnonzero(before != reference)  # a NaN differs from everything
-    if len(moved):
-        change = np.nan_to_num(before[moved] - reference[moved])[:, None, None]
-        anchors = state.anchors[moved]
+    rows = np.flatnonzero(before != reference)  # a NaN differs from everything
+    if len(rows):
+        change = np.nan_to_num(before[rows] - reference[rows])[:, None, None]
+        anchors = state.anchors[rows]
         anchors[:, [LAST_ANCHOR]] = anchors[:, [LAST_ANCHOR]] + change
         anchors[:, LEVEL_ANCHOR:] = anchors[:, LEVEL_ANCHOR:] + change
-        state.anchors[moved] = anchors
+        state.anchors[rows] = anchors

@@ -16,9 +16,11 @@ import numpy as np
 from forecaster.records import F32, F64, I16, I64, Bools
 
 MAX_BINS = 168
+"""Largest number of phases of a season: a week in hours."""
 MEAN_RATE = 0.2
 """Rate of (1): about that of a mean over the last nine seasons."""
-LEAST_TICKS = 2
+MIN_TICKS = 2
+"""Smallest length of a season, in ticks: a shorter one has a single phase."""
 DAY_MS = 86_400_000
 DAY_AND_WEEK = (DAY_MS, 7 * DAY_MS)
 
@@ -115,7 +117,7 @@ class Season:
         ticks = self.ticks[:, None]
         rounds = -(-horizons // np.maximum(ticks, 1))
         in_context = (self.ticks == self._bins)[:, None] & ((rounds - 1) * ticks < self._context)
-        return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= LEAST_TICKS))
+        return np.asarray(((horizons <= self._reach[:, None]) | in_context) & (ticks >= MIN_TICKS))
 
     def mean_before(self, mean: F32, context: F32, horizons: I64) -> F32:
         """Return the mean of this tick's phase as it was each horizon ago, by undoing (1) with (2); (B, J).
@@ -167,9 +169,9 @@ class Season:
 
 def rebase(state: ProfileState, reference: F64) -> None:
     """Count the means from new references, in place; (B,)."""
-    moved = np.flatnonzero(state.reference != reference)  # a NaN differs from everything
-    if len(moved):
-        change = np.nan_to_num(state.reference[moved] - reference[moved])[:, None]
-        state.means[moved] = state.means[moved] + change
-        state.total[moved] = state.total[moved] + change * state.count[moved]
-        state.reference[moved] = reference[moved]
+    rows = np.flatnonzero(state.reference != reference)  # a NaN differs from everything
+    if len(rows):
+        change = np.nan_to_num(state.reference[rows] - reference[rows])[:, None]
+        state.means[rows] = state.means[rows] + change
+        state.total[rows] = state.total[rows] + change * state.count[rows]
+        state.reference[rows] = reference[rows]

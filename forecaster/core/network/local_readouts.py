@@ -22,7 +22,7 @@ from forecaster.records import F32, I64
 
 BANDS = (1, 6, 24, 48, 96, 192, 384, 768)
 """Horizons between neighbouring limits share normal equations: a row counts if the targets of all are known."""
-MOST_BYTES = 512 * 1024**2
+MAX_BYTES = 512 * 1024**2
 """Local readouts are solved only for fleets whose normal equations fit in this memory."""
 
 

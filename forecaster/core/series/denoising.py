@@ -24,20 +24,20 @@ from forecaster.records import F64, I8, I64
 FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 """`settings` has the same names: it imports nothing from `core`. mypy compares both in `app.configs`."""
 
-LARGEST = 1e30
+MAX_MAGNITUDE = 1e30
 """Larger inputs are clipped to this, so that everything computed from them stays in the range of 32 bits."""
 MAD_TO_DEVIATION = 1.4826
 MEAN_DEVIATION_TO_DEVIATION = 1.2533
 """Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
-HAMPEL_LEAST = 5
+MIN_HAMPEL_VALUES = 5
 """With fewer previous values nothing counts as a spike."""
 RMS_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
 """Rate of both root mean squares of distances: a half-life of 336 readings."""
-WINSOR = 3.0
-"""A distance counts as at most this many root mean squares of the distances before ..."""
+WINSOR_RMS = 3.0
+"""A distance counts as at most this many root mean squares of the distances before it, from `WINSOR_FROM` on."""
 WINSOR_FROM = 48
-"""... from this many readings on: until then the mean is still settling."""
-LONGEST_SPIKE = 2
+"""Number of earlier distances from which on a distance is limited by `WINSOR_RMS`: before, the mean is unreliable."""
+MAX_SPIKE_READINGS = 2
 """At most this many readings in a row are masked as a spike; the next ones are a new level, and pass."""
 PRIOR_SHARE, PRIOR_WEIGHT = 0.7, 2.0
 """Prior: this share of suspicions prove to be spikes; it weighs as much as this many judged suspicions."""
@@ -82,7 +82,7 @@ class DenoiseState:
         rms_distance: root mean square of the distances from the recent median; (N,).
         accepted: last value that was not masked; (N,).
         rms_change: root mean square of the distances from the last accepted value; (N,).
-        judged: number of distances in both root mean squares; (N,).
+        distances: number of distances in both root mean squares; (N,).
         proved: suspicions that proved to be spikes, fading, prior included; (N,).
         suspected: suspicions that the next reading has judged, fading, prior included; (N,).
         average: level of `ewma`; (N, 1), or (N, 0) without it.
@@ -96,7 +96,7 @@ class DenoiseState:
     rms_distance: F64
     accepted: F64
     rms_change: F64
-    judged: I64
+    distances: I64
     proved: F64
     suspected: F64
     average: F64
@@ -114,7 +114,7 @@ class DenoiseState:
             rms_distance=np.zeros(n),
             accepted=np.full(n, np.nan),
             rms_change=np.zeros(n),
-            judged=np.zeros(n, np.int64),
+            distances=np.zeros(n, np.int64),
             proved=np.full(n, PRIOR_SHARE * PRIOR_WEIGHT),
             suspected=np.full(n, PRIOR_WEIGHT),
             average=np.full((n, 1 if "ewma" in config.chain else 0), np.nan),
@@ -141,14 +141,16 @@ def denoise(config: DenoiseConfig, state: DenoiseState, values: F64) -> tuple[De
     Returns:
         The new state, the denoised inputs, (B,), and the truths, (B,).
     """
-    signal = Signal(np.clip(values, -LARGEST, LARGEST), values)
+    signal = Signal(np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE), values)
     for name in config.chain:
         state, signal = FILTERS[name](config, state, signal)
     return state, signal.inputs, signal.truth
 
 
 def _range(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
-    values = np.where(np.abs(signal.inputs) >= LARGEST, signal.truth, signal.inputs)
+    """Remove values outside the physical range and sentinels, from the inputs and from the truths."""
+    # an input at MAX_MAGNITUDE was clipped: compare the raw value
+    values = np.where(np.abs(signal.inputs) >= MAX_MAGNITUDE, signal.truth, signal.inputs)
     wrong = (values < config.low) | (values > config.high)
     for sentinel in config.sentinels:
         wrong |= values == sentinel
@@ -176,26 +178,28 @@ def _hampel(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple
     known = np.count_nonzero(~np.isnan(state.recent), axis=1)
     centre = _median(state.recent, known)
     far = np.abs(values - centre)
-    moved = np.abs(values - state.accepted)
+    change = np.abs(values - state.accepted)
     spike = far > config.hampel_threshold * np.maximum(_deviation(state.recent, known, centre), state.rms_distance)
     spike |= (
-        (moved > config.hampel_threshold * state.rms_change) & (state.judged >= WINSOR_FROM) & (state.rms_change > 0)
+        (change > config.hampel_threshold * state.rms_change)
+        & (state.distances >= WINSOR_FROM)
+        & (state.rms_change > 0)
     )
-    spike &= known >= min(HAMPEL_LEAST, config.hampel_window)
+    spike &= known >= min(MIN_HAMPEL_VALUES, config.hampel_window)
     spikes = np.where(spike, state.spikes + 1, np.where(valid, 0, state.spikes)).astype(np.int8)
     proved, suspected = _judge_suspicions(state, values, centre)
-    masked = spike & (spikes <= LONGEST_SPIKE) & (proved > 0.5 * suspected)
+    masked = spike & (spikes <= MAX_SPIKE_READINGS) & (proved > 0.5 * suspected)
     recent = np.concatenate([values[:, None], state.recent[:, :-1]], axis=1)
     if not valid.all():
         recent[~valid] = state.recent[~valid]
     new = replace(
         state,
         recent=recent,
-        spikes=np.minimum(spikes, LONGEST_SPIKE + 1).astype(np.int8),
-        rms_distance=_updated_rms(state.rms_distance, state.judged, far, known),
+        spikes=np.minimum(spikes, MAX_SPIKE_READINGS + 1).astype(np.int8),
+        rms_distance=_updated_rms(state.rms_distance, state.distances, far, known),
         accepted=np.where(valid & ~masked, values, state.accepted),
-        rms_change=_updated_rms(state.rms_change, state.judged, moved, known),
-        judged=state.judged + (~np.isnan(far)),
+        rms_change=_updated_rms(state.rms_change, state.distances, change, known),
+        distances=state.distances + (~np.isnan(far)),
         proved=proved,
         suspected=suspected,
     )
@@ -208,7 +212,7 @@ def _judge_suspicions(state: DenoiseState, values: F64, centre: F64) -> tuple[F6
     The reading after a suspect tells whether that was a spike: 1 where it is back at the median, 0 where it has stayed
     at the suspect, in between the share of the squared distances. A series that often jumps thus keeps its jumps.
     """
-    waits = (state.spikes > 0) & (state.spikes <= LONGEST_SPIKE)
+    waits = (state.spikes > 0) & (state.spikes <= MAX_SPIKE_READINGS)
     if not waits.any():
         return state.proved, state.suspected
     to_suspect, to_centre = np.abs(values - state.recent[:, 0]), np.abs(values - centre)
@@ -230,14 +234,14 @@ def _deviation(recent: F64, known: I64, centre: F64) -> F64:
     return np.where(deviation > 0, deviation, np.inf)
 
 
-def _updated_rms(rms: F64, judged: I64, distance: F64, known: I64) -> F64:
-    """Return a root mean square over `judged` distances, updated by a new distance, winsorised; (B,)."""
+def _updated_rms(rms: F64, distances: I64, distance: F64, known: I64) -> F64:
+    """Return a root mean square over a number of `distances`, updated by a new, winsorised `distance`; (B,)."""
     square = rms * rms
     new = distance * distance
-    limit = np.where(judged >= WINSOR_FROM, WINSOR * WINSOR * square, np.inf)
-    rate = np.maximum(RMS_RATE, 1.0 / (judged + 1.0))
-    moved = square + (np.minimum(new, limit) - square) * rate
-    return np.asarray(np.sqrt(np.where(np.isnan(distance) | (known == 0), square, moved)))
+    limit = np.where(distances >= WINSOR_FROM, WINSOR_RMS * WINSOR_RMS * square, np.inf)
+    rate = np.maximum(RMS_RATE, 1.0 / (distances + 1.0))
+    updated = square + (np.minimum(new, limit) - square) * rate
+    return np.asarray(np.sqrt(np.where(np.isnan(distance) | (known == 0), square, updated)))
 
 
 def _median(values: F64, known: I64) -> F64:
@@ -251,6 +255,7 @@ def _median(values: F64, known: I64) -> F64:
 
 
 def _stuck(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
+    """Mask a value that the series has repeated for at least `stuck_ticks` valid readings in a row."""
     values = signal.inputs
     valid = ~np.isnan(values)
     repeats = np.where(valid, np.where(values == state.repeated, state.repeats + 1, 1), state.repeats)

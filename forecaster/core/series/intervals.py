@@ -1,8 +1,12 @@
 """The interval of a series' grid, learned from its timestamps.
 
-An unknown interval becomes known when `AGREEING` timestamps in a row agree on one. A known one is replaced by a rival,
-an interval that the recent timestamps agree on instead, if the rival is finer or longer than `SPARSE_TICKS` ticks, the
-timestamps have agreed on it for long enough, and none has refuted it in the meantime: a short burst is no new interval.
+An unknown interval becomes known when `AGREEING` timestamps in a row agree on one. A rival is another interval that the
+recent timestamps agree on. It replaces a known interval under three conditions, so that a short burst is no new
+interval:
+
+- The rival is finer than the known interval, or longer than `SPARSE_TICKS` of its ticks.
+- The timestamps have agreed on the rival for long enough: see `FINER_SPANS` and `COARSER_SPANS`.
+- No timestamp has refuted the rival in the meantime.
 """
 
 from __future__ import annotations

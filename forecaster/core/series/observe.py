@@ -1,7 +1,9 @@
 """From a wave of readings to the inputs of one step: timeline, denoising, scale, context.
 
-A wave holds at most one reading of each series. Serving and training both use `observe`, so that a network is trained
-on exactly the inputs that it gets in serving.
+A wave holds at most one reading of each series: usually, wave k holds the k-th reading of each series of a batch. All
+readings of a record are in one wave, so a group whose records do not all hold the same series may use a later wave.
+
+Serving and training both use `observe`, so that a network is trained on exactly the inputs that it gets in serving.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 
 from forecaster.core.arrays import put, shift, take
 from forecaster.core.series import scaling, timeline
-from forecaster.core.series.denoising import LARGEST, DenoiseConfig, denoise
+from forecaster.core.series.denoising import MAX_MAGNITUDE, DenoiseConfig, denoise
 from forecaster.core.series.grid import TimelineState
 from forecaster.core.series.outliers import relearn_without_initial_outliers
 from forecaster.core.series.reference import FIRST_READINGS, move_reference
@@ -50,7 +52,7 @@ class Observed:
         tick: tick on the series' grid; (M,).
         gap: ticks since the previous step; (M,).
         restarted: grid, context and hidden state start again at this step; (M,).
-        moved: the reference moved after the first readings, or the series was renewed; (M,).
+        has_new_reference: the reference changed after the first readings, or the series was renewed; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
         record_of_step: index of the record that each step came in; (M,).
@@ -58,7 +60,7 @@ class Observed:
         raw: raw value, in units of the series; NaN where it is missing or no truth; (M,).
         denoised: input, in units of the series; NaN where missing or masked; (M,).
         last: last valid input, in units of the series; (M,).
-        truth: raw value clipped to LARGEST, minus the reference; (M,).
+        truth: raw value clipped to MAX_MAGNITUDE, minus the reference; (M,).
         values: denoised input minus the reference; (M,).
         count: number of valid readings of the series so far; (M,).
         inputs: inputs of the steps; `inputs.context` may be a view of the state, valid until the next wave.
@@ -72,7 +74,7 @@ class Observed:
     tick: I64
     gap: I64
     restarted: Bools
-    moved: Bools
+    has_new_reference: Bools
     time_ms: I64
     interval_ms: I64
     record_of_step: I64
@@ -106,7 +108,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     if config.interval_ms == 0:
         _remember_warming(part, inputs, placement.restarted[used] & ~placement.settled[used])
     _restart(part, inputs, placement.restarted[used])
-    moved = move_reference(part, inputs)
+    has_new_reference = move_reference(part, inputs)
     _append_to_context(part, inputs, placement.gap[used])
     renewed = relearn_without_initial_outliers(config.denoise, part, inputs)
     if placement.settled.any():
@@ -116,14 +118,14 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     outcome = placement.outcome
     valueless = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
     outcome[valueless] = Outcome.WARMING  # a series without any valid value has nothing to forecast from
-    return _steps(_Used(used, part, inputs, truth, moved, renewed), times, placement, wave)
+    return _steps(_Used(used, part, inputs, truth, has_new_reference, renewed), times, placement, wave)
 
 
 def waves(row: I64, record_of_reading: I64) -> list[I64]:
     """Return the indices of the readings of each wave, ascending.
 
-    The k-th reading of a series is in wave k or a later one, and all readings of a record are in the same wave, so that
-    a group steps together.
+    The k-th reading of a series is in wave k. In a group whose records do not all hold the same series it may be in a
+    later wave, because all readings of a record are in the same wave: so a group steps together.
 
     Args:
         row: row of each reading's series; (N,).
@@ -213,7 +215,7 @@ class _Used:
         series: states that include the readings; U rows.
         inputs: denoised values, in units of the series; (U,).
         truth: truths, in units of the series; (U,).
-        moved: the reference moved; (U,).
+        has_new_reference: the reference changed; (U,).
         renewed: the series was learned again without the outliers among its first readings; (U,).
     """
 
@@ -221,7 +223,7 @@ class _Used:
     series: InputState
     inputs: F64
     truth: F64
-    moved: Bools
+    has_new_reference: Bools
     renewed: Bools
 
 
@@ -246,7 +248,8 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         tick=tick,
         gap=placement.gap[index],
         restarted=placement.restarted[index],
-        moved=used.renewed[is_step] | used.moved[is_step] & (series.scaler.count > FIRST_READINGS),
+        has_new_reference=used.renewed[is_step]
+        | used.has_new_reference[is_step] & (series.scaler.count > FIRST_READINGS),
         time_ms=time_ms,
         interval_ms=interval,
         record_of_step=wave.record_of_reading[index],
@@ -254,7 +257,7 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         raw=raw,
         denoised=denoised,
         last=np.where(np.isnan(denoised), series.reference + series.last, denoised),
-        truth=np.clip(raw, -LARGEST, LARGEST) - series.reference,
+        truth=np.clip(raw, -MAX_MAGNITUDE, MAX_MAGNITUDE) - series.reference,
         values=denoised - series.reference,
         count=series.scaler.count,
         inputs=_step_inputs(series, time_ms, placement.gap[index], wave.record_of_reading[index]),

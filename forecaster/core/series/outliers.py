@@ -18,9 +18,9 @@ from forecaster.records import F32, F64, Bools
 
 OUTLIER_DEVIATIONS = FAR_SCALES
 """Robust deviations from the median that make an outlier: beyond them the reference would move, too."""
-LEAST_READINGS = 8
+MIN_READINGS = 8
 """With fewer readings nothing counts as an outlier."""
-MOST_OUTLIERS = 3
+MAX_OUTLIERS = 3
 """More of them are no accident, and stay."""
 
 
@@ -40,7 +40,7 @@ def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, va
     relearned = np.zeros(len(values), np.bool_)
     first = min(FIRST_READINGS, part.context.shape[1])
     rows = np.flatnonzero((part.scaler.count == first) & ~np.isnan(values))
-    if not len(rows) or first < LEAST_READINGS:
+    if not len(rows) or first < MIN_READINGS:
         return relearned
     outliers = _outliers(part.context[rows], part.reference[rows])
     affected = outliers.any(axis=1) & ~outliers[:, 0]
@@ -65,7 +65,7 @@ def _outliers(context: F32, reference: F64) -> Bools:
     unit = np.where(deviation > 0, deviation, np.abs(reference + centre))[:, None]
     outliers: Bools = (distance > OUTLIER_DEVIATIONS * unit) & (unit > 0)
     known = np.count_nonzero(~np.isnan(context), axis=1)
-    outliers[(known < LEAST_READINGS) | (np.count_nonzero(outliers, axis=1) > MOST_OUTLIERS)] = False
+    outliers[(known < MIN_READINGS) | (np.count_nonzero(outliers, axis=1) > MAX_OUTLIERS)] = False
     return outliers
 
 

@@ -32,23 +32,23 @@ def move_reference(part: InputState, values: F64) -> Bools:
         values: denoised inputs; NaN where there is none; (B,).
 
     Returns:
-        Rows whose reference moved; (B,).
+        Whether the reference of each row changed; (B,).
     """
     count, distance = part.scaler.count, values - part.reference
     far, step = np.abs(distance), np.abs(distance - part.last)
     unit = np.minimum(part.scaler.scale(), np.abs(values))
     unit = np.where(count <= FIRST_READINGS, np.minimum(unit, step), unit)
-    moved: Bools = (far > FAR_SCALES * unit) & (2.0 * step <= far)
-    young = np.flatnonzero(moved & (count <= FIRST_READINGS) & (np.abs(values) > np.abs(part.reference)))
+    has_new_reference: Bools = (far > FAR_SCALES * unit) & (2.0 * step <= far)
+    young = np.flatnonzero(has_new_reference & (count <= FIRST_READINGS) & (np.abs(values) > np.abs(part.reference)))
     if len(young):
-        moved[young] = _mostly_near(part.context[young], distance[young])
-    moved |= (count == 2) & _no_better(part.reference, values)
-    rows = np.flatnonzero(moved)
+        has_new_reference[young] = _mostly_near(part.context[young], distance[young])
+    has_new_reference |= (count == 2) & _no_better(part.reference, values)
+    rows = np.flatnonzero(has_new_reference)
     if len(rows):
         part.context[rows] = part.context[rows] - distance[rows, None]
         part.last[rows] = part.last[rows] - distance[rows]
         part.reference[rows] = values[rows]
-    return moved
+    return has_new_reference
 
 
 def _mostly_near(context: F32, distance: F64) -> Bools:

@@ -3,7 +3,7 @@
 The scale is the winsorised, exponentially weighted deviation from a moving mean. Mean and deviation have half-lives of
 their own, so that a single spike moves neither much. Until a half-life has passed, plain means replace weighted ones.
 
-    (1) d = x - m_1, before (2)   (2) m_i <- m_i + a_i (x - m_i)   (3) v <- v + b (min(d², WINSOR v) - v)
+    (1) d = x - m_1, before (2)   (2) m_i <- m_i + a_i (x - m_i)   (3) v <- v + b (min(d², WINSOR_VARIANCE v) - v)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEVELS = len(LEVEL_HALF_LIVES)
 MIDDLE_LEVEL = 1
 """Index of the level that is neither fast nor slow, for uses that need a single one."""
 SCALE_HALF_LIFE = 336.0
-WINSOR = 9.0
+WINSOR_VARIANCE = 9.0
 """A squared deviation counts as at most this many variances."""
 UNWINSORISED = 8
 """This many first readings count in full, because there is no variance yet to compare with."""
@@ -90,7 +90,7 @@ def _update_valid(state: ScalerState, values: F64) -> None:
     deviation = values - state.levels[:, 0]
     squared = np.where(count == 0, 0.0, deviation * deviation)
     unclipped: Bools = (count < UNWINSORISED) | (state.variance == 0)
-    squared = np.where(unclipped, squared, np.minimum(squared, WINSOR * state.variance))
+    squared = np.where(unclipped, squared, np.minimum(squared, WINSOR_VARIANCE * state.variance))
     state.variance += np.maximum(_SCALE_RATE, 1.0 / np.maximum(count, 1)) * (squared - state.variance)
     rates = np.maximum(_LEVEL_RATES, 1.0 / (count + 1.0)[:, None])
     state.levels += rates * (values[:, None] - state.levels)

@@ -38,7 +38,7 @@ class Placement:
     """Places of a wave of B readings on their grids; all (B,).
 
     Attributes:
-        outcome: value of `Outcome`; FORECAST if the reading is a step of its grid.
+        outcome: value of `Outcome`; FORECAST = the reading takes its tick of the grid, as the next step of its series.
         gap: ticks since the previous reading; 1 = none is missing; only meaningful for steps.
         restarted: the grid starts at this reading: no earlier reading is its neighbour.
         settled: the interval became known at this reading: the warming readings before it are `recent_ms`.

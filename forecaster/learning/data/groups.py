@@ -9,9 +9,9 @@ import numpy as np
 from forecaster.history import SeriesHistory
 from forecaster.records import I64
 
-MOST_SERIES = 300
+MAX_SERIES = 300
 """Series of a larger fleet get no local readouts."""
-MOST_MEMBERS = 16
+MAX_MEMBERS = 16
 """In a larger group the network sees no inputs of the other series one by one."""
 
 
@@ -31,9 +31,9 @@ class SeriesGroups:
 
 
 def series_groups_of(history: SeriesHistory) -> SeriesGroups | None:
-    """Return the groups of a history; None if it holds more than `MOST_SERIES` series, or none."""
+    """Return the groups of a history; None if it holds more than `MAX_SERIES` series, or none."""
     count = len(history.series_ids)
-    if not 0 < count <= MOST_SERIES:
+    if not 0 < count <= MAX_SERIES:
         return None
     group = _group_of_each_series(history)
     names = np.array(history.series_ids, object)
@@ -42,7 +42,7 @@ def series_groups_of(history: SeriesHistory) -> SeriesGroups | None:
         series = np.flatnonzero(group == number)
         member[series[np.argsort(names[series], kind="stable")]] = np.arange(len(series))
     size = int(member.max()) + 1
-    return SeriesGroups(tuple(history.series_ids), member, size if size <= MOST_MEMBERS else 1)
+    return SeriesGroups(tuple(history.series_ids), member, size if size <= MAX_MEMBERS else 1)
 
 
 def _group_of_each_series(history: SeriesHistory) -> I64:

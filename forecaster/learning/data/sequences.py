@@ -13,9 +13,9 @@ from forecaster.core.series.step_inputs import StepInputs, calendar
 from forecaster.learning.data.groups import SeriesGroups
 from forecaster.records import F32, F64, I64, Bools
 
-SHORTEST = 2
+MIN_STEPS = 2
 """A sequence of one step has no target."""
-LONGEST_GAP = 2
+MAX_GAP_CONTEXTS = 2
 """A gap of more contexts than this ends a sequence: the next step sees nothing from before, and ticks take memory."""
 
 
@@ -100,7 +100,7 @@ def sequences_before(sequences: Sequence[TrainingSequence], time_ms: int) -> lis
 
     A step depends on earlier readings alone, so that a cut sequence equals one that is built from a cut history.
     """
-    return sort_sequences([cut for sequence in sequences if len(cut := sequence.before(time_ms)) >= SHORTEST])
+    return sort_sequences([cut for sequence in sequences if len(cut := sequence.before(time_ms)) >= MIN_STEPS])
 
 
 def sort_sequences(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
@@ -157,7 +157,9 @@ class SequencesBuilder:
         """Return which steps begin a sequence; (M,)."""
         first = ~np.isin(row, list(self._seen))  # not always a restart: the first readings of a series may be no steps
         self._seen.update(row[first].tolist())
-        return observed.restarted | observed.moved | first | (observed.gap > LONGEST_GAP * self._context)
+        return (
+            observed.restarted | observed.has_new_reference | first | (observed.gap > MAX_GAP_CONTEXTS * self._context)
+        )
 
     def _cross(self, row: I64, observed: Observed) -> F32:
         groups = self._groups
@@ -178,7 +180,7 @@ class SequencesBuilder:
         cuts = np.flatnonzero(steps.begins[order] | (np.diff(steps.row[order], prepend=-1) != 0))
         parts = np.split(order, cuts[1:])
         return sort_sequences(
-            [self._sequence(steps, part, contexts[context[part[0]]]) for part in parts if len(part) >= SHORTEST]
+            [self._sequence(steps, part, contexts[context[part[0]]]) for part in parts if len(part) >= MIN_STEPS]
         )
 
     def _sequence(self, steps: _Steps, part: I64, context: F32) -> TrainingSequence:

@@ -18,7 +18,7 @@ from forecaster.history import SeriesHistory
 
 MISDATED_SHARE = 0.05
 """At most this share of the readings is dropped at either end."""
-LONGEST_SILENCE_MS = 60 * 86_400_000
+MAX_SILENCE_MS = 60 * 86_400_000
 """A gap between readings that is shorter than this is no sign of a wrong clock."""
 SERIES_LOGGED = 5
 _log = structlog.get_logger()
@@ -43,14 +43,14 @@ def drop_misdated(history: SeriesHistory) -> SeriesHistory:
     """Return the history without the few readings whose stamps are far before or far after all others.
 
     Far means: the gap between them and the others is longer than the time span of the others, and longer than
-    `LONGEST_SILENCE_MS`. A series that began long before the others keeps its readings, since they leave no such gap.
+    `MAX_SILENCE_MS`. A series that began long before the others keeps its readings, since they leave no such gap.
     A fleet that was silent for long keeps them, too, since many of its readings lie on either side of the gap.
     """
     stamps = history.timestamp_ms
     few = int(MISDATED_SHARE * len(stamps))
     if not few:
         return history
-    far_ms = max(int(stamps[-few - 1] - stamps[few]), LONGEST_SILENCE_MS)
+    far_ms = max(int(stamps[-few - 1] - stamps[few]), MAX_SILENCE_MS)
     early = np.flatnonzero(np.diff(stamps[: few + 1]) > far_ms)
     late = np.flatnonzero(np.diff(stamps[-few - 1 :]) > far_ms)
     begin = int(early[-1]) + 1 if len(early) else 0

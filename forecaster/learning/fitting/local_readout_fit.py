@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from forecaster.core.network.features import MEMBER_FEATURES
-from forecaster.core.network.local_readouts import MOST_BYTES, LocalNormalEquations, LocalReadouts
+from forecaster.core.network.local_readouts import MAX_BYTES, LocalNormalEquations, LocalReadouts
 from forecaster.core.network.network import Network
 from forecaster.learning.data.batches import PaddedBatch
 from forecaster.learning.data.groups import SeriesGroups
@@ -40,7 +40,7 @@ def solve_local_readouts(
         return None
     shared, width = network.config.readout_size, _cross_width(groups)
     size = len(groups.series_ids), shared + width, network.config.horizons
-    if 2 * LocalNormalEquations.bytes_needed(*size) > MOST_BYTES:
+    if 2 * LocalNormalEquations.bytes_needed(*size) > MAX_BYTES:
         return None
     early, late = LocalNormalEquations(*size), LocalNormalEquations(*size)
     _add_steps(network, batches, early, late, ridge_ms, chunk_steps)

@@ -148,8 +148,8 @@ class NetworkFit:
             raise UsageError("nothing to train on: no series has two readings in a row")
         self._warm_start = champion is not None and champion.network == network
         self._config = config.for_warm_start() if self._warm_start else config
-        self._dropout = torch.Generator().manual_seed(config.seed)
-        self._disturbance = torch.Generator().manual_seed(config.seed)
+        self._dropout_random = torch.Generator().manual_seed(config.seed)
+        self._disturbance_random = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self._network = Network(network)
@@ -192,10 +192,10 @@ class NetworkFit:
         config, done = self._config, 0
         parameters = [*self._network.parameters(), self._readout]
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.l2, fused=True)
-        dropout = Dropout(self._dropout, config.dropout, config.dropout_recurrent, config.dropout_head)
+        dropout = Dropout(self._dropout_random, config.dropout, config.dropout_recurrent, config.dropout_head)
         for _ in range(config.passes):
             for clean in self._batches:
-                batch = augment(config.augmentation, clean, self._disturbance)
+                batch = augment(config.augmentation, clean, self._disturbance_random)
                 state = torch.zeros(len(batch), self._network.state_size)
                 for begin in self._fitting_chunks(batch):
                     end = begin + config.tbptt_steps

@@ -15,8 +15,9 @@ from forecaster.core.network.tbptt import TARGET_CLIP
 from forecaster.learning.data.batches import PaddedBatch
 
 RIDGES_LINEAR = (5.0, 50.0, 500.0, 5_000.0)
+"""Ridges of the linear features to choose from; of several that do equally well, the first one is taken."""
 RIDGES_BODY = (20.0, 200.0, 2_000.0, 20_000.0, 1e6)
-"""The first one is taken of several that do equally well."""
+"""Ridges of the body's features to choose from; of several that do equally well, the first one is taken."""
 CHUNK_STEPS = 48
 """Steps that are assembled at a time; the same as in training by default, so that cached chunks serve both."""
 

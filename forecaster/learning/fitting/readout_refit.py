@@ -18,7 +18,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.core.network.normal_equations import NormalEquations
 from forecaster.learning.data.batches import PaddedBatch, padded_batches
-from forecaster.learning.data.splits import LONGEST_SILENCE_MS
+from forecaster.learning.data.splits import MAX_SILENCE_MS
 from forecaster.learning.data.training_data import TrainingData
 from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
@@ -34,7 +34,7 @@ TOLERANCE = 0.02
 On the air-quality set of the UCI repository, with a new readout each 168 hours, MASE is 1.749 if every new readout is
 accepted, and 1.756 if only those that seem better are accepted.
 """
-LEAST_TARGETS = 200
+MIN_TARGETS = 200
 BATCH = 256
 
 
@@ -61,7 +61,7 @@ def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit:
     """Return the champion with a readout fitted to the data, or the reason why its own readout stays.
 
     It stays if the mean squared error of the new readout is not finite, or larger by more than `TOLERANCE`, or if fewer
-    than `LEAST_TARGETS` targets are newer than those that the champion's readout has seen.
+    than `MIN_TARGETS` targets are newer than those that the champion's readout has seen.
 
     Args:
         data: all readings up to now.
@@ -81,8 +81,8 @@ def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit:
     ridge = choose_ridge(champion.network, fitting, choosing)
     error = comparing.squared_error(fitting.plus(choosing).solve(ridge))
     champion_error, targets = comparing.squared_error(champion.readout), comparing.count
-    if targets < LEAST_TARGETS:
-        reason = f"only {targets} targets could be compared; {LEAST_TARGETS} are needed"
+    if targets < MIN_TARGETS:
+        reason = f"only {targets} targets could be compared; {MIN_TARGETS} are needed"
         return ReadoutRefit(None, reason, error, champion_error, targets)
     reason = f"squared error on the newest readings: {error:.5g}, {champion_error:.5g} before"
     if not error <= (1.0 + TOLERANCE) * champion_error:
@@ -96,7 +96,7 @@ def refit_readout(data: TrainingData, champion: Checkpoint) -> ReadoutRefit:
 def _seen_until_ms(champion: Checkpoint, end_ms: int) -> int:
     """Return up to when the champion has learned; 0 if it names a time that only a wrong clock can have stamped."""
     seen_ms = int(champion.facts.get(SEEN_UNTIL, 0))
-    return seen_ms if seen_ms <= end_ms + LONGEST_SILENCE_MS else 0
+    return seen_ms if seen_ms <= end_ms + MAX_SILENCE_MS else 0
 
 
 def with_refitted_readout(data: TrainingData, champion: Checkpoint) -> Checkpoint:

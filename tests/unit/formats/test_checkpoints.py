@@ -92,7 +92,7 @@ def test_local_readouts_that_do_not_fit_are_refused(tmp_path: Path, change: dict
     [
         ({"horizons": (1, 2)}, "the horizons 1, 2, 3, 4, FORECASTER_FORECAST__HORIZON and .* ask for 1, 2: change"),
         ({"quantile_levels": (0.5,)}, "the quantile levels 0.1, 0.5, 0.9, .*QUANTILE_LEVELS asks for 0.5: change"),
-        ({"features": FeatureConfig(context=8)}, "a context of 12 readings, .* asks for 8: change"),
+        ({"features": FeatureConfig(context=8)}, "a context of 12 ticks, .* asks for 8: change"),
         ({"carries_state": False}, r"carries its hidden state between readings \(many.* starts from zero .*\): change"),
     ],
 )

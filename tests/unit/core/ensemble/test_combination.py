@@ -149,7 +149,7 @@ def test_neighbouring_horizons_are_at_most_half_away_and_at_most_three(horizons:
 def test_gates_are_pooled_within_a_group_only() -> None:
     state = CombinationState.empty(3, 2, 1)
     state.fast[:], state.slow[:] = 1.0, 1.0
-    state.along[:], state.moved[:] = [[0.0], [900.0], [900.0]], [[0.0], [1_000.0], [1_000.0]]
+    state.gate_numerator[:], state.gate_denominator[:] = [[0.0], [900.0], [900.0]], [[0.0], [1_000.0], [1_000.0]]
     forecasts = np.ones((3, 2, 1), np.float32)
     alone = combine(state, forecasts, np.array([0, 1, 2])).gate[:, 0]
     together = combine(state, forecasts, np.array([0, 0, 1])).gate[:, 0]

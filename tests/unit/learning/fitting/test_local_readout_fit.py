@@ -132,5 +132,5 @@ def test_a_group_is_the_series_that_come_in_one_record(monkeypatch: pytest.Monke
         "alone": 0,
     }
     assert groups.size == 2
-    monkeypatch.setattr(groups_module, "MOST_SERIES", 4)
+    monkeypatch.setattr(groups_module, "MAX_SERIES", 4)
     assert series_groups_of(fleet) is None

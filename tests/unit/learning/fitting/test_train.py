@@ -21,7 +21,7 @@ from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
 from forecaster.history import SeriesHistory
 from forecaster.learning.data.batches import padded_batches
-from forecaster.learning.data.sequences import LONGEST_GAP, TrainingSequence
+from forecaster.learning.data.sequences import MAX_GAP_CONTEXTS, TrainingSequence
 from forecaster.learning.data.training_data import training_sequences
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.train import train_checkpoint
@@ -325,7 +325,7 @@ def test_longer_gaps_take_no_more_memory() -> None:
 
 
 def test_only_a_gap_much_longer_than_the_context_ends_a_sequence() -> None:
-    longest = LONGEST_GAP * OBSERVATION.context
+    longest = MAX_GAP_CONTEXTS * OBSERVATION.context
     (sequence,) = at_hours([*range(20), *range(19 + longest, 40 + longest)])
     assert len(sequence) == 41
     after, before = at_hours([*range(20), *range(20 + longest, 41 + longest)])
@@ -336,7 +336,7 @@ def test_only_a_gap_much_longer_than_the_context_ends_a_sequence() -> None:
 
 
 def test_a_series_with_long_gaps_does_not_pad_the_grids_of_others() -> None:
-    sparse = [number * LONGEST_GAP * OBSERVATION.context for number in range(100)]
+    sparse = [number * MAX_GAP_CONTEXTS * OBSERVATION.context for number in range(100)]
     sequences = at_hours(sparse, *([list(range(90))] * 20))
     batches = padded_batches(sequences, config(), 256)
     assert [len(batch) for batch in batches] == [20, 1]
