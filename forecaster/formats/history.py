@@ -23,9 +23,11 @@ from forecaster.records import F64, I64, Bools, Message, Readings, SourceRecord
 
 SCHEMA = 1
 COUNT_HEADER = "readings"
+"""Header that holds the number of readings in a record."""
 MAX_VALUE_BYTES = 524_288
 """Limit of a value; larger batches become several records. It is far below the broker's default limit."""
 MAX_DECOMPRESSED_BYTES = 134_217_728
+"""Limit of a decompressed value; a value above it counts as damaged."""
 _OBSERVED, _MASKED, _BEGINS = 1, 2, 4
 """Flags of a reading: it has a value; the filters mask it; it is the first of its input record (read by decoding)."""
 _HEAD = struct.Struct("<IB")

@@ -17,9 +17,11 @@ from pathlib import Path
 from forecaster.clock import Clock, monotonic
 
 KILL_SECONDS = 10.0
+"""Longest wait for a killed child to end."""
 NICENESS = 10
 """The child gives way to the worker on the same machine."""
 OUTPUT_TAIL_BYTES = 2_000
+"""Length of the end of the child's output that its failure reports."""
 
 
 class ExitKind(StrEnum):

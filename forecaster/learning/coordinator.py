@@ -40,6 +40,7 @@ from forecaster.records import Member, Message, PollResult, Transaction
 from forecaster.registry.registry import SUPERSEDED_MS
 
 RETRY_SECONDS = 5.0
+"""Pause before the coordinator tries again to reach the broker."""
 FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 60.0, 3_600.0
 """Pauses after failed trainings; a scheduled run does not wait for them."""
 DECISION_SECONDS = 60.0

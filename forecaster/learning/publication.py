@@ -12,6 +12,7 @@ from forecaster.records import Message
 from forecaster.registry.registry import ModelRegistry
 
 BODIES_KEPT = 5
+"""Number of newest bodies that stay on the models topic."""
 
 
 def decision_of(result: RunResult, kind: RunKind, champion: str, at: str) -> Decision:

@@ -19,6 +19,7 @@ MAX_PENDING_BYTES = 67_108_864
 ORPHAN_MS = 3_600_000
 """Chunks without a description that are older than this were left behind by a writer that died."""
 DECISIONS_KEPT = 200
+"""Number of newest decisions that are kept."""
 SUPERSEDED_MS = 24 * 3_600_000
 """Least time that a checkpoint stays after it has served: floors name it, and can be as old as a snapshot interval."""
 Record = TypeVar("Record", Decision, Serve)

@@ -23,8 +23,11 @@ from forecaster.core.series.step_inputs import (
 from forecaster.records import F32, I64
 
 STEP_LAGS = 23
+"""Number of latest differences from the last value among the inputs of a step."""
 STEP_LAG_CLIP, STEP_LEVEL_CLIP = 4.0, 3.0
+"""Limits of the differences and of the levels among the inputs of a step, in scales."""
 READOUT_LAG_CLIP, READOUT_LEVEL_CLIP = 6.0, 4.0
+"""Limits of the differences and of the levels among the inputs of the readout, in scales."""
 MEMBER_FEATURES = GROUP_LAGS + 1
 """Features of each other series of a group, for readouts that see them one by one."""
 

@@ -28,7 +28,9 @@ from forecaster.errors import UsageError
 FORECAST_CLIP = 6.0
 """Forecasts are clipped to this distance from the last value, in scales."""
 MIN_HIDDEN, HIDDEN_STEP = 16, 8
-"""In narrower matrix products the rounding of a row may depend on its place among the others (see `model`)."""
+"""Smallest hidden size, and the step between sizes: in narrower matrix products the rounding of a row may depend on its
+place among the others (see `model`).
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,11 @@ FilterName = Literal["range", "hampel", "stuck", "ewma", "kalman"]
 MAX_MAGNITUDE = 1e30
 """Larger inputs are clipped to this, so that everything computed from them stays in the range of 32 bits."""
 MAD_TO_DEVIATION = 1.4826
+"""Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 MEAN_DEVIATION_TO_DEVIATION = 1.2533
-"""Ratios of a normal distribution's standard deviation to its median and mean absolute deviation."""
+"""Ratio of a normal distribution's standard deviation to its mean absolute deviation."""
 MIN_HAMPEL_VALUES = 5
-"""With fewer previous values nothing counts as a spike."""
+"""Number of previous values below which nothing counts as a spike."""
 RMS_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
 """Rate of both root mean squares of distances: a half-life of 336 readings."""
 WINSOR_RMS = 3.0

@@ -19,7 +19,7 @@ from forecaster.records import I64, Bools
 SPARSE_TICKS = 24
 """If readings are more ticks apart than this, the grid is much too fine: few forecasts would ever meet a truth."""
 FINER_SPANS, COARSER_SPANS = 2, 8
-"""A finer interval counts after this many old intervals, a coarser one after this many of its own."""
+"""Time that timestamps must agree on a rival: this many known intervals if it is finer, else this many of its own."""
 JITTER = 0.1
 """Share of the interval by which timestamps may miss their tick."""
 
@@ -32,6 +32,7 @@ COMMON_INTERVALS_MS = np.array(
     + [n * _DAY for n in (1, 7)],
     dtype=np.int64,
 )
+"""Usual spacings of sensor readings, ascending, ms."""
 
 
 def learn_interval(

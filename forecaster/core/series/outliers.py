@@ -19,9 +19,9 @@ from forecaster.records import F32, F64, Bools
 OUTLIER_DEVIATIONS = FAR_SCALES
 """Robust deviations from the median that make an outlier: beyond them the reference would move, too."""
 MIN_READINGS = 8
-"""With fewer readings nothing counts as an outlier."""
+"""Number of readings below which nothing counts as an outlier."""
 MAX_OUTLIERS = 3
-"""More of them are no accident, and stay."""
+"""Largest number of outliers that are removed: more of them are no accident, and stay."""
 
 
 def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, values: F64) -> Bools:

@@ -22,6 +22,7 @@ from forecaster.records import F32, F64, Bools
 FAR_SCALES = 256.0
 """Distances are stored with a relative error of 2**-24: up to this many scales, an error of 2**-16 scales."""
 FIRST_READINGS = 16
+"""Number of first valid readings of a series during which its reference may move more easily."""
 
 
 def move_reference(part: InputState, values: F64) -> Bools:

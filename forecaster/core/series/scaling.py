@@ -15,19 +15,22 @@ import numpy as np
 from forecaster.records import F64, I64, Bools
 
 LEVEL_HALF_LIVES = (24.0, 72.0, 336.0)
-"""In readings; the first is also the mean that deviations are taken from."""
+"""Half-lives of the levels, in readings; the first level is also the mean that deviations are taken from."""
 LEVELS = len(LEVEL_HALF_LIVES)
 MIDDLE_LEVEL = 1
 """Index of the level that is neither fast nor slow, for uses that need a single one."""
 SCALE_HALF_LIFE = 336.0
+"""Half-life of the variance, in readings."""
 WINSOR_VARIANCE = 9.0
 """A squared deviation counts as at most this many variances."""
 UNWINSORISED = 8
 """This many first readings count in full, because there is no variance yet to compare with."""
 FLOOR_SHARE = 0.01
+"""Share of the deviation over the first FLOOR_READINGS readings that every scale contains, so that none reaches zero."""
 FLOOR_READINGS = 168
-"""The floor under the scale is this share of the deviation over this many first readings."""
+"""Number of first readings whose deviation is the floor under later scales."""
 TINY = 1e-30
+"""Deviations up to this count as zero: smaller ones are close to the limit of 32-bit numbers."""
 
 _LEVEL_RATES = 1.0 - 0.5 ** (1.0 / np.array(LEVEL_HALF_LIVES))
 _SCALE_RATE = 1.0 - 0.5 ** (1.0 / SCALE_HALF_LIFE)

@@ -23,7 +23,7 @@ COLUMNS = 7
 MOMENT_RATE = 1.0 - 0.5 ** (1.0 / 336.0)
 """Rate of the moments: a half-life of 336 readings."""
 MIN_DIFFERENCES = 24
-"""With fewer differences nothing is smoothed."""
+"""Number of differences below which nothing is smoothed."""
 WINSOR_RMS = 3.0
 """A difference counts as at most this many root mean squares of the differences before it, from `WINSOR_FROM` on."""
 WINSOR_FROM = 48

@@ -22,6 +22,7 @@ GROUP_FEATURES = GROUP_LAGS + 2
 GROUP_CLIP = 4.0
 """Moves of other series count as at most this many of their scales."""
 CALENDAR_FEATURES = 8
+"""Number of calendar values: sine and cosine of two harmonics of the day and of the week."""
 
 _MINUTE_MS, _DAY_MINUTES = 60_000, 1_440
 _WEEK_MINUTES = 7 * _DAY_MINUTES

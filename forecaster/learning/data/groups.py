@@ -10,9 +10,9 @@ from forecaster.history import SeriesHistory
 from forecaster.records import I64
 
 MAX_SERIES = 300
-"""Series of a larger fleet get no local readouts."""
+"""Largest number of series with local readouts: in a larger fleet no series gets one."""
 MAX_MEMBERS = 16
-"""In a larger group the network sees no inputs of the other series one by one."""
+"""Largest number of members whose inputs each series of a group sees one by one."""
 
 
 @dataclass(frozen=True, slots=True)

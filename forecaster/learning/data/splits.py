@@ -21,6 +21,7 @@ MISDATED_SHARE = 0.05
 MAX_SILENCE_MS = 60 * 86_400_000
 """A gap between readings that is shorter than this is no sign of a wrong clock."""
 SERIES_LOGGED = 5
+"""Largest number of dropped series that a log line names."""
 _log = structlog.get_logger()
 
 

@@ -24,7 +24,9 @@ from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
 
 WARM_PASSES = 4
+"""Largest number of passes, and of passes without progress, of a warm start."""
 WARM_LEARNING_RATE = 3e-4
+"""Largest learning rate of a warm start."""
 EMA = 0.99
 """Decay of the exponential moving average of the weights, which is what serves."""
 WARM_UP_CHUNKS = 4

@@ -35,7 +35,9 @@ On the air-quality set of the UCI repository, with a new readout each 168 hours,
 accepted, and 1.756 if only those that seem better are accepted.
 """
 MIN_TARGETS = 200
+"""Number of compared targets below which the champion's readout stays."""
 BATCH = 256
+"""Sequences that are computed at a time."""
 
 
 @dataclass(frozen=True, slots=True)
