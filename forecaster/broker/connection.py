@@ -26,7 +26,7 @@ READER_WAIT_MS = 20
 """A log reader goes from one partition to the next, so a fetch at the end of one must not wait for new records."""
 TAIL_POLL_RECORDS = 500
 TRAINERS_SUFFIX = "-trainer"
-"""End of the name of the group that elects who trains."""
+"""End of the name of the consumer group that elects who trains."""
 
 GUARANTEES = {
     "isolation_level": "read_committed",
@@ -71,7 +71,7 @@ class Connection:
     Attributes:
         bootstrap_servers: addresses to connect to first, `host:port,host:port`.
         group_id: name of the consumer group.
-        instance_id: identity as a static member of the group; empty = dynamic member.
+        instance_id: identity as a static member of the consumer group; empty = dynamic member.
         session_timeout_ms: time without a heartbeat after which a member loses its partitions.
         security: options of every client: protocol, SASL, SSL.
         options: options that the operator has set; each applies to the clients that know it.
@@ -119,7 +119,7 @@ class Connection:
         return self._of(KafkaAdminClient, {"request_timeout_ms": REQUEST_TIMEOUT_MS})
 
     def consumer_options(self) -> dict[str, Any]:
-        """Return the options of a consumer that is a member of the group."""
+        """Return the options of a consumer that is a member of the consumer group."""
         fixed = {
             "group_id": self.group_id,
             "session_timeout_ms": self.session_timeout_ms,
@@ -133,7 +133,7 @@ class Connection:
         return self._of(KafkaConsumer, fixed)
 
     def reader_options(self) -> dict[str, Any]:
-        """Return the options of a consumer of single partitions that is not a member of the group.
+        """Return the options of a consumer of single partitions that is not a member of the consumer group.
 
         Reading an offset that retention has deleted is an error, because a gap in stored state must not go unnoticed.
         """
@@ -148,7 +148,7 @@ class Connection:
         return self._of(KafkaConsumer, fixed)
 
     def tail_options(self) -> dict[str, Any]:
-        """Return the options of a consumer that follows a whole topic, a few records at a time, outside of the group.
+        """Return the options of a consumer without a group that follows a whole topic, a few records at a time.
 
         If retention has deleted its next offset, it continues at the first one that is left.
         """

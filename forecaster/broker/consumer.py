@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 
 class GroupConsumer:
-    """Reads one topic as a member of the group, with cooperative rebalancing.
+    """Reads one topic as a member of the consumer group, with cooperative rebalancing.
 
     Args:
         connection: address and identity.
@@ -135,7 +135,7 @@ class GroupConsumer:
             self.resume(reading)
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the group's committed offset of each partition; 0 = it has none.
+        """Return the consumer group's committed offset of each partition; 0 = it has none.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.

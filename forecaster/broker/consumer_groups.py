@@ -32,8 +32,8 @@ class ConsumerGroup:
     """Asks the broker about a group that this process is not a member of.
 
     Args:
-        connection: address, and the name of the group.
-        reader: reads the committed offsets of the group.
+        connection: address, and the name of the consumer group.
+        reader: reads the committed offsets of the consumer group.
         topic: topic of the offsets.
         partitions: partition count of the topic.
     """
@@ -54,7 +54,7 @@ class ConsumerGroup:
         """Return the present number of members.
 
         Raises:
-            TransientBrokerError: the coordinator of the group did not answer.
+            TransientBrokerError: the coordinator of the consumer group did not answer.
         """
         name = self._connection.group_id
         try:

@@ -1,4 +1,4 @@
-"""A reader of single partitions outside of the group: for stored state, and for input that is replayed."""
+"""A reader of single partitions outside of the consumer group: for stored state, and for input that is replayed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READ_TIMEOUT_MS = 20
 
 
 class LogReader:
-    """Reads committed records of one partition at a time; it is not a member of the group.
+    """Reads committed records of one partition at a time; it is not a member of the consumer group.
 
     Args:
         connection: address, and the group whose committed offsets can be read.
@@ -30,7 +30,7 @@ class LogReader:
         self._partition: TopicPartition | None = None
 
     def committed(self, topic: str, partition: int) -> int | None:
-        """Return the group's committed offset; None = there is none.
+        """Return the consumer group's committed offset; None = there is none.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.

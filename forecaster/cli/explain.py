@@ -68,7 +68,7 @@ def explain_from(
     """Return the explanation of a series from the first partition that has it, the likely partitions first.
 
     Args:
-        restorer: restores a partition of the group.
+        restorer: restores a partition of the consumer group.
         series_id: id of the series.
         partitions: number of partitions of the input.
         champion: id of the champion.

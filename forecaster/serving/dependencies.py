@@ -31,7 +31,7 @@ class Consumer(Protocol):
         """Return if no other process has taken this member's identity; raise Fenced otherwise."""
 
     def committed(self, partitions: Collection[int]) -> dict[int, int]:
-        """Return the group's committed offset of each partition; 0 = none."""
+        """Return the consumer group's committed offset of each partition; 0 = none."""
 
     def ends(self) -> dict[int, int]:
         """Return the end of the log of each partition, as the last fetch reported it."""

@@ -1,9 +1,9 @@
 """Seeding: the state that a consumer group starts with, made of its history before its first start.
 
-    1. check that the group has no committed offsets and no members
+    1. check that the consumer group has no committed offsets and no members
     2. partition by partition: make the rows that serving would have made of the history, and write their blocks in
        transactions without offsets; blocks that only an earlier attempt wrote get tombstones
-    3. check the group again
+    3. check the consumer group again
     4. commit the floors of all partitions and the group's offsets, at the start of the input, in one transaction
 
 The blocks do not count before step 4. A run that ends earlier leaves a group without offsets, so that its first start,
@@ -83,7 +83,7 @@ class Seeder:
         self._offsets: dict[int, int] = {}
 
     def refuse_used_group(self) -> None:
-        """Check that the group has never been used.
+        """Check that the consumer group has never been used.
 
         Raises:
             StateError: the group has committed offsets, or members.

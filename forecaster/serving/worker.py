@@ -53,7 +53,7 @@ from forecaster.serving.state.store import PreparedBatch
 from forecaster.serving.state.writes import StateWrites
 
 FLUSH_SECONDS = 8.0
-"""Time budget for flushing dirty blocks at shutdown; the next owner replays what is left."""
+"""Time budget for writing dirty blocks at shutdown; the next owner replays what is left."""
 Result = TypeVar("Result")
 _log = structlog.get_logger()
 
@@ -123,7 +123,7 @@ class Worker:
         self.monitor = Monitor(dependencies.clock)
 
     def run(self) -> None:
-        """Serve until the worker is told to stop; finish the batch at hand, and flush dirty blocks."""
+        """Serve until the worker is told to stop; finish the batch at hand, and write the dirty blocks."""
         while not self._stop.is_set():
             self.iterate()
         self.flush()
@@ -214,7 +214,7 @@ class Worker:
         if misaligned:
             self._consumer.pause(misaligned)
             self._consumer.seek({**polled.begin, **positions})
-            self._store.restore_again([number for number in misaligned if number in positions])
+            self._store.restore_again([partition for partition in misaligned if partition in positions])
         return not misaligned
 
     def _next_offsets(self, polled: PollResult) -> dict[int, int]:
@@ -317,17 +317,19 @@ class Worker:
         polled = batch.polled
         self._committer.recover()
         committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
-        adopted = {number: end for number, end in polled.end.items() if committed[number] == end}
+        adopted = {
+            partition_number: end for partition_number, end in polled.end.items() if committed[partition_number] == end
+        }
         dropped = {
-            number: begin
-            for number, begin in polled.begin.items()
-            if committed[number] <= begin and number not in adopted
+            partition_number: begin
+            for partition_number, begin in polled.begin.items()
+            if committed[partition_number] <= begin and partition_number not in adopted
         }
         if len(adopted) == len(polled.end):  # the transaction was committed, although the broker did not say so
             self._adopt(batch)
         else:  # other workers may have committed these offsets, and count the records themselves
             self._store.adopt(batch.prepared, adopted)
-        others = [number for number in polled.end if number not in adopted and number not in dropped]
+        others = [partition for partition in polled.end if partition not in {**adopted, **dropped}]
         self._consumer.pause(others)
         self._store.restore_again(others)
         self._consumer.seek({**adopted, **dropped})

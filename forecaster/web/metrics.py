@@ -66,7 +66,9 @@ class ServiceCollector(Collector):
         service = self._service
         yield InfoMetricFamily("forecaster_build", "Version and role.", {"version": __version__, "role": service.role})
         yield _gauge(
-            "ready", "1 = ready: member of the group, all partitions restored, none held.", float(not service.unready)
+            "ready",
+            "1 = ready: member of the consumer group, all partitions restored, none held.",
+            float(not service.unready),
         )
         yield _gauge(
             "loop_silent_seconds", "Seconds since the main loop last made progress.", service.liveness.silent_seconds

@@ -46,7 +46,7 @@ class WorkerView:
         store: the partitions and their rows.
         counters: what has happened since the start.
         member: the worker in its consumer group.
-        is_member: the worker is a member of the group's current generation.
+        is_member: the worker is a member of the consumer group's current generation.
         answered: the broker answered the last request.
         ends: end of the input by partition; those that are known.
         at_ms: time of the view, epoch milliseconds, UTC.

@@ -54,8 +54,8 @@ class WorkerStatus:
     Attributes:
         at_ms: time of the status, epoch milliseconds, UTC.
         member: member id in the consumer group.
-        generation: generation of the group.
-        is_member: the worker is a member of the group's current generation.
+        generation: generation of the consumer group.
+        is_member: the worker is a member of the consumer group's current generation.
         answered: the broker answered the last request.
         champion: id of the checkpoint that is to be served.
         partitions: the assigned partitions, ascending.
@@ -88,7 +88,7 @@ class WorkerStatus:
         if not self.answered:
             return "the broker does not answer"
         if not self.is_member:
-            return "not a member of the group yet"
+            return "not a member of the consumer group yet"
         for state in (PartitionState.RESTORING, PartitionState.HELD):
             numbers = [str(status.partition) for status in self.partitions if status.state == state]
             if numbers:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from forecaster.errors import FatalError, StateError, TopicError
 from forecaster.formats.state import Identity
-from forecaster.serving.state.stored import Bounds, StoredState
+from forecaster.serving.state.stored import InputBounds, StoredState
 
 OnLostInput = Literal["fail", "resume-cold", "resume-stale"]
 
@@ -62,7 +62,7 @@ class RecoveryPlan:
 
 
 def plan_recovery(
-    identity: Identity, stored: StoredState, bounds: Bounds, policy: OnLostInput, source: str
+    identity: Identity, stored: StoredState, bounds: InputBounds, policy: OnLostInput, source: str
 ) -> RecoveryPlan:
     """Return how a partition is restored.
 
@@ -116,7 +116,7 @@ class _StateLoss:
     error: type[FatalError] = StateError
 
 
-def _find_loss(identity: Identity, stored: StoredState, bounds: Bounds, committed: int) -> _StateLoss | None:
+def _find_loss(identity: Identity, stored: StoredState, bounds: InputBounds, committed: int) -> _StateLoss | None:
     """Return why the state cannot be restored in full; None = it can."""
     records = [record for record in (stored.floor, *stored.blocks.values()) if record is not None]
     owner = records[0].identity if records else identity
@@ -148,7 +148,7 @@ def _find_loss(identity: Identity, stored: StoredState, bounds: Bounds, committe
 
 
 def _apply_policy(
-    loss: _StateLoss, stored: StoredState, bounds: Bounds, policy: OnLostInput, source: str
+    loss: _StateLoss, stored: StoredState, bounds: InputBounds, policy: OnLostInput, source: str
 ) -> RecoveryPlan:
     if policy == "fail":
         raise loss.error(

@@ -20,11 +20,11 @@ class GroupReader(PartitionReader, Protocol):
     """A `LogReader` that also knows the offsets of the consumer group."""
 
     def committed(self, topic: str, partition: int) -> int | None:
-        """Return the group's committed offset; None = there is none."""
+        """Return the consumer group's committed offset; None = there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class InputBounds:
     """Offsets of a partition's input.
 
     Attributes:
@@ -101,7 +101,7 @@ class StoredState:
             self.blocks[block_number] = decode_block(value)
 
 
-def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) -> Bounds:
+def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) -> InputBounds:
     """Return the bounds of a partition's input.
 
     The broker can report an end before the committed offset for a moment. Then the record before that offset decides:
@@ -114,7 +114,7 @@ def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) 
     start, end = reader.bounds(topic, partition)
     if committed is not None and committed > end:
         end = max(end, _confirmed_end(reader, topic, partition, committed, clock))
-    return Bounds(committed, start, end)
+    return InputBounds(committed, start, end)
 
 
 def _confirmed_end(reader: GroupReader, topic: str, partition: int, committed: int, clock: Clock) -> int:

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from forecaster.errors import FatalError, StateError, TopicError
 from forecaster.formats.state import FLOOR, Floor, Identity, StoredBlock, Swap
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
-from forecaster.serving.state.stored import Bounds, StoredState
+from forecaster.serving.state.stored import InputBounds, StoredState
 
 OURS = Identity(cluster="cluster", topic="topic", partitions=3, pipeline="settings", interval_ms=60_000)
-BOUNDS = Bounds(committed=100, log_start=0, log_end=120)
+BOUNDS = InputBounds(committed=100, log_start=0, log_end=120)
 """Input that is complete, read up to offset 100."""
 SOURCE = "readings partition 1"
 
@@ -50,7 +50,7 @@ class Case:
     replay_from: int
     begin: int
     reason: str = ""
-    bounds: Bounds = field(default=BOUNDS)
+    bounds: InputBounds = field(default=BOUNDS)
     policy: OnLostInput = "fail"
 
 
@@ -58,12 +58,12 @@ OTHER_SETTINGS = replace(OURS, pipeline="other settings")
 OTHER_CLUSTER = replace(OURS, cluster="other cluster")
 OTHER_TOPIC = replace(OURS, topic="deleted topic")
 OTHER_COUNT = replace(OURS, partitions=2)
-INPUT_GONE = Bounds(committed=100, log_start=60, log_end=120)
-COMMITTED_GONE = Bounds(committed=100, log_start=110, log_end=120)
+INPUT_GONE = InputBounds(committed=100, log_start=60, log_end=120)
+COMMITTED_GONE = InputBounds(committed=100, log_start=110, log_end=120)
 
 CASES = {
-    "no committed offset": Case(StoredState(), Recovery.NEW, 10, 10, bounds=Bounds(None, 10, 120)),
-    "no committed offset, but stored state": Case(stored(), Recovery.NEW, 0, 0, bounds=Bounds(None, 0, 120)),
+    "no committed offset": Case(StoredState(), Recovery.NEW, 10, 10, bounds=InputBounds(None, 10, 120)),
+    "no committed offset, but stored state": Case(stored(), Recovery.NEW, 0, 0, bounds=InputBounds(None, 0, 120)),
     "readable state and its input": Case(stored(), Recovery.RESTORED, 40, 100),
     "input gone, but only before the floor": Case(stored(floor=60), Recovery.RESTORED, 60, 100, bounds=INPUT_GONE),
     "other settings": Case(stored(OTHER_SETTINGS), Recovery.REWARMED, 40, 100, "other settings"),
@@ -96,7 +96,7 @@ CASES = {
 }
 
 
-def plan(state: StoredState, bounds: Bounds, policy: OnLostInput) -> RecoveryPlan:
+def plan(state: StoredState, bounds: InputBounds, policy: OnLostInput) -> RecoveryPlan:
     return plan_recovery(OURS, state, bounds, policy, SOURCE)
 
 
@@ -126,7 +126,7 @@ def test_the_cases_cover_every_recovery() -> None:
     ids=["cluster", "topic", "partition count", "input", "committed offset", "floor", "block"],
 )
 def test_fail_refuses_state_that_cannot_be_restored(
-    state: StoredState, bounds: Bounds, error: type[FatalError]
+    state: StoredState, bounds: InputBounds, error: type[FatalError]
 ) -> None:
     """The error names topic and partition, and the variable that lets the worker start all the same."""
     with pytest.raises(error, match=rf"^{SOURCE}: .*FORECASTER_STATE__ON_LOST_INPUT=resume-cold"):
