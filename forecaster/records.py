@@ -102,9 +102,9 @@ class Outcome(IntEnum):
     DUPLICATE = 2  # its tick already has a reading
     LATE = 3  # its tick has passed
     AHEAD = 4  # farther ahead than max_gap: held until the next reading confirms it
+    # Its partition already holds max_series series: no state is kept. The last value is forecast if the interval is
+    # fixed and the reading has a value.
     STATELESS = 5
-    # its partition already holds max_series series, so no state is kept; the forecast is the last value, and is made
-    # only if the interval is fixed and the reading has a value
 
 
 @dataclass(frozen=True, slots=True)

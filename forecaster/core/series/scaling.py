@@ -26,9 +26,9 @@ WINSOR_VARIANCE = 9.0
 UNWINSORISED = 8
 """This many first readings count in full, because there is no variance yet to compare with."""
 FLOOR_SHARE = 0.01
-"""Share of the deviation over the first FLOOR_READINGS readings that every scale contains, so that none reaches zero."""
+"""Share of the deviation over the first FLOOR_READINGS readings that is added to every scale, so that none is zero."""
 FLOOR_READINGS = 168
-"""Number of first readings whose deviation is the floor under later scales."""
+"""Number of first readings whose deviation FLOOR_SHARE applies to."""
 TINY = 1e-30
 """Deviations up to this count as zero: smaller ones are close to the limit of 32-bit numbers."""
 
