@@ -94,7 +94,7 @@ def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
 
 def _plan_lines(restorer: Restorer, partitions: int) -> list[str]:
     """Return a line for each way in which partitions would be recovered, with the number of them."""
-    plans = [restorer.plan(number) for number in range(partitions)]
+    plans = [restorer.plan(partition_number) for partition_number in range(partitions)]
     counts = Counter((plan.recovery.value, plan.reason) for plan in plans)
     return [
         f"state: {count} of {len(plans)} partitions: {how}{f' ({reason})' if reason else ''}"

@@ -78,8 +78,8 @@ def explain_from(
         UsageError: no partition has the series.
     """
     names: list[str] = []
-    for number in likely_partitions(series_id, partitions):
-        restored = restorer.restore(number)
+    for partition_number in likely_partitions(series_id, partitions):
+        restored = restorer.restore(partition_number)
         table = restored.partition.table
         if table.row(series_id) >= 0:
             return explain_series(restorer.config.pipeline, restored, series_id, champion, known)

@@ -96,18 +96,18 @@ class Seeder:
                 f"group {name} has {members} live member{'s' if members > 1 else ''}; seed a group before its first "
                 "start, or name another one with FORECASTER_KAFKA__GROUP_ID"
             )
-        for number, offset in self._group.committed().items():
+        for partition_number, offset in self._group.committed().items():
             raise StateError(
-                f"group {name} has committed offset {offset} in partition {number} of topic {source}, so its series "
-                "have a state already; seed a group before its first start, or name another one with "
+                f"group {name} has committed offset {offset} in partition {partition_number} of topic {source}, so its "
+                "series have a state already; seed a group before its first start, or name another one with "
                 "FORECASTER_KAFKA__GROUP_ID"
             )
 
-    def seed(self, number: int, parts: Iterable[Readings]) -> SeededPartition:
+    def seed(self, partition_number: int, parts: Iterable[Readings]) -> SeededPartition:
         """Write the blocks of a partition to the state topic; they count once `finish` has committed.
 
         Args:
-            number: number of the partition.
+            partition_number: number of the partition.
             parts: history of its series, in order of time.
 
         Raises:
@@ -115,7 +115,7 @@ class Seeder:
             UsageError: the input goes so far back that its readings would discard the seeded rows.
             TransientBrokerError: the broker did not answer; the partition can be seeded again.
         """
-        restored = self._restorer.restore(number)
+        restored = self._restorer.restore(partition_number)
         if restored.plan.recovery != Recovery.NEW:
             self.refuse_used_group()
         partition = restored.partition
@@ -130,7 +130,7 @@ class Seeder:
         self._refuse_older_input(partition)
         partition.pending_tombstones -= set(partition.blocks)  # new blocks replace those of an earlier attempt
         self._write(partition)
-        return SeededPartition(number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
+        return SeededPartition(partition_number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
 
     def finish(self) -> None:
         """Commit the group's offsets and the floors, so that its first start restores the seeded rows.

@@ -65,7 +65,7 @@ class WorkerView:
         """Return a copy of what the view shows, for other threads."""
         store = self.store
         serving = [self._partition_status(partition) for partition in store.partitions.values()]
-        restoring = [PartitionStatus(number, PartitionState.RESTORING) for number in store.unopened]
+        restoring = [PartitionStatus(partition_number, PartitionState.RESTORING) for partition_number in store.unopened]
         return WorkerStatus(
             at_ms=self.at_ms,
             member=str(self.member.member_id),
@@ -81,13 +81,13 @@ class WorkerView:
         )
 
     def _partition_status(self, partition: Partition) -> PartitionStatus:
-        number = partition.number
-        is_held = self.store.phases[number] is PartitionPhase.HELD
+        partition_number = partition.number
+        is_held = self.store.phases[partition_number] is PartitionPhase.HELD
         return PartitionStatus(
-            partition=number,
+            partition=partition_number,
             state=PartitionState.HELD if is_held else PartitionState.SERVING,
             position=partition.position,
-            end=self.ends.get(number),
+            end=self.ends.get(partition_number),
             series=len(partition.table),
             blocks=len(partition.blocks),
             replay=max(0, partition.position - partition.floor.offset),

@@ -39,19 +39,19 @@ class PartitionPhases:
     def __init__(self) -> None:
         self._phases: dict[int, PartitionPhase] = {}
 
-    def __getitem__(self, number: int) -> PartitionPhase:
-        return self._phases.get(number, PartitionPhase.CLOSED)
+    def __getitem__(self, partition_number: int) -> PartitionPhase:
+        return self._phases.get(partition_number, PartitionPhase.CLOSED)
 
     def numbers(self, *phases: PartitionPhase) -> list[int]:
         """Return the partitions in any of these phases, in the order in which they entered them."""
-        return [number for number, phase in self._phases.items() if phase in phases]
+        return [partition_number for partition_number, phase in self._phases.items() if phase in phases]
 
-    def move(self, number: int, phase: PartitionPhase) -> None:
+    def move(self, partition_number: int, phase: PartitionPhase) -> None:
         """Move a partition to a phase.
 
         Raises:
             InvalidTransition: its present phase does not lead there.
         """
-        next_phase(f"partition {number}", self[number], phase, ALLOWED)
-        self._phases.pop(number, None)
-        self._phases[number] = phase
+        next_phase(f"partition {partition_number}", self[partition_number], phase, ALLOWED)
+        self._phases.pop(partition_number, None)
+        self._phases[partition_number] = phase

@@ -152,8 +152,8 @@ class Partition:
         """Return which readings are not yet in their row's block; (N,)."""
         rows = np.array([self.table.row(name) for name in series_ids], np.int64)
         block_numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1).tolist()
-        stored_to = {number: self.blocks[number].stored_to for number in set(block_numbers) - {-1}}
-        seen_to = np.array([stored_to.get(number, 0) for number in block_numbers], np.int64)
+        stored_to = {block_number: self.blocks[block_number].stored_to for block_number in set(block_numbers) - {-1}}
+        seen_to = np.array([stored_to.get(block_number, 0) for block_number in block_numbers], np.int64)
         return np.asarray(seen_to <= offsets, np.bool_)
 
     # Batches
@@ -321,7 +321,7 @@ class Partition:
     def _lowest(self, written: Collection[int] = ()) -> int:
         """Return the first offset whose reading is in no stored block, once these blocks are written."""
         others = set(self.blocks.dirty()) - set(written)
-        return min((self.blocks[number].dirty_since for number in others), default=self.position)
+        return min((self.blocks[block_number].dirty_since for block_number in others), default=self.position)
 
     def _floor_after(self, block_numbers: Collection[int], events: Sequence[Event], swaps: Sequence[Swap]) -> Floor:
         """Return the floor once these blocks are written."""
@@ -330,7 +330,8 @@ class Partition:
     def _writes(self, block_numbers: list[int], freed: list[str], floor: Floor | None) -> StateWrites:
         may_delete = floor is not None or self._floor.is_stored  # the floor of another owner still needs its blocks
         tombstones = sorted(self.pending_tombstones - set(block_numbers)) if may_delete else []
-        values: dict[int | str, bytes | None] = {number: self._encoded_block(number) for number in block_numbers}
+        values: dict[int | str, bytes | None] = {}
+        values |= {block_number: self._encoded_block(block_number) for block_number in block_numbers}
         values |= dict.fromkeys(tombstones)
         if floor is not None:
             values[FLOOR] = encode(floor)
