@@ -190,7 +190,7 @@ def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Ob
     wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.record_of_reading[indices])
     observed = observe(config.observation, rows.timeline, rows.inputs, wave)  # 3. observe
     _reset(config, rows, observed.expired | observed.renewed)
-    steps = _Steps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
+    steps = _WaveSteps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
     all_steps = len(observed.index) == len(rows)
     step_rows = rows if all_steps else take(rows, observed.index)
     result = _step(plan, step_rows, observed, steps)
@@ -200,7 +200,7 @@ def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Ob
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class _WaveSteps:
     """The M steps of a wave: index in the batch, index of the model, and timestamp of each reading; (M,)."""
 
     reading: I64
@@ -240,7 +240,7 @@ def _reset(config: PipelineConfig, rows: SeriesState, restarted: Bools) -> None:
         rows.hidden[indices] = 0.0
 
 
-def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps) -> _StepResult:
+def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _WaveSteps) -> _StepResult:
     """Score, learn and forecast at the M steps of a wave, changing their rows in place."""
     ring, pending = plan.ring, rows.pending
     ring.clear(pending, observed.restarted)
@@ -275,7 +275,7 @@ def _tick_context(observed: Observed) -> TickContext:
     )
 
 
-def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _Steps) -> NetworkForecast:
+def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _WaveSteps) -> NetworkForecast:
     """Advance the hidden states by one step, in place, and return the forecasts of each row's model."""
     config, count = plan.config, len(steps.reading)
     heads = np.full((count, config.heads, len(config.horizons)), np.nan, np.float32)
@@ -314,7 +314,7 @@ def _offsets_without_network(plan: _BatchPlan, pending: PendingState, observed: 
     return np.asarray(normal_quantiles(plan.config.quantile_levels)[:, None] * rmse[:, None, :], np.float32)
 
 
-def _forecasts(plan: _BatchPlan, observed: Observed, steps: _Steps, result: _StepResult) -> Forecasts:
+def _forecasts(plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: _StepResult) -> Forecasts:
     """Return the forecasts made at the steps, in units of the series."""
     config = plan.config
     scale = observed.inputs.scale.astype(np.float64)[:, None, None]
@@ -344,7 +344,9 @@ def _ascending(quantiles: F64) -> F64:
     return quantiles
 
 
-def _matured_forecasts(plan: _BatchPlan, observed: Observed, steps: _Steps, result: _StepResult) -> MaturedForecasts:
+def _matured_forecasts(
+    plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: _StepResult
+) -> MaturedForecasts:
     """Return the truths of the steps with the forecasts that matured, in units of the series."""
     reference, matured = observed.reference[:, None], result.matured
     quantiles = plan.config.ensemble.quantiles

@@ -15,7 +15,7 @@ from forecaster.app.threads import use_one_torch_thread
 from forecaster.cli.options import Files, TimeColumn, column_names, settings_without_broker
 from forecaster.cli.terminal import console, training_progress
 from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
-from forecaster.evaluation.prequential import NAMES, Report, mean_of_known
+from forecaster.evaluation.prequential import COMPARED_FORECASTS, BacktestMetrics, mean_of_known
 from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.formats.files import read_files
 from forecaster.records import F64
@@ -63,7 +63,7 @@ def backtest(  # noqa: PLR0913 - the options of the command
         page.write_text(html_report(result.report, result.trace, plan.pipeline.quantile_levels), encoding="utf-8")
 
 
-def print_report(report: Report, *, wide: bool = False) -> None:
+def print_report(report: BacktestMetrics, *, wide: bool = False) -> None:
     """Print the metrics by horizon and by series.
 
     Args:
@@ -87,13 +87,13 @@ def print_report(report: Report, *, wide: bool = False) -> None:
         terminal.print(f"retraining: {counts}")
 
 
-def _shown_horizons(report: Report) -> list[int]:
+def _shown_horizons(report: BacktestMetrics) -> list[int]:
     """Return the positions of the horizons to print: the first, the last, and some between."""
     count = len(report.horizons)
     return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
 
 
-def _columns(report: Report) -> list[tuple[str, Callable[[Cells], str]]]:
+def _columns(report: BacktestMetrics) -> list[tuple[str, Callable[[Cells], str]]]:
     """Return the title of each column and its text for some cells of the metrics; the most important ones first."""
 
     def mean(values: F64) -> Callable[[Cells], str]:
@@ -110,9 +110,9 @@ def _columns(report: Report) -> list[tuple[str, Callable[[Cells], str]]]:
         ("against last value", against_last),
         ("interval coverage", lambda cells: _number(100.0 * mean_of_known(report.coverage[cells]), ".1f", " %")),
         ("scored", lambda cells: f"{int(report.scored[cells].sum()):,}"),
-        *((f"MASE of {kind}", mean(report.mase[kind])) for kind in NAMES[1:]),
+        *((f"MASE of {kind}", mean(report.mase[kind])) for kind in COMPARED_FORECASTS[1:]),
         ("MSE(z)", mean(report.mse["forecast"])),
-        *((f"MSE(z) of {kind}", mean(report.mse[kind])) for kind in NAMES[1:]),
+        *((f"MSE(z) of {kind}", mean(report.mse[kind])) for kind in COMPARED_FORECASTS[1:]),
         ("pinball loss", mean(report.pinball)),
     ]
 

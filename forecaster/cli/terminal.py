@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forecaster.learning.fitting.network_fit import Progress as TrainingProgress
+from forecaster.learning.fitting.network_fit import TrainingProgress
 
 FILE_WIDTH = 200
 """Columns of output that goes to a pipe or a container's log, so that tables are not cut there."""

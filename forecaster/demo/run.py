@@ -25,7 +25,7 @@ from forecaster.demo.scoreboard import Scoreboard
 from forecaster.demo.weather import FIELDS, HOUR_MS, Weather
 from forecaster.errors import ForecasterError
 from forecaster.formats.checkpoints import write_checkpoint
-from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
+from forecaster.learning.fitting.network_fit import TrainingConfig, TrainingProgress
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.settings import PREFIX
 
@@ -57,7 +57,7 @@ class Pace:
     hours_per_second: float = 0.0
 
 
-def train_network(weather: Weather, folder: Path, progress: Callable[[Progress], None]) -> Path:
+def train_network(weather: Weather, folder: Path, progress: Callable[[TrainingProgress], None]) -> Path:
     """Train a network on the first months; return the folder of its checkpoint."""
     return write_checkpoint(train_checkpoint(weather.history, OBSERVATION, NETWORK, TrainingConfig(), progress), folder)
 

@@ -19,18 +19,18 @@ import orjson
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import UsageError
-from forecaster.evaluation.prequential import PrequentialEvaluator, Report
+from forecaster.evaluation.prequential import BacktestMetrics, PrequentialEvaluator
 from forecaster.evaluation.retraining import RetrainingIntervals, RetrainingPlan, SimulatedRetraining
 from forecaster.evaluation.trace import ForecastTrace
 from forecaster.formats.checkpoints import read_checkpoint, refuse_other_network
 from forecaster.history import SeriesHistory
-from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
+from forecaster.learning.fitting.network_fit import TrainingConfig, TrainingProgress
 from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import Outcome
 
-ShowProgress = Callable[[], AbstractContextManager[Callable[[Progress], None]]]
+ShowProgress = Callable[[], AbstractContextManager[Callable[[TrainingProgress], None]]]
 """Opens a display of a training's progress; the context manager yields the function that updates it."""
 
 
@@ -59,7 +59,7 @@ class BacktestPlan:
 class BacktestResult:
     """Metrics of a backtest, and its course for the report."""
 
-    report: Report
+    report: BacktestMetrics
     trace: ForecastTrace
 
 
@@ -105,7 +105,7 @@ def run_backtest(history: SeriesHistory, plan: BacktestPlan, show: ShowProgress)
     return BacktestResult(report, trace)
 
 
-def report_json(report: Report) -> bytes:
+def report_json(report: BacktestMetrics) -> bytes:
     """Return all metrics of all series and horizons as JSON; null = NaN."""
     series = {
         name: {

@@ -15,19 +15,19 @@ from forecaster.history import SeriesHistory
 from forecaster.records import F64, I64, Bools, Outputs
 
 DAY_MS = 86_400_000
-NAMES = ("forecast", "last value", "seasonal naive")
+COMPARED_FORECASTS = ("forecast", "last value", "seasonal naive")
 """Names of the compared forecasts; the first one is the forecast of the service."""
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BacktestMetrics:
     """Metrics by series and horizon; (S, J) if not stated otherwise, NaN = nothing was scored.
 
     Attributes:
         series_ids: ids of the series; S.
         horizons: forecast horizons, ticks; J.
         scored: number of truths that met a forecast.
-        mae: mean absolute error, by name of `NAMES`, in the units of the series.
+        mae: mean absolute error, by name of `COMPARED_FORECASTS`, in the units of the series.
         mse: mean squared error of standardised values, by name: the series' standard deviation before the evaluation is
             1.
         mase: mean absolute scaled error, by name: mae over the mean absolute step of the series before the evaluation.
@@ -84,8 +84,8 @@ class PrequentialEvaluator:
         self._truth = np.full(len(history), np.nan)
         shape = (series, len(horizons))
         self._count = np.zeros(shape)
-        self._absolute = {name: np.zeros(shape) for name in NAMES}
-        self._square = {name: np.zeros(shape) for name in NAMES}
+        self._absolute = {name: np.zeros(shape) for name in COMPARED_FORECASTS}
+        self._square = {name: np.zeros(shape) for name in COMPARED_FORECASTS}
         self._pinball, self._inside = np.zeros(shape), np.zeros(shape)
         self._below = np.zeros((len(levels), len(horizons)))
 
@@ -108,7 +108,7 @@ class PrequentialEvaluator:
             return
         seasonal = self._grid.seasonal(position, self._horizons, self._truth)
         seasonal = np.where(np.isnan(seasonal), matured.last_value, seasonal)
-        for name, values in zip(NAMES, (matured.point, matured.last_value, seasonal), strict=True):
+        for name, values in zip(COMPARED_FORECASTS, (matured.point, matured.last_value, seasonal), strict=True):
             self._sum(self._absolute[name], position, np.abs(truth - values), counted)
             self._sum(self._square[name], position, (truth - values) ** 2, counted)
         self._sum(self._pinball, position, scores.pinball_loss, counted)
@@ -116,7 +116,7 @@ class PrequentialEvaluator:
         self._below += (counted[:, None] & (truth[:, None] <= matured.quantiles)).sum(axis=0)
         self._sum(self._count, position, np.ones_like(truth), counted)
 
-    def report(self, outcomes: dict[str, int], checkpoint: str, retrainings: dict[str, int]) -> Report:
+    def report(self, outcomes: dict[str, int], checkpoint: str, retrainings: dict[str, int]) -> BacktestMetrics:
         """Return the metrics of everything added; the arguments are fields of the report."""
         known = slice(None) if self._begin == 0 else slice(0, self._begin)
         rows, truths = self._history.row[known], self._truth[known]
@@ -126,7 +126,7 @@ class PrequentialEvaluator:
         deviation[deviation == 0] = np.nan
         count = np.where(self._count > 0, self._count, np.nan)
         mae = {name: total / count for name, total in self._absolute.items()}
-        return Report(
+        return BacktestMetrics(
             series_ids=self._history.series_ids,
             horizons=tuple(int(horizon) for horizon in self._horizons),
             scored=self._count,

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from forecaster.evaluation.prequential import NAMES, Report, mean_of_known
+from forecaster.evaluation.prequential import COMPARED_FORECASTS, BacktestMetrics, mean_of_known
 from forecaster.evaluation.trace import ExpertWeights, ForecastTrace, TracedSeries
 from forecaster.records import F64
 
@@ -26,7 +26,7 @@ tr:nth-child(even) td { background: #f3f6f9; }
 """
 
 
-def html_report(report: Report, trace: ForecastTrace, levels: Sequence[float]) -> str:
+def html_report(report: BacktestMetrics, trace: ForecastTrace, levels: Sequence[float]) -> str:
     """Return the page of a backtest.
 
     Args:
@@ -49,8 +49,8 @@ def html_report(report: Report, trace: ForecastTrace, levels: Sequence[float]) -
     )
 
 
-def _summary(report: Report) -> str:
-    mase = {name: mean_of_known(report.mase[name]) for name in NAMES}
+def _summary(report: BacktestMetrics) -> str:
+    mase = {name: mean_of_known(report.mase[name]) for name in COMPARED_FORECASTS}
     retrainings = ", ".join(f"{count} {name}" for name, count in sorted(report.retrainings.items())) or "none"
     return (
         f"{int(report.scored.sum()):,} truths met a forecast. MASE {mase['forecast']:.3f} (last value "
@@ -60,11 +60,11 @@ def _summary(report: Report) -> str:
     )
 
 
-def _table(report: Report) -> str:
-    head = "<tr><th>series</th><th>scored</th>" + "".join(f"<th>MASE, {name}</th>" for name in NAMES)
+def _table(report: BacktestMetrics) -> str:
+    head = "<tr><th>series</th><th>scored</th>" + "".join(f"<th>MASE, {name}</th>" for name in COMPARED_FORECASTS)
     rows = []
     for row, name in enumerate(report.series_ids[:50]):
-        mase = (mean_of_known(report.mase[kind][row]) for kind in NAMES)
+        mase = (mean_of_known(report.mase[kind][row]) for kind in COMPARED_FORECASTS)
         cells = [f"{int(report.scored[row].sum()):,}", *(f"{value:.3f}" for value in mase)]
         cells += [f"{mean_of_known(report.pinball[row]):.4g}", f"{100 * mean_of_known(report.coverage[row]):.1f} %"]
         rows.append(f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
@@ -107,15 +107,15 @@ def _fan(series: TracedSeries, levels: Sequence[float]) -> go.Figure:
     return _laid_out(figure, html.escape(series.series_id), "")
 
 
-def _errors(report: Report) -> go.Figure:
+def _errors(report: BacktestMetrics) -> go.Figure:
     figure = go.Figure()
-    for name in NAMES:
+    for name in COMPARED_FORECASTS:
         values = [mean_of_known(report.mase[name][:, column]) for column in range(len(report.horizons))]
         figure.add_scatter(x=list(report.horizons), y=_plain(values), name=name, line={"color": COLOURS[name]})
     return _laid_out(figure, "MASE", "horizon, ticks")
 
 
-def _coverage(report: Report, levels: Sequence[float]) -> go.Figure:
+def _coverage(report: BacktestMetrics, levels: Sequence[float]) -> go.Figure:
     figure = go.Figure()
     shades = np.linspace(0.35, 1.0, len(levels))
     for level, shade, shares in zip(levels, shades, report.below, strict=True):

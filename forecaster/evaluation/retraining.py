@@ -14,7 +14,7 @@ from forecaster.errors import UsageError
 from forecaster.history import SeriesHistory
 from forecaster.learning.challenge import challenge
 from forecaster.learning.data.training_data import TrainingData, build_training_data
-from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
+from forecaster.learning.fitting.network_fit import TrainingConfig, TrainingProgress
 from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.pipeline import PipelineConfig
 
@@ -89,7 +89,7 @@ class SimulatedRetraining:
             self._data = build_training_data(history, plan.pipeline.observation, local=plan.training.local)
 
     def retrain(
-        self, point: RetrainingPoint, champion: Checkpoint | None, progress: Callable[[Progress], None]
+        self, point: RetrainingPoint, champion: Checkpoint | None, progress: Callable[[TrainingProgress], None]
     ) -> Checkpoint | None:
         """Return the checkpoint that serves from the point on: the champion, or a challenger that is better.
 
@@ -110,7 +110,7 @@ class SimulatedRetraining:
         return champion
 
     def _retrained(
-        self, known: TrainingData, champion: Checkpoint | None, progress: Callable[[Progress], None]
+        self, known: TrainingData, champion: Checkpoint | None, progress: Callable[[TrainingProgress], None]
     ) -> Checkpoint | None:
         plan = self._plan
         span_ms = max(1, int(known.history.timestamp_ms[-1]) - int(known.history.timestamp_ms[0]))

@@ -5,7 +5,7 @@
 | `checkpoint/<id>/<n>` | chunk n of the weights |
 | `checkpoint/<id>` | the description and the number of chunks; written after the chunks |
 | `decision/<id>` | a `Decision` about the checkpoint |
-| `serve` | a `Serve`: the checkpoint that the fleet is to serve; the newest record counts |
+| `serve` | a `ServeOrder`: the checkpoint that the fleet is to serve; the newest record counts |
 | `drift/<partition>` | a worker's alarm that its live loss has drifted |
 
 The topic has one partition and is compacted: the order of its records is decisive. A checkpoint is complete when its
@@ -65,7 +65,7 @@ class Decision(msgspec.Struct, frozen=True):
     schema: int = SCHEMA
 
 
-class Serve(msgspec.Struct, frozen=True):
+class ServeOrder(msgspec.Struct, frozen=True):
     """The checkpoint that the fleet is to serve.
 
     Attributes:
@@ -106,7 +106,7 @@ def decision_message(decision: Decision) -> Message:
     return model_message(f"decision/{decision.checkpoint}", msgspec.json.encode(decision))
 
 
-def serve_message(serve: Serve) -> Message:
+def serve_message(serve: ServeOrder) -> Message:
     """Return the record that names the checkpoint to serve."""
     return model_message(SERVE, msgspec.json.encode(serve))
 

@@ -9,7 +9,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.data.training_data import TrainingData
-from forecaster.learning.fitting.network_fit import Progress, TrainingConfig
+from forecaster.learning.fitting.network_fit import TrainingConfig, TrainingProgress
 from forecaster.learning.fitting.readout_refit import with_refitted_readout
 from forecaster.learning.fitting.train import SEEN_UNTIL, train
 from forecaster.learning.promotion import PromotionDecision, evaluate_challenger
@@ -30,7 +30,7 @@ def challenge(
     network: NetworkConfig,
     config: TrainingConfig,
     champion: Checkpoint | None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[TrainingProgress], None] = lambda _: None,
 ) -> Challenge:
     """Train a challenger, and return it with the decision whether it is to serve.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forecaster.formats.checkpoints import read_checkpoint
-from forecaster.formats.models import TRAINING, Decision, Serve, decision_message, publication, serve_message
+from forecaster.formats.models import TRAINING, Decision, ServeOrder, decision_message, publication, serve_message
 from forecaster.learning.kinds import RunKind
 from forecaster.learning.run import RunResult
 from forecaster.records import Message
@@ -56,6 +56,6 @@ def decision_messages(decision: Decision, registry: ModelRegistry, folder: Path,
     if not decision.promoted:
         return [decision_message(decision), *answered]
     checkpoint = read_checkpoint(folder / decision.checkpoint)
-    serve = Serve(decision.checkpoint, decision.champion, "trainer", decision.at, decision.reason)
+    serve = ServeOrder(decision.checkpoint, decision.champion, "trainer", decision.at, decision.reason)
     cleanup = registry.cleanup_tombstones(BODIES_KEPT, superseded_ms)
     return [*publication(checkpoint), decision_message(decision), serve_message(serve), *cleanup, *answered]

@@ -6,11 +6,11 @@ from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import refuse_other_network
-from forecaster.formats.models import Serve
+from forecaster.formats.models import ServeOrder
 from forecaster.registry.registry import ModelRegistry
 
 
-def promotion_order(registry: ModelRegistry, checkpoint_id: str, network: NetworkConfig, at: str) -> Serve | None:
+def promotion_order(registry: ModelRegistry, checkpoint_id: str, network: NetworkConfig, at: str) -> ServeOrder | None:
     """Return the order to serve a checkpoint; None if it serves already.
 
     Args:
@@ -26,10 +26,10 @@ def promotion_order(registry: ModelRegistry, checkpoint_id: str, network: Networ
     refuse_unusable(registry, checkpoint_id, network)
     if champion == checkpoint_id:
         return None
-    return Serve(checkpoint_id, champion, "operator", at, "promoted by hand")
+    return ServeOrder(checkpoint_id, champion, "operator", at, "promoted by hand")
 
 
-def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> Serve:
+def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> ServeOrder:
     """Return the order to serve the last checkpoint that served with another body.
 
     Another readout of a bad body would be bad, too. If the registry knows no usable checkpoint with another body, the
@@ -49,14 +49,14 @@ def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> 
     others = (name for name in registry.superseded if body_of(name) != body_of(champion))
     target = next((name for name in others if _is_usable(registry, name, network)), registry.serve.previous)
     refuse_unusable(registry, target, network)
-    return Serve(target, champion, "operator", at, "rolled back by hand")
+    return ServeOrder(target, champion, "operator", at, "rolled back by hand")
 
 
-def first_order(registry: ModelRegistry, checkpoint_id: str, at: str) -> Serve | None:
+def first_order(registry: ModelRegistry, checkpoint_id: str, at: str) -> ServeOrder | None:
     """Return the order to serve a newly published checkpoint, if no checkpoint has served before, else None."""
     if registry.serve is not None:
         return None
-    return Serve(checkpoint_id, NO_CHECKPOINT, "operator", at, "the first one that was published")
+    return ServeOrder(checkpoint_id, NO_CHECKPOINT, "operator", at, "the first one that was published")
 
 
 def refuse_unusable(registry: ModelRegistry, checkpoint_id: str, network: NetworkConfig) -> None:

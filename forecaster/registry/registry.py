@@ -11,7 +11,17 @@ import msgspec
 from forecaster.core.checkpoint_ids import body_of
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import Description, PackedCheckpoint, parse_description, refuse_damage
-from forecaster.formats.models import DRIFT, KEY, SCHEMA, SERVE, TRAINING, Decision, Serve, model_message, tombstones
+from forecaster.formats.models import (
+    DRIFT,
+    KEY,
+    SCHEMA,
+    SERVE,
+    TRAINING,
+    Decision,
+    ServeOrder,
+    model_message,
+    tombstones,
+)
 from forecaster.records import Message
 
 MAX_PENDING_BYTES = 67_108_864
@@ -22,7 +32,7 @@ DECISIONS_KEPT = 200
 """Number of newest decisions that are kept."""
 SUPERSEDED_MS = 24 * 3_600_000
 """Least time that a checkpoint stays after it has served: floors name it, and can be as old as a snapshot interval."""
-Record = TypeVar("Record", Decision, Serve)
+Record = TypeVar("Record", Decision, ServeOrder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class ModelRegistry:
         self._entries: dict[str, _Entry] = {}
         self._decisions: dict[str, Decision] = {}
         self._now_ms = 0
-        self.serve: Serve | None = None
+        self.serve: ServeOrder | None = None
         self._drifts: set[str] = set()
         self._superseded_ms: dict[str, int] = {}
         self.problems: dict[str, str] = {}
@@ -270,7 +280,7 @@ class ModelRegistry:
         if value is None:
             self.serve = None
         else:
-            self.serve = self._decode(SERVE, value, Serve) or self.serve
+            self.serve = self._decode(SERVE, value, ServeOrder) or self.serve
             if self.serve is not None:
                 self._supersede(self.serve.previous)
 

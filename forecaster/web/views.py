@@ -11,7 +11,7 @@ from heapq import nsmallest
 from itertools import chain, islice
 
 from forecaster import __version__
-from forecaster.formats.models import Decision, Serve, iso_time
+from forecaster.formats.models import Decision, ServeOrder, iso_time
 from forecaster.registry.registry import ModelRegistry
 from forecaster.serving.inspect.explanation import Explanation, explain_series
 from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
@@ -210,7 +210,7 @@ class ModelsView:
     """
 
     champion: str
-    serve: Serve | None
+    serve: ServeOrder | None
     checkpoints: list[ModelView]
     decisions: list[Decision]
 

@@ -34,7 +34,7 @@ from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import RecordReader, RecordWriter, create_topic
 from forecaster.broker.writer import write_records
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
-from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.formats.models import ServeOrder, publication, serve_message
 from forecaster.settings import load_settings
 
 RATE, SERIES, PARTITIONS = 2_000, 1_000, 4
@@ -148,7 +148,7 @@ def swap(address: str) -> None:
 
 
 def serve(address: str, topic: str, checkpoint: str, messages: list) -> None:
-    order = Serve(checkpoint, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "benchmark")
+    order = ServeOrder(checkpoint, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "benchmark")
     write_records(Connection(address, "bench"), f"{topic}.models", [*messages, serve_message(order)])
 
 

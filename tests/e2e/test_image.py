@@ -20,7 +20,7 @@ from daemons import Stream, wait_until
 from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import create_topic
 from forecaster.broker.writer import write_records
-from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.formats.models import ServeOrder, publication, serve_message
 
 pytestmark = [
     pytest.mark.docker,
@@ -103,7 +103,7 @@ def test_a_killed_container_loses_and_doubles_nothing(kafka: Kafka) -> None:
 def test_a_cache_whose_disk_is_full_stops_no_forecast(kafka: Kafka) -> None:
     checkpoint = random_checkpoint(pipeline_config())
     with fed(kafka, "full", "--tmpfs=/tiny:size=4k,mode=1777", CACHE__DIRECTORY="/tiny") as (container, stream):
-        order = Serve(checkpoint.id, "none", "operator", "2025-01-01T00:00:00Z", "the test says so")
+        order = ServeOrder(checkpoint.id, "none", "operator", "2025-01-01T00:00:00Z", "the test says so")
         messages = [*publication(checkpoint), serve_message(order)]
         write_records(Connection(kafka.address, "test"), "full.models", messages)
         wait_until(lambda: "FORECASTER_CACHE__DIRECTORY" in container.log, "a warning")

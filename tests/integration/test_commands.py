@@ -18,7 +18,7 @@ from forecaster.broker.plain_clients import create_topic
 from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.core.network.model import Checkpoint
-from forecaster.formats.models import Decision, Serve, decision_message, publication, serve_message
+from forecaster.formats.models import Decision, ServeOrder, decision_message, publication, serve_message
 
 
 def forecaster(address: str, topic: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +122,7 @@ def test_models_are_promoted_and_rolled_back(broker: str, topic: str) -> None:
     assert models("rollback").stdout.strip() == "first will serve again instead of second"
     readout = published(broker, topic, "second.1-0000")
     for name, before in ((second, first), (readout, second)):
-        order = Serve(name, before, "operator", "2025-01-01T00:00:00+00:00", "the test says so")
+        order = ServeOrder(name, before, "operator", "2025-01-01T00:00:00+00:00", "the test says so")
         write_records(Connection(broker, "test"), f"{topic}.models", [serve_message(order)])
     back = "first will serve again instead of second.1-0000"
     assert models("rollback").stdout.strip() == back, "a new readout of a bad body is as bad"

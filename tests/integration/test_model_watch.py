@@ -18,7 +18,7 @@ from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import retry
 from forecaster.broker.topics import NeededTopic, TopicAdmin
 from forecaster.broker.writer import write_records
-from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.formats.models import ServeOrder, publication, serve_message
 from forecaster.registry import follower as follower_module
 from forecaster.registry.cache import CheckpointCache
 from forecaster.registry.follower import RegistryFollower
@@ -39,8 +39,8 @@ def follower(broker: str, topic: str, tmp_path: Path, monkeypatch: pytest.Monkey
             yield follower
 
 
-def order(name: str) -> Serve:
-    return Serve(name, "none", "trainer", "2025-01-01T00:00:00+00:00", "better")
+def order(name: str) -> ServeOrder:
+    return ServeOrder(name, "none", "trainer", "2025-01-01T00:00:00+00:00", "better")
 
 
 def test_a_checkpoint_published_while_the_follower_runs_is_served(

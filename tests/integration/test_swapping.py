@@ -22,7 +22,7 @@ from forecaster.broker.plain_clients import CommittedRecord, RecordReader, Recor
 from forecaster.broker.writer import write_records
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.network.model import Checkpoint, Model
-from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.formats.models import ServeOrder, publication, serve_message
 
 pytestmark = pytest.mark.kafka
 PARTITIONS = 2
@@ -34,7 +34,7 @@ POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
 
 def serve(address: str, topic: str, checkpoint: Checkpoint) -> None:
     """Publish the checkpoint on the models topic, and order the fleet to serve it."""
-    order = Serve(checkpoint.id, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "the test says so")
+    order = ServeOrder(checkpoint.id, NO_CHECKPOINT, "operator", "2025-01-01T00:00:00Z", "the test says so")
     messages = [*publication(checkpoint), serve_message(order)]
     write_records(Connection(address, f"{topic}-group"), f"{topic}.models", messages)
 

@@ -30,7 +30,7 @@ from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import (
     Decision,
-    Serve,
+    ServeOrder,
     decision_message,
     drift_message,
     publication,
@@ -115,7 +115,7 @@ def _models() -> list[Message]:
         reason="better",
         at="2025-01-01T00:00:00+00:00",
     )
-    serve = Serve("new", "old", "trainer", "2025-01-01T00:00:00+00:00", "better")
+    serve = ServeOrder("new", "old", "trainer", "2025-01-01T00:00:00+00:00", "better")
     published = publication(checkpoint())
     return [*published, decision_message(decision), serve_message(serve), drift_message(3), *tombstones("old", 1)]
 

@@ -20,7 +20,7 @@ MAX_GAP_CONTEXTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class _StepColumns:
     """Columns of the steps of one wave, or of all waves; the contexts are kept apart, for first steps alone.
 
     Attributes:
@@ -119,7 +119,7 @@ class SequencesBuilder:
     def __init__(self, context: int, groups: SeriesGroups | None = None) -> None:
         self._context = context
         self._groups = groups
-        self._waves: list[_Steps] = []
+        self._waves: list[_StepColumns] = []
         self._contexts: list[F32] = []
         self._seen: set[int] = set()
 
@@ -134,7 +134,7 @@ class SequencesBuilder:
         begins = self._begins(row, observed)
         self._contexts.append(inputs.context[begins].copy())
         self._waves.append(
-            _Steps(
+            _StepColumns(
                 row=row.copy(),
                 tick=observed.tick,
                 begins=begins,
@@ -171,8 +171,8 @@ class SequencesBuilder:
         """Return the sequences, the longest first."""
         if not self._waves:
             return []
-        columns = zip(*([getattr(wave, name) for name in _Steps.__slots__] for wave in self._waves), strict=True)
-        steps = _Steps(*(np.concatenate(column) for column in columns))
+        columns = zip(*([getattr(wave, name) for name in _StepColumns.__slots__] for wave in self._waves), strict=True)
+        steps = _StepColumns(*(np.concatenate(column) for column in columns))
         contexts = np.concatenate(self._contexts)
         context = np.zeros(len(steps.row), np.int64)
         context[steps.begins] = np.arange(len(contexts))
@@ -183,7 +183,7 @@ class SequencesBuilder:
             [self._sequence(steps, part, contexts[context[part[0]]]) for part in parts if len(part) >= MIN_STEPS]
         )
 
-    def _sequence(self, steps: _Steps, part: I64, context: F32) -> TrainingSequence:
+    def _sequence(self, steps: _StepColumns, part: I64, context: F32) -> TrainingSequence:
         """Return the steps at the positions `part` as a sequence; `context` is that of the first one, newest first."""
         lead = self._context - 1
         shift = steps.reference[part] - steps.reference[part[-1]]  # the reference can move within the first readings

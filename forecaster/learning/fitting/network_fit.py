@@ -86,7 +86,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Progress of a training.
 
     Attributes:
@@ -165,7 +165,7 @@ class NetworkFit:
             raise UsageError("nothing to train on: no reading has a later one within the horizons")
         self._chunks = sum(len(self._fitting_chunks(batch)) for batch in self._batches)
 
-    def fit(self, progress: Callable[[Progress], None] = lambda _: None) -> FittedNetwork:
+    def fit(self, progress: Callable[[TrainingProgress], None] = lambda _: None) -> FittedNetwork:
         """Train, and return the weights of the best pass, with a fitted readout and calibrated quantiles."""
         config = self._config
         trained = _NetworkAndReadout(self._network, self._readout)
@@ -175,7 +175,7 @@ class NetworkFit:
         total = config.passes * self._chunks
         for done in self.updates():
             average.update(trained)
-            progress(Progress(done, total, pass_losses[-1] if pass_losses else math.nan))
+            progress(TrainingProgress(done, total, pass_losses[-1] if pass_losses else math.nan))
             if done % self._chunks:
                 continue
             number = len(pass_losses)

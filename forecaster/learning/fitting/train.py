@@ -15,7 +15,7 @@ from forecaster.core.series.state import ObservationConfig
 from forecaster.history import SeriesHistory
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.data.training_data import TrainingData, build_training_data
-from forecaster.learning.fitting.network_fit import NetworkFit, Progress, TrainingConfig
+from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig, TrainingProgress
 
 SEEN_UNTIL = "seen_until_ms"
 """Fact of a checkpoint: the time of the newest reading that it, its readout included, has learned from, epoch ms."""
@@ -32,7 +32,7 @@ def train_checkpoint(
     observation: ObservationConfig,
     network: NetworkConfig,
     config: TrainingConfig,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[TrainingProgress], None] = lambda _: None,
     champion: Checkpoint | None = None,
 ) -> Checkpoint:
     """Return a checkpoint trained on a history.
@@ -56,7 +56,7 @@ def train(
     data: TrainingData,
     network: NetworkConfig,
     config: TrainingConfig,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[TrainingProgress], None] = lambda _: None,
     champion: Checkpoint | None = None,
 ) -> Checkpoint:
     """Return a checkpoint trained on the data; see `train_checkpoint`."""

@@ -18,7 +18,7 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.network import NetworkConfig
 from forecaster.errors import CheckpointError, UsageError
 from forecaster.evaluation.backtest import BacktestPlan, report_json, run_backtest
-from forecaster.evaluation.prequential import PrequentialEvaluator, Report
+from forecaster.evaluation.prequential import BacktestMetrics, PrequentialEvaluator
 from forecaster.evaluation.retraining import RetrainingIntervals
 from forecaster.history import SeriesHistory
 from forecaster.learning.fitting.network_fit import TrainingConfig
@@ -49,7 +49,7 @@ def plan(**changes: object) -> BacktestPlan:
     return BacktestPlan(pipeline, network, TrainingConfig(passes=3), **changes)  # type: ignore[arg-type]
 
 
-def run(values: list[list[float]], **changes: object) -> Report:
+def run(values: list[list[float]], **changes: object) -> BacktestMetrics:
     return run_backtest(history(values), plan(**changes), lambda: nullcontext(lambda _: None)).report
 
 
@@ -172,7 +172,7 @@ def test_the_json_report_has_null_for_nan() -> None:
     assert report["outcomes"] == {"forecast": 30}
 
 
-def printed(report: Report, capsys: pytest.CaptureFixture[str], *, wide: bool) -> dict[str, list[str]]:
+def printed(report: BacktestMetrics, capsys: pytest.CaptureFixture[str], *, wide: bool) -> dict[str, list[str]]:
     """Returns the cells of each row of the tables, by its first one; titles are rows, too."""
     print_report(report, wide=wide)
     lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in ("│", "┃")]

@@ -18,7 +18,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.errors import TransientBrokerError
 from forecaster.formats import models
 from forecaster.formats.checkpoints import WEIGHTS
-from forecaster.formats.models import Serve, publication, serve_message, tombstones
+from forecaster.formats.models import ServeOrder, publication, serve_message, tombstones
 from forecaster.records import Message, SourceRecord
 from forecaster.registry import follower as follower_module
 from forecaster.registry import registry as registries
@@ -78,7 +78,7 @@ class Fleet:
         return checkpoint
 
     def order(self, name: str, previous: str = "none") -> None:
-        self.write([serve_message(Serve(name, previous, "trainer", "2025-01-01T00:00:00+00:00", "better"))])
+        self.write([serve_message(ServeOrder(name, previous, "trainer", "2025-01-01T00:00:00+00:00", "better"))])
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from builders import pipeline_config, random_checkpoint
 
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import CheckpointError
-from forecaster.formats.models import Serve, publication, serve_message
+from forecaster.formats.models import ServeOrder, publication, serve_message
 from forecaster.registry.orders import first_order, promotion_order, rollback_order
 from forecaster.registry.registry import ModelRegistry
 
@@ -24,7 +24,7 @@ def registry_of(published: Sequence[str], served: Sequence[str] = (), before: st
     registry = ModelRegistry()
     messages = [message for name in published for message in publication(replace(CHECKPOINT, id=name))]
     for name, previous in zip(served, (before, *served), strict=False):
-        messages.append(serve_message(Serve(name, previous, "trainer", NOW, "")))
+        messages.append(serve_message(ServeOrder(name, previous, "trainer", NOW, "")))
     for message in messages:
         registry.add(message.key, message.value, 0)
     return registry
@@ -32,7 +32,7 @@ def registry_of(published: Sequence[str], served: Sequence[str] = (), before: st
 
 def test_a_promotion_replaces_the_champion() -> None:
     order = promotion_order(registry_of(["a", "b"], ["a"]), "b", NETWORK, NOW)
-    assert order == Serve("b", "a", "operator", NOW, "promoted by hand")
+    assert order == ServeOrder("b", "a", "operator", NOW, "promoted by hand")
 
 
 def test_a_promotion_of_the_champion_is_no_order() -> None:
@@ -55,7 +55,7 @@ def test_a_checkpoint_that_is_unknown_or_does_not_fit_is_not_promoted() -> None:
 
 def test_a_rollback_passes_over_readouts_of_the_same_body() -> None:
     order = rollback_order(registry_of(["a", "b", "b.1-0000"], ["a", "b", "b.1-0000"]), NETWORK, NOW)
-    assert order == Serve("a", "b.1-0000", "operator", NOW, "rolled back by hand")
+    assert order == ServeOrder("a", "b.1-0000", "operator", NOW, "rolled back by hand")
 
 
 def test_a_rollback_passes_over_bodies_that_are_gone() -> None:
@@ -76,7 +76,7 @@ def test_a_rollback_needs_a_checkpoint_that_served_before() -> None:
 
 
 def test_only_the_first_published_checkpoint_serves() -> None:
-    assert first_order(registry_of(["a"]), "a", NOW) == Serve(
+    assert first_order(registry_of(["a"]), "a", NOW) == ServeOrder(
         "a", NO_CHECKPOINT, "operator", NOW, "the first one that was published"
     )
     assert first_order(registry_of(["a", "b"], ["a"]), "b", NOW) is None

@@ -18,7 +18,7 @@ from forecaster.formats import models
 from forecaster.formats.checkpoints import PackedCheckpoint, pack, unpack
 from forecaster.formats.models import (
     Decision,
-    Serve,
+    ServeOrder,
     decision_message,
     drift_message,
     publication,
@@ -53,7 +53,7 @@ def fill(registry: ModelRegistry, messages: Iterable[Message], timestamp_ms: int
 
 
 def serve(name: str, previous: str = "none") -> Message:
-    return serve_message(Serve(name, previous, "trainer", "2025-01-01T00:00:00+00:00", "better"))
+    return serve_message(ServeOrder(name, previous, "trainer", "2025-01-01T00:00:00+00:00", "better"))
 
 
 def decision(name: str) -> Decision:
