@@ -52,7 +52,7 @@ class TransactionalProducer:
         connection: address and security.
         config: identity and limits.
         stop: set when the process is to end.
-        clock: seconds; tells a rival from an outage.
+        clock: monotonic seconds; they tell a rival from an outage.
 
     Raises:
         KafkaError: no broker answered.

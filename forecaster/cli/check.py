@@ -66,8 +66,8 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
     ]
     if others:
         raise TopicError(
-            f"topic {settings.topics.named('models')}: group {', '.join(others)} trains on it, too: give this group "
-            "its own FORECASTER_TOPICS__FORECASTS, FORECASTER_TOPICS__DEAD_LETTERS, FORECASTER_TOPICS__MODELS and "
+            f"topic {settings.topics.named('models')}: consumer group {', '.join(others)} trains on it, too: give this "
+            "one its own FORECASTER_TOPICS__FORECASTS, FORECASTER_TOPICS__DEAD_LETTERS, FORECASTER_TOPICS__MODELS and "
             "FORECASTER_TOPICS__HISTORY"
         )
 
@@ -95,7 +95,7 @@ def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
 def _plan_lines(restorer: Restorer, partitions: int) -> list[str]:
     """Return a line for each way in which partitions would be recovered, with the number of them."""
     plans = [restorer.plan(partition_number) for partition_number in range(partitions)]
-    counts = Counter((plan.recovery.value, plan.reason) for plan in plans)
+    counts = Counter((plan.recovery.sentence, plan.reason) for plan in plans)
     return [
         f"state: {count} of {len(plans)} partitions: {how}{f' ({reason})' if reason else ''}"
         for (how, reason), count in counts.items()

@@ -22,7 +22,8 @@ from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import UsageError
-from forecaster.serving.inspect.explanation import Explanation, Inputs, Network, Pending, explain_series
+from forecaster.serving.inspect.explanation import Explanation, Inputs, NetworkExplanation, Pending, explain_series
+from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.state.restore import Restorer
 from forecaster.settings import Settings
 
@@ -107,8 +108,8 @@ def print_explanation(explanation: Explanation) -> None:
     group = "" if place.group == explanation.series_id else f" of group {escape(place.group)}"
     terminal.print(f"[bold]{escape(explanation.series_id)}[/bold]{group}")
     terminal.print(
-        f"partition {place.partition}: {place.recovery} at offset {place.offset:,}, {place.replayed:,} readings "
-        f"replayed; block {place.block}, {stored}",
+        f"partition {place.partition}: {Recovery(place.recovery).sentence}\n"
+        f"offset {place.offset:,}, {place.replayed:,} readings replayed; block {place.block}, {stored}",
         highlight=False,
         soft_wrap=True,
     )
@@ -136,7 +137,7 @@ def _inputs(inputs: Inputs) -> Iterator[str]:
         yield f"the last {inputs.spikes} readings were spikes"
 
 
-def _network(network: Network) -> str:
+def _network(network: NetworkExplanation) -> str:
     if network.checkpoint == network.hidden_of == NO_CHECKPOINT:
         hidden = "no network, no hidden state"
     elif network.hidden_is_its:

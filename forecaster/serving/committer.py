@@ -50,8 +50,8 @@ class Committer:
     def recover(self) -> None:
         """Replace the producer after a failed transaction; if the one before failed, too, pause first.
 
-        The group is asked first whether this process is still its member: of two processes with one identity, only
-        the one that the group knows may fence the other.
+        The consumer group is asked first whether this process is still its member: of two processes with one identity,
+        only the one that the group knows may fence the other.
 
         Raises:
             BrokerUnavailable: no transaction was committed for the outage deadline, or the broker did not answer.

@@ -141,7 +141,7 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
-        self._publish_status(polled)  # 9
+        self._answer_questions(polled)  # 9
 
     def flush(self) -> None:
         """Write dirty blocks until none is left or the time is up, so that the next owner replays less."""
@@ -353,7 +353,7 @@ class Worker:
         offsets = {partition_number: write.position for partition_number, write in writes.items()}
         return Transaction({self._config.topics.state: _messages(writes)}, offsets, member)
 
-    def _publish_status(self, polled: PollResult) -> None:
+    def _answer_questions(self, polled: PollResult) -> None:
         """Answer questions that wait, and refresh the status when it is due."""
         if self.monitor.is_due:
             self.monitor.refresh(

@@ -88,7 +88,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkExplanation:
     """The checkpoint that forecasts at the next reading, and the hidden state.
 
     Attributes:
@@ -138,7 +138,7 @@ class Explanation:
     series_id: str
     place: Place
     inputs: Inputs
-    network: Network
+    network: NetworkExplanation
     next_ms: int | None
     pending: list[Pending]
 
@@ -221,11 +221,13 @@ def _warming(state: SeriesState) -> list[Input]:
     return [Input(None, stamp, _known(value)) for stamp, value in readings if stamp != UNKNOWN]
 
 
-def _network(partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]) -> Network:
+def _network(
+    partition: Partition, state: SeriesState, group: str, champion: str, known: Collection[str]
+) -> NetworkExplanation:
     swaps = partition.floor.swaps
     serving = swaps[int(active_swap(swaps, np.array([partition.position], np.int64), [group])[0])].checkpoint
     body = int(state.body[0])
-    return Network(
+    return NetworkExplanation(
         checkpoint=serving,
         champion=champion,
         hidden_is_its=body == body_code(serving),

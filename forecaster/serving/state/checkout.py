@@ -49,9 +49,9 @@ def check_out(partitions: Mapping[int, Partition], readings: Readings, partition
         )
         row[in_partition] = np.where(rows < 0, -1, np.searchsorted(of_partition.rows, rows) + begin)
         begin += len(of_partition.rows)
-        states.append(partition.table.copy(of_partition.rows, of_partition.fresh))
-        if of_partition.refused >= 0:
-            of_partition = replace(of_partition, refused=indices[of_partition.refused])
+        states.append(partition.table.copy(of_partition.rows, of_partition.new_rows))
+        if of_partition.first_without_room >= 0:
+            of_partition = replace(of_partition, first_without_room=indices[of_partition.first_without_room])
         borrowed[partition_number] = of_partition
     if not states:
         states.append(next(iter(partitions.values())).table.copy(np.empty(0, np.int64), {}))

@@ -31,20 +31,21 @@ class PartitionCheckout:
 
     Attributes:
         rows: rows of the table, ascending.
-        fresh: the row that each new series gets when the batch is adopted.
+        new_rows: the row that each new series gets when the batch is adopted.
         groups: the group of each new series.
-        refused: index in the batch of the first reading whose series can have no row; -1 = none.
+        first_without_room: the first reading whose series can have no row, as an index among the readings given to
+            `checkout`; `check_out` turns it into an index in the batch; -1 = none.
     """
 
     rows: I64
-    fresh: dict[str, int]
+    new_rows: dict[str, int]
     groups: dict[str, str]
-    refused: int
+    first_without_room: int
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionBatch:
-    """What the writes of a partition depend on in a batch.
+    """Facts about a batch that decide what a partition writes.
 
     Attributes:
         readings: number of its readings.
@@ -69,7 +70,7 @@ class Partition:
         number: number of the partition.
         config: how its rows are kept.
         position: offset of the next record.
-        clock: tells when a block or the floor is overdue.
+        clock: monotonic seconds; a block or the floor is overdue by it.
 
     Attributes:
         position: offset of the next record: the rows hold all readings before it.
@@ -111,8 +112,8 @@ class Partition:
         if block_number not in self.blocks or len(names) < len(newest):
             for block_with_rows in set(block_of_group.values()):
                 self.mark_dirty(block_with_rows)
-        rows, fresh = self.table.find(names, len(names))
-        self.table.put(rows, take(state, np.flatnonzero(newest)), fresh)
+        rows, new_rows = self.table.find(names, len(names))
+        self.table.put(rows, take(state, np.flatnonzero(newest)), new_rows)
         for name, group, row in zip(names, groups, rows.tolist(), strict=True):
             self.blocks.add_row(row, name, group, block_of_group[group])
 
@@ -148,7 +149,7 @@ class Partition:
         if not self._is_full():
             self._floor.mark_full(offset)
 
-    def unseen(self, series_ids: Sequence[str], offsets: I64) -> Bools:
+    def not_in_block(self, series_ids: Sequence[str], offsets: I64) -> Bools:
         """Return which readings are not yet in their row's block; (N,)."""
         rows = np.array([self.table.row(name) for name in series_ids], np.int64)
         block_numbers = np.where(rows >= 0, self.blocks.of(np.maximum(rows, 0)), -1).tolist()
@@ -170,22 +171,23 @@ class Partition:
             groups: their groups; None = each series is its own.
             records: the record that each reading came in; (N,).
         """
-        rows, fresh = self.table.find(series_ids, self._room())
+        rows, new_rows = self.table.find(series_ids, self._room())
         distinct = np.unique(rows)
-        refused = int(np.argmax(rows < 0)) if len(distinct) and distinct[0] < 0 else -1
-        if refused >= 0 and groups is not None:
-            refused = int(np.searchsorted(records, records[refused]))
-            before = set(series_ids[:refused])
-            rows, fresh = self.table.find(series_ids, sum(name in before for name in fresh))
+        first_without_room = int(np.argmax(rows < 0)) if len(distinct) and distinct[0] < 0 else -1
+        if first_without_room >= 0 and groups is not None:
+            # All new series of its record go without rows: search again, with room for those of the records before it.
+            first_without_room = int(np.searchsorted(records, records[first_without_room]))
+            before = set(series_ids[:first_without_room])
+            rows, new_rows = self.table.find(series_ids, sum(name in before for name in new_rows))
             distinct = np.unique(rows)
-        group_of = dict(zip(series_ids, groups, strict=True)) if groups is not None and fresh else {}
-        new_groups = {name: group_of.get(name, name) for name in fresh}
-        return rows, PartitionCheckout(distinct[distinct >= 0], fresh, new_groups, refused)
+        group_of = dict(zip(series_ids, groups, strict=True)) if groups is not None and new_rows else {}
+        new_groups = {name: group_of.get(name, name) for name in new_rows}
+        return rows, PartitionCheckout(distinct[distinct >= 0], new_rows, new_groups, first_without_room)
 
     def adopt(self, checkout: PartitionCheckout, state: SeriesState) -> None:
         """Replace the borrowed rows by those of a batch that begins at the position; the caller moves the position."""
-        self.table.put(checkout.rows, state, checkout.fresh)
-        for name, row in checkout.fresh.items():
+        self.table.put(checkout.rows, state, checkout.new_rows)
+        for name, row in checkout.new_rows.items():
             self.blocks.add_row(row, name, checkout.groups[name])
         self.blocks.mark_rows_dirty(checkout.rows, self.position)
         self.table.mark_active(checkout.rows)

@@ -6,7 +6,7 @@
 | readable floor and blocks, and the input from the floor on | restored: the blocks, then a replay |
 | the same with other settings, or with a checkpoint that is gone | re-warmed: each row from its context |
 | no floor or a corrupt block, but the input from offset 0 on | rebuilt from the input |
-| a committed offset below the state: the group's offset was moved back | rewound: begins empty there |
+| a committed offset below the state: the offset was moved back | rewound: begins empty there |
 | another cluster or topic, or input that is needed and gone | as ON_LOST_INPUT says |
 | another partition count | the same, but `fail` is exit code 4 |
 
@@ -28,20 +28,36 @@ OnLostInput = Literal["fail", "resume-cold", "resume-stale"]
 
 
 class Recovery(StrEnum):
-    """How the rows of a partition come back; the values are the words that `check` and `explain` print."""
+    """How the rows of a partition come back; the values are the words of log lines and metrics."""
 
-    NEW = "no committed offset; starts without state"
+    NEW = "new"
     RESTORED = "restored"
-    REWARMED = "restored; each hidden state is computed again from the context"
-    REBUILT = "rebuilt from the input"
-    REWOUND = "committed offset was moved back; starts there without state"
-    COLD = "state cannot be restored; starts without it"
-    STALE = "state cannot be restored in full; continues with what is left of it"
+    REWARMED = "rewarmed"
+    REBUILT = "rebuilt"
+    REWOUND = "rewound"
+    COLD = "cold"
+    STALE = "stale"
+
+    @property
+    def sentence(self) -> str:
+        """What happens, for the people who read `check` and `explain`."""
+        return _SENTENCES[self]
 
     @property
     def uses_blocks(self) -> bool:
         """Whether the rows come from the stored blocks."""
         return self in (Recovery.RESTORED, Recovery.REWARMED, Recovery.STALE)
+
+
+_SENTENCES: dict[Recovery, str] = {
+    Recovery.NEW: "no committed offset; starts without state",
+    Recovery.RESTORED: "restored",
+    Recovery.REWARMED: "restored; each hidden state is computed again from the context",
+    Recovery.REBUILT: "rebuilt from the input",
+    Recovery.REWOUND: "committed offset was moved back; starts there without state",
+    Recovery.COLD: "state cannot be restored; starts without it",
+    Recovery.STALE: "state cannot be restored in full; continues with what is left of it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +104,7 @@ def plan_recovery(
         return RecoveryPlan(Recovery.REBUILT, 0, committed, reason)
     newest = max([stored.floor.offset, *(block.offset for block in stored.blocks.values())])
     if newest > committed:
-        reason = f"the stored state is at offset {newest}, above the group's committed offset {committed}"
+        reason = f"the stored state is at offset {newest}, above the consumer group's committed offset {committed}"
         return RecoveryPlan(Recovery.REWOUND, committed, committed, reason)
     pipelines = {stored.floor.identity.pipeline, *(block.identity.pipeline for block in stored.blocks.values())}
     if pipelines - {identity.pipeline}:
@@ -133,7 +149,7 @@ def _find_loss(identity: Identity, stored: StoredState, bounds: InputBounds, com
         return _StateLoss(reason, error=TopicError)
     if not bounds.log_start <= committed <= bounds.log_end:
         return _StateLoss(
-            f"the group's committed offset {committed} is no longer in the input, which holds offsets "
+            f"the consumer group's committed offset {committed} is no longer in the input, which holds offsets "
             f"{bounds.log_start} to {bounds.log_end}"
         )
     if stored.floor is None or stored.corrupt:

@@ -13,7 +13,7 @@ from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import I64, Readings, SourceRecord
 from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.stored import GroupReader, Progress
+from forecaster.serving.state.stored import GroupReader, RestoreProgress
 from forecaster.serving.state.swaps import Checkpoints, assign_models
 
 CHUNK_RECORDS = 400
@@ -51,7 +51,7 @@ class Replayer:
         self._decoder = decoder
         self._reader = reader
 
-    def replay(self, partition: Partition, topic: str, end: int) -> Generator[Progress | None, None, int]:
+    def replay(self, partition: Partition, topic: str, end: int) -> Generator[RestoreProgress | None, None, int]:
         """Replay the input from the partition's position up to `end`; return the number of readings, in slices.
 
         Readings that a row's block includes already are skipped, and the events of the floor are applied in between.
@@ -69,7 +69,7 @@ class Replayer:
                 chunk = _next_chunk(partition, records)
                 replayed += self._replay_chunk(partition, chunk)
                 records = records[len(chunk) :]
-                yield Progress("replay_input", partition.number, chunk[-1].offset, end)
+                yield RestoreProgress("replay_input", partition.number, chunk[-1].offset, end)
             yield None
         return replayed
 
@@ -88,14 +88,14 @@ class Replayer:
         batch = Batch(readings, checkout.row, models.which)
         outputs = advance(self._pipeline, models.models, checkout.state, batch)
         adopt(partitions, checkout, partitions)
-        return ReplayResult(outputs.outcomes, checkout.borrowed[partition.number].refused)
+        return ReplayResult(outputs.outcomes, checkout.borrowed[partition.number].first_without_room)
 
     def _replay_chunk(self, partition: Partition, records: list[SourceRecord]) -> int:
         """Apply the readings that are not yet in the rows' blocks; return their number."""
         readings = self._decoder.decode(records).readings
         offsets = np.array([record.offset for record in records], np.int64)[readings.record_of_reading]
-        unseen = partition.unseen(readings.series_ids, offsets)
-        readings, offsets = readings.among(unseen), offsets[unseen]
+        missing = partition.not_in_block(readings.series_ids, offsets)
+        readings, offsets = readings.among(missing), offsets[missing]
         if len(readings):
             refused = self.replay_batch(partition, readings, offsets).refused
             if refused >= 0:

@@ -35,7 +35,7 @@ from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPla
 from forecaster.serving.state.replay import Replayer
 from forecaster.serving.state.stored import (
     GroupReader,
-    Progress,
+    RestoreProgress,
     StoredState,
     first_written_ms,
     input_bounds,
@@ -92,7 +92,7 @@ class Restored:
 
 
 Result = TypeVar("Result")
-Steps = Generator[Progress | None, None, Result]
+RestoreSlices = Generator[RestoreProgress | None, None, Result]
 
 
 class Restorer:
@@ -103,7 +103,7 @@ class Restorer:
         checkpoints: models that replay the input.
         decoder: decodes the records of the input.
         reader: reads both topics.
-        clock: tells durations and deadlines.
+        clock: measures durations and deadlines.
 
     Attributes:
         replayer: applies readings to rows without outputs.
@@ -156,7 +156,7 @@ class Restorer:
         """
         return self._run(self.steps(partition_number))
 
-    def steps(self, partition_number: int) -> Steps[Restored]:
+    def steps(self, partition_number: int) -> RestoreSlices[Restored]:
         """Restore a partition in slices, each of about 20 ms; return it at the end of the generator."""
         begin = self._clock()
         stored, plan = yield from self._examine(partition_number)
@@ -178,7 +178,7 @@ class Restorer:
         _log_restored(restored)
         return restored
 
-    def _run(self, steps: Steps[Result]) -> Result:
+    def _run(self, steps: RestoreSlices[Result]) -> Result:
         """Return the result of all steps."""
         while True:
             try:
@@ -187,7 +187,7 @@ class Restorer:
                 result: Result = done.value
                 return result
 
-    def _examine(self, partition_number: int) -> Steps[tuple[StoredState, RecoveryPlan]]:
+    def _examine(self, partition_number: int) -> RestoreSlices[tuple[StoredState, RecoveryPlan]]:
         """Take steps 1 to 3."""
         config, identity = self.config, self.config.state_config.identity
         bounds = input_bounds(self._reader, config.input_topic, partition_number, self._clock)
@@ -217,7 +217,7 @@ class Restorer:
             return replace(floor, full=stored.floor.full, events=stored.floor.events)
         return floor
 
-    def _load(self, partition: Partition, stored: StoredState, plan: RecoveryPlan) -> Steps[None]:
+    def _load(self, partition: Partition, stored: StoredState, plan: RecoveryPlan) -> RestoreSlices[None]:
         """Add the rows of the blocks to the partition, from the latest block to the earliest."""
         latest_first = sorted(stored.blocks, key=lambda block_number: stored.blocks[block_number].offset, reverse=True)
         for block_number in latest_first:
@@ -250,7 +250,7 @@ class RestoreQueue:
     Args:
         restorer: takes the steps of a restore.
         phases: phase of each partition; the queue consists of the waiting ones.
-        clock: tells the slices and pauses.
+        clock: measures the slices and pauses.
     """
 
     def __init__(self, restorer: Restorer, phases: PartitionPhases, clock: Clock = monotonic) -> None:
@@ -259,7 +259,7 @@ class RestoreQueue:
         self._clock = clock
         self._progress = _ProgressLog(clock)
         self._partition_number = -1
-        self._steps: Steps[Restored] | None = None
+        self._steps: RestoreSlices[Restored] | None = None
         self._not_before = 0.0
 
     def cancel(self, partition_numbers: Collection[int]) -> None:
@@ -288,7 +288,7 @@ class RestoreQueue:
                 break
         return None
 
-    def _present_steps(self) -> Steps[Restored] | None:
+    def _present_steps(self) -> RestoreSlices[Restored] | None:
         """Return the steps of the present restore, or of the next partition's; None = no partition waits."""
         if self._steps is None:
             waiting = self._phases.numbers(PartitionPhase.WAITING)
@@ -314,7 +314,7 @@ class _ProgressLog:
         self._clock = clock
         self._logged_at = 0.0
 
-    def report(self, progress: Progress | None, waiting: int = 0) -> None:
+    def report(self, progress: RestoreProgress | None, waiting: int = 0) -> None:
         now = self._clock()
         if progress is None or now - self._logged_at <= PROGRESS_SECONDS:
             return

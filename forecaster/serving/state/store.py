@@ -79,7 +79,7 @@ class StateStore:
     Args:
         restorer: restores partitions.
         checkpoints: the models, and which of them is the champion.
-        clock: tells the slices of the restores.
+        clock: measures the slices of the restores.
 
     Attributes:
         config: how the rows of a partition are kept.
@@ -95,7 +95,7 @@ class StateStore:
         self._open: dict[int, Partition] = {}
         self._restored: dict[int, Restored] = {}
         self._rotation = 0
-        self._refused = ""
+        self._refused_champion = ""
 
     @property
     def champion(self) -> str:
@@ -226,7 +226,7 @@ class StateStore:
             self._open[partition_number].free(prepared.writes[partition_number].freed, end)
 
     def overdue_writes(self, except_partitions: Container[int]) -> dict[int, StateWrites]:
-        """Return writes of partitions that have had no readings, and were not written, for the snapshot interval.
+        """Return writes of partitions outside this batch whose blocks or floor are older than the snapshot interval.
 
         Args:
             except_partitions: partitions with a batch, whose transaction contains their writes.
@@ -286,9 +286,9 @@ class StateStore:
             can = can_serve(self._checkpoints, champion, self.config.shape.hidden)
         except TransientBrokerError as error:
             can, reason = False, str(error)
-        if not can and self._refused != champion:
+        if not can and self._refused_champion != champion:
             _log.warning("champion_not_served", checkpoint=champion, reason=reason)
-        self._refused = "" if can else champion
+        self._refused_champion = "" if can else champion
         return can
 
     def _batch_writes(
@@ -303,7 +303,8 @@ class StateStore:
         batch_writes: dict[int, StateWrites] = {}
         for partition_number in self._in_rotation(ends):
             borrowed = checkout.borrowed.get(partition_number)
-            refused = int(offsets[borrowed.refused]) if borrowed is not None and borrowed.refused >= 0 else -1
+            first = borrowed.first_without_room if borrowed is not None else -1
+            refused = int(offsets[first]) if first >= 0 else -1
             readings = int((partition_of_reading == partition_number).sum())
             batch = PartitionBatch(readings, ends[partition_number], borrowed, refused)
             writes = self._open[partition_number].batch_writes(batch, swaps[partition_number], budget)

@@ -28,7 +28,7 @@ class InputBounds:
     """Offsets of a partition's input.
 
     Attributes:
-        committed: offset that the group has committed; None = none.
+        committed: offset that the consumer group has committed; None = none.
         log_start: first offset of the log.
         log_end: offset after the last record of the log.
     """
@@ -39,7 +39,7 @@ class InputBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RestoreProgress:
     """How far one step of a restore has come.
 
     Attributes:
@@ -57,7 +57,7 @@ class Progress:
 
 @dataclass
 class StoredState:
-    """What the state topic holds of a partition.
+    """Stored state of a partition, as read from the state topic.
 
     Attributes:
         blocks: readable blocks, by number.
@@ -131,7 +131,7 @@ def _confirmed_end(reader: GroupReader, topic: str, partition: int, committed: i
 
 def read_state(
     reader: PartitionReader, topic: str, partition: int, key_prefix: str
-) -> Generator[Progress, None, StoredState]:
+) -> Generator[RestoreProgress, None, StoredState]:
     """Read the state topic up to its high watermark; return the newest record of each key of the group.
 
     Args:
@@ -156,7 +156,7 @@ def read_state(
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
             if prefix == f"{key_prefix}/{record.partition}":
                 stored.add(name, record.value)
-        yield Progress("read_state", partition, reader.position, end)
+        yield RestoreProgress("read_state", partition, reader.position, end)
     return stored
 
 

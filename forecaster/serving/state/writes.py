@@ -11,7 +11,7 @@ from forecaster.records import Message
 
 @dataclass(frozen=True, slots=True)
 class StateWrites:
-    """What a transaction writes of a partition's state, and what that means for the partition once it has committed.
+    """Records of the state topic in one transaction, and the changes to apply after its commit.
 
     Attributes:
         position: the written blocks hold all readings before this offset.
