@@ -1,4 +1,4 @@
-"""Every error that the daemon raises on purpose, sorted by what happens next.
+"""The errors that decide how the process continues or ends.
 
     ForecasterError
     ├── BadRecord                 the record becomes a dead letter; the other records are processed
@@ -29,7 +29,7 @@ class ForecasterError(Exception):
 
 
 class BadRecord(ForecasterError):
-    """A record holds no readings.
+    """A record of the input cannot be decoded.
 
     Args:
         reason: a value of `records.Reason`, for counters and the header of the dead letter.

@@ -1,7 +1,7 @@
 """The way of a reading, after decoding and before publishing: one function, `advance`, without clock or broker.
 
 It changes the batch's own copy of the touched rows in place. The table adopts the copy only after the transaction has
-committed: an aborted batch leaves no trace. The steps:
+committed: an aborted batch leaves no trace. The parts:
 
     1. wave       at most one reading of each series of the batch, so that all series step at once
     2. re-warm    a hidden state that belongs to another body than the one that forecasts
@@ -94,7 +94,7 @@ Models = Sequence[Model | None]
 
 
 def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: Batch) -> Outputs:
-    """Add a batch of readings to the rows, in place, and return the forecasts made at them and for them.
+    """Add a batch of readings to the rows, in place, and return the forecasts made at them, and those that they score.
 
     Readings of one series are processed in order. The result of a row is the same bits, whatever else the batch holds.
 
@@ -105,8 +105,8 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
         batch: readings in the order of the log, with their rows and models.
 
     Returns:
-        Outcomes of all N readings; forecasts made at the M readings that are steps, and for them, in the
-        order of the log.
+        Outcomes of all N readings. Of the M readings that are steps, in the order of the log: the forecasts made at
+        these readings, and the earlier forecasts that these readings score.
     """
     outcomes = np.full(len(batch.row), Outcome.STATELESS, np.int8)
     masked, denoised = np.zeros(len(batch.row), np.bool_), np.full(len(batch.row), np.nan)
@@ -189,7 +189,7 @@ def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Ob
     _rewarm(plan, model, rows)  # 2. re-warm
     wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.record_of_reading[indices])
     observed = observe(config.observation, rows.timeline, rows.inputs, wave)  # 3. observe
-    _reset(config, rows, observed.expired | observed.renewed)
+    _reset(config, rows, observed.expired | observed.outliers_removed)
     steps = _WaveSteps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
     all_steps = len(observed.index) == len(rows)
     step_rows = rows if all_steps else take(rows, observed.index)

@@ -66,7 +66,7 @@ def observation_config(settings: Settings) -> ObservationConfig:
             sentinels=denoise.sentinels,
             hampel_window=denoise.hampel_window,
             hampel_threshold=denoise.hampel_threshold,
-            stuck_ticks=denoise.stuck_ticks,
+            stuck_readings=denoise.stuck_ticks,
             ewma_half_life=denoise.ewma_half_life,
         ),
     )
@@ -251,7 +251,7 @@ def pipeline_identity(settings: Settings) -> dict[str, Any]:
             "sentinels": denoise.sentinels,
             "hampel_window": denoise.hampel_window,
             "hampel_threshold": denoise.hampel_threshold,
-            "stuck_ticks": denoise.stuck_ticks,
+            "stuck_ticks": denoise.stuck_readings,
             "ewma_half_life": denoise.ewma_half_life,
         },
         "horizons": pipeline.horizons,

@@ -1,6 +1,6 @@
 """The trainer of a fleet: every process that may train runs a coordinator, and Kafka elects one of them.
 
-    1. poll      is this process elected: does it own the partition of the models topic in the trainers' group?
+    1. poll      learn whether this process owns the partition of the models topic in the trainers' group: is elected
     2. observe   which checkpoint serves, how many readings there are, whether a worker has reported drift
     3. follow    the child process of the present run: kill it past its deadline, publish its result
     4. start     the next run, if one is due and enough readings are new
@@ -128,7 +128,7 @@ class TrainingCoordinator:
         return self._unready
 
     @property
-    def leads(self) -> bool:
+    def is_elected(self) -> bool:
         """Whether this process is elected; safe for other threads to read."""
         return self._phase is not CoordinatorPhase.NOT_ELECTED
 
@@ -162,7 +162,7 @@ class TrainingCoordinator:
             TransientBrokerError: a step failed; the next call repeats it.
         """
         polled = self._poll()  # 1
-        if not self.leads or not polled.stable:
+        if not self.is_elected or not polled.stable:
             return
         self._observe()  # 2
         if self._run is not None:
@@ -181,18 +181,19 @@ class TrainingCoordinator:
         return polled
 
     def _follow_election(self, polled: PollResult) -> None:
-        if polled.revoked and self.leads:
+        if polled.revoked and self.is_elected:
             self._drop_run()
             self._enter(CoordinatorPhase.NOT_ELECTED)
             _log.info("trainer_deposed")
         if polled.assigned:
             self._has_baseline = False
             self._counter.restart()
-            if not self.leads:
+            if not self.is_elected:
                 self._settle()
             _log.info("trainer_elected", generation=polled.member.generation_id)
 
     def _observe(self) -> None:
+        """Learn which checkpoint serves, how many readings there are, and whether a worker has reported drift."""
         state, registry = self._state, self._follower.registry
         state.champion = self._follower.champion
         state.readings = self._counter.count()
@@ -330,6 +331,7 @@ class TrainingCoordinator:
         self._settle()
 
     def _drop_run(self) -> None:
+        """Kill the child of the present run, if there is one, and undo the run's start."""
         if self._run is not None:
             self._run.child.kill()
             self._state.readings_at = self._run.readings_at

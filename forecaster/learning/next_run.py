@@ -15,12 +15,12 @@ class TrainingRules:
 
     Attributes:
         min_readings: least number of readings in the history topic.
-        min_new_ticks: least number of readings since the last run of the same kind.
+        min_new_readings: least number of readings since the last run of the same kind.
         kinds: kinds of runs that are not switched off.
     """
 
     min_readings: int
-    min_new_ticks: int
+    min_new_readings: int
     kinds: frozenset[RunKind] = frozenset(RunKind)
 
 
@@ -91,7 +91,7 @@ def next_run(rules: TrainingRules, state: TrainerState, due: Collection[RunKind]
     wanted = [RunKind.TRAINING] if has_drifted or (trains and RunKind.TRAINING in due) else []
     if RunKind.REFIT in due and state.champion != NO_CHECKPOINT:
         wanted.append(RunKind.REFIT)
-    ready = [kind for kind in wanted if state.new_readings(kind) >= rules.min_new_ticks]
+    ready = [kind for kind in wanted if state.new_readings(kind) >= rules.min_new_readings]
     skipped = tuple(kind for kind in wanted if kind in due and kind not in ready)
     if not ready:
         return NextRun(None, skipped=skipped)

@@ -111,16 +111,15 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
     levels = pipeline.quantile_levels
     error, pinball, last_error, last_pinball = totals = np.zeros((4, len(history.series_ids)))
     count = 0
-    for first, outputs in ServingSimulation(replace(pipeline, with_details=True), history, checkpoint).until(
-        len(history)
-    ):
+    simulation = ServingSimulation(replace(pipeline, with_details=True), history, checkpoint)
+    for first, outputs in simulation.until(len(history)):
         matured = outputs.matured
         position = matured.reading + first
         forecast, last_value = score(matured, levels), score(last_value_forecasts(matured), levels)
-        made = last_value.met & (history.timestamp_ms[position] >= promotion_ms)[:, None]
-        if not made.any():
+        counted = last_value.met & (history.timestamp_ms[position] >= promotion_ms)[:, None]
+        if not counted.any():
             continue
-        if checkpoint is not None and np.isnan(matured.experts[:, pipeline.ensemble.network][made]).any():
+        if checkpoint is not None and np.isnan(matured.experts[:, pipeline.ensemble.network][counted]).any():
             error[:] = np.nan  # the combination would hide it
         values = (
             forecast.absolute_error,
@@ -129,8 +128,8 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
             last_value.pinball_loss,
         )
         for total, column in zip(totals, values, strict=True):
-            np.add.at(total, history.row[position], np.where(made, column, 0.0).sum(axis=1))
-        count += int(made.sum())
+            np.add.at(total, history.row[position], np.where(counted, column, 0.0).sum(axis=1))
+        count += int(counted.sum())
     return _Sums(error, pinball, last_error, last_pinball, count)
 
 
@@ -140,7 +139,7 @@ def _varies(sums: _Sums) -> Bools:
 
 
 def _loss(sums: _Sums) -> float:
-    """Return the mean over the series that vary of both ratios' mean; NaN if none varies."""
+    """Average the two ratios of each series, then average over the series that vary; NaN if none varies."""
     varies = _varies(sums)
     if not varies.any():
         return math.nan

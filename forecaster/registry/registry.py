@@ -182,7 +182,10 @@ class ModelRegistry:
             self._apply_serve(value)
             return None
         if name.startswith(DRIFT):
-            (self._drifts.discard if value is None else self._drifts.add)(name)
+            if value is None:
+                self._drifts.discard(name)
+            else:
+                self._drifts.add(name)
             return None
         match = KEY.fullmatch(name)
         if match is None:

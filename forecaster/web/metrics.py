@@ -83,7 +83,7 @@ class ServiceCollector(Collector):
         if service.coordinator is not None:
             coordinator = service.coordinator
             yield from trainer_families(
-                leads=coordinator.leads, running=coordinator.running, counters=dict(coordinator.counters)
+                is_elected=coordinator.is_elected, running=coordinator.running, counters=dict(coordinator.counters)
             )
 
 
@@ -197,15 +197,15 @@ def _partitions(partitions: tuple[PartitionStatus, ...]) -> Iterator[Metric]:
     yield replay
 
 
-def trainer_families(*, leads: bool, running: str | None, counters: Mapping[str, int]) -> Iterator[Metric]:
+def trainer_families(*, is_elected: bool, running: str | None, counters: Mapping[str, int]) -> Iterator[Metric]:
     """Yield the metrics of a trainer.
 
     Args:
-        leads: this process is elected to train.
+        is_elected: this process is elected to train.
         running: kind of the training run in progress; None = there is none.
         counters: number of runs, by `<work>_<result>`.
     """
-    yield _gauge("trainer_elected", "1 = this process is elected to train for the fleet.", float(leads))
+    yield _gauge("trainer_elected", "1 = this process is elected to train for the fleet.", float(is_elected))
     yield _gauge("trainer_running", "1 = a training run is in progress.", float(running is not None))
     family = CounterMetricFamily(
         "forecaster_trainer_runs",

@@ -67,7 +67,7 @@ def _families() -> list[Metric]:
     monitor = Monitor()
     monitor.status = status
     service = Service("both", "", "", _AlwaysAlive(), monitor)
-    return [*ServiceCollector(service).collect(), *trainer_families(leads=True, running=None, counters={})]
+    return [*ServiceCollector(service).collect(), *trainer_families(is_elected=True, running=None, counters={})]
 
 
 def _name(family: Metric) -> str:

@@ -264,7 +264,7 @@ def training(service: Service) -> Training | None:
     coordinator = service.coordinator
     if coordinator is None:
         return None
-    return Training(coordinator.leads, coordinator.running, dict(coordinator.counters.copy()))
+    return Training(coordinator.is_elected, coordinator.running, dict(coordinator.counters.copy()))
 
 
 def series_counts(view: WorkerView) -> SeriesCounts:

@@ -44,7 +44,7 @@ class Trainer:
     """The public face of a training coordinator."""
 
     def __init__(self) -> None:
-        self.leads, self.running, self.counters = True, "training", {"training_promoted": 1}
+        self.is_elected, self.running, self.counters = True, "training", {"training_promoted": 1}
 
 
 @pytest.fixture(scope="module")

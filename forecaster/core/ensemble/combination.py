@@ -40,7 +40,10 @@ MAX_TRUTHS = 30_000
 ERROR_CLIP = 16.0
 """Errors are clipped to this many scales."""
 MOVE_CLIP = 12.0
-"""Distances of experts from the last value are clipped to this many scales, in the mix and in what the gate learns."""
+"""Distances of experts from the last value are clipped to this many scales, in the mix and in what the gate learns.
+
+The scales are those of the time of the forecast: distances are converted to deviations of the series after the clip.
+"""
 NEIGHBOURS = 3
 """Neighbours of a horizon, on each side, that losses are averaged over."""
 MIN_LOSS = 1e-10
@@ -178,7 +181,7 @@ def combine(state: CombinationState, experts: F32, record: I64) -> Combined:
     Args:
         state: B rows.
         experts: forecast of each expert, in scales from the last value; NaN where it makes none; (B, E, J).
-        record: ascending; series of one record belong to one group; (B,).
+        record: index of each row's record in the batch, ascending; series of one record belong to one group; (B,).
     """
     present = _present(experts)
     forecasts, weights = experts[:, present], np.zeros_like(state.slow)

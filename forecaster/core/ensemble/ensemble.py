@@ -166,7 +166,7 @@ class Ensemble:
 
         Args:
             network_forecast: forecasts of the network.
-            record: ascending; series of one record belong to one group; (B,).
+            record: index of each row's record in the batch, ascending; series of one record belong to one group; (B,).
         """
         heads = [network_forecast.heads[:, head] for head in range(self._config.heads)]
         experts = np.stack([*self._simple.forecasts(), *heads], axis=1)

@@ -50,7 +50,7 @@ class TickContext:
         last: last valid value; (B,).
         scale: one deviation; 0 = the series has not varied yet; (B,).
         level: slow mean; (B,).
-        reference: value that the others are counted from; (B,).
+        reference: value that is subtracted from the others; (B,).
         value: denoised input of this tick; NaN where there is none; (B,).
     """
 

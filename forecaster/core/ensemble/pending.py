@@ -201,11 +201,11 @@ class PendingRing:
 
 
 def rebase(state: PendingState, before: F64, reference: F64) -> None:
-    """Count the anchors from new references, in place.
+    """Make the anchors relative to new references, in place.
 
     Args:
         state: B rows, changed in place.
-        before: references that the anchors are counted from; NaN where no forecast is pending; (B,).
+        before: references that were subtracted from the anchors; NaN where no forecast is pending; (B,).
         reference: new references; (B,).
     """
     rows = np.flatnonzero(before != reference)  # a NaN differs from everything

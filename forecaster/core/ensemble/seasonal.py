@@ -57,7 +57,7 @@ class ProfileState:
     """Seasonal profiles of N series, one row a series; S seasons.
 
     Attributes:
-        reference: value that the means are counted from, in units of the series; NaN until there was a step; (N,).
+        reference: value that is subtracted from the means, in units of the series; NaN until there was a step; (N,).
         bin: current phase; -1 = none yet; (N, S).
         total: sum of the values seen in the current phase so far, minus the reference; (N, S).
         count: number of those values; (N, S).
@@ -168,7 +168,7 @@ class Season:
 
 
 def rebase(state: ProfileState, reference: F64) -> None:
-    """Count the means from new references, in place; (B,)."""
+    """Make the means relative to new references, in place; (B,)."""
     rows = np.flatnonzero(state.reference != reference)  # a NaN differs from everything
     if len(rows):
         change = np.nan_to_num(state.reference[rows] - reference[rows])[:, None]

@@ -63,7 +63,7 @@ def cross_inputs(inputs: StepInputs, record: I64, member: I64, size: int) -> F32
 
     Args:
         inputs: numpy arrays of B rows.
-        record: ascending; series of one record belong to one group; (B,).
+        record: index of each row's record in the batch, ascending; series of one record belong to one group; (B,).
         member: place of each series in its group; -1 = unknown; (B,).
         size: series of the largest group; 1 = no series sees another.
 

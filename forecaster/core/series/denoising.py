@@ -57,7 +57,7 @@ class DenoiseConfig:
         sentinels: values that stand for "missing".
         hampel_window: number of previous values that a spike is judged by.
         hampel_threshold: deviations from their median that make a spike.
-        stuck_ticks: equal readings in a row that make a stuck sensor.
+        stuck_readings: equal readings in a row that make a stuck sensor.
         ewma_half_life: readings after which `ewma` has gone half-way to a new level.
     """
 
@@ -67,7 +67,7 @@ class DenoiseConfig:
     sentinels: tuple[float, ...] = ()
     hampel_window: int = 11
     hampel_threshold: float = 4.0
-    stuck_ticks: int = 24
+    stuck_readings: int = 24
     ewma_half_life: float = 1.0
 
 
@@ -256,12 +256,12 @@ def _median(values: F64, known: I64) -> F64:
 
 
 def _stuck(config: DenoiseConfig, state: DenoiseState, signal: Signal) -> tuple[DenoiseState, Signal]:
-    """Mask a value that the series has repeated for at least `stuck_ticks` valid readings in a row."""
+    """Mask a value that the series has repeated for at least `stuck_readings` valid readings in a row."""
     values = signal.inputs
     valid = ~np.isnan(values)
     repeats = np.where(valid, np.where(values == state.repeated, state.repeats + 1, 1), state.repeats)
     new = replace(state, repeated=np.where(valid, values, state.repeated), repeats=repeats)
-    masked = valid & (repeats >= config.stuck_ticks)
+    masked = valid & (repeats >= config.stuck_readings)
     return new, Signal(np.where(masked, np.nan, values), signal.truth)
 
 

@@ -47,16 +47,16 @@ class Observed:
         outcome: value of `Outcome`; (B,).
         masked: the reading has a value that the filters keep from the inputs; (B,).
         expired: the series was idle for longer than its time to live and starts again as a new one; (B,).
-        renewed: the series was learned again without the outliers among its first readings; (B,).
+        outliers_removed: the series was learned again without the outliers among its first readings; (B,).
         index: indices of the steps in the wave, ascending; (M,).
         tick: tick on the series' grid; (M,).
         gap: ticks since the previous step; (M,).
         restarted: grid, context and hidden state start again at this step; (M,).
-        has_new_reference: the reference changed after the first readings, or the series was renewed; (M,).
+        has_new_reference: the reference changed after the first readings, or `outliers_removed`; (M,).
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
         record_of_step: index of the record that each step came in; (M,).
-        reference: value that the inputs are counted from, in units of the series; (M,).
+        reference: value that `truth` and `values` are relative to, in units of the series; (M,).
         raw: raw value, in units of the series; NaN where it is missing or no truth; (M,).
         denoised: input, in units of the series; NaN where missing or masked; (M,).
         last: last valid input, in units of the series; (M,).
@@ -69,7 +69,7 @@ class Observed:
     outcome: I8
     masked: Bools
     expired: Bools
-    renewed: Bools
+    outliers_removed: Bools
     index: I64
     tick: I64
     gap: I64
@@ -110,7 +110,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     _restart(part, inputs, placement.restarted[used])
     has_new_reference = move_reference(part, inputs)
     _append_to_context(part, inputs, placement.gap[used])
-    renewed = relearn_without_initial_outliers(config.denoise, part, inputs)
+    outliers_removed = relearn_without_initial_outliers(config.denoise, part, inputs)
     if placement.settled.any():
         _fill_context(part, times, used, placement)
     if not all_used:
@@ -118,7 +118,7 @@ def observe(config: ObservationConfig, times: TimelineState, series: InputState,
     outcome = placement.outcome
     valueless = used[(outcome[used] == Outcome.FORECAST) & np.isnan(part.last)]
     outcome[valueless] = Outcome.WARMING  # a series without any valid value has nothing to forecast from
-    return _steps(_Used(used, part, inputs, truth, has_new_reference, renewed), times, placement, wave)
+    return _steps(_Used(used, part, inputs, truth, has_new_reference, outliers_removed), times, placement, wave)
 
 
 def waves(row: I64, record_of_reading: I64) -> list[I64]:
@@ -174,13 +174,14 @@ def _denoise_and_scale(config: DenoiseConfig, part: InputState, values: F64) -> 
 
 
 def _remember_warming(part: InputState, inputs: F64, begins: Bools) -> None:
+    """Add the inputs to `warming` as its newest column, in place; a new grid of unknown interval forgets the others."""
     part.warming[begins] = np.nan
     part.warming[:, 1:] = part.warming[:, :-1]
     part.warming[:, 0] = inputs
 
 
 def _restart(part: InputState, inputs: F64, restarted: Bools) -> None:
-    """Empty the contexts of restarted grids, in place, and count them from the value that starts the grid."""
+    """Empty the contexts of restarted grids, in place; the value that starts the grid becomes their reference."""
     part.context[restarted] = np.nan
     starts = (restarted | np.isnan(part.reference)) & ~np.isnan(inputs)
     part.reference[starts] = inputs[starts]
@@ -216,7 +217,7 @@ class _Used:
         inputs: denoised values, in units of the series; (U,).
         truth: truths, in units of the series; (U,).
         has_new_reference: the reference changed; (U,).
-        renewed: the series was learned again without the outliers among its first readings; (U,).
+        outliers_removed: the series was learned again without the outliers among its first readings; (U,).
     """
 
     index: I64
@@ -224,14 +225,14 @@ class _Used:
     inputs: F64
     truth: F64
     has_new_reference: Bools
-    renewed: Bools
+    outliers_removed: Bools
 
 
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
     """Return the used readings that are steps, with their inputs."""
-    masked, renewed = np.zeros((2, len(wave.values)), np.bool_)
+    masked, outliers_removed = np.zeros((2, len(wave.values)), np.bool_)
     masked[used.index] = np.isnan(used.inputs) & ~np.isnan(used.truth)
-    renewed[used.index] = used.renewed
+    outliers_removed[used.index] = used.outliers_removed
     is_step = placement.outcome[used.index] == Outcome.FORECAST
     all_steps = bool(is_step.all())
     index = used.index if all_steps else used.index[is_step]
@@ -243,12 +244,12 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         outcome=placement.outcome,
         masked=masked,
         expired=placement.expired,
-        renewed=renewed,
+        outliers_removed=outliers_removed,
         index=index,
         tick=tick,
         gap=placement.gap[index],
         restarted=placement.restarted[index],
-        has_new_reference=used.renewed[is_step]
+        has_new_reference=used.outliers_removed[is_step]
         | used.has_new_reference[is_step] & (series.scaler.count > FIRST_READINGS),
         time_ms=time_ms,
         interval_ms=interval,

@@ -37,11 +37,11 @@ def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, va
     Returns:
         Rows that were learned again; (B,).
     """
-    relearned = np.zeros(len(values), np.bool_)
+    outliers_removed = np.zeros(len(values), np.bool_)
     first = min(FIRST_READINGS, part.context.shape[1])
     rows = np.flatnonzero((part.scaler.count == first) & ~np.isnan(values))
     if not len(rows) or first < MIN_READINGS:
-        return relearned
+        return outliers_removed
     outliers = _outliers(part.context[rows], part.reference[rows])
     affected = outliers.any(axis=1) & ~outliers[:, 0]
     if affected.any():
@@ -50,8 +50,8 @@ def relearn_without_initial_outliers(config: DenoiseConfig, part: InputState, va
         copy.context[outliers[affected]] = np.nan
         _learn_from_context(config, copy)
         put(part, rows, copy)
-        relearned[rows] = True
-    return relearned
+        outliers_removed[rows] = True
+    return outliers_removed
 
 
 def _outliers(context: F32, reference: F64) -> Bools:

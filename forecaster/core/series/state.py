@@ -41,7 +41,7 @@ class InputState:
     """Values, scale and filters of N series, one row a series.
 
     Attributes:
-        reference: value that `last` and `context` are counted from, so that 32 bits resolve a small change of a large
+        reference: value that is subtracted from `last` and `context`, so that 32 bits resolve a small change of a large
             value; in units of the series; NaN until there was a valid value; (N,).
         last: last valid value, minus the reference; NaN until there was one; (N,).
         context: denoised inputs by tick, newest first, minus the reference; NaN where there was none; (N, W).

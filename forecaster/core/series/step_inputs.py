@@ -103,7 +103,7 @@ def group_inputs(inputs: StepInputs, record: I64) -> F32:
 
     Args:
         inputs: numpy arrays of B rows; `group` is not read.
-        record: ascending; series of one record belong to one group; (B,).
+        record: index of each row's record in the batch, ascending; series of one record belong to one group; (B,).
     """
     size = len(record)
     if size < 2 or bool((record[1:] != record[:-1]).all()):

@@ -8,7 +8,7 @@ from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.learning.kinds import RunKind
 from forecaster.learning.next_run import TrainerState, TrainingRules, next_run
 
-RULES = TrainingRules(min_readings=100, min_new_ticks=10)
+RULES = TrainingRules(min_readings=100, min_new_readings=10)
 BOTH = {RunKind.TRAINING, RunKind.REFIT}
 
 
@@ -42,7 +42,7 @@ def test_of_due_runs_a_training_goes_first(due: set[RunKind], kind: RunKind | No
 
 
 def test_a_kind_of_run_that_is_off_never_starts() -> None:
-    readouts_only = TrainingRules(min_readings=100, min_new_ticks=10, kinds=frozenset([RunKind.REFIT]))
+    readouts_only = TrainingRules(min_readings=100, min_new_readings=10, kinds=frozenset([RunKind.REFIT]))
     assert next_run(readouts_only, state(500, NO_CHECKPOINT, None, drifted=True), set()).kind is None
     assert next_run(readouts_only, state(500, drifted=True), set()).kind is None
     assert next_run(readouts_only, state(500), {RunKind.REFIT}).kind == RunKind.REFIT

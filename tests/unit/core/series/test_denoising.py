@@ -29,7 +29,7 @@ CHAINS = [("range",), ("hampel",), ("stuck",), ("ewma",), ("kalman",), ("range",
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_no_filter_depends_on_a_later_reading(chain: tuple) -> None:
-    config = DenoiseConfig(chain=chain, low=18, high=22, stuck_ticks=3)
+    config = DenoiseConfig(chain=chain, low=18, high=22, stuck_readings=3)
     values = noisy(60)
     changed = values[:40] + [100.0] * 20
     np.testing.assert_array_equal(run(config, values)[0][:40], run(config, changed)[0][:40])
@@ -47,7 +47,7 @@ def test_filters_do_not_modify_their_argument(chain: tuple) -> None:
 
 @pytest.mark.parametrize("chain", CHAINS)
 def test_filters_treat_each_series_of_a_batch_alone(chain: tuple) -> None:
-    config = DenoiseConfig(chain=chain, low=18, high=22, stuck_ticks=3)
+    config = DenoiseConfig(chain=chain, low=18, high=22, stuck_readings=3)
     columns = [noisy(50), [7.0] * 50, [20.0] * 25 + [90.0] + [20.0] * 24]
     state = DenoiseState.empty(3, config)
     together = []
@@ -161,7 +161,7 @@ def test_spikes_smaller_than_the_daily_range_are_masked() -> None:
 
 
 def test_a_stuck_sensor_is_masked_from_the_configured_reading_on() -> None:
-    inputs, truths = run(DenoiseConfig(chain=("stuck",), stuck_ticks=3), [1, 5, 5, 5, 5, 6])
+    inputs, truths = run(DenoiseConfig(chain=("stuck",), stuck_readings=3), [1, 5, 5, 5, 5, 6])
     np.testing.assert_array_equal(inputs, [1, 5, 5, np.nan, np.nan, 6])
     np.testing.assert_array_equal(truths, [1, 5, 5, 5, 5, 6])
 
@@ -169,7 +169,7 @@ def test_a_stuck_sensor_is_masked_from_the_configured_reading_on() -> None:
 def test_filters_run_in_the_order_of_the_chain() -> None:
     assert set(FILTERS) == {"range", "hampel", "stuck", "ewma", "kalman"}
     values = [5.0, 5.0, 7.0, 5.0, 5.0, -9.0, 5.0]
-    first, _ = run(DenoiseConfig(chain=("range", "stuck"), low=0, stuck_ticks=3), values)
-    second, _ = run(DenoiseConfig(chain=("stuck", "range"), low=0, stuck_ticks=3), values)
+    first, _ = run(DenoiseConfig(chain=("range", "stuck"), low=0, stuck_readings=3), values)
+    second, _ = run(DenoiseConfig(chain=("stuck", "range"), low=0, stuck_readings=3), values)
     assert np.isnan(first).tolist() == [False, False, False, False, False, True, True]
     assert np.isnan(second).tolist() == [False, False, False, False, False, True, False]
