@@ -102,7 +102,7 @@ class TopicAdmin:
         """
         counts = self.partition_counts([source, *(topic.name for topic in needed)])
         if source not in counts:
-            raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
+            raise no_input_topic(source)
         missing = [topic for topic in needed if topic.name not in counts]
         if missing and create:
             self.create(missing, counts[source])
@@ -186,6 +186,11 @@ class TopicAdmin:
                     "otherwise Kafka deletes records that are still needed: change it with kafka-configs --alter "
                     f"--add-config {name}={topic.settings[name]}"
                 )
+
+
+def no_input_topic(source: str) -> TopicError:
+    """Return the error of an input topic that does not exist."""
+    return TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
 
 
 def _subscription(member: Mapping[str, Any]) -> Sequence[str]:

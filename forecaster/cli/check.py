@@ -9,7 +9,7 @@ from rich.table import Table
 
 from forecaster.app.configs import fixed_checkpoint, needed_topics, training_schedule
 from forecaster.app.connect import ask_broker, open_state
-from forecaster.broker.topics import TopicAdmin
+from forecaster.broker.topics import TopicAdmin, no_input_topic
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.cli.topics import topic_table
@@ -58,7 +58,7 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
     source, needed = settings.topics.input, needed_topics(settings)
     counts = topics.partition_counts([source, *(topic.name for topic in needed)])
     if source not in counts:
-        raise TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
+        raise no_input_topic(source)
     existing = [topic for topic in needed if topic.name in counts or not settings.topics.create]
     topics.ensure(source, existing, create=False)
     others = [

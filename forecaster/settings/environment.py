@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     )
 
     role: Literal["worker", "trainer", "both"] = "both"
-    """worker = forecasts; trainer = trains the network for all workers of the group; both = one process does both."""
+    """worker = forecasts; trainer = trains the network for all workers of the consumer group;
+    both = one process does both."""
     kafka: Kafka
     topics: Topics
     input: Input = Input()

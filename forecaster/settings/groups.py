@@ -35,10 +35,10 @@ class Kafka(SettingsGroup):
     bootstrap_servers: Name
     """Addresses of brokers to connect to first, as host:port,host:port."""
     group_id: Name = "forecaster"
-    """Name of the consumer group, one for each deployment. Transactional ids, the name of the trainers' group and the
-    keys in the state topic begin with it."""
+    """Name of the consumer group, one for each deployment. Transactional ids, the name of the trainers' consumer group
+    and the keys in the state topic begin with it."""
     instance_id: str = ""
-    """Identity of this process as a static member of the group: a restart keeps its partitions. Only if each
+    """Identity of this process as a static member of the consumer group: a restart keeps its partitions. Only if each
     process has a stable name of its own, as in a StatefulSet. Empty = dynamic member."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
@@ -88,12 +88,13 @@ class Topics(SettingsGroup):
     dead_letters: str = ""
     """Topic of the records that could not be read; empty = <input>.dead-letters."""
     state: str = ""
-    """Topic of the stored state; empty = <input>.state. Several groups can share it."""
+    """Topic of the stored state; empty = <input>.state. Several consumer groups can share it."""
     models: str = ""
-    """Topic of the checkpoints; empty = <input>.models. A second group on the same input needs its own, because each
-    group trains."""
+    """Topic of the checkpoints; empty = <input>.models. A second consumer group on the same input needs its
+    own, because each of them trains."""
     history: str = ""
-    """Topic of the readings to train on; empty = <input>.history. A second group on the same input needs its own."""
+    """Topic of the readings to train on; empty = <input>.history. A second consumer group on the same input needs its
+    own."""
     scores: str = ""
     """Topic of the scores: one record for each reading that some forecast was made for, with its value and the errors
     of these forecasts; thinned by PUBLISH_EVERY. Empty = not published."""
@@ -186,8 +187,8 @@ class NetworkSettings(SettingsGroup):
     context: Annotated[int, Field(ge=2, le=4096)] = 96
     """Newest ticks of input kept for each series; the hidden state of a new checkpoint is computed from them."""
     readouts: Literal["own", "shared"] = "own"
-    """own = single series have output layers of their own in addition to the shared one, in fleets of up to 300 series;
-    shared = only one output layer for all series, and smaller rows."""
+    """own = single series have readouts (last layers) of their own in addition to the shared one, in fleets of up to
+    300 series; shared = only one readout for all series, and smaller rows."""
     checkpoint: str = ""
     """Folder of a checkpoint that is served whatever the models topic says; nothing is trained then. Empty = the
     models topic decides."""
@@ -225,7 +226,7 @@ class Training(SettingsGroup):
     """When the network is trained: every DURATION, cron FIVE FIELDS (UTC; 0 and 7 are Sunday), or off = never, not
     even when the error of the forecasts drifts."""
     readout_schedule: Schedule = "every 15m"
-    """When the output layer alone is refitted; as SCHEDULE."""
+    """When the readout alone is refitted; same syntax as SCHEDULE."""
     window: Milliseconds = 90 * 86_400_000
     """Age of the oldest readings that are trained on; also the retention with which the history topic is created."""
     tbptt_steps: Annotated[int, Field(ge=1)] = 48
@@ -261,14 +262,15 @@ class State(SettingsGroup):
     ttl: Milliseconds = 30 * 86_400_000
     """A series without a reading for longer, by event time, starts again at its next reading; its memory is freed."""
     max_series: Annotated[int, Field(ge=1)] = 100_000
-    """Series with state in one partition. Further series get the last value as their forecast, and no state."""
+    """Largest number of series with state in one partition. Further series get the last value as their forecast, and no
+    state."""
     on_lost_input: Literal["fail", "resume-cold", "resume-stale"] = "fail"
     """What to do when input that the state needs is gone from the topic: fail = exit code 5; resume-cold = start
     without state; resume-stale = continue with what is left of the state."""
 
 
 class DeadLetters(SettingsGroup):
-    """Limits for bad records; a partition that reaches one has probably met a broken producer."""
+    """Limits for bad records; reaching a limit usually means that a producer is broken."""
 
     on_limit: Literal["pause", "stop"] = "pause"
     """pause = hold the partition until its worker restarts or another worker takes it; stop = exit code 6."""

@@ -138,7 +138,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """Partition of this worker, with the fields of `PartitionStatus`."""
+    """Partition of this worker, with the fields of `PartitionStatus` except `blocks`."""
 
     partition: int
     state: str

@@ -285,7 +285,7 @@ class Partition:
         return True
 
     def _is_freed_by(self, name: str, offset: int) -> bool:
-        """Return whether the series has a row from before it was freed at `offset`."""
+        """Return whether the series has a row, and it was stored before `offset`, where the series was freed."""
         row = self.table.row(name)
         return row >= 0 and self._stored_to(row) < offset
 

@@ -62,6 +62,7 @@ class StateStore:
 
     - `phases`: the phase of each partition in its life cycle.
     - `partitions`: the open partitions, each with its rows, blocks, floor and swaps. They serve, or are held.
+    - how each restored partition came back, until it is closed: `restore_result`.
     - the restores under way: `follow` queues assigned partitions, `restore` works on the queue for a slice of time, and
       `open` lets a restored partition serve.
 
