@@ -16,20 +16,20 @@ class SeriesHistory:
 
     Attributes:
         series_ids: the series; S.
-        row: index of each reading's series among the S; (N,).
+        series_index: index of each reading's series among the S; (N,).
         timestamp_ms: event times, epoch ms, UTC, ascending; (N,).
         values: raw values; NaN where missing; (N,).
         record_of_reading: index of each reading's record; readings of one record belong to one group; (N,).
     """
 
     series_ids: list[str]
-    row: I64
+    series_index: I64
     timestamp_ms: I64
     values: F64
     record_of_reading: I64
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.series_index)
 
     def spans(self, size: int) -> Iterator[tuple[int, int]]:
         """Yield begin and end of parts of about `size` readings, without splitting a record."""
@@ -49,14 +49,18 @@ class SeriesHistory:
     def readings(self, begin: int, end: int) -> Readings:
         """Return the readings from `begin` up to `end`, as the decoder would return them."""
         span = slice(begin, end)
-        names = [self.series_ids[row] for row in self.row[span].tolist()]
+        names = [self.series_ids[row] for row in self.series_index[span].tolist()]
         return Readings(names, self.timestamp_ms[span], self.values[span], self.record_of_reading[span])
 
     def first(self, count: int) -> SeriesHistory:
         """Return the first `count` readings."""
         span = slice(0, count)
         return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.record_of_reading[span]
+            self.series_ids,
+            self.series_index[span],
+            self.timestamp_ms[span],
+            self.values[span],
+            self.record_of_reading[span],
         )
 
     def before(self, time_ms: int) -> SeriesHistory:
@@ -67,13 +71,17 @@ class SeriesHistory:
         """Return the readings with event times from `time_ms` on."""
         span = slice(int(np.searchsorted(self.timestamp_ms, time_ms, side="left")), None)
         return SeriesHistory(
-            self.series_ids, self.row[span], self.timestamp_ms[span], self.values[span], self.record_of_reading[span]
+            self.series_ids,
+            self.series_index[span],
+            self.timestamp_ms[span],
+            self.values[span],
+            self.record_of_reading[span],
         )
 
     def interval_ms(self) -> int:
         """Return the median spacing of neighbouring readings of a series, in ms; 0 if no series has two."""
-        order = np.lexsort((self.timestamp_ms, self.row))
-        steps = np.diff(self.timestamp_ms[order])[np.diff(self.row[order]) == 0]
+        order = np.lexsort((self.timestamp_ms, self.series_index))
+        steps = np.diff(self.timestamp_ms[order])[np.diff(self.series_index[order]) == 0]
         steps = steps[steps > 0]
         return int(np.median(steps)) if len(steps) else 0
 

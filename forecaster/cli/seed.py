@@ -51,11 +51,11 @@ class InputHistory:
 
     def batches(self, selected: Bools) -> Iterator[Readings]:
         """Yield the readings of the selected series, in order of time; all readings of a record are in one batch."""
-        history = _filtered(self.history, selected[self.history.row])
+        history = _filtered(self.history, selected[self.history.series_index])
         for begin, end in history.spans(BATCH_READINGS):
             readings = history.readings(begin, end)
             if self.one_record:
-                groups = [self.groups[row] for row in history.row[begin:end].tolist()]
+                groups = [self.groups[row] for row in history.series_index[begin:end].tolist()]
                 yield replace(readings, groups=groups)
             else:
                 yield replace(readings, record_of_reading=np.arange(len(readings)))
@@ -98,7 +98,7 @@ def input_history(history: SeriesHistory, value_fields: tuple[str, ...]) -> Inpu
     named = np.array([group is not None for group in groups], np.bool_)
     carried = (history.timestamp_ms >= 0) & (history.timestamp_ms <= MAX_TIMESTAMP_MS)
     carried &= ~(np.abs(history.values) > MAX_MAGNITUDE)
-    known = named[history.row]
+    known = named[history.series_index]
     if not (known & carried).any():
         advice = "check that they have readings with series ids"
         if value_fields and len(history) and not named.any():
@@ -106,7 +106,7 @@ def input_history(history: SeriesHistory, value_fields: tuple[str, ...]) -> Inpu
                 f"with FORECASTER_INPUT__VALUE_FIELDS={','.join(value_fields)} each series must be named <id>/<field>, "
                 "as the columns of a wide file are"
             )
-        raise UsageError(f"the files have no reading that the input could have; {advice}")
+        raise UsageError(f"no reading in the files is valid for the input topic; {advice}")
     return InputHistory(
         history=_filtered(history, known & carried),
         groups=[group or "" for group in groups],
@@ -174,8 +174,8 @@ def summary(settings: Settings, result: SeedResult) -> list[str]:
         )
     if result.unnamed:
         sentences.append(
-            f"{result.unnamed:,} series were left out: no record names them (an id of 1 to {MAX_SERIES_ID_BYTES} "
-            "bytes; with FORECASTER_INPUT__VALUE_FIELDS, <id>/<field>)"
+            f"{result.unnamed:,} series were left out: their ids are not valid (1 to {MAX_SERIES_ID_BYTES:,} bytes; "
+            "with FORECASTER_INPUT__VALUE_FIELDS, named <id>/<field>)"
         )
     if result.refused:
         sentences.append(f"{result.refused:,} readings were left out: no record can hold their value or time")
@@ -198,7 +198,7 @@ def _filtered(history: SeriesHistory, kept: Bools) -> SeriesHistory:
     """Return the history with only some of its readings; (N,)."""
     return SeriesHistory(
         history.series_ids,
-        history.row[kept],
+        history.series_index[kept],
         history.timestamp_ms[kept],
         history.values[kept],
         history.record_of_reading[kept],

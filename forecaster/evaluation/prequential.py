@@ -119,7 +119,7 @@ class PrequentialEvaluator:
     def report(self, outcomes: dict[str, int], checkpoint: str, retrainings: dict[str, int]) -> BacktestMetrics:
         """Return the metrics of everything added; the arguments are fields of the report."""
         known = slice(None) if self._begin == 0 else slice(0, self._begin)
-        rows, truths = self._history.row[known], self._truth[known]
+        rows, truths = self._history.series_index[known], self._truth[known]
         parts = [truths[rows == row] for row in range(len(self._history.series_ids))]
         scale = np.array([mase_scale(part[~np.isnan(part)]) for part in parts])[:, None]
         deviation = np.array([np.nanstd(part) if np.isfinite(part).any() else np.nan for part in parts])[:, None]
@@ -143,7 +143,7 @@ class PrequentialEvaluator:
 
     def _sum(self, total: F64, position: I64, values: F64, scored: Bools) -> None:
         """Add the scored values to the totals of their series."""
-        np.add.at(total, self._history.row[position], np.where(scored, values, 0.0))
+        np.add.at(total, self._history.series_index[position], np.where(scored, values, 0.0))
 
 
 class _Grid:
@@ -151,12 +151,12 @@ class _Grid:
 
     def __init__(self, history: SeriesHistory, interval_ms: int) -> None:
         series = len(history.series_ids)
-        order = np.lexsort((history.timestamp_ms, history.row))
-        rows, stamps = history.row[order], history.timestamp_ms[order]
+        order = np.lexsort((history.timestamp_ms, history.series_index))
+        rows, stamps = history.series_index[order], history.timestamp_ms[order]
         begins = np.searchsorted(rows, np.arange(series))
         step = np.diff(stamps, prepend=stamps[:1])
         step[begins] = 0
-        self._row = history.row
+        self._row = history.series_index
         self._interval = np.full(series, max(interval_ms, 1), np.int64)
         if interval_ms == 0:
             for row in range(series):
@@ -164,7 +164,7 @@ class _Grid:
                 self._interval[row] = int(np.median(steps)) if len(steps) else 1
         per_day = np.maximum(np.rint(DAY_MS / self._interval).astype(np.int64), 1)
         self._season = np.where(per_day > 1, per_day, 7)
-        tick = (history.timestamp_ms - stamps[begins][history.row]) / self._interval[history.row]
+        tick = (history.timestamp_ms - stamps[begins][history.series_index]) / self._interval[history.series_index]
         self._span = int(tick.max()) + 2 if len(tick) else 1
         self._key = self._row * self._span + np.rint(tick).astype(np.int64)
         self._order = np.argsort(self._key, kind="stable")

@@ -89,7 +89,7 @@ class ForecastTrace:
         bucket = np.clip(bucket, 0, BUCKETS - 1)
         np.add.at(self._sums, bucket[evaluated], forecasts.weights.mean(axis=2)[evaluated])
         np.add.at(self._counts, bucket[evaluated], 1.0)
-        rows = self._history.row[position]
+        rows = self._history.series_index[position]
         for number in np.flatnonzero(evaluated & np.isin(rows, list(self._fans))).tolist():
             fan = FanForecast(
                 made_ms=int(forecasts.timestamp_ms[number]),
@@ -113,7 +113,7 @@ class ForecastTrace:
     def _series(self, row: int, fans: list[FanForecast]) -> TracedSeries:
         """Return the last forecasts whose truths are all known and that do not overlap, with the readings around."""
         history = self._history
-        positions: I64 = np.flatnonzero(history.row == row)[-KEPT_TICKS:]
+        positions: I64 = np.flatnonzero(history.series_index == row)[-KEPT_TICKS:]
         last_ms = int(history.timestamp_ms[positions[-1]])
         complete = [fan for fan in fans if int(fan.target_ms[-1]) <= last_ms] or fans
         reach_ms = int(fans[-1].target_ms[-1]) - fans[-1].made_ms

@@ -50,7 +50,7 @@ def join(frames: Sequence[pd.DataFrame]) -> SeriesHistory:
     row, names = pd.factorize(table["series_id"])
     return SeriesHistory(
         series_ids=[str(name) for name in names],
-        row=row.astype(np.int64),
+        series_index=row.astype(np.int64),
         timestamp_ms=table["timestamp_ms"].to_numpy(np.int64),
         values=table["value"].to_numpy(np.float64),
         record_of_reading=table["record"].to_numpy(np.int64),

@@ -128,7 +128,7 @@ def _sums(pipeline: PipelineConfig, checkpoint: Checkpoint | None, history: Seri
             last_value.pinball_loss,
         )
         for total, column in zip(totals, values, strict=True):
-            np.add.at(total, history.row[position], np.where(counted, column, 0.0).sum(axis=1))
+            np.add.at(total, history.series_index[position], np.where(counted, column, 0.0).sum(axis=1))
         count += int(counted.sum())
     return _Sums(error, pinball, last_error, last_pinball, count)
 

@@ -67,5 +67,5 @@ class ServingSimulation:
             self._state.hidden = np.pad(self._state.hidden, ((0, 0), (0, missing)))
 
     def _serve(self, first: int, end: int) -> Outputs:
-        batch = Batch.of_one_model(self._history.readings(first, end), self._history.row[first:end])
+        batch = Batch.of_one_model(self._history.readings(first, end), self._history.series_index[first:end])
         return advance(self._pipeline, [self._model], self._state, batch)

@@ -216,7 +216,7 @@ def _add(sums: Sums, history: SeriesHistory, outputs: Outputs, begin: int, origi
     """The sums include the forecasts of these truths that were made at the origins."""
     matured, series = outputs.matured, len(history.series_ids)
     position = matured.reading + begin
-    row, truth = history.row[position], matured.truth[:, None]
+    row, truth = history.series_index[position], matured.truth[:, None]
     horizons = np.arange(1, matured.point.shape[1] + 1)
     made = (position // series)[:, None] - horizons
     forecasts = [matured.point, *np.moveaxis(matured.experts, 1, 0)]

@@ -40,7 +40,7 @@ def history(series: int, ticks: int) -> SeriesHistory:
     values = np.sin(2 * np.pi * time_of_day / 24) + np.random.default_rng(0).normal(0, 0.2, (ticks, series))
     return SeriesHistory(
         series_ids=[f"series-{one}" for one in range(series)],
-        row=np.tile(np.arange(series), ticks),
+        series_index=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,
         values=values.reshape(-1),
         record_of_reading=np.arange(ticks * series),

@@ -51,7 +51,7 @@ def test_history_is_read_in_the_order_of_time(broker: str, topic: str) -> None:
     assert history.timestamp_ms.tolist() == (START_MS + hours * HOUR_MS).tolist()
     expected = {f"pump-{partition}-{k}" for partition in range(PARTITIONS) for k in range(SERIES)}
     assert set(history.series_ids) == expected
-    numbers = [int(history.series_ids[row].rsplit("-", 1)[1]) for row in history.row]
+    numbers = [int(history.series_ids[row].rsplit("-", 1)[1]) for row in history.series_index]
     assert history.values.tolist() == (hours + numbers).tolist()
 
 

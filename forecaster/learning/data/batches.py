@@ -64,7 +64,7 @@ class PaddedBatch:
         truths = [np.pad(sequence.truth, (0, future), constant_values=np.nan) for sequence in sequences]
         self._truth = _pad(truths, fill=np.nan)
         names = [name for name in StepInputs.__slots__ if name != "context"]
-        self.series = torch.tensor([sequence.row for sequence in sequences])
+        self.series = torch.tensor([sequence.series_index for sequence in sequences])
         self.cross = _pad([sequence.cross for sequence in sequences])
         self.inputs = {name: _pad([getattr(sequence.inputs, name) for sequence in sequences]) for name in names}
         self._mean_scale = torch.tensor([float(sequence.inputs.scale.mean()) for sequence in sequences])

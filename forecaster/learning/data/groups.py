@@ -49,10 +49,10 @@ def _group_of_each_series(history: SeriesHistory) -> I64:
     """Return a number for the group of each series: two series that ever share a record have the same; (C,)."""
     count = len(history.series_ids)
     begins = np.flatnonzero(np.diff(history.record_of_reading, prepend=-1))
-    lengths = np.diff(begins, append=len(history.row))
-    first_of_record = np.repeat(history.row[begins], lengths)
+    lengths = np.diff(begins, append=len(history.series_index))
+    first_of_record = np.repeat(history.series_index[begins], lengths)
     group = np.arange(count)
-    for pair in np.unique(first_of_record * count + history.row).tolist():
+    for pair in np.unique(first_of_record * count + history.series_index).tolist():
         first, second = group[pair // count], group[pair % count]
         group[group == second] = first
     return group

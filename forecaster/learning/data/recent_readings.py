@@ -67,7 +67,7 @@ class RecentReadings:
         held = slice(0, self._held)
         return SeriesHistory(
             series_ids=list(self._numbers),
-            row=self._row[held].copy(),
+            series_index=self._row[held].copy(),
             timestamp_ms=self._timestamp_ms[held].copy(),
             values=self._values[held].copy(),
             record_of_reading=self._records[held].copy(),

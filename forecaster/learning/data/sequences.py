@@ -24,7 +24,7 @@ class _StepColumns:
     """Columns of the steps of one wave, or of all waves; the contexts are kept apart, for first steps alone.
 
     Attributes:
-        row: number of each step's series.
+        series_index: index of each step's series.
         tick: tick on the grid of the series.
         begins: True if the step begins a sequence.
         reference: reference value of the series; `last`, `levels`, `values` and `truth` are differences to it.
@@ -32,7 +32,7 @@ class _StepColumns:
         truth: raw values; NaN where there is none, or if the filters mask it.
     """
 
-    row: I64
+    series_index: I64
     tick: I64
     begins: Bools
     reference: F64
@@ -54,7 +54,7 @@ class TrainingSequence:
     """T steps of one series without a restart or a long gap, and the truths on its grid of G ticks.
 
     Attributes:
-        row: number of the series.
+        series_index: index of the series.
         inputs: inputs of each step but for the context, which the grid holds; (T, ...).
         grid_index: index of each step in the grid; (T,).
         time_ms: event time of each step, epoch ms; (T,).
@@ -66,7 +66,7 @@ class TrainingSequence:
         cross: inputs from the other series of the group, one by one; (T, X).
     """
 
-    row: int
+    series_index: int
     inputs: StepInputs
     grid_index: I64
     time_ms: I64
@@ -105,7 +105,7 @@ def sequences_before(sequences: Sequence[TrainingSequence], time_ms: int) -> lis
 
 def sort_sequences(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
     """Return the longest sequences first; those of the same length in the order of their series and time."""
-    return sorted(sequences, key=lambda sequence: (-len(sequence), sequence.row, int(sequence.time_ms[0])))
+    return sorted(sequences, key=lambda sequence: (-len(sequence), sequence.series_index, int(sequence.time_ms[0])))
 
 
 class SequencesBuilder:
@@ -135,7 +135,7 @@ class SequencesBuilder:
         self._contexts.append(inputs.context[begins].copy())
         self._waves.append(
             _StepColumns(
-                row=row.copy(),
+                series_index=row.copy(),
                 tick=observed.tick,
                 begins=begins,
                 reference=observed.reference.copy(),
@@ -174,10 +174,10 @@ class SequencesBuilder:
         columns = zip(*([getattr(wave, name) for name in _StepColumns.__slots__] for wave in self._waves), strict=True)
         steps = _StepColumns(*(np.concatenate(column) for column in columns))
         contexts = np.concatenate(self._contexts)
-        context = np.zeros(len(steps.row), np.int64)
+        context = np.zeros(len(steps.series_index), np.int64)
         context[steps.begins] = np.arange(len(contexts))
-        order = np.argsort(steps.row, kind="stable")
-        cuts = np.flatnonzero(steps.begins[order] | (np.diff(steps.row[order], prepend=-1) != 0))
+        order = np.argsort(steps.series_index, kind="stable")
+        cuts = np.flatnonzero(steps.begins[order] | (np.diff(steps.series_index[order], prepend=-1) != 0))
         parts = np.split(order, cuts[1:])
         return sort_sequences(
             [self._sequence(steps, part, contexts[context[part[0]]]) for part in parts if len(part) >= MIN_STEPS]
@@ -204,7 +204,7 @@ class SequencesBuilder:
             group=steps.group[part],
         )
         return TrainingSequence(
-            row=int(steps.row[part[0]]),
+            series_index=int(steps.series_index[part[0]]),
             inputs=inputs,
             grid_index=grid_index,
             time_ms=steps.time_ms[part],

@@ -59,7 +59,7 @@ def drop_misdated(history: SeriesHistory) -> SeriesHistory:
     if end - begin == len(stamps):
         return history
     kept = history.first(end).since(int(stamps[begin]))
-    dropped = np.unique(np.concatenate([history.row[:begin], history.row[end:]]))
+    dropped = np.unique(np.concatenate([history.series_index[:begin], history.series_index[end:]]))
     _log.warning(
         "misdated_readings_dropped",
         readings=len(stamps) - len(kept),

@@ -69,7 +69,7 @@ def training_sequences(
     builder = SequencesBuilder(observation.context, groups)
     for begin, end in history.spans(SLICE):
         span = slice(begin, end)
-        rows, records = history.row[span], history.record_of_reading[span]
+        rows, records = history.series_index[span], history.record_of_reading[span]
         for positions in waves(rows, records):
             row = rows[positions]
             wave_timeline, wave_inputs = take(timeline, row), take(inputs, row)

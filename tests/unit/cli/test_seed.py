@@ -42,7 +42,7 @@ def test_with_value_fields_a_line_is_a_record_keyed_by_its_file(tmp_path: Path) 
 def test_columns_that_are_no_field_are_counted(tmp_path: Path) -> None:
     """If no column is a field, the files are refused."""
     arranged = input_history(wide(tmp_path), ("in", "pressure"))
-    assert (arranged.unnamed, set(arranged.history.row.tolist())) == (1, {0})
+    assert (arranged.unnamed, set(arranged.history.series_index.tolist())) == (1, {0})
     with pytest.raises(UsageError, match="FORECASTER_INPUT__VALUE_FIELDS=pressure"):
         input_history(wide(tmp_path), ("pressure",))
 

@@ -31,7 +31,7 @@ def history(values: list[list[float]]) -> SeriesHistory:
     series, ticks = table.shape
     return SeriesHistory(
         series_ids=[f"s{number}" for number in range(series)],
-        row=np.tile(np.arange(series), ticks),
+        series_index=np.tile(np.arange(series), ticks),
         timestamp_ms=START_MS + np.repeat(np.arange(ticks), series) * HOUR_MS,
         values=table.T.reshape(-1),
         record_of_reading=np.repeat(np.arange(ticks), series),

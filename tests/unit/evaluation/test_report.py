@@ -30,7 +30,7 @@ def result() -> BacktestResult:
     values[dice.random(values.shape) < 0.02] = np.nan
     history = SeriesHistory(
         series_ids=SERIES,
-        row=np.tile(np.arange(len(SERIES)), hours),
+        series_index=np.tile(np.arange(len(SERIES)), hours),
         timestamp_ms=START_MS + np.repeat(np.arange(hours), len(SERIES)) * HOUR_MS,
         values=values.reshape(-1),
         record_of_reading=np.arange(values.size),

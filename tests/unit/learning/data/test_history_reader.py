@@ -53,7 +53,7 @@ def decoded(content: Readings) -> HistoryPart:
 def table(history: SeriesHistory) -> list[tuple[str, int, float, int]]:
     values = np.nan_to_num(history.values, nan=-99).tolist()
     columns = history.timestamp_ms.tolist(), values, history.record_of_reading.tolist()
-    return list(zip([history.series_ids[row] for row in history.row], *columns, strict=True))
+    return list(zip([history.series_ids[row] for row in history.series_index], *columns, strict=True))
 
 
 class FakeLog:
@@ -151,7 +151,7 @@ def test_readings_of_a_record_stay_together_under_one_number() -> None:
     log = FakeLog(3)
     filled(log)
     history = source(log).read(now_ms=0)
-    groups = [history.series_ids[row].split("/")[0] for row in history.row]
+    groups = [history.series_ids[row].split("/")[0] for row in history.series_index]
     for begin in range(0, len(history), 2):
         assert groups[begin] == groups[begin + 1]
         assert history.record_of_reading[begin] == history.record_of_reading[begin + 1]
@@ -234,7 +234,7 @@ def test_a_single_group_larger_than_the_limit_is_kept() -> None:
     for hour in range(20):
         recent.add(decoded(batch(dice, hour, [1, 2], fields=8)))
     history = recent.history()
-    assert len({history.series_ids[row].split("/")[0] for row in history.row}) == 1
+    assert len({history.series_ids[row].split("/")[0] for row in history.series_index}) == 1
     assert len(history.series_ids) == 8
 
 

@@ -56,7 +56,7 @@ def with_wrong_clock(right: SeriesHistory, begins_ms: Sequence[int], count: int 
     wrong = np.concatenate([every(HOUR_MS, count, begin) for begin in begins_ms])
     times = np.concatenate([right.timestamp_ms, wrong])
     order = np.argsort(times, kind="stable")
-    row = np.concatenate([right.row, np.zeros(len(wrong), np.int64)])[order]
+    row = np.concatenate([right.series_index, np.zeros(len(wrong), np.int64)])[order]
     values = np.concatenate([right.values, np.full(len(wrong), 5.0)])[order]
     return SeriesHistory(right.series_ids, row, times[order], values, np.arange(len(times)))
 
@@ -86,7 +86,7 @@ def test_misdated_readings_are_dropped_and_move_no_split(right: SeriesHistory, w
     with structlog.testing.capture_logs() as logs:
         kept = drop_misdated(with_wrong_clock(right, wrong))
     assert split_by_time(kept, 0.15, 0.1) == split_by_time(right, 0.15, 0.1)
-    for name in ("row", "timestamp_ms", "values"):
+    for name in ("series_index", "timestamp_ms", "values"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(right, name))
     assert [(log["readings"], log["series"]) for log in logs] == [(10 * len(wrong), ["pump-0"])]
 

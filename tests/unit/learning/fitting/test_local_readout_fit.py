@@ -80,7 +80,7 @@ def errors(served: list[tuple[int, Outputs]]) -> NDArray[np.float64]:
     total, count = np.zeros((3, 3)), 0
     for first, outputs in served:
         matured = outputs.matured
-        rows = history.row[first + matured.reading]
+        rows = history.series_index[first + matured.reading]
         late = first + matured.reading >= 3 * 600
         for head in range(3):
             square = (matured.experts[:, PIPELINE.ensemble.network + head, 0] - matured.truth) ** 2

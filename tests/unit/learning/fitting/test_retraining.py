@@ -50,7 +50,7 @@ def history(hours: int = 600, series: int = 2, *, seed: int = 0, period: int = 1
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / period) + generator.normal(0, 0.3, hours) for k in range(series)]
     return SeriesHistory(
         series_ids=[f"pump-{k}" for k in range(series)],
-        row=np.tile(np.arange(series), hours),
+        series_index=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
         values=np.column_stack(values).reshape(-1),
         record_of_reading=np.repeat(time, series),
@@ -136,7 +136,7 @@ def test_training_data_cut_at_a_time_equals_that_of_a_cut_history() -> None:
     )
     assert len(cut.history) == len(rebuilt.history) == 140
     for left, right in zip(cut.sequences, rebuilt.sequences, strict=True):
-        assert left.row == right.row
+        assert left.series_index == right.series_index
         for name in ("grid_index", "time_ms", "grid", "truth"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         for name in ("last", "scale", "levels", "calendar", "masked", "gap", "group"):
@@ -265,7 +265,7 @@ def joined(before: SeriesHistory, after: SeriesHistory) -> SeriesHistory:
     later = after.since(int(before.timestamp_ms[-1]) + 1)
     return SeriesHistory(
         before.series_ids,
-        np.concatenate([before.row, later.row]),
+        np.concatenate([before.series_index, later.series_index]),
         np.concatenate([before.timestamp_ms, later.timestamp_ms]),
         np.concatenate([before.values, later.values]),
         np.concatenate([before.record_of_reading, later.record_of_reading]),
@@ -364,7 +364,7 @@ def test_too_few_scored_forecasts_promote_no_challenger(champion: Checkpoint) ->
 
 def test_a_constant_series_does_not_count_in_the_decision(champion: Checkpoint) -> None:
     readings = history(470).since(START_MS + 300 * HOUR_MS)
-    flat = replace(readings, values=np.where(readings.row == 1, 5.0, readings.values))
+    flat = replace(readings, values=np.where(readings.series_index == 1, 5.0, readings.values))
     outcome = evaluate_challenger(PIPELINE, None, champion, flat, START_MS + 400 * HOUR_MS)
     assert outcome.promote
     nothing = replace(readings, values=np.full(len(readings), 5.0))

@@ -198,7 +198,7 @@ def history(hours: int = 400, series: int = 3, seed: int = 0) -> SeriesHistory:
     values = [10 + 5 * np.sin(2 * np.pi * (time + k) / 24) + generator.normal(0, 0.3, hours) for k in range(series)]
     return SeriesHistory(
         series_ids=[f"pump-{k}" for k in range(series)],
-        row=np.tile(np.arange(series), hours),
+        series_index=np.tile(np.arange(series), hours),
         timestamp_ms=START_MS + np.repeat(time, series) * HOUR_MS,
         values=np.column_stack(values).reshape(-1),
         record_of_reading=np.arange(hours * series),
@@ -256,14 +256,14 @@ def test_series_of_unequal_length_train_together() -> None:
     long, short = history(300, 1), history(60, 1, seed=1)
     both = SeriesHistory(
         series_ids=["long", "short"],
-        row=np.concatenate([long.row, short.row + 1]),
+        series_index=np.concatenate([long.series_index, short.series_index + 1]),
         timestamp_ms=np.concatenate([long.timestamp_ms, short.timestamp_ms]),
         values=np.concatenate([long.values, short.values]),
         record_of_reading=np.arange(360),
     )
     order = np.argsort(both.timestamp_ms, kind="stable")
     both = SeriesHistory(
-        both.series_ids, both.row[order], both.timestamp_ms[order], both.values[order], both.record_of_reading
+        both.series_ids, both.series_index[order], both.timestamp_ms[order], both.values[order], both.record_of_reading
     )
     sequences = training_sequences(both, OBSERVATION)
     assert [len(sequence) for sequence in sequences] == [300, 60]
