@@ -78,7 +78,8 @@ def print_report(report: BacktestMetrics, *, wide: bool = False) -> None:
     terminal.print(_table("series", [*by_series, ("all", (slice(None), slice(None)))], columns))
     if not wide:
         terminal.print(
-            "MASE: error over the mean step of the series; against last value: below 0 is better; --wide: more"
+            "MASE: error over the mean step of the series; 'against last value' below 0 % means better than the last "
+            "value; --wide shows more columns"
         )
     outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(report.outcomes.items()))
     terminal.print(f"checkpoint {report.checkpoint}; readings: {outcomes}")

@@ -75,7 +75,7 @@ class Blocks:
 
     Args:
         limits: what fits in a block.
-        clock: tells how long a block has been dirty.
+        clock: measures how long a block has been dirty.
     """
 
     def __init__(self, limits: BlockLimits, clock: Clock = monotonic) -> None:

@@ -22,7 +22,7 @@ class PartitionFloor:
     Args:
         identity: identity of the stored state.
         offset: offset of the first floor, which has no events.
-        clock: tells how old the floor is.
+        clock: measures how old the floor is.
 
     Attributes:
         newest: the newest floor.

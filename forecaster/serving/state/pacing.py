@@ -24,7 +24,7 @@ class WritePacer:
 
     Args:
         config: how the rows are kept.
-        clock: tells how long a block has been dirty.
+        clock: measures how long a block has been dirty.
     """
 
     def __init__(self, config: StateConfig, clock: Clock) -> None:

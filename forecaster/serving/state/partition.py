@@ -70,7 +70,7 @@ class Partition:
         number: number of the partition.
         config: how its rows are kept.
         position: offset of the next record.
-        clock: monotonic seconds; a block or the floor is overdue by it.
+        clock: measures for how long blocks and the floor have waited.
 
     Attributes:
         position: offset of the next record: the rows hold all readings before it.
