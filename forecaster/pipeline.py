@@ -248,11 +248,11 @@ def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _WaveS
     rebase(pending, rows.experts.profile.reference, observed.reference)
     places = ring.places(observed.tick)
     matured = ring.mature(pending, places, observed.gap)  # 4. mature
-    ring.learn_last_value_rmse(pending, observed.truth, matured, observed.count)
+    ring.learn_last_value_rmse(pending, observed.relative_truth, matured, observed.count)
     tick = _tick_context(observed)
     unit = rows.inputs.scaler.first_deviation().astype(np.float32)
     ensemble = Ensemble(plan.config.ensemble, rows.experts, tick, unit)
-    experts = ensemble.learn(matured.relative(observed.truth), matured)  # 5. learn
+    experts = ensemble.learn(matured.relative(observed.relative_truth), matured)  # 5. learn
     network_forecast = _network_forecast(plan, rows, observed, steps)  # 6. network
     forecast = ensemble.forecast(network_forecast, observed.record_of_step)  # 7. combine
     ring.store(
@@ -262,7 +262,7 @@ def _step(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _WaveS
 
 
 def _tick_context(observed: Observed) -> TickContext:
-    inputs = observed.inputs
+    inputs = observed.step_inputs
     return TickContext(
         time_ms=observed.time_ms,
         interval_ms=observed.interval_ms,
@@ -271,7 +271,7 @@ def _tick_context(observed: Observed) -> TickContext:
         scale=inputs.scale,
         level=np.ascontiguousarray(inputs.levels[:, MIDDLE_LEVEL]),
         reference=observed.reference,
-        value=observed.values,
+        value=observed.relative_input,
     )
 
 
@@ -286,7 +286,7 @@ def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, s
             offsets[chosen] = _offsets_without_network(plan, rows.pending, observed)[chosen]
         elif model is not None and len(chosen):
             index = None if local is None else ReadoutIndex(local[steps.reading], observed.record_of_step)
-            forecast = _forecast_of_model(model, observed.inputs, rows.hidden, chosen, index)
+            forecast = _forecast_of_model(model, observed.step_inputs, rows.hidden, chosen, index)
             heads[chosen, : forecast.heads.shape[1]], offsets[chosen] = forecast.heads, forecast.offsets
     offsets[observed.count < 2] = 0.0
     return NetworkForecast(heads, offsets)
@@ -309,7 +309,7 @@ def _forecast_of_model(
 
 def _offsets_without_network(plan: _BatchPlan, pending: PendingState, observed: Observed) -> F32:
     """Return normal quantiles of the last value's errors so far, in scales; (M, Q, J)."""
-    scale = observed.inputs.scale
+    scale = observed.step_inputs.scale
     rmse = plan.ring.last_value_rmse(pending, scale) / np.where(scale > 0, scale, np.inf)[:, None]
     return np.asarray(normal_quantiles(plan.config.quantile_levels)[:, None] * rmse[:, None, :], np.float32)
 
@@ -317,7 +317,7 @@ def _offsets_without_network(plan: _BatchPlan, pending: PendingState, observed: 
 def _forecasts(plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: _StepResult) -> Forecasts:
     """Return the forecasts made at the steps, in units of the series."""
     config = plan.config
-    scale = observed.inputs.scale.astype(np.float64)[:, None, None]
+    scale = observed.step_inputs.scale.astype(np.float64)[:, None, None]
     last = observed.last[:, None, None]
     quantiles = config.ensemble.quantiles
     absolute = result.forecast.values[:, : quantiles.stop] * scale + last
@@ -355,11 +355,11 @@ def _matured_forecasts(
     experts = result.experts if plan.config.with_details else result.experts[:, :0]
     return MaturedForecasts(
         reading=steps.reading,
-        truth=observed.raw,
+        truth=observed.truth,
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         last_value=last,
-        scale=observed.inputs.scale.astype(np.float64),
+        scale=observed.step_inputs.scale.astype(np.float64),
         experts=experts * matured.scale.astype(np.float64)[:, None] + last[:, None],
     )
 

@@ -22,7 +22,7 @@ from forecaster.records import F64
 
 WIDE_COLUMNS = 160
 """Width of the wide tables; a narrower terminal wraps their lines."""
-SHOWN_HORIZONS = 4
+HORIZON_ROWS = 4
 NARROW_COLUMNS = 4
 """Number of columns without --wide, not counting the one that names the row."""
 Cells: TypeAlias = tuple[slice | int, slice | int]
@@ -91,7 +91,7 @@ def print_report(report: BacktestMetrics, *, wide: bool = False) -> None:
 def _shown_horizons(report: BacktestMetrics) -> list[int]:
     """Return the positions of the horizons to print: the first, the last, and some between."""
     count = len(report.horizons)
-    return sorted({round(share * (count - 1) / (SHOWN_HORIZONS - 1)) for share in range(SHOWN_HORIZONS)})
+    return sorted({round(share * (count - 1) / (HORIZON_ROWS - 1)) for share in range(HORIZON_ROWS)})
 
 
 def _columns(report: BacktestMetrics) -> list[tuple[str, Callable[[Cells], str]]]:

@@ -192,8 +192,8 @@ def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: st
     if needed <= room:
         return ""
     return (
-        "; its hidden state is larger than NETWORK__HIDDEN_SIZE and LAYERS ask for: a worker that was started before "
-        "serves it after a restart"
+        "; its hidden state needs more space than NETWORK__HIDDEN_SIZE and NETWORK__LAYERS give: restart the running "
+        "workers so that they can serve it"
     )
 
 

@@ -38,7 +38,7 @@ class CorruptState(ForecasterError):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Origin of stored state: a service restores only state of its own identity without a policy or re-warming.
+    """Origin of stored state; `plan_recovery` restores state of the own identity, and re-warms or refuses other state.
 
     The body that a hidden state belongs to is named in its row.
 

@@ -66,7 +66,7 @@ def run_training(
     champion: Checkpoint | None,
     folder: Path,
 ) -> None:
-    """Train, and write the result to the folder, with the challenger next to it.
+    """Do one run, a training or a refit, and write its result and its challenger to the folder.
 
     Args:
         config: what to train, and how.

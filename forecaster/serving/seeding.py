@@ -34,7 +34,7 @@ LARGEST_LOST_SHARE = 0.5
 """Largest share of the series whose seeded rows may be lost because the input goes too far back."""
 
 
-class ConsumerGroup(Protocol):
+class SeededGroup(Protocol):
     """The part of `broker.consumer_groups.ConsumerGroup` that seeding needs; tests use a fake."""
 
     def committed(self) -> dict[int, int]:
@@ -77,7 +77,7 @@ class Seeder:
         group: the group, which must not be in use.
     """
 
-    def __init__(self, restorer: Restorer, producer: Producer, group: ConsumerGroup) -> None:
+    def __init__(self, restorer: Restorer, producer: Producer, group: SeededGroup) -> None:
         self._restorer, self._producer, self._group = restorer, producer, group
         self._floors: dict[int, Message] = {}
         self._offsets: dict[int, int] = {}

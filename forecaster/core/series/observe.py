@@ -56,14 +56,14 @@ class Observed:
         time_ms: event time of the tick; (M,).
         interval_ms: spacing of the grid; (M,).
         record_of_step: index of the record that each step came in; (M,).
-        reference: value that `truth` and `values` are relative to, in units of the series; (M,).
-        raw: raw value, in units of the series; NaN where it is missing or no truth; (M,).
+        reference: value that `relative_truth` and `relative_input` are relative to, in units of the series; (M,).
+        truth: raw value, in units of the series; NaN where it is missing or no truth; (M,).
         denoised: input, in units of the series; NaN where missing or masked; (M,).
         last: last valid input, in units of the series; (M,).
-        truth: raw value clipped to MAX_MAGNITUDE, minus the reference; (M,).
-        values: denoised input minus the reference; (M,).
+        relative_truth: raw value clipped to MAX_MAGNITUDE, minus the reference; (M,).
+        relative_input: denoised input minus the reference; (M,).
         count: number of valid readings of the series so far; (M,).
-        inputs: inputs of the steps; `inputs.context` may be a view of the state, valid until the next wave.
+        step_inputs: inputs of the steps; `step_inputs.context` may be a view of the state, valid until the next wave.
     """
 
     outcome: I8
@@ -79,13 +79,13 @@ class Observed:
     interval_ms: I64
     record_of_step: I64
     reference: F64
-    raw: F64
+    truth: F64
     denoised: F64
     last: F64
-    truth: F64
-    values: F64
+    relative_truth: F64
+    relative_input: F64
     count: I64
-    inputs: StepInputs
+    step_inputs: StepInputs
 
 
 def observe(config: ObservationConfig, times: TimelineState, series: InputState, wave: Wave) -> Observed:
@@ -214,7 +214,7 @@ class _Used:
     Attributes:
         index: indices in the wave, ascending; (U,).
         series: states that include the readings; U rows.
-        inputs: denoised values, in units of the series; (U,).
+        denoised: denoised values, in units of the series; (U,).
         truth: truths, in units of the series; (U,).
         has_new_reference: the reference changed; (U,).
         outliers_removed: the series was learned again without the outliers among its first readings; (U,).
@@ -222,7 +222,7 @@ class _Used:
 
     index: I64
     series: InputState
-    inputs: F64
+    denoised: F64
     truth: F64
     has_new_reference: Bools
     outliers_removed: Bools
@@ -231,13 +231,13 @@ class _Used:
 def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) -> Observed:
     """Return the used readings that are steps, with their inputs."""
     masked, outliers_removed = np.zeros((2, len(wave.values)), np.bool_)
-    masked[used.index] = np.isnan(used.inputs) & ~np.isnan(used.truth)
+    masked[used.index] = np.isnan(used.denoised) & ~np.isnan(used.truth)
     outliers_removed[used.index] = used.outliers_removed
     is_step = placement.outcome[used.index] == Outcome.FORECAST
     all_steps = bool(is_step.all())
     index = used.index if all_steps else used.index[is_step]
     series = used.series if all_steps else take(used.series, np.flatnonzero(is_step))
-    denoised, raw = used.inputs[is_step], used.truth[is_step]
+    denoised, truth = used.denoised[is_step], used.truth[is_step]
     tick, interval = times.tick[index], times.interval_ms[index]
     time_ms = times.start_ms[index] + tick * interval
     return Observed(
@@ -255,13 +255,13 @@ def _steps(used: _Used, times: TimelineState, placement: Placement, wave: Wave) 
         interval_ms=interval,
         record_of_step=wave.record_of_reading[index],
         reference=series.reference,
-        raw=raw,
+        truth=truth,
         denoised=denoised,
         last=np.where(np.isnan(denoised), series.reference + series.last, denoised),
-        truth=np.clip(raw, -MAX_MAGNITUDE, MAX_MAGNITUDE) - series.reference,
-        values=denoised - series.reference,
+        relative_truth=np.clip(truth, -MAX_MAGNITUDE, MAX_MAGNITUDE) - series.reference,
+        relative_input=denoised - series.reference,
         count=series.scaler.count,
-        inputs=_step_inputs(series, time_ms, placement.gap[index], wave.record_of_reading[index]),
+        step_inputs=_step_inputs(series, time_ms, placement.gap[index], wave.record_of_reading[index]),
     )
 
 

@@ -130,7 +130,7 @@ class SequencesBuilder:
             row: number of each step's series; (M,).
             observed: steps of the wave; the context may be a view that the next wave overwrites.
         """
-        inputs = observed.inputs
+        inputs = observed.step_inputs
         begins = self._begins(row, observed)
         self._contexts.append(inputs.context[begins].copy())
         self._waves.append(
@@ -148,8 +148,8 @@ class SequencesBuilder:
                 masked=inputs.masked.copy(),
                 group=inputs.group.copy(),
                 cross=self._cross(row, observed),
-                values=observed.values.astype(np.float32),
-                truth=np.where(np.isnan(observed.values), np.nan, observed.truth).astype(np.float32),
+                values=observed.relative_input.astype(np.float32),
+                truth=np.where(np.isnan(observed.relative_input), np.nan, observed.relative_truth).astype(np.float32),
             )
         )
 
@@ -165,7 +165,7 @@ class SequencesBuilder:
         groups = self._groups
         if groups is None:
             return np.zeros((len(row), 0), np.float32)
-        return cross_inputs(observed.inputs, observed.record_of_step, groups.member[row], groups.size)
+        return cross_inputs(observed.step_inputs, observed.record_of_step, groups.member[row], groups.size)
 
     def build(self) -> list[TrainingSequence]:
         """Return the sequences, the longest first."""

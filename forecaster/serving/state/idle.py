@@ -11,7 +11,7 @@ from forecaster.records import I64
 from forecaster.serving.state.table import Table
 
 FREED_AT_ONCE = 1_000
-LEDGER_BYTES = 256 * 1024
+MAX_FREED_NAME_BYTES = 256 * 1024
 """Names of freed series that the floor may hold, bytes."""
 QUORUM_SHARE, SMALLEST_QUORUM, LARGEST_QUORUM = 0.05, 3, 100
 """The active series set the present time if they are at least this share of all series, within these bounds: the clocks
@@ -78,7 +78,7 @@ def names_to_free(names: Sequence[str], idle: Sequence[int], recorded: Sequence[
     freed: list[str] = []
     for row in idle[:FREED_AT_ONCE]:
         size += len(names[row].encode())
-        if size > LEDGER_BYTES:
+        if size > MAX_FREED_NAME_BYTES:
             break
         freed.append(names[row])
     return freed

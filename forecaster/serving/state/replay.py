@@ -13,7 +13,7 @@ from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import I64, Readings, SourceRecord
 from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.stored import GroupReader, RestoreProgress
+from forecaster.serving.state.stored import CommittedOffsetReader, RestoreProgress
 from forecaster.serving.state.swaps import Checkpoints, assign_models
 
 CHUNK_RECORDS = 400
@@ -44,7 +44,7 @@ class Replayer:
     """
 
     def __init__(
-        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: GroupReader
+        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: CommittedOffsetReader
     ) -> None:
         self._pipeline = pipeline
         self._checkpoints = checkpoints

@@ -34,7 +34,7 @@ from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
 from forecaster.serving.state.replay import Replayer
 from forecaster.serving.state.stored import (
-    GroupReader,
+    CommittedOffsetReader,
     RestoreProgress,
     StoredState,
     first_written_ms,
@@ -114,7 +114,7 @@ class Restorer:
         config: RestoreConfig,
         checkpoints: Checkpoints,
         decoder: RecordDecoder,
-        reader: GroupReader,
+        reader: CommittedOffsetReader,
         clock: Clock = monotonic,
     ) -> None:
         self.config = config

@@ -16,7 +16,7 @@ CONFIRM_SECONDS = 2.0
 """Time to wait for a record that must be in the log."""
 
 
-class GroupReader(PartitionReader, Protocol):
+class CommittedOffsetReader(PartitionReader, Protocol):
     """A `LogReader` that also knows the offsets of the consumer group."""
 
     def committed(self, topic: str, partition: int) -> int | None:
@@ -101,7 +101,7 @@ class StoredState:
             self.blocks[block_number] = decode_block(value)
 
 
-def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) -> InputBounds:
+def input_bounds(reader: CommittedOffsetReader, topic: str, partition: int, clock: Clock) -> InputBounds:
     """Return the bounds of a partition's input.
 
     The broker can report an end before the committed offset for a moment. Then the record before that offset decides:
@@ -117,7 +117,7 @@ def input_bounds(reader: GroupReader, topic: str, partition: int, clock: Clock) 
     return InputBounds(committed, start, end)
 
 
-def _confirmed_end(reader: GroupReader, topic: str, partition: int, committed: int, clock: Clock) -> int:
+def _confirmed_end(reader: CommittedOffsetReader, topic: str, partition: int, committed: int, clock: Clock) -> int:
     """Return how far the log can be read, `committed` at most; 0 if the broker refuses to read there."""
     reader.seek(topic, partition, committed - 1)
     deadline = clock() + CONFIRM_SECONDS
