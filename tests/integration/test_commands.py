@@ -127,7 +127,7 @@ def test_models_are_promoted_and_rolled_back(broker: str, topic: str) -> None:
     back = "first will serve again instead of second.1-0000"
     assert models("rollback").stdout.strip() == back, "a new readout of a bad body is as bad"
     wide = published(broker, topic, "wide", hidden_size=128)
-    assert "serves it after a restart" in models("promote", wide).stdout
+    assert "restart the running workers" in models("promote", wide).stdout
 
 
 def test_only_the_first_published_checkpoint_serves_at_once(broker: str, topic: str, tmp_path: Path) -> None:
