@@ -203,7 +203,7 @@ def state_config(settings: Settings, hidden: int, identity: Identity) -> StateCo
 
 
 def state_identity(settings: Settings, cluster: str, topic: str, partitions: int) -> Identity:
-    """Return what state belongs to that is written with these settings.
+    """Return the identity of state that is written with these settings.
 
     Args:
         settings: settings of the process.

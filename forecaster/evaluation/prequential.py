@@ -156,7 +156,7 @@ class _Grid:
         begins = np.searchsorted(rows, np.arange(series))
         step = np.diff(stamps, prepend=stamps[:1])
         step[begins] = 0
-        self._row = history.series_index
+        self._series_index = history.series_index
         self._interval = np.full(series, max(interval_ms, 1), np.int64)
         if interval_ms == 0:
             for row in range(series):
@@ -166,13 +166,13 @@ class _Grid:
         self._season = np.where(per_day > 1, per_day, 7)
         tick = (history.timestamp_ms - stamps[begins][history.series_index]) / self._interval[history.series_index]
         self._span = int(tick.max()) + 2 if len(tick) else 1
-        self._key = self._row * self._span + np.rint(tick).astype(np.int64)
+        self._key = self._series_index * self._span + np.rint(tick).astype(np.int64)
         self._order = np.argsort(self._key, kind="stable")
         self._sorted = self._key[self._order]
 
     def interval_of(self, position: I64) -> I64:
         """Return the spacing of the grid of each reading's series, ms."""
-        return np.asarray(self._interval[self._row[position]])
+        return np.asarray(self._interval[self._series_index[position]])
 
     def seasonal(self, position: I64, horizons: I64, truth: F64) -> F64:
         """Return the seasonal naive forecasts of these readings, one for each horizon; (M, J), NaN = unknown.
@@ -185,7 +185,7 @@ class _Grid:
             horizons: ticks; (J,).
             truth: truths known so far, by position in the history.
         """
-        season = self._season[self._row[position]][:, None]
+        season = self._season[self._series_index[position]][:, None]
         back = season * -(-horizons // season)
         tick = self._key[position] % self._span
         wanted = self._key[position][:, None] - back

@@ -25,4 +25,4 @@ class RunEvent(StrEnum):
     UNREADABLE = "not_readable"  # the result of the run could not be read; the value is the label of a metric
     NOT_PUBLISHED = "not_published"
     OVERTAKEN = "overtaken"  # another checkpoint serves meanwhile
-    DROPPED = "dropped"  # the coordinator was deposed
+    DROPPED = "dropped"  # the coordinator was deposed or stopped

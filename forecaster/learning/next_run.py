@@ -29,7 +29,7 @@ class TrainerState:
     """Knowledge of the trainer when it decides about its next run.
 
     Attributes:
-        champion: id of the checkpoint that serves; `none` before any training.
+        champion: id of the champion; `none` before any training.
         readings: number of readings in the history topic so far.
         readings_at: that number when a run of each kind last started; a missing kind has never run.
         has_drifted: True if a worker has reported drift since the last training.

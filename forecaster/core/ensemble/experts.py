@@ -84,7 +84,7 @@ class SimpleExperts:
     def matured(self, matured: Matured) -> list[F32]:
         """Return the forecasts of each expert for the current tick; NaN where it made none; each (B, J)."""
         unit = _unit(matured.scale)
-        forecasts = [_zeros_like(matured.last)]
+        forecasts = [_last_value_forecasts(matured.last)]
         for index, season in enumerate(self._seasons):
             mean = season.mean_at(self._profile, self._tick.time_ms)
             means = season.mean_before(mean, self._tick.context, self._horizons)
@@ -139,6 +139,6 @@ def _unit(scale: F32) -> F32:
     return np.where(scale > 0, scale, np.float32(np.inf))
 
 
-def _zeros_like(last: F32) -> F32:
+def _last_value_forecasts(last: F32) -> F32:
     """Return zeros where a forecast was made, NaN elsewhere."""
     return np.where(np.isnan(last), last, np.float32(0.0))
