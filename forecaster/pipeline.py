@@ -1,6 +1,6 @@
 """The way of a reading, after decoding and before publishing: one function, `advance`, without clock or broker.
 
-It changes the batch's own copy of the touched rows in place. The table adopts the copy only after the transaction has
+It changes the batch's own copy of the touched rows in place. `StateStore.adopt` takes it over only after the transaction has
 committed: an aborted batch leaves no trace. The parts:
 
     1. wave       at most one reading of each series of the batch, so that all series step at once
