@@ -1,7 +1,7 @@
 """The way of a reading, after decoding and before publishing: one function, `advance`, without clock or broker.
 
-It changes the batch's own copy of the touched rows in place. `StateStore.adopt` takes it over only after the transaction has
-committed: an aborted batch leaves no trace. The parts:
+It changes the batch's own copy of the touched rows in place. `StateStore.adopt` takes the copy over only after the
+transaction has committed: an aborted batch leaves no trace. The parts:
 
     1. wave       at most one reading of each series of the batch, so that all series step at once
     2. re-warm    a hidden state that belongs to another body than the one that forecasts
