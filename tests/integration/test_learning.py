@@ -26,8 +26,8 @@ LEARNING = {
     "ROLE": "both",
     "NETWORK__HIDDEN_SIZE": "16",
     "NETWORK__CONTEXT": str(CONTEXT),
-    "TRAINING__MIN_READINGS": "1800",
-    "TRAINING__MIN_NEW_TICKS": "1800",
+    "TRAINING__MIN_READINGS": str(SERIES * 240),
+    "TRAINING__MIN_NEW_TICKS": str(SERIES * 240),
     "TRAINING__SCHEDULE": "every 1s",
     "TRAINING__READOUT_SCHEDULE": "off",
 }
@@ -67,6 +67,14 @@ class Fleet:
             body = orjson.loads(record.value or b"")
             self.forecasts[body["series_id"]].append(body)
         return sum(map(len, self.forecasts.values()))
+
+    def send_in_parts(self, hours: range) -> None:
+        """Send an hour at a time and wait every five hours, since a batch is served by one checkpoint."""
+        for hour in hours:
+            self.send(range(hour, hour + 1))
+            if hour % 5 == 0:
+                self.wait()
+        self.wait()
 
     def wait(self) -> None:
         wait_until(lambda: self.receive() >= self.sent, f"{self.sent} forecasts", 120)
@@ -120,20 +128,16 @@ def test_after_a_change_of_the_process_the_daemon_retrains_and_improves(
         with closing(Fleet(embedded, topic)) as fleet:
             fleet.send(BEFORE)
             wait_until(lambda: promotions(daemon) >= 1, "the first promotion", 120)
-            fleet.send(AFTER[:240])
+            fleet.send_in_parts(AFTER[:240])
             wait_until(lambda: promotions(daemon) >= 2, "the promotion after the change", 120)
-            for hour in AFTER[240:]:  # in parts, since a batch is served by one checkpoint
-                fleet.send(range(hour, hour + 1))
-                if hour % 10 == 0:
-                    fleet.wait()
-            fleet.wait()
+            fleet.send_in_parts(AFTER[240:])
         daemon.send(signal.SIGTERM)
         assert daemon.exit_code() == 0
         decided = re.findall(r'"outcome": "promoted", "checkpoint": "([^"]+)"', daemon.log)
     names = [forecast["checkpoint"] for forecast in fleet.forecasts["wave-0"]]
     changes = [name for number, name in enumerate(names) if number == 0 or name != names[number - 1]]
     assert changes == [NO_CHECKPOINT, *decided], "ids change once per promotion"
-    last = AFTER[290:]
+    last = range(names.index(decided[1]) + 20, AFTER.stop)
     frozen = frozen_errors(read_checkpoint(cache / f"{topic}.models" / decided[0]), last)  # type: ignore[arg-type]
     assert live_errors(fleet, last) < 0.4 * frozen
     for forecasts in fleet.forecasts.values():
