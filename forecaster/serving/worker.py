@@ -83,7 +83,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """One micro-batch on its way: what was polled, decoded, computed, and what is to be committed."""
+    """A micro-batch and the results of its stages, from the poll to the transaction to commit."""
 
     polled: PollResult
     decoded: Decoded
