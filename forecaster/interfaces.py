@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from forecaster.records import Decoded, SourceRecord, Transaction
+from forecaster.records import Decoded, SourceRecord, Transaction, TransactionFailure
 
 
 class Producer(Protocol):
     """A `TransactionalProducer`."""
+
+    @property
+    def failure(self) -> TransactionFailure:
+        """Why the last transaction that failed did."""
 
     def commit(self, transaction: Transaction) -> bool:
         """Return whether the transaction was committed as far as is known; `restart` after a failure."""

@@ -287,3 +287,46 @@ class Transaction:
     messages: Mapping[str, Sequence[Message]]
     offsets: Mapping[int, int]
     member: Member
+
+
+class FailureReason(StrEnum):
+    """Why a transaction failed; the label of a metric.
+
+    Attributes:
+        TOO_LARGE: a record or a batch of records is larger than the broker takes.
+        NOT_AUTHORIZED: this user may not do it.
+        MISSING_TOPIC: a topic or a partition does not exist.
+        NOT_ENOUGH_REPLICAS: fewer replicas are in sync than `min.insync.replicas` demands.
+        TIMEOUT: the broker did not answer in time, or took the records too slowly.
+        DISCONNECTED: no broker could be reached.
+        FENCED: a newer producer has this transactional id, or the broker has ended the transaction.
+        NOT_A_MEMBER: the consumer group no longer knows this process, or has given its partitions away.
+        OTHER: anything else.
+    """
+
+    TOO_LARGE = "too_large"
+    NOT_AUTHORIZED = "not_authorized"
+    MISSING_TOPIC = "missing_topic"
+    NOT_ENOUGH_REPLICAS = "not_enough_replicas"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    FENCED = "fenced"
+    NOT_A_MEMBER = "not_a_member"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionFailure:
+    """Why a transaction was not confirmed.
+
+    Attributes:
+        reason: kind of the failure.
+        detail: what was refused, where, by which setting, and what to do.
+    """
+
+    reason: FailureReason
+    detail: str
+
+    def __str__(self) -> str:
+        """Return the reason and the detail."""
+        return f"{self.reason}: {self.detail}"

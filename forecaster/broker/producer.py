@@ -18,7 +18,7 @@ from forecaster.broker.connection import TRANSACTION_TIMEOUT_MS, Connection
 from forecaster.broker.retry import causes, describe, retry
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import Fenced, TransientBrokerError
-from forecaster.records import Transaction
+from forecaster.records import FailureReason, Transaction, TransactionFailure
 
 DEADLINE_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 3.0
 """Time after which the broker has aborted the transaction."""
@@ -54,6 +54,9 @@ class TransactionalProducer:
         stop: set when the process is to end.
         clock: monotonic seconds; they tell a rival from an outage.
 
+    Attributes:
+        failure: why the last transaction that failed did.
+
     Raises:
         KafkaError: no broker answered.
         TransientBrokerError: the broker did not answer in time.
@@ -67,6 +70,7 @@ class TransactionalProducer:
         self._stop = stop
         self._clock = clock
         self._fenced_at = -RIVAL_SECONDS
+        self.failure = TransactionFailure(FailureReason.OTHER, "no transaction has failed")
         self._connect()
 
     def commit(self, transaction: Transaction) -> bool:
@@ -80,6 +84,7 @@ class TransactionalProducer:
         try:
             self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS)
         except (KafkaError, TransientBrokerError) as error:
+            self.failure = TransactionFailure(FailureReason.OTHER, describe(error))
             _log.warning("transaction_failed", error=describe(error), offsets=dict(transaction.offsets))
             self._refuse_rival(error)
             return False

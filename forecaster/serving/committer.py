@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from forecaster.backoff import Backoff
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
@@ -14,6 +15,21 @@ from forecaster.serving.dependencies import WorkerDependencies
 _NO_FAILURE = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class FailureStatus:
+    """Failed transactions since the last one that was committed.
+
+    Attributes:
+        in_a_row: number of them.
+        since: when the first of them failed, on the committer's clock; None = the last transaction was committed.
+        reason: why the last of them failed; empty = none did.
+    """
+
+    in_a_row: int = 0
+    since: float | None = None
+    reason: str = ""
+
+
 class Committer:
     """Commits transactions one after the other.
 
@@ -22,6 +38,9 @@ class Committer:
         counters: take the durations and the failures.
         outage_deadline_seconds: time without a committed transaction after which the worker gives up.
         stop: ends every wait when it is set.
+
+    Attributes:
+        failures: failed transactions since the last one that was committed.
     """
 
     def __init__(
@@ -36,7 +55,8 @@ class Committer:
         self._counters = counters
         self._outage_deadline = outage_deadline_seconds
         self._stop = stop
-        self._backoff, self._failing_since = _NO_FAILURE, 0.0
+        self._backoff = _NO_FAILURE
+        self.failures = FailureStatus()
 
     def commit(self, transaction: Transaction) -> bool:
         """Return whether the transaction was committed as far as is known; call `recover` if it was not."""
@@ -44,7 +64,9 @@ class Committer:
         committed = self._producer.commit(transaction)
         self._counters.stages[Stage.TRANSACTION].add(self._clock() - begin)
         if committed:
-            self._backoff = _NO_FAILURE
+            self._backoff, self.failures = _NO_FAILURE, FailureStatus()
+        else:
+            self._count_failure()
         return committed
 
     def recover(self) -> None:
@@ -57,14 +79,20 @@ class Committer:
             BrokerUnavailable: no transaction was committed for the outage deadline, or the broker did not answer.
             Fenced: another process has this identity.
         """
-        self._counters.failed_transactions += 1
         now = self._clock()
         self._backoff = self._backoff.after_failure(now)
-        failures = self._backoff.failures
-        if failures == 1:
-            self._failing_since = now
-        if now - self._failing_since > self._outage_deadline:
-            raise BrokerUnavailable(f"{failures} transactions in a row have failed: see the warnings before")
-        self._stop.wait(self._backoff.pause_seconds if failures > 1 else 0.0)
+        failures = self.failures
+        if failures.since is not None and now - failures.since > self._outage_deadline:
+            raise BrokerUnavailable(
+                f"{failures.in_a_row} transactions in a row have failed; the last one: {failures.reason}"
+            )
+        self._stop.wait(self._backoff.pause_seconds if failures.in_a_row > 1 else 0.0)
         retry(self._consumer.confirm_membership, "confirming the group membership", self._outage_deadline, self._stop)
         self._producer.restart()
+
+    def _count_failure(self) -> None:
+        failure, before = self._producer.failure, self.failures
+        since = self._clock() if before.since is None else before.since
+        self.failures = FailureStatus(before.in_a_row + 1, since, str(failure))
+        self._counters.failed_transactions += 1
+        self._counters.transaction_failures[failure.reason.value] += 1

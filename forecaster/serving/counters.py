@@ -57,6 +57,7 @@ class Counters:
         forecasts: published forecasts.
         transactions: committed transactions of batches.
         failed_transactions: failed transactions of any kind.
+        transaction_failures: the same, by value of `FailureReason`.
         freed_series: series that lost their row because they were idle for too long.
         restores: restored partitions, by name of `Recovery`.
         replayed: readings that restores have replayed.
@@ -72,6 +73,7 @@ class Counters:
     forecasts: int = 0
     transactions: int = 0
     failed_transactions: int = 0
+    transaction_failures: Counter[str] = field(default_factory=Counter)
     freed_series: int = 0
     restores: Counter[str] = field(default_factory=Counter)
     replayed: int = 0

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from forecaster import __version__
 from forecaster.learning.kinds import RunEvent, RunKind
-from forecaster.records import Outcome, Reason
+from forecaster.records import FailureReason, Outcome, Reason
 from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
 from forecaster.serving.inspect.explanation import SHOWN_HORIZONS
 from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
@@ -147,6 +147,13 @@ def _counts(counters: Counters) -> Iterator[Metric]:
         "result",
         {"committed": counters.transactions, "failed": counters.failed_transactions},
         ["committed", "failed"],
+    )
+    yield _labelled(
+        "transaction_failures",
+        "Failed transactions, by reason; the log event transaction_failed has the details.",
+        "reason",
+        counters.transaction_failures,
+        [*map(str, FailureReason)],
     )
     yield _labelled(
         "restores",

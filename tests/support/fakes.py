@@ -15,7 +15,7 @@ from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Identity
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import InputRecord, PollResult, Transaction
+from forecaster.records import FailureReason, InputRecord, PollResult, Transaction, TransactionFailure
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.history_sampling import HistorySampling
@@ -174,6 +174,10 @@ class FakeClient:
         if self.silent:
             self.silent -= 1
             raise TransientBrokerError("silence")
+
+    @property
+    def failure(self) -> TransactionFailure:
+        return TransactionFailure(FailureReason.OTHER, "as told")
 
     def restart(self) -> None:
         assert self.confirmed, "a fenced producer must confirm its membership first"

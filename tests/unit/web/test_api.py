@@ -24,6 +24,7 @@ LABELS = {
     "forecaster_dead_letters": {"reason"},
     "forecaster_readings": {"outcome"},
     "forecaster_transactions": {"result"},
+    "forecaster_transaction_failures": {"reason"},
     "forecaster_restores": {"how"},
     "forecaster_partitions": {"state"},
     "forecaster_lag_records": {"partition"},
