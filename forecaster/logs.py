@@ -1,15 +1,19 @@
-"""Log lines: JSON in a container, readable text on a terminal; always on standard error."""
+"""Log lines: JSON in a container, readable text on a terminal; always on standard error, and never with a secret."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import sys
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import structlog
 
 from forecaster.clock import Clock, monotonic
+from forecaster.redaction import HIDDEN, KNOWN_SECRETS, SECRET_MESSAGE, RedactedStream, without_secrets
 
 REPEAT_SECONDS = 60.0
 """A message of another library is repeated after this time at the earliest."""
@@ -41,6 +45,35 @@ class RepeatFilter(logging.Filter):
         return True
 
 
+class SecretFormatter(structlog.stdlib.ProcessorFormatter):
+    """Formats the records of other libraries, without the options and messages in their arguments that are secret."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        record = copy.copy(record)  # a record belongs to all handlers
+        if isinstance(record.args, Mapping):
+            record.args = without_secrets(record.args)
+        elif record.args:
+            record.args = tuple(_without_secrets(argument) for argument in record.args)
+        return super().format(record)
+
+
+def hide_secrets(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Return an event without the known secrets of this process; the last processor before the rendering."""
+    return {name: KNOWN_SECRETS.hide_in(value) for name, value in event.items()}
+
+
+@contextmanager
+def secrets_hidden_in_output() -> Iterator[None]:
+    """Hide the known secrets in everything that this process prints while the context is open: tables, tracebacks."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = RedactedStream(sys.stdout), RedactedStream(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
 def configure_logs(level: str, form: Literal["auto", "json", "text"], clock: Clock = monotonic) -> None:
     """Make structlog and the loggers of the standard library write one line for each event.
 
@@ -51,28 +84,34 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"], clock: Clo
         form: form of a line; `auto` is `text` on a terminal, otherwise `json`.
         clock: seconds; for the messages of other libraries that repeat themselves.
     """
-    is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    stream = getattr(sys.stderr, "stream", sys.stderr)  # hidden in a rendered line, a secret could cost its JSON syntax
+    is_text = form == "text" or (form == "auto" and stream.isatty())
     renderer = structlog.dev.ConsoleRenderer() if is_text else structlog.processors.JSONRenderer()
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, hide_secrets, renderer]
     structlog.configure(
-        processors=[*shared[1:], structlog.processors.format_exc_info, renderer],
+        processors=[*shared[1:], *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-            foreign_pre_chain=shared,
-        )
-    )
+    handler = logging.StreamHandler(stream)
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(SecretFormatter(processors=[remove_meta, *last], foreign_pre_chain=shared))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)  # at INFO it writes a line for every job
     logging.getLogger("kafka").setLevel(logging.DEBUG if level == "DEBUG" else logging.ERROR)
     if level != "DEBUG":
         handler.addFilter(RepeatFilter(clock))
+
+
+def _without_secrets(argument: Any) -> Any:
+    """Return an argument of a log line, or what may be written of it."""
+    if isinstance(argument, Mapping):
+        return without_secrets(argument)
+    name = type(argument).__name__
+    return f"{name}{HIDDEN}" if SECRET_MESSAGE.search(name) else argument

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
@@ -17,6 +18,7 @@ from forecaster.cli.seed import seed
 from forecaster.cli.topics import topics
 from forecaster.cli.train import train
 from forecaster.errors import ForecasterError
+from forecaster.logs import secrets_hidden_in_output
 
 commands = typer.Typer(
     help="Probabilistic forecasts for Kafka sensor streams, exactly once. Settings: FORECASTER_<GROUP>__<NAME>.",
@@ -32,8 +34,12 @@ commands.add_typer(models, name="models", help="List, show, promote and roll bac
 
 def main() -> None:
     """Run the command that the arguments name; exit with the code of its error, if it raises one."""
-    try:
-        commands()
-    except ForecasterError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
+    with secrets_hidden_in_output():
+        try:
+            commands()
+        except ForecasterError as error:
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
+        except Exception:
+            sys.stderr.write(traceback.format_exc())  # the interpreter would print it after the context, with secrets
+            sys.exit(ForecasterError.exit_code)

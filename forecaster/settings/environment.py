@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from forecaster.errors import UsageError
+from forecaster.redaction import HIDDEN, KNOWN_SECRETS, SECRET_NAME, secrets_in
 from forecaster.settings.groups import (
     Cache,
     DeadLetters,
@@ -30,6 +32,8 @@ from forecaster.settings.groups import (
 )
 
 PREFIX = "FORECASTER_"
+SENSITIVE = tuple(f"{PREFIX}KAFKA__{name}" for name in ("SASL_", "SECURITY_PROTOCOL", "OPTIONS"))
+"""Beginnings of variables into which a secret may have been put; errors do not show their values."""
 _FOREIGN = re.compile(r"FORECASTER_(TEST_|SERVICE_|PORT)")
 """Variables of the tests, and those that Kubernetes sets for a service named forecaster."""
 
@@ -94,11 +98,11 @@ class _Environment(PydanticBaseSettingsSource):
                 continue
             try:
                 secret = Path(os.environ[variable]).read_text().strip()
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "it holds no text"
                 raise UsageError(
-                    f"{variable}={os.environ[variable]}: cannot be read: {error.strerror}; "
-                    "name a file that holds the secret"
-                ) from error
+                    f"{variable}: the file cannot be read: {reason}; name a file that holds the secret"
+                ) from None
             groups[group].pop(f"{name}_file", None)
             groups[group][name] = secret
         return groups
@@ -111,15 +115,20 @@ def load_settings(**defaults: Any) -> Settings:
         defaults: groups as dicts; a value counts if the environment does not set its variable. Commands that need
             no broker fill required variables in this way.
 
+    From now on, the secrets among them are hidden in everything that this process writes.
+
     Raises:
-        UsageError: a variable is unknown, missing or wrong; the message names it, its value and what is allowed.
+        UsageError: a variable is unknown, missing or wrong; the message names it, its value unless it can hold a
+            secret, and what is allowed.
     """
+    KNOWN_SECRETS.add(value for name, value in os.environ.items() if _holds_secret(name.upper()))
     _refuse_unknown()
     try:
         filled: dict[str, Any] = {group: _unset(group, values) for group, values in defaults.items()}
         settings = Settings(**filled)
     except ValidationError as error:
         raise UsageError("\n".join(_explanation(part) for part in error.errors(include_url=False))) from None
+    KNOWN_SECRETS.add(_secrets(settings.kafka))
     _refuse_incomplete_login(settings.kafka)
     return settings
 
@@ -143,6 +152,19 @@ def _secret_files() -> dict[str, tuple[str, str]]:
         for variable, (group, name) in variables().items()
         if group and SecretStr in (_annotation(group, name), *get_args(_annotation(group, name)))
     }
+
+
+def _holds_secret(variable: str) -> bool:
+    """Return whether a variable holds a secret by its name, which may be misspelt; one that names a file does not."""
+    return variable.startswith(PREFIX) and bool(SECRET_NAME.search(variable)) and not variable.endswith("_FILE")
+
+
+def _secrets(kafka: Kafka) -> Iterator[str]:
+    """Yield the secrets among the settings of Kafka."""
+    for value in (getattr(kafka, name) for name in type(kafka).model_fields):
+        if isinstance(value, SecretStr):
+            yield value.get_secret_value()
+    yield from secrets_in(kafka.options)
 
 
 def _annotation(group: str, name: str) -> Any:
@@ -191,5 +213,19 @@ def _explanation(error: Any) -> str:
         return f"{PREFIX}{required.get(place[0], place[0])}: is required"
     if error["type"] == "missing":
         return f"{variable}: is required"
-    value = "(hidden)" if "PASSWORD" in variable or "OPTIONS" in variable else repr(error["input"])
-    return f"{variable}={value}: {error['msg'].removeprefix('Value error, ')}"
+    if len(place) == 1 and place[0].lower() != "role":
+        return f"{variable}: is a group of variables, each of which has a name that begins with {variable}__"
+    return f"{variable}={_shown(variable, error['input'])}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(variable: str, value: Any) -> str:
+    """Return a wrong value as an error shows it: hidden if the variable can hold a secret, or something was mixed up.
+
+    Paths are shown, but not what somebody has set instead: the key itself, say, or its password.
+    """
+    text = str(value)
+    is_sensitive = _holds_secret(variable) or variable.startswith(SENSITIVE)
+    is_no_path = variable.startswith(f"{PREFIX}KAFKA__SSL_") and not text.startswith(("/", "./", "../"))
+    if is_sensitive or is_no_path or not isinstance(value, str | int | float) or "@" in text or "\n" in text:
+        return HIDDEN
+    return KNOWN_SECRETS.hide(repr(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 from typing import Any, get_args
@@ -11,11 +10,10 @@ from typing import Any, get_args
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from forecaster.redaction import without_secrets
 from forecaster.settings import Settings, variables
 from forecaster.settings.types import UNITS_MS, parse_duration, parse_interval, parse_replay_limit
 
-SECRET = re.compile("password|secret|token|proxy")
-"""Matches names of Kafka client options whose values are hidden."""
 LINE_WIDTH = 118
 REQUIRED = {"kafka.bootstrap_servers": "localhost:9092", "topics.input": "readings"}
 HEADER = """\
@@ -84,7 +82,7 @@ def as_written(group: str, name: str, value: Any) -> str:
     if isinstance(value, SecretStr) or value is None:
         return ""
     if isinstance(value, dict):
-        return json.dumps({key: "(hidden)" if SECRET.search(key) else part for key, part in value.items()})
+        return json.dumps(without_secrets(value))
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from forecaster.settings.types import (
+    Addresses,
     File,
     Milliseconds,
     Name,
@@ -32,7 +33,7 @@ class SettingsGroup(BaseModel):
 class Kafka(SettingsGroup):
     """Connection to Kafka, and the consumer group."""
 
-    bootstrap_servers: Name
+    bootstrap_servers: Addresses
     """Addresses of brokers to connect to first, as host:port,host:port."""
     group_id: Name = "forecaster"
     """Name of the consumer group, one for each deployment. Transactional ids, the name of the trainers' consumer group

@@ -46,9 +46,23 @@ def check_readable(path: str) -> str:
     if path:
         try:
             Path(path).open("rb").close()
-        except OSError as error:
-            raise ValueError(f"cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: the text cannot be a path
+            raise ValueError(f"cannot be read: {getattr(error, 'strerror', 'this is no path')}") from None
     return path
+
+
+def check_addresses(addresses: str) -> str:
+    """Return the addresses of brokers unchanged.
+
+    Raises:
+        ValueError: they hold a user's name, and perhaps a password.
+    """
+    if "@" in addresses:
+        raise ValueError(
+            "expected host:port,host:port without a user: set FORECASTER_KAFKA__SASL_USERNAME and "
+            "FORECASTER_KAFKA__SASL_PASSWORD"
+        )
+    return addresses
 
 
 def check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,6 +80,7 @@ def check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 Milliseconds = Annotated[int, BeforeValidator(parse_duration), Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(parse_list), AfterValidator(check_distinct)]
+Addresses = Annotated[Name, AfterValidator(check_addresses)]
 File = Annotated[str, AfterValidator(check_readable)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(parse_list)]
 
