@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from forecaster.broker.connection import Connection
-from forecaster.broker.topics import NeededTopic
 from forecaster.core.arrays import arrays
 from forecaster.core.ensemble.experts import HEADS
 from forecaster.core.ensemble.seasonal import MIN_TICKS
@@ -35,8 +34,6 @@ from forecaster.serving.worker import WorkerConfig
 from forecaster.settings import Settings
 
 PIPELINE_IDENTITY_VERSION = 1
-COMPACTED_TOPIC = {"cleanup.policy": "compact", "segment.bytes": "67108864", "segment.ms": "600000"}
-"""Kafka compacts closed segments only, and every restore reads the others in full: small segments keep it fast."""
 
 
 def horizons(settings: Settings) -> tuple[int, ...]:
@@ -155,30 +152,6 @@ def connection(settings: Settings) -> Connection:
         security={name: value for name, value in security.items() if value},
         options=kafka.options,
     )
-
-
-def needed_topics(settings: Settings) -> list[NeededTopic]:
-    """Return the output topics."""
-    topics = settings.topics
-    optional = {"scores of the forecasts": topics.scores, "denoised readings": topics.denoised}
-    return [
-        NeededTopic(topics.named("forecasts"), "forecasts"),
-        NeededTopic(topics.named("dead_letters"), "dead letters"),
-        NeededTopic(topics.named("state"), "state of the series", COMPACTED_TOPIC, required=("cleanup.policy",)),
-        models_topic(settings),
-        NeededTopic(
-            topics.named("history"),
-            "readings to train on",
-            {"cleanup.policy": "delete", "retention.ms": str(settings.training.window)},
-        ),
-        *(NeededTopic(name, purpose) for purpose, name in optional.items() if name),
-    ]
-
-
-def models_topic(settings: Settings) -> NeededTopic:
-    """Return the topic of the checkpoints; it has one partition, because the order of all its records counts."""
-    name = settings.topics.named("models")
-    return NeededTopic(name, "checkpoints", COMPACTED_TOPIC, required=("cleanup.policy",), partitions=1)
 
 
 def state_config(settings: Settings, hidden: int, identity: Identity) -> StateConfig:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TypeVar
 
+import structlog
+
 from forecaster.app.configs import (
     connection,
     fixed_checkpoint,
     hidden_size,
     input_schema,
-    needed_topics,
     network_config,
     restore_config,
     state_config,
     state_identity,
 )
+from forecaster.app.topics import client_times, needed_topics
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.log_reader import LogReader
@@ -32,6 +34,7 @@ from forecaster.serving.state.restore import Restorer
 from forecaster.settings import Settings
 
 Result = TypeVar("Result")
+_log = structlog.get_logger()
 
 
 class Connector:
@@ -74,6 +77,23 @@ class Connector:
         self._resources.callback(topics.close)
         partitions = self.retry(lambda: topics.ensure(names.input, needed, create=names.create), "checking the topics")
         return topics, partitions
+
+    def compare_settings(self, topics: TopicAdmin) -> None:
+        """Compare the settings of the broker and of the input with those of this process; log what may lose state.
+
+        Args:
+            topics: asks about topics.
+
+        Raises:
+            TopicError: the broker would refuse the transactions, or the members of the consumer group.
+        """
+        needed, times = needed_topics(self._settings), client_times(self._settings)
+        source = self._settings.topics.input
+        comparison = self.retry(lambda: topics.compare(source, needed, times), "comparing the settings of the topics")
+        for warning in comparison.warnings:
+            _log.warning("input_may_lose_state", reason=warning)
+        if comparison.unknown:
+            _log.info("settings_not_compared", of=comparison.unknown)
 
     def log_reader(self, topics: TopicAdmin) -> LogReader:
         """Return a reader of single partitions."""

@@ -15,13 +15,13 @@ import structlog
 from forecaster.app.configs import (
     connection,
     input_schema,
-    needed_topics,
     training_schedule,
     trains,
     worker_config,
 )
 from forecaster.app.connect import Connector
 from forecaster.app.threads import use_one_torch_thread
+from forecaster.app.topics import needed_topics
 from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.errors import BrokerUnavailable, UsageError
 from forecaster.formats.readings import Decoder
@@ -88,6 +88,7 @@ def connect_worker(settings: Settings, stop: threading.Event, resources: ExitSta
     connector = Connector(settings, stop, resources)
     names, kafka = settings.topics, settings.kafka
     topics, partitions = connector.topics()
+    connector.compare_settings(topics)
     follower = connector.follower(topics)
     restorer = connector.restorer(topics, follower, partitions)
     producer = connector.producer(  # fences an older process with this identity, before this one joins the group

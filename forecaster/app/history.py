@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from forecaster.app.configs import connection, history_config, needed_topics
+from forecaster.app.configs import connection, history_config
 from forecaster.app.connect import ask_broker
+from forecaster.app.topics import needed_topics
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.topics import TopicAdmin
 from forecaster.clock import epoch_ms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -12,31 +11,21 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from forecaster.broker.connection import TRAINERS_SUFFIX, Connection
+from forecaster.broker.needed_topics import (
+    ClientTimes,
+    Comparison,
+    NeededTopic,
+    input_warnings,
+    refuse_wrong_broker,
+    refuse_wrong_settings,
+    unknown_settings,
+)
 from forecaster.broker.retry import describe
 from forecaster.errors import TopicError, TransientBrokerError
 
 UNKNOWN_TOPIC = 3
 """Kafka's error code for a topic that does not exist."""
 CREATE_TIMEOUT_MS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class NeededTopic:
-    """A topic that forecaster writes.
-
-    Attributes:
-        name: name of the topic.
-        purpose: what the topic holds, for people.
-        settings: settings that the topic is created with.
-        required: names of those settings that an existing topic must have, too.
-        partitions: partition count that the topic must have; None = that of the input.
-    """
-
-    name: str
-    purpose: str
-    settings: dict[str, str] = field(default_factory=dict)
-    required: tuple[str, ...] = ()
-    partitions: int | None = None
 
 
 class TopicAdmin:
@@ -65,14 +54,7 @@ class TopicAdmin:
         Raises:
             TransientBrokerError: the broker did not answer for a topic.
         """
-        counts: dict[str, int] = {}
-        for topic in self._admin.describe_topics(list(names)):
-            code = topic["error_code"]
-            if code not in (0, UNKNOWN_TOPIC):
-                raise TransientBrokerError(f"partitions of topic {topic['name']}: {for_code(code).__name__}")
-            if code == 0:
-                counts[topic["name"]] = len(topic["partitions"])
-        return counts
+        return {name: len(topic["partitions"]) for name, topic in self._describe(names).items()}
 
     def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
         """Create the topics; leave those as they are that another process has created in the meantime.
@@ -100,7 +82,8 @@ class TopicAdmin:
             TopicError: a topic is missing, or has a wrong partition count or setting.
             TransientBrokerError: the broker did not answer.
         """
-        counts = self.partition_counts([source, *(topic.name for topic in needed)])
+        described = self._describe([source, *(topic.name for topic in needed)])
+        counts = {name: len(topic["partitions"]) for name, topic in described.items()}
         if source not in counts:
             raise no_input_topic(source)
         missing = [topic for topic in needed if topic.name not in counts]
@@ -115,8 +98,31 @@ class TopicAdmin:
                     "FORECASTER_TOPICS__CREATE=true"
                 )
             _refuse_wrong_count(topic, counts[topic.name], source, counts[source])
-            self._check_settings(topic)
+        settings = self.settings([topic.name for topic in needed])
+        for topic in needed:
+            refuse_wrong_settings(topic, settings[topic.name], _replicas(described.get(topic.name)))
         return counts[source]
+
+    def compare(self, source: str, needed: Sequence[NeededTopic], times: ClientTimes) -> Comparison:
+        """Compare the settings of the input and of a broker with the times of this process.
+
+        Args:
+            source: name of the input topic.
+            needed: output topics.
+            times: times that the settings must allow.
+
+        Raises:
+            TopicError: the broker would refuse the transactions, or the members of the consumer group.
+        """
+        settings = self.settings([source, *(topic.name for topic in needed)]) | {"broker": self._broker_settings()}
+        refuse_wrong_broker(settings["broker"], times)
+        return Comparison(input_warnings(source, settings[source], times), unknown_settings(list(settings), settings))
+
+    def settings(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the settings of topics, by topic; empty = the broker does not tell them to this user."""
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        told = self._admin.describe_configs(resources, config_filter="all").get("topic", {})
+        return {name: _values(told.get(name, {})) for name in names}
 
     def identity(self, name: str) -> tuple[str, str]:
         """Return the id of the cluster, and that of a topic; a topic that is deleted and created again has another."""
@@ -170,22 +176,30 @@ class TopicAdmin:
             ) from error
         return offset
 
-    def _check_settings(self, topic: NeededTopic) -> None:
-        """Raise TopicError for a wrong setting of a topic, TransientBrokerError while the broker does not tell it."""
-        if not topic.required:
-            return
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic.name)
-        settings = self._admin.describe_configs([resource], config_filter="all")["topic"][topic.name]
-        for name in topic.required:
-            value = settings.get(name, {}).get("value")
-            if value is None:  # the topic was created a moment ago
-                raise TransientBrokerError(f"topic {topic.name}: the broker does not tell its {name} yet")
-            if value != topic.settings[name]:
-                raise TopicError(
-                    f"topic {topic.name} ({topic.purpose}): {name} is {value}, it must be {topic.settings[name]}, "
-                    "otherwise Kafka deletes records that are still needed: change it with kafka-configs --alter "
-                    f"--add-config {name}={topic.settings[name]}"
-                )
+    def _broker_settings(self) -> dict[str, str]:
+        """Return the settings of one broker; empty = it does not tell them to this user."""
+        try:
+            broker = str(self._admin.describe_cluster()["brokers"][0]["broker_id"])
+            resource = ConfigResource(ConfigResourceType.BROKER, broker)
+            told = self._admin.describe_configs([resource], config_filter="all").get("broker", {})
+        except (KafkaError, LookupError, ValueError):
+            return {}
+        return _values(told.get(broker, {}))
+
+    def _describe(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Return the description of each topic that exists.
+
+        Raises:
+            TransientBrokerError: the broker did not answer for a topic.
+        """
+        described: dict[str, Mapping[str, Any]] = {}
+        for topic in self._admin.describe_topics(list(names)):
+            code = topic["error_code"]
+            if code not in (0, UNKNOWN_TOPIC):
+                raise TransientBrokerError(f"partitions of topic {topic['name']}: {for_code(code).__name__}")
+            if code == 0:
+                described[topic["name"]] = topic
+        return described
 
 
 def no_input_topic(source: str) -> TopicError:
@@ -215,3 +229,14 @@ def _refuse_wrong_count(topic: NeededTopic, count: int, source: str, source_coun
 
 def _partitions(count: int) -> str:
     return f"{count} partition" if count == 1 else f"{count} partitions"
+
+
+def _replicas(topic: Mapping[str, Any] | None) -> int:
+    """Return the replicas of the partition that has the fewest; 0 = unknown."""
+    partitions = topic["partitions"] if topic is not None else []
+    return min((len(partition["replica_nodes"]) for partition in partitions), default=0)
+
+
+def _values(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the values of described settings; those without a value are left out."""
+    return {name: str(setting["value"]) for name, setting in settings.items() if setting["value"] is not None}

@@ -7,8 +7,9 @@ from collections import Counter
 from pydantic import SecretStr
 from rich.table import Table
 
-from forecaster.app.configs import fixed_checkpoint, needed_topics, training_schedule
+from forecaster.app.configs import fixed_checkpoint, training_schedule
 from forecaster.app.connect import ask_broker, open_state
+from forecaster.app.topics import client_times, needed_topics
 from forecaster.broker.topics import TopicAdmin, no_input_topic
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
@@ -27,7 +28,8 @@ def check() -> None:
     terminal.print(_settings_table(settings))
     fixed_checkpoint(settings)  # a wrong setting is reported before the broker is asked
     training_schedule(settings)
-    ask_broker(settings, lambda topics: _check_topics(settings, topics))
+    for line in ask_broker(settings, lambda topics: _check_topics(settings, topics)):
+        terminal.print(line)
     for line in ask_broker(settings, lambda topics: _state_lines(settings, topics)):
         terminal.print(line)
     terminal.print(topic_table(settings))
@@ -53,8 +55,12 @@ def needed_rights(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
-def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
-    """Raise TopicError if a topic does not fit, or is missing and `run` would not create it."""
+def _check_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
+    """Return lines about settings with which state can be lost, and about settings that the broker does not tell.
+
+    Raises:
+        TopicError: a topic or the broker does not fit, or a topic is missing and `run` would not create it.
+    """
     source, needed = settings.topics.input, needed_topics(settings)
     counts = topics.partition_counts([source, *(topic.name for topic in needed)])
     if source not in counts:
@@ -70,6 +76,14 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> None:
             "one its own FORECASTER_TOPICS__FORECASTS, FORECASTER_TOPICS__DEAD_LETTERS, FORECASTER_TOPICS__MODELS and "
             "FORECASTER_TOPICS__HISTORY"
         )
+    comparison = topics.compare(source, existing, client_times(settings))
+    lines = [f"warning: {warning}" for warning in comparison.warnings]
+    if comparison.unknown:
+        lines.append(
+            f"not compared, because the broker does not tell them to this user (right DescribeConfigs): settings of "
+            f"{', '.join(comparison.unknown)}"
+        )
+    return lines
 
 
 def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:

@@ -13,9 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from forecaster.app.configs import needed_topics
 from forecaster.app.connect import ask_broker, open_state
 from forecaster.app.threads import use_one_torch_thread
+from forecaster.app.topics import needed_topics
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.broker.topics import TopicAdmin
 from forecaster.cli.options import settings_with_broker

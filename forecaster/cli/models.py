@@ -12,8 +12,9 @@ import msgspec
 import typer
 from rich.table import Table
 
-from forecaster.app.configs import connection, models_topic, network_config
+from forecaster.app.configs import connection, network_config
 from forecaster.app.connect import ask_broker
+from forecaster.app.topics import models_topic
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.retry import retry
 from forecaster.broker.topics import TopicAdmin

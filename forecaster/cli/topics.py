@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from forecaster.app.configs import needed_topics
 from forecaster.app.connect import ask_broker
-from forecaster.broker.topics import NeededTopic
+from forecaster.app.topics import needed_topics
+from forecaster.broker.needed_topics import NeededTopic
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.settings import Settings

@@ -11,6 +11,7 @@ from forecaster.errors import UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES
 from forecaster.formats.state import Identity
 from forecaster.serving.state.blocks import RECORD_BYTES, BlockLimits
+from forecaster.serving.state.idle import MAX_FREED_NAME_BYTES
 
 BLOCK_BYTES = 512 * 1024
 """Size of a block of several groups, at most."""
@@ -74,3 +75,15 @@ class StateConfig:
         """Largest number of bytes of a series_id in the input with which one group always fits in a block."""
         names = RECORD_BYTES // self.group_size - self.row_bytes
         return min(MAX_SERIES_ID_BYTES, (names - self.member_bytes) // 2 if self.member_bytes else names)
+
+    @property
+    def record_bytes(self) -> int:
+        """Size of a record of the state topic, at most, without the names of its arrays.
+
+        Raises:
+            UsageError: a record of the state topic cannot hold even one group.
+        """
+        limits = self.block_limits
+        names = self.group_size * (2 * self.longest_id + self.member_bytes) if self.member_bytes else self.longest_id
+        block = min(RECORD_BYTES, limits.groups * (limits.group_bytes + names))
+        return max(block, 2 * MAX_FREED_NAME_BYTES)  # a floor with the shortest names takes twice their bytes
