@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,17 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
 from forecaster.core.network.local_readouts import GroupPlaces
-from forecaster.core.network.model import Checkpoint
+from forecaster.core.network.model import Checkpoint, stored_shapes
 from forecaster.core.network.network import NetworkConfig
+from forecaster.core.network.trial import refuse_untrustworthy
 from forecaster.errors import CheckpointError, FatalError
+from forecaster.formats.weights import read_weights, refuse_absurd_network
 
 SCHEMA = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "checkpoint.json"
 PARTIAL = ".partial-"
 """Prefix of folders that are being written."""
+ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}"
+"""Pattern of the ids of checkpoints, which are names of folders, too."""
+SEEN_UNTIL = "seen_until_ms"
+"""Fact of a checkpoint: the time of the newest reading that it, its readout included, has learned from, epoch ms."""
+MAX_NESTING = 16
+"""Largest depth of the facts."""
+HEADER_BYTES = 1_048_576
+"""Most bytes that the weights of a checkpoint take besides the numbers."""
 
 
 class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,6 +71,18 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: dict[str, Any]
     local: LocalDescription | None = msgspec.field(default=None, name="own")
 
+    @property
+    def places(self) -> GroupPlaces | None:
+        """The series with local readouts, as the core names them."""
+        local = self.local
+        return None if local is None else GroupPlaces(local.series_ids, local.member, local.members)
+
+    @property
+    def largest_size(self) -> int:
+        """Most bytes that the weights can take; raises CheckpointError if the local readouts fit no group."""
+        numbers = sum(math.prod(shape) for shape in stored_shapes(self.network, self.places).values())
+        return 4 * numbers + HEADER_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class PackedCheckpoint:
@@ -88,24 +113,26 @@ def pack(checkpoint: Checkpoint) -> PackedCheckpoint:
 
 
 def unpack(packed: PackedCheckpoint, where: str) -> Checkpoint:
-    """Return the checkpoint.
+    """Return the checkpoint, whose weights are finite and do not overflow in a trial.
+
+    Names, types and shapes of the weights are compared with the network before memory is taken for any of them.
 
     Args:
         packed: description and weights, from a folder or the models topic.
         where: place of the checkpoint, for error messages.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or its weights do not fit its network.
+        CheckpointError: the checkpoint is damaged, or must not serve.
     """
     refuse_damage(packed, where)
-    description, local = packed.description, packed.description.local
-    places = None if local is None else GroupPlaces(local.series_ids, local.member, local.members)
+    description, places = packed.description, packed.description.places
     try:
-        return Checkpoint.from_arrays(
-            description.id, description.network, load(packed.weights), description.facts, places
-        )
+        arrays = read_weights(packed.weights, description.network, places)
+        checkpoint = Checkpoint.from_arrays(description.id, description.network, arrays, description.facts, places)
+        refuse_untrustworthy(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error
+    return checkpoint
 
 
 def refuse_damage(packed: PackedCheckpoint, where: str) -> None:
@@ -122,15 +149,39 @@ def parse_description(body: Any, where: str) -> Description:
         where: place of the checkpoint, for error messages.
 
     Raises:
-        CheckpointError: the description has another schema, or does not fit this one.
+        CheckpointError: the description has another schema, does not fit this one, or no checkpoint can have it.
     """
     schema = body.get("schema") if isinstance(body, dict) else None
     if schema != SCHEMA:
-        raise CheckpointError(f"{where}: checkpoint schema {schema!r}; this version reads {SCHEMA}: train it again")
+        raise CheckpointError(
+            f"{where}: checkpoint schema {schema!r:.100}; this version reads {SCHEMA}: train it again"
+        )
     try:
-        return msgspec.convert(body, Description)
-    except (msgspec.ValidationError, FatalError) as error:
+        description = msgspec.convert(body, Description)
+        refuse_absurd_network(description.network)
+        _refuse_absurd(description)
+    except (msgspec.ValidationError, RecursionError, FatalError) as error:
         raise CheckpointError(f"{where}: {error}") from error
+    return description
+
+
+def _refuse_absurd(description: Description) -> None:
+    """Raise CheckpointError for an id or facts that no checkpoint has."""
+    if re.fullmatch(ID, description.id) is None or body_of(description.id) == NO_CHECKPOINT:
+        raise CheckpointError(f"{description.id!r:.100} is no id of a checkpoint")
+    if not is_shallow(description.facts, MAX_NESTING):
+        raise CheckpointError(f"its facts are nested more than {MAX_NESTING} deep")
+    seen_ms = description.facts.get(SEEN_UNTIL, 0)
+    if type(seen_ms) is not int or abs(seen_ms) >= 2**62:
+        raise CheckpointError(f"its fact {SEEN_UNTIL} is {seen_ms!r:.100}: epoch milliseconds are needed")
+
+
+def is_shallow(value: Any, depth: int) -> bool:
+    """Return whether JSON is nested at most this deep."""
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(is_shallow(child, depth - 1) for child in children)
 
 
 def write_checkpoint(checkpoint: Checkpoint, parent: Path) -> Path:
@@ -204,7 +255,11 @@ def read_description(folder: Path) -> Description:
     """
     try:
         body = msgspec.json.decode((folder / DESCRIPTION).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # msgspec's DecodeError and UnicodeDecodeError are ValueErrors
         raise CheckpointError(f"{folder}: no readable checkpoint: {error}") from error
     return parse_description(body, str(folder / DESCRIPTION))
 

@@ -15,6 +15,7 @@ description and all its chunks have been read, and is served only if the hash of
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ import msgspec
 
 from forecaster.core.network.model import Checkpoint
 from forecaster.errors import CheckpointError
-from forecaster.formats.checkpoints import pack
+from forecaster.formats.checkpoints import ID, pack
 from forecaster.records import Message
 
 SCHEMA = 1
@@ -32,8 +33,14 @@ SERVE = "serve"
 DRIFT = "drift/"
 TRAINING = "training"
 """`Decision.work` of a challenger with a new body."""
-KEY = re.compile(r"(checkpoint|decision)/([A-Za-z0-9][A-Za-z0-9._-]{0,200})(?:/(\d{1,6}))?")
-"""Keys of checkpoints and decisions. Ids are restricted because they are names of folders, too."""
+MAX_CHUNKS = 10_000
+"""Most chunks of a checkpoint."""
+KEY = re.compile(rf"(checkpoint|decision)/({ID})(?:/(0|[1-9][0-9]{{0,3}}))?")
+"""Keys of checkpoints and decisions; a checkpoint has fewer than MAX_CHUNKS chunks."""
+DRIFT_KEY = re.compile(rf"{DRIFT}(0|[1-9][0-9]{{0,8}})")
+"""Keys of drift alarms."""
+MAX_TIME_MS = 253_402_300_799_999
+"""Last timestamp of the year 9999: records with a later one, or one before 1970, come from a wrong clock."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -88,12 +95,14 @@ def publication(checkpoint: Checkpoint) -> list[Message]:
     """Return the records of a checkpoint, in the order in which they must be written.
 
     Raises:
-        CheckpointError: the id cannot be used in a key.
+        CheckpointError: the id cannot be used in a key, or the weights are too large.
     """
     packed, name = pack(checkpoint), checkpoint.id
     if KEY.fullmatch(f"checkpoint/{name}") is None:
         raise CheckpointError(f"checkpoint {name!r}: an id consists of letters, digits, dots, dashes and underscores")
     chunks = [packed.weights[at : at + CHUNK_BYTES] for at in range(0, len(packed.weights), CHUNK_BYTES)]
+    if len(chunks) > MAX_CHUNKS:
+        raise CheckpointError(f"checkpoint {name}: {len(packed.weights)} bytes are too many for the models topic")
     manifest = {**msgspec.to_builtins(packed.description), "chunks": len(chunks)}
     return [
         *(model_message(f"checkpoint/{name}/{number}", chunk) for number, chunk in enumerate(chunks)),
@@ -120,14 +129,14 @@ def drift_message(partition: int) -> Message:
     return model_message(f"{DRIFT}{partition}", msgspec.json.encode({"schema": SCHEMA}))
 
 
-def tombstones(checkpoint_id: str, chunks: int) -> list[Message]:
+def tombstones(checkpoint_id: str, chunks: Iterable[int]) -> list[Message]:
     """Return the records that delete a checkpoint: the description first, so that no reader waits for a missing chunk.
 
     Args:
         checkpoint_id: id of the checkpoint.
-        chunks: largest number of chunks that it may have.
+        chunks: numbers of its chunks.
     """
-    keys = [f"checkpoint/{checkpoint_id}", *(f"checkpoint/{checkpoint_id}/{number}" for number in range(chunks))]
+    keys = [f"checkpoint/{checkpoint_id}", *(f"checkpoint/{checkpoint_id}/{number}" for number in chunks)]
     return [model_message(key, None) for key in keys]
 
 
@@ -137,5 +146,5 @@ def model_message(key: str, value: bytes | None) -> Message:
 
 
 def iso_time(timestamp_ms: int) -> str:
-    """Return a timestamp in epoch ms as ISO 8601 in UTC, to the second."""
-    return datetime.fromtimestamp(timestamp_ms // 1000, UTC).isoformat()
+    """Return a timestamp in epoch ms as ISO 8601 in UTC, to the second; the nearest one from 1970 to 9999."""
+    return datetime.fromtimestamp(min(max(timestamp_ms, 0), MAX_TIME_MS) // 1000, UTC).isoformat()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
+from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.data.training_data import TrainingData
 from forecaster.learning.fitting.network_fit import TrainingConfig, TrainingProgress
 from forecaster.learning.fitting.readout_refit import with_refitted_readout
-from forecaster.learning.fitting.train import SEEN_UNTIL, train
+from forecaster.learning.fitting.train import train
 from forecaster.learning.promotion import PromotionDecision, evaluate_challenger
 from forecaster.pipeline import PipelineConfig
 

@@ -25,6 +25,8 @@ MAX_PAUSE_SECONDS = 60.0
 """Longest pause after failures: batches wait while an attempt is made."""
 STALLED_SECONDS = 10.0
 """A read that should return records, and returns none for this long, is given up."""
+MAX_LOGGED = 10_000
+"""Number of newest problems that are remembered as logged."""
 _REFRESH = "refresh"
 _log = structlog.get_logger()
 
@@ -59,8 +61,7 @@ class RegistryFollower:
         self._has_changes = self._is_outage_logged = False
         self._champion = fixed.id if fixed else NO_CHECKPOINT
         self._models: dict[str, Model] = {}
-        self._refused: dict[str, str] = {}
-        self._logged: set[tuple[str, str, str]] = set()
+        self._logged: dict[tuple[str, str, str], None] = {}
         self._refresh_at = 0.0
         self._backoffs: dict[str, Backoff] = {}
 
@@ -119,16 +120,28 @@ class RegistryFollower:
         if self._fixed is not None and self._fixed.id == checkpoint_id:
             return self._fixed
         published = self._registry.published(checkpoint_id)
-        if published is None or self._refused.get(checkpoint_id) == published.description.sha256:
+        if published is None:
             return None
         packed = self._cache.read(checkpoint_id, published.description.sha256)
+        if packed is not None and packed.description != published.description:
+            packed = None  # the description in the cache was changed
         try:
             return unpack(packed or self._read_from_topic(checkpoint_id), f"checkpoint {checkpoint_id}")
         except CheckpointError as error:
-            self._refused[checkpoint_id] = published.description.sha256
+            self._registry.refuse(checkpoint_id, str(error))
             self._log_once("checkpoint_refused", checkpoint_id, str(error))
             self._choose_champion()
             return None
+
+    def champion_model(self) -> Model | None:
+        """Return the model of the champion, having fallen back to another champion if the first cannot be loaded.
+
+        Raises:
+            TransientBrokerError: as `checkpoint`.
+        """
+        while (model := self.model(champion := self._champion)) is None and self._champion != champion:
+            pass
+        return model
 
     def model(self, checkpoint_id: str) -> Model | None:
         """Return the model of a checkpoint, the same object while it is kept; None as `checkpoint`, and for `none`.
@@ -161,14 +174,13 @@ class RegistryFollower:
         self._next, self._has_changes = record.offset + 1, True
         packed = self._registry.add(record.key, record.value, record.timestamp)
         if packed is not None:
-            self._refused.pop(packed.description.id, None)
             self._cache.write(packed)
 
     def _apply_changes(self) -> None:
         """Act on the changed registry: at the end of the topic only, since later records can undo earlier ones."""
         self._has_changes = False
         for name, fault in self._registry.faults.items():
-            self._log_once("checkpoint_damaged", name, fault)
+            self._log_once("checkpoint_refused", name, fault)
         for key, problem in self._registry.problems.items():
             self._log_once("registry_record_ignored", key, problem)
         self._cache.keep_only(self._registry.checkpoints.keys())
@@ -194,7 +206,7 @@ class RegistryFollower:
         except CheckpointError as error:
             self._log_once("checkpoint_unusable", checkpoint_id, str(error))
             return False
-        return self._refused.get(checkpoint_id) != published.description.sha256
+        return True
 
     def _read_from_topic(self, checkpoint_id: str) -> PackedCheckpoint:
         """Return a checkpoint from the topic.
@@ -235,7 +247,9 @@ class RegistryFollower:
     def _log_once(self, event: str, key: str, reason: str) -> None:
         """Log a problem of a checkpoint, or of the record with this key, unless it was logged before."""
         if (event, key, reason) not in self._logged:
-            self._logged.add((event, key, reason))
+            self._logged[event, key, reason] = None
+            if len(self._logged) > MAX_LOGGED:
+                del self._logged[next(iter(self._logged))]
             _log.warning(event, key=key, reason=reason, topic=self._topic)
 
 

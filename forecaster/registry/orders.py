@@ -26,7 +26,9 @@ def promotion_order(registry: ModelRegistry, checkpoint_id: str, network: Networ
     refuse_unusable(registry, checkpoint_id, network)
     if champion == checkpoint_id:
         return None
-    return ServeOrder(checkpoint_id, champion, "operator", at, "promoted by hand")
+    previous = _serving(registry, network)
+    previous = NO_CHECKPOINT if previous == checkpoint_id else previous
+    return ServeOrder(checkpoint_id, previous, "operator", at, "promoted by hand")
 
 
 def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> ServeOrder:
@@ -50,6 +52,12 @@ def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> 
     target = next((name for name in others if _is_usable(registry, name, network)), registry.serve.previous)
     refuse_unusable(registry, target, network)
     return ServeOrder(target, champion, "operator", at, "rolled back by hand")
+
+
+def _serving(registry: ModelRegistry, network: NetworkConfig) -> str:
+    """Return the checkpoint that workers serve now: the champion, or the one before it if the champion is refused."""
+    named = () if registry.serve is None else (registry.serve.checkpoint, registry.serve.previous)
+    return next((name for name in named if _is_usable(registry, name, network)), NO_CHECKPOINT)
 
 
 def first_order(registry: ModelRegistry, checkpoint_id: str, at: str) -> ServeOrder | None:

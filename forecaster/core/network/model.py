@@ -14,7 +14,7 @@ from torch.nn import functional
 from forecaster.core.checkpoint_ids import body_code
 from forecaster.core.network.features import MEMBER_FEATURES, assemble, assemble_step, cross_inputs, to_tensors
 from forecaster.core.network.local_readouts import GroupPlaces, LocalReadouts
-from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre
+from forecaster.core.network.network import FORECAST_CLIP, Network, NetworkConfig, centre, empty_network
 from forecaster.core.series.step_inputs import StepInputs
 from forecaster.errors import CheckpointError
 from forecaster.records import F32, I64, Bools
@@ -68,43 +68,74 @@ class Checkpoint:
         Args:
             checkpoint_id: name of the checkpoint.
             network: shape of the body.
-            arrays: weights by stored name, see `to_arrays`; writable.
+            arrays: weights by stored name, as 32-bit numbers; see `to_arrays`; writable.
             facts: notes about the training.
             places: the series with readouts of their own; None = there are none.
 
         Raises:
             CheckpointError: the weights do not fit the network or the series.
         """
+        refuse_other_shapes({name: array.shape for name, array in arrays.items()}, network, places)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        readout, local = tensors.pop(READOUT, None), tensors.pop(LOCAL, None)
-        body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items()}
-        expected = {name: tensor.shape for name, tensor in Network(network).state_dict().items()}
-        shape = (network.readout_size, len(network.horizons))
-        if readout is None or readout.shape != shape or {n: t.shape for n, t in body.items()} != expected:
-            raise CheckpointError("weights and network of the checkpoint do not fit each other: train it again")
-        return cls(checkpoint_id, network, body, readout, facts, _local_readouts(network, places, local))
-
-
-def _local_readouts(network: NetworkConfig, places: GroupPlaces | None, weights: Tensor | None) -> LocalReadouts | None:
-    """Return the readouts of single series; raise CheckpointError if they fit neither network nor series."""
-    if places is None and weights is None:
-        return None
-    if places is not None and weights is not None and places.members > 0:
-        cross = places.members * MEMBER_FEATURES if places.members > 1 else 0
-        shape = (len(places.series_ids), 2 * len(network.horizons), network.readout_size + cross)
-        in_range = all(0 <= place < places.members for place in places.member)
-        if weights.shape == shape and len(places.member) == len(places.series_ids) and in_range:
+        readout, weights = tensors.pop(READOUT), tensors.pop(LOCAL, None)
+        local = None
+        if places is not None and weights is not None:
             member = np.array(places.member, np.int64)
-            return LocalReadouts(tuple(places.series_ids), member, places.members, weights)
-    raise CheckpointError("the readouts of single series do not fit the network: train it again")
+            local = LocalReadouts(tuple(places.series_ids), member, places.members, weights)
+        body = {name.removeprefix(BODY): tensor for name, tensor in tensors.items()}
+        return cls(checkpoint_id, network, body, readout, facts, local)
+
+
+def stored_shapes(network: NetworkConfig, places: GroupPlaces | None) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array of a checkpoint by its stored name, without making any array.
+
+    Args:
+        network: shape of the body, whose sizes are within limits.
+        places: the series with readouts of their own; None = there are none.
+
+    Raises:
+        CheckpointError: the places are no places in a group.
+    """
+    body = {BODY + name: tuple(weight.shape) for name, weight in empty_network(network).state_dict().items()}
+    shapes = body | {READOUT: (network.readout_size, len(network.horizons))}
+    if places is None:
+        return shapes
+    names, members = places.series_ids, places.members
+    if len(places.member) != len(names) or not all(0 <= place < members for place in places.member):
+        raise CheckpointError("the readouts of single series do not fit the network: train it again")
+    cross = members * MEMBER_FEATURES if members > 1 else 0
+    return shapes | {LOCAL: (len(names), 2 * len(network.horizons), network.readout_size + cross)}
+
+
+def refuse_other_shapes(
+    shapes: Mapping[str, tuple[int, ...]], network: NetworkConfig, places: GroupPlaces | None
+) -> None:
+    """Raise CheckpointError if arrays have other names or shapes than those of a checkpoint.
+
+    Args:
+        shapes: shape of each array by its stored name.
+        network: shape of the body, whose sizes are within limits.
+        places: the series with readouts of their own; None = there are none.
+    """
+    expected = stored_shapes(network, places)
+    if shapes.get(LOCAL) != expected.get(LOCAL):
+        raise CheckpointError("the readouts of single series do not fit the network: train it again")
+    for name in sorted({*expected, *shapes}):
+        if shapes.get(name) != expected.get(name):
+            raise CheckpointError(
+                f"weights and network of the checkpoint do not fit each other: {name[:100]!r} has the shape "
+                f"{shapes.get(name)}, and {expected.get(name)} is needed (None = no such weight): train it again"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class StepForecast:
     """Forecasts of B series, as (forecast - last value) / scale.
 
+    A row whose network overflows makes no forecast: its heads and offsets are NaN, and its state is zero.
+
     Attributes:
-        state: hidden state after the step; (B, S).
+        state: hidden state after the step, finite; (B, S).
         heads: forecast of the shared readout, then of the pooled and the cross readout of the series, if the checkpoint
             has local readouts; NaN for series without them; (B, 1 or 3, J).
         offsets: quantiles minus the centre, ascending along Q; (B, Q, J).
@@ -190,10 +221,10 @@ class Model:
                 x = torch.cat([q, z, torch.from_numpy(cross)], dim=1)
                 local = self._local.forecast(x, index.local).reshape(batch, 2, horizons)
                 heads.append(np.clip(base[:, None, :horizons].numpy() + local, -FORECAST_CLIP, FORECAST_CLIP))
-        return StepForecast(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
+        return _without_overflows(end.numpy(), np.concatenate(heads, axis=1), offsets.numpy())
 
     def warm(self, inputs: StepInputs, known: Bools) -> F32:
-        """Return the hidden states of B series after T steps from zero; (B, S).
+        """Return the hidden states of B series after T steps from zero, or zeros where they overflow; (B, S).
 
         Args:
             inputs: inputs of the steps, oldest first, numpy arrays; (T, B, ...).
@@ -209,6 +240,7 @@ class Model:
             tiles = zip(torch.split(_padded(u.transpose(0, 1), rows), TILE), torch.split(lengths, TILE), strict=True)
             ends = [self._network.warm(tile.transpose(0, 1).contiguous(), count[:, 0]) for tile, count in tiles]
             warm: F32 = torch.cat(ends)[:batch].numpy()
+        warm[~np.isfinite(warm).all(axis=1)] = 0.0
         return warm
 
     def _tile(self, u: Tensor, q: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -220,6 +252,22 @@ class Model:
         else:
             base = z.new_full((len(z), self._readout.shape[1]), base)
         return end, z, base, centre(base, self._readout, q, z), self._network.offsets(z)
+
+
+def _without_overflows(state: F32, heads: F32, offsets: F32) -> StepForecast:
+    """Return the results of a step; rows with a number that is not finite make no forecast, and their state is zero.
+
+    Args:
+        state: hidden states, changed in place; (B, S).
+        heads: forecasts of the readouts; NaN is allowed in all but the shared one; changed in place; (B, H, J).
+        offsets: quantiles minus the centre, changed in place; (B, Q, J).
+    """
+    finite = (
+        np.isfinite(state).all(axis=1) & np.isfinite(heads[:, 0]).all(axis=1) & np.isfinite(offsets).all(axis=(1, 2))
+    )
+    if not finite.all():
+        state[~finite], heads[~finite], offsets[~finite] = 0.0, np.nan, np.nan
+    return StepForecast(state, heads, offsets)
 
 
 def _widened(readout: Tensor) -> Tensor:

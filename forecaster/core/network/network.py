@@ -214,9 +214,20 @@ class Network(nn.Module):
         return offsets
 
 
+def empty_network(config: NetworkConfig) -> Network:
+    """Return a network whose weights have names and shapes, but no memory: to look at, or to load weights into."""
+    with torch.device("meta"):
+        return Network(config)
+
+
 def centre(base: Tensor | float, readout: Tensor, q: Tensor, z: Tensor) -> Tensor:
     """Return clip(base + [q, z] · readout), the forecast minus the last value, in scales; (..., J)."""
-    return (base + torch.cat([q, z], dim=-1) @ readout).clamp(-FORECAST_CLIP, FORECAST_CLIP)
+    return unclipped_centre(base, readout, q, z).clamp(-FORECAST_CLIP, FORECAST_CLIP)
+
+
+def unclipped_centre(base: Tensor | float, readout: Tensor, q: Tensor, z: Tensor) -> Tensor:
+    """Return base + [q, z] · readout; (..., J)."""
+    return base + torch.cat([q, z], dim=-1) @ readout
 
 
 def _times(values: Tensor, mask: Tensor | None) -> Tensor:

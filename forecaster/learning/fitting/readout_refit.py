@@ -8,6 +8,7 @@ Hidden states belong to the body and stay; only the readout and the calibration 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +18,12 @@ from torch import Tensor
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.core.network.normal_equations import NormalEquations
+from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.learning.data.batches import PaddedBatch, padded_batches
 from forecaster.learning.data.splits import MAX_SILENCE_MS
 from forecaster.learning.data.training_data import TrainingData
 from forecaster.learning.fitting.local_readout_fit import solve_local_readouts
 from forecaster.learning.fitting.readout_fit import build_normal_equations, calibrate_quantiles, choose_ridge
-from forecaster.learning.fitting.train import SEEN_UNTIL
 
 HELD_OUT = 0.15
 """Share of the time, at its end, that chooses the ridge, compares the readouts and calibrates the quantiles."""
@@ -116,7 +117,9 @@ def next_readout_id(checkpoint_id: str) -> str:
     After a rollback the same n comes again; the digits tell the two readouts apart.
     """
     body, _, readout = checkpoint_id.partition(".")
-    return f"{body}.{int(readout.partition('-')[0] or 0) + 1}-{secrets.token_hex(2)}"
+    number = readout.partition("-")[0]
+    next_number = int(number) + 1 if re.fullmatch("[0-9]{1,9}", number) else 1  # an operator may choose any id
+    return f"{body}.{next_number}-{secrets.token_hex(2)}"
 
 
 class _FrozenBody:

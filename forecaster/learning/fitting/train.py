@@ -12,13 +12,11 @@ import forecaster
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
+from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.history import SeriesHistory
 from forecaster.learning.data.splits import split_by_time
 from forecaster.learning.data.training_data import TrainingData, build_training_data
 from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig, TrainingProgress
-
-SEEN_UNTIL = "seen_until_ms"
-"""Fact of a checkpoint: the time of the newest reading that it, its readout included, has learned from, epoch ms."""
 
 
 def new_checkpoint_id(now: datetime | None = None) -> str:

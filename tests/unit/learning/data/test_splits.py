@@ -15,13 +15,14 @@ from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
+from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.history import SeriesHistory
 from forecaster.learning.challenge import Challenge, challenge
 from forecaster.learning.data.splits import drop_misdated, split_by_time
 from forecaster.learning.data.training_data import build_training_data
 from forecaster.learning.fitting.network_fit import TrainingConfig
 from forecaster.learning.fitting.readout_refit import refit_readout
-from forecaster.learning.fitting.train import SEEN_UNTIL, train
+from forecaster.learning.fitting.train import train
 from forecaster.pipeline import PipelineConfig
 
 DAY_MS = 24 * HOUR_MS

@@ -17,6 +17,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import NetworkConfig
 from forecaster.core.series.state import ObservationConfig
 from forecaster.errors import UsageError
+from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.history import SeriesHistory
 from forecaster.learning.challenge import challenge
 from forecaster.learning.data.augmentation import AugmentationConfig, augment, disturb
@@ -31,7 +32,7 @@ from forecaster.learning.fitting.readout_refit import (
     refit_readout,
     with_refitted_readout,
 )
-from forecaster.learning.fitting.train import SEEN_UNTIL, train_checkpoint
+from forecaster.learning.fitting.train import train_checkpoint
 from forecaster.learning.promotion import PromotionDecision, Rule, evaluate_challenger
 from forecaster.learning.simulation import ServingSimulation
 from forecaster.pipeline import PipelineConfig
