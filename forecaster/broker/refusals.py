@@ -12,7 +12,6 @@ from weakref import WeakSet
 
 from kafka.errors import (
     AuthorizationError,
-    ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
     IllegalSaslStateError,
     KafkaTimeoutError,
@@ -98,7 +97,7 @@ def explanation(error: BaseException) -> str:
     for cause in causes(error):
         for note in getattr(cause, "__notes__", ()):
             return str(note)
-    return next(filter(None, map(_right_refused, causes(error))), "")
+    return _right_refused(error)
 
 
 def _is_refusal(error: BaseException) -> bool:
@@ -107,18 +106,24 @@ def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, (*LOGIN, AuthorizationError, ssl.SSLCertVerificationError))
 
 
-def _right_refused(error: BaseException) -> str:
-    """Return which resource this user has no right on; empty = the error is not about rights."""
-    if not isinstance(error, AuthorizationError):
-        return ""
-    names = ", ".join(sorted(name for part in error.args for name in ([part] if isinstance(part, str) else part)))
+def refused_resources(error: BaseException) -> Iterator[tuple[str, str]]:
+    """Yield kind and name of each resource on which this user lacks a right; an empty name = the error tells none."""
     kinds = {
-        TopicAuthorizationFailedError: f"topic {names}: a right is missing",
-        GroupAuthorizationFailedError: f"group {names}: the right Read is missing",
-        TransactionalIdAuthorizationFailedError: f"transactional id {names}: the right Write is missing",
-        ClusterAuthorizationFailedError: "the cluster: a right is missing",
+        TopicAuthorizationFailedError: "topic",
+        GroupAuthorizationFailedError: "group",
+        TransactionalIdAuthorizationFailedError: "transactional id",
     }
-    return f"authorization failed: {kinds.get(type(error), type(error).__name__)}".replace(" :", ":")
+    for cause in causes(error):
+        kind = next((kind for kind_of_error, kind in kinds.items() if isinstance(cause, kind_of_error)), "cluster")
+        if isinstance(cause, AuthorizationError):
+            names = [name for part in cause.args for name in ([part] if isinstance(part, str) else part)]
+            yield from ((kind, str(name)) for name in sorted(names) or [""])
+
+
+def _right_refused(error: BaseException) -> str:
+    """Return on which resources this user lacks a right; empty = the error is not about rights."""
+    resources = [f"{kind} {name}".strip() for kind, name in refused_resources(error)]
+    return f"authorization failed: a right is missing on {', '.join(dict.fromkeys(resources))}" if resources else ""
 
 
 def _connection_refused(error: BaseException, address: str, config: dict[str, Any]) -> str:

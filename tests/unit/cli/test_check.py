@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forecaster.cli.check import needed_rights
+from forecaster.app.rights import needed_rights
 from forecaster.settings import load_settings
 
 SECURITY = Path(__file__).parents[3] / "SECURITY.md"
