@@ -8,13 +8,14 @@ transaction has committed: an aborted batch leaves no trace. The parts:
     3. observe    timeline, filters, scale, context: the inputs of the step
     4. mature     the reading is the truth of forecasts made before
     5. learn      losses, gate and intervals from that truth
-    6. network    one step of the hidden state; its readouts and quantile offsets
+    6. network    one step of the hidden state; its readouts and quantile offsets; none where they are not finite
     7. combine    the experts to a point, with intervals around it
     8. store      the forecast, which waits for its truth
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -288,8 +289,27 @@ def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, s
             index = None if local is None else ReadoutIndex(local[steps.reading], observed.record_of_step)
             forecast = _forecast_of_model(model, observed.step_inputs, rows.hidden, chosen, index)
             heads[chosen, : forecast.heads.shape[1]], offsets[chosen] = forecast.heads, forecast.offsets
+    overflowed = np.isnan(offsets[:, 0, 0])
+    if overflowed.any():
+        offsets[overflowed] = _offsets_without_network(plan, rows.pending, observed)[overflowed]
     offsets[observed.count < 2] = 0.0
     return NetworkForecast(heads, offsets)
+
+
+def network_overflows(models: Models, batch: Batch, forecasts: Forecasts) -> Counter[str]:
+    """Return the number of forecasts that the network of each checkpoint could not make, because it overflowed.
+
+    Such a forecast is made without the network and names no checkpoint; a replay makes it in the same way.
+
+    Args:
+        models: the models of the batch.
+        batch: the readings, with their rows and models.
+        forecasts: forecasts made at the readings.
+    """
+    names = np.array([NO_CHECKPOINT if model is None else model.id for model in models], object)
+    planned = names[batch.model[forecasts.reading]]
+    without = (planned != forecasts.checkpoint) & (batch.row[forecasts.reading] >= 0)
+    return Counter(planned[without].tolist())
 
 
 def _forecast_of_model(
@@ -323,6 +343,7 @@ def _forecasts(plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: 
     absolute = result.forecast.values[:, : quantiles.stop] * scale + last
     combined = result.forecast.combined
     weights = np.concatenate([combined.weights, combined.gate[:, None]], axis=1)
+    shared_head = result.forecast.values[:, config.ensemble.kinds - config.heads, 0]
     return Forecasts(
         reading=steps.reading,
         timestamp_ms=steps.timestamp_ms,
@@ -330,7 +351,7 @@ def _forecasts(plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: 
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         spread_known=observed.count >= 2,
-        checkpoint=plan.checkpoints[steps.model],
+        checkpoint=np.where(np.isnan(shared_head), NO_CHECKPOINT, plan.checkpoints[steps.model]),
         tick=observed.tick,
         gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
         weights=weights if config.with_details else weights[:, :0],

@@ -55,6 +55,7 @@ class Counters:
         outcomes: readings by name of `Outcome`.
         masked: readings that the filters kept from the network.
         forecasts: published forecasts.
+        network_overflows: forecasts made without the network because it overflowed, by checkpoint.
         transactions: committed transactions of batches.
         failed_transactions: failed transactions of any kind.
         transaction_failures: the same, by value of `FailureReason`.
@@ -71,6 +72,7 @@ class Counters:
     outcomes: Counter[str] = field(default_factory=Counter)
     masked: int = 0
     forecasts: int = 0
+    network_overflows: Counter[str] = field(default_factory=Counter)
     transactions: int = 0
     failed_transactions: int = 0
     transaction_failures: Counter[str] = field(default_factory=Counter)

@@ -25,6 +25,7 @@ from forecaster.records import FailureReason, Outcome, Reason
 from forecaster.serving.counters import BUCKET_SECONDS, Counters, Durations
 from forecaster.serving.inspect.explanation import SHOWN_HORIZONS
 from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.inspect.trouble import Trouble
 from forecaster.serving.state.recovery import Recovery
 from forecaster.web.service import Service
 
@@ -67,7 +68,7 @@ class ServiceCollector(Collector):
         yield InfoMetricFamily("forecaster_build", "Version and role.", {"version": __version__, "role": service.role})
         yield _gauge(
             "ready",
-            "1 = ready: member of the consumer group, all partitions restored, none held.",
+            "1 = ready: member of the consumer group, all partitions restored, none held, transactions commit.",
             float(not service.unready),
         )
         yield _gauge(
@@ -121,6 +122,7 @@ def worker_families(status: WorkerStatus) -> Iterator[Metric]:
         status.nominal_coverage,
     )
     yield _gauge("group_generation", "Generation of the consumer group.", status.generation)
+    yield from _trouble(status.trouble, status.partitions)
 
 
 def _counts(counters: Counters) -> Iterator[Metric]:
@@ -141,6 +143,11 @@ def _counts(counters: Counters) -> Iterator[Metric]:
     )
     yield _counter("masked_readings", "Readings that the filters masked from the network's input.", counters.masked)
     yield _counter("forecasts", "Forecasts published.", counters.forecasts)
+    yield _counter(
+        "network_overflows",
+        "Forecasts made without the network because its output was not finite; promote another checkpoint.",
+        counters.network_overflows.total(),
+    )
     yield _labelled(
         "transactions",
         "Committed transactions of batches, and failed transactions of any kind.",
@@ -202,6 +209,23 @@ def _partitions(partitions: tuple[PartitionStatus, ...]) -> Iterator[Metric]:
         replay.add_metric(label, partition.replay)
     yield lag
     yield replay
+
+
+def _trouble(trouble: Trouble, partitions: tuple[PartitionStatus, ...]) -> Iterator[Metric]:
+    yield _gauge(
+        "transaction_failures_in_a_row",
+        "Failed transactions since the last one that was committed.",
+        trouble.failed_in_a_row,
+    )
+    waiting = GaugeMetricFamily(
+        "forecaster_waiting_seconds",
+        "Time for which records have waited in a serving partition without a commit; 0 = none waits.",
+        labels=["partition"],
+    )
+    for partition in partitions:
+        waiting.add_metric([str(partition.partition)], trouble.waiting_seconds.get(partition.partition, 0.0))
+    yield waiting
+    yield _gauge("topics_fit", "0 = a topic is missing, or its settings do not fit.", float(not trouble.topics))
 
 
 def trainer_families(*, is_elected: bool, running: str | None, counters: Mapping[str, int]) -> Iterator[Metric]:

@@ -49,6 +49,7 @@ RECORDS = [
     InputRecord("readings", 3, 18, START_MS, b"pump-8", b"no json", [("trace", b"1")]),
 ]
 READINGS = readings([("pump-7", START_MS, 2.0)])
+INPUT_ID = "3q2-7wAA"
 IDENTITY = Identity("cluster", "topic", 4, "0123456789abcdef", HOUR_MS)
 
 
@@ -95,10 +96,10 @@ def _messages() -> dict[str, list[Message]]:
     outputs = Outputs(np.zeros(1, np.int8), np.array([True]), np.array([np.nan]), forecasts, scores)
     letter = DeadLetter(RECORDS[1], Reason.NOT_JSON, "malformed")
     return {
-        "forecasts": list(encode_forecasts(forecasts, READINGS, RECORDS, LEVELS)),
-        "scores": list(encode_scores(scores, READINGS, RECORDS, LEVELS)),
-        "denoised": list(encode_denoised(outputs, READINGS, RECORDS)),
-        "dead-letters": [encode_dead_letter(letter)],
+        "forecasts": list(encode_forecasts(forecasts, READINGS, RECORDS, LEVELS, INPUT_ID)),
+        "scores": list(encode_scores(scores, READINGS, RECORDS, LEVELS, INPUT_ID)),
+        "denoised": list(encode_denoised(outputs, READINGS, RECORDS, INPUT_ID)),
+        "dead-letters": [encode_dead_letter(letter, INPUT_ID)],
         "models": _models(),
         "state": _state(),
     }
@@ -117,7 +118,7 @@ def _models() -> list[Message]:
     )
     serve = ServeOrder("new", "old", "trainer", "2025-01-01T00:00:00+00:00", "better")
     published = publication(checkpoint())
-    return [*published, decision_message(decision), serve_message(serve), drift_message(3), *tombstones("old", 1)]
+    return [*published, decision_message(decision), serve_message(serve), drift_message(3), *tombstones("old", range(1))]
 
 
 def _state() -> list[Message]:

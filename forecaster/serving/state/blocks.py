@@ -18,6 +18,8 @@ from forecaster.records import I64
 NEVER = -1
 """Instead of an offset: never written, or not changed."""
 NO_BLOCK = -1
+LARGE_NUMBER = 10**9
+"""New blocks continue above the largest number below this one, so that no stored number can use up all numbers."""
 RECORD_BYTES = 1_000_000
 """A block must fit in a record of the broker's default size, with the names of its series, however long they are."""
 
@@ -86,6 +88,7 @@ class Blocks:
         self._of_group: dict[str, int] = {}
         self._group_of_row: dict[int, str] = {}
         self._not_full: list[int] = []
+        self._reserved: set[int] = set()
         self._next = 0
 
     def __getitem__(self, number: int) -> Block:
@@ -122,7 +125,7 @@ class Blocks:
         fits = self._limits.allow(distinct)
         for group in distinct:
             if not placed or not (fits or self._fits(self._blocks[number], group)):
-                number = number if fits else self._next
+                number = number if fits else self._new_number()
                 self._open(number, stored_to)
             self._count(self._blocks[number], group, 1)
             placed[group] = number
@@ -130,7 +133,8 @@ class Blocks:
 
     def reserve(self, numbers: Iterable[int]) -> None:
         """Keep new blocks from getting these numbers, so that the stored blocks of these numbers stay as they are."""
-        self._next = max([self._next, *(number + 1 for number in numbers)])
+        self._reserved.update(numbers)
+        self._next = max([self._next, *(number + 1 for number in self._reserved if number < LARGE_NUMBER)])
 
     def add_row(self, row: int, series_id: str, group: str, number: int | None = None) -> None:
         """Put the row in the block of its group.
@@ -217,14 +221,21 @@ class Blocks:
                 break
             self._not_full.pop()
         else:
-            number = self._next
+            number = self._new_number()
             self._open(number, NEVER)
         self._count(self._blocks[number], group, 1)
         return number
 
+    def _new_number(self) -> int:
+        """Return a number that no block has, here or on the topic; it grows from block to block."""
+        while self._next in self._blocks or self._next in self._reserved:
+            self._next += 1
+        return self._next
+
     def _open(self, number: int, stored_to: int) -> None:
         self._blocks[number] = Block(stored_to=stored_to)
-        self._next = max(self._next, number + 1)
+        if number < LARGE_NUMBER:
+            self._next = max(self._next, number + 1)
         self._not_full.append(number)
 
     def _fits(self, block: Block, group: str) -> bool:
