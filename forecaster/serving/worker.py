@@ -366,6 +366,7 @@ class Worker:
                     answered=polled.answered,
                     ends=self._consumer.ends(),
                     at_ms=self._wall_clock(),
+                    failures=self._committer.failures,
                 )
             )
 

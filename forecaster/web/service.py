@@ -70,5 +70,6 @@ class Service:
         if status is None:
             return "not connected yet"
         if age > STALE_SECONDS:
-            return f"no batch was finished for {age:.0f} s: the worker waits for the broker, or the batch is large"
+            waits = f"no batch was finished for {age:.0f} s: the worker waits for the broker, or the batch is large"
+            return "; ".join(filter(None, [waits, status.trouble.reason]))
         return status.unready

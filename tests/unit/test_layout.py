@@ -114,7 +114,7 @@ MAY_IMPORT_INSIDE = {
         "state": set(),
         "seeding": {"state"},
         "counters": {"score_totals", "state"},
-        "inspect": {"counters", "state"},
+        "inspect": {"committer", "counters", "state"},
         "dependencies": {"state"},
         "input_topic": {"dependencies", "state"},
         "committer": {"counters", "dependencies"},

@@ -7,15 +7,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import ForecasterError
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import Member
+from forecaster.serving.committer import FailureStatus
 from forecaster.serving.counters import Counters
 from forecaster.serving.inspect.status import PartitionState, PartitionStatus, WorkerStatus
+from forecaster.serving.inspect.trouble import Trouble, TroubleLog
+from forecaster.serving.inspect.waiting import WaitingRecords
 from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import StateStore
@@ -50,6 +53,8 @@ class WorkerView:
         answered: the broker answered the last request.
         ends: end of the input by partition; those that are known.
         at_ms: time of the view, epoch milliseconds, UTC.
+        failures: failed transactions since the last one that was committed.
+        topics: what is wrong with the topics, for people; empty = nothing.
     """
 
     pipeline: PipelineConfig
@@ -60,6 +65,8 @@ class WorkerView:
     answered: bool
     ends: Mapping[int, int]
     at_ms: int
+    failures: FailureStatus = field(default_factory=FailureStatus)
+    topics: str = ""
 
     def status(self) -> WorkerStatus:
         """Return a copy of what the view shows, for other threads."""
@@ -108,6 +115,7 @@ class Monitor:
     def __init__(self, clock: Clock = monotonic) -> None:
         self.status: WorkerStatus | None = None
         self._clock = clock
+        self._waiting_records, self._log = WaitingRecords(clock), TroubleLog()
         self._due, self._made = 0.0, clock()
         self._counts = deque([(self._made, 0)])
         self._waiting: queue.Queue[tuple[Callable[[WorkerView], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
@@ -151,7 +159,8 @@ class Monitor:
     def refresh(self, view: WorkerView) -> None:
         """Make a new status if the last one is old, and answer a few questions; for the worker's thread."""
         if self._clock() >= self._due:
-            self.status = view.status()
+            self.status = self._with_trouble(view.status(), view)
+            self._log.note(self.status.trouble.reason)
             self._made = self._clock()
             self._due = self._made + STATUS_SECONDS
             self._count(self.status.counters.forecasts)
@@ -162,6 +171,18 @@ class Monitor:
                 return
             if answer.set_running_or_notify_cancel():
                 _answer(question, answer, view)
+
+    def _with_trouble(self, status: WorkerStatus, view: WorkerView) -> WorkerStatus:
+        """Return the status with what keeps the worker from committing."""
+        failures = view.failures
+        trouble = Trouble(
+            failed_in_a_row=failures.in_a_row,
+            failing_seconds=0.0 if failures.since is None else self._clock() - failures.since,
+            failure=failures.reason,
+            topics=view.topics,
+            waiting_seconds=self._waiting_records.seconds(status.partitions),
+        )
+        return replace(status, trouble=trouble)
 
     def _count(self, forecasts: int) -> None:
         """Add the newest count, and drop those that the rate does not need."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from forecaster.serving.counters import Counters
+from forecaster.serving.inspect.trouble import Trouble
 
 
 class PartitionState(StrEnum):
@@ -63,6 +64,7 @@ class WorkerStatus:
         levels: quantile levels, ascending.
         horizons: forecast horizons, ticks.
         counters: what has happened since the start.
+        trouble: what keeps the worker from committing.
     """
 
     at_ms: int
@@ -76,6 +78,7 @@ class WorkerStatus:
     levels: tuple[float, ...]
     horizons: tuple[int, ...]
     counters: Counters
+    trouble: Trouble = field(default_factory=Trouble)
 
     @property
     def nominal_coverage(self) -> float:
@@ -84,9 +87,11 @@ class WorkerStatus:
 
     @property
     def unready(self) -> str:
-        """Reason why the worker does not serve all its partitions; empty = it serves all."""
+        """Reason why the worker does not serve all its partitions, or commits nothing; empty = it serves all."""
         if not self.answered:
             return "the broker does not answer"
+        if self.trouble.reason:
+            return self.trouble.reason
         if not self.is_member:
             return "not a member of the consumer group yet"
         for state in (PartitionState.RESTORING, PartitionState.HELD):

@@ -28,6 +28,7 @@ LABELS = {
     "forecaster_restores": {"how"},
     "forecaster_partitions": {"state"},
     "forecaster_lag_records": {"partition"},
+    "forecaster_waiting_seconds": {"partition"},
     "forecaster_replay_records": {"partition"},
     "forecaster_scored": {"horizon"},
     "forecaster_absolute_error": {"horizon"},
