@@ -1,30 +1,63 @@
-"""The transactional producer: one micro-batch is one transaction, which commits as a whole or not at all."""
+"""The transactional producer: one micro-batch is one transaction, which commits as a whole or not at all.
+
+Late requests cannot tear a transaction:
+
+| late request | why it changes no later transaction |
+|---|---|
+| EndTxn, TxnOffsetCommit, AddOffsetsToTxn, AddPartitionsToTxn | it carries a former epoch, see below |
+| Produce | it carries a former epoch, or a sequence number that was written before |
+| InitProducerId | it aborts the transaction as a whole: the producer is fenced, and takes a new epoch |
+
+After a request that the client may have repeated, the producer takes a new epoch before its next transaction. After a
+failed transaction, the new client's InitProducerId waits until the broker has ended the old one, as its EndTxn said or
+by an abort. The offsets that are read then are final.
+"""
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
+from kafka.errors import (
+    FencedInstanceIdError,
+    InvalidProducerEpochError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFencedError,
+    UnknownTopicOrPartitionError,
+)
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
+from forecaster.broker.call_thread import CallThread, NoAnswer
 from forecaster.broker.connection import TRANSACTION_TIMEOUT_MS, Connection
+from forecaster.broker.request_watch import RequestWatch
 from forecaster.broker.retry import causes, describe, retry
+from forecaster.broker.transaction_failures import (
+    NoMetadata,
+    Refused,
+    TransactionSize,
+    Unwritten,
+    explain,
+    reason_of,
+)
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import Fenced, TransientBrokerError
-from forecaster.records import FailureReason, Transaction, TransactionFailure
+from forecaster.records import FailureReason, Message, Transaction, TransactionFailure
 
 DEADLINE_SECONDS = TRANSACTION_TIMEOUT_MS / 1000 + 3.0
 """Time after which the broker has aborted the transaction."""
 RIVAL_SECONDS = 60.0
 """Fenced twice within this time, a producer has a rival; fenced once, it was only too slow, as in an outage."""
 CLOSE_SECONDS = 5.0
+REFUSED_SECONDS = 5.0
+"""A topic that the broker does not know for this time is missing; its metadata may only be late before."""
 _log = structlog.get_logger()
 
 
@@ -65,6 +98,7 @@ class TransactionalProducer:
     def __init__(
         self, connection: Connection, config: ProducerConfig, stop: threading.Event, clock: Clock = monotonic
     ) -> None:
+        self._connection = connection
         self._options = connection.producer_options(config.transactional_id)
         self._config = config
         self._stop = stop
@@ -80,12 +114,17 @@ class TransactionalProducer:
 
         Raises:
             Fenced: another process has this instance id, or has fenced this producer twice within a minute.
+            BrokerUnavailable: as for `restart`, which a repeated request makes necessary.
         """
+        if self._watch.has_repeats:
+            _log.info("producer_renewed", transactional_id=self._config.transactional_id)
+            self.restart()
+        self._watch.begin()
         try:
-            self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS)
+            self._find_topics(transaction)
+            self._calls.run(lambda: self._write(transaction), DEADLINE_SECONDS, self._refuse_missing_topic)
         except (KafkaError, TransientBrokerError) as error:
-            self.failure = TransactionFailure(FailureReason.OTHER, describe(error))
-            _log.warning("transaction_failed", error=describe(error), offsets=dict(transaction.offsets))
+            self._fail(transaction, error)
             self._refuse_rival(error)
             return False
         return True
@@ -107,24 +146,43 @@ class TransactionalProducer:
 
     def _connect(self) -> None:
         """Create the client; `init_transactions` ends every transaction of an older client with this identity."""
-        self._client = KafkaProducer(**self._options)
-        self._calls = _CallThread()
+        self._watch = RequestWatch(self._clock)
+        network = self._watch.watched(self._options.get("kafka_client", KafkaNetClient))
+        self._client = KafkaProducer(**{**self._options, "kafka_client": network})
+        self._calls = CallThread()
         try:
             self._calls.run(self._client.init_transactions, DEADLINE_SECONDS)
         except (KafkaError, TransientBrokerError):
             self._discard()
             raise
+        self._watch.forget_repeats()
 
     def _discard(self) -> None:
-        """Close the client in its own thread, and do not wait for it: its last call may take long."""
+        """Close the client in its own thread, and do not wait for it: its last call may take long.
+
+        Nothing more leaves it: it would fence its successor if it asked for a new epoch.
+        """
         client = self._client
+        self._watch.abandon()
         self._calls.end(lambda: client.close(timeout=DEADLINE_SECONDS))
+
+    def _find_topics(self, transaction: Transaction) -> None:
+        """Wait until the client knows the partitions of every topic that is written.
+
+        Raises:
+            NoMetadata: the broker does not tell them.
+        """
+        for topic in [topic for topic, messages in transaction.messages.items() if messages]:
+            try:
+                self._calls.run(partial(self._client.partitions_for, topic), REFUSED_SECONDS)
+            except NoAnswer:
+                raise NoMetadata(topic) from None
 
     def _write(self, transaction: Transaction) -> None:
         client: Any = self._client
         client.begin_transaction()
         results = [
-            client.send(topic, message.value, message.key, list(message.headers), message.partition)
+            (topic, message, self._send(topic, message))
             for topic, messages in transaction.messages.items()
             for message in messages
         ]
@@ -137,6 +195,34 @@ class TransactionalProducer:
         if offsets:
             client.send_offsets_to_transaction(offsets, transaction.member)
         client.commit_transaction()
+
+    def _send(self, topic: str, message: Message) -> Any:
+        try:
+            return self._client.send(topic, message.value, message.key, list(message.headers), message.partition)
+        except MessageSizeTooLargeError as error:
+            raise Unwritten(topic, message.partition, _size(message), 1, error) from error
+        except ValueError as error:  # the topic has no such partition
+            unknown = UnknownTopicOrPartitionError(str(error))
+            raise Unwritten(topic, message.partition, _size(message), 1, unknown) from unknown
+
+    def _refuse_missing_topic(self) -> None:
+        """Raise Refused if the broker has not known a topic for several seconds; the client would ask for ever."""
+        for refusal in self._watch.refusals:
+            is_missing = reason_of(Refused(refusal)) is FailureReason.MISSING_TOPIC
+            if is_missing and self._clock() - refusal.since >= REFUSED_SECONDS:
+                raise Refused(refusal)
+
+    def _fail(self, transaction: Transaction, error: Exception) -> None:
+        """Note and log why a transaction failed."""
+        messages = [message for of_topic in transaction.messages.values() for message in of_topic]
+        size = TransactionSize(len(messages), sum(map(_size, messages)))
+        self.failure = explain(error, self._watch, size, self._connection)
+        _log.warning(
+            "transaction_failed",
+            reason=self.failure.reason.value,
+            error=self.failure.detail,
+            offsets=dict(transaction.offsets),
+        )
 
     def _refuse_rival(self, error: Exception) -> None:
         """Raise Fenced if the error shows that another process has this identity."""
@@ -158,50 +244,22 @@ class TransactionalProducer:
         self._fenced_at = now
 
 
-def _raise_if_unwritten(results: Sequence[Any]) -> None:
-    """Raise TransientBrokerError if a record was not written.
+def _raise_if_unwritten(results: Sequence[tuple[str, Message, Any]]) -> None:
+    """Raise Unwritten if a record was not written.
 
     A client that takes a new epoch in the middle of a transaction, as after a restart of the broker, may lose records
     and still commit the others with the offsets, so that every result must be looked at.
+
+    Args:
+        results: each record with its topic and the client's result.
     """
-    lost = [result for result in results if not result.succeeded()]
+    lost = [(topic, message, result.exception) for topic, message, result in results if not result.succeeded()]
     if lost:
-        raise TransientBrokerError(f"{len(lost)} of {len(results)} records were not written: {lost[0].exception}")
+        topic, message, error = max(lost, key=lambda record: _size(record[1]))
+        raise Unwritten(topic, message.partition, _size(message), len(lost), error)
 
 
-class _CallThread:
-    """Runs calls that may never return in a thread of its own, which can be abandoned."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        threading.Thread(target=self._loop, name="transactions", daemon=True).start()
-
-    def run(self, call: Callable[[], None], deadline_seconds: float) -> None:
-        """Make a call, and return when it has.
-
-        Raises:
-            TransientBrokerError: the call takes longer than the deadline; it continues in the thread.
-            BaseException: what the call raised.
-        """
-        self._calls.put(call)
-        try:
-            error = self._errors.get(timeout=deadline_seconds)
-        except queue.Empty:
-            raise TransientBrokerError(f"the broker did not answer within {deadline_seconds:.0f} s") from None
-        if error is not None:
-            raise error
-
-    def end(self, last: Callable[[], None] = lambda: None) -> None:
-        """End the thread after its present call and a last one, without waiting for either."""
-        self._calls.put(last)
-        self._calls.put(None)
-
-    def _loop(self) -> None:
-        while (call := self._calls.get()) is not None:
-            try:
-                call()
-            except BaseException as error:  # `run` raises it in the caller's thread
-                self._errors.put(error)
-            else:
-                self._errors.put(None)
+def _size(message: Message) -> int:
+    """Return the bytes of a record's key, value and headers."""
+    headers = sum(len(name) + len(value) for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

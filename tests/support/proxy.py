@@ -5,10 +5,26 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 
 END_TXN = 26
 """Kafka's API key of the request that commits or aborts a transaction."""
+
+
+def api_key(request: bytes) -> int:
+    """Return which kind of request it is."""
+    return int(struct.unpack(">h", request[4:6])[0])
+
+
+def frames(source: socket.socket) -> Iterator[bytes]:
+    """Yield requests or answers, each with its four bytes of length, until the connection ends."""
+    buffered = b""
+    while data := source.recv(65_536):
+        buffered += data
+        while len(buffered) >= 4 and len(buffered) >= (size := 4 + struct.unpack(">i", buffered[:4])[0]):
+            frame, buffered = buffered[:size], buffered[size:]
+            yield frame
 
 
 class Proxy:
@@ -62,18 +78,16 @@ class Proxy:
 
     def _requests(self, client: socket.socket, broker: socket.socket) -> None:
         """Forward requests: four bytes of length, then two of the API key."""
-        buffered = b""
         with suppress(OSError):
-            while data := client.recv(65_536):
-                buffered += data
-                while len(buffered) >= 6 and len(buffered) >= 4 + struct.unpack(">i", buffered[:4])[0]:
-                    size = 4 + struct.unpack(">i", buffered[:4])[0]
-                    request, buffered = buffered[:size], buffered[size:]
-                    broker.sendall(request)
-                    if self.armed and struct.unpack(">h", request[4:6])[0] == END_TXN:
-                        self.armed, self.cuts = False, self.cuts + 1
-                        self._cut()
+            for request in frames(client):
+                self._forward(request, broker)
         self._end(client, broker)
+
+    def _forward(self, request: bytes, broker: socket.socket) -> None:
+        broker.sendall(request)
+        if self.armed and api_key(request) == END_TXN:
+            self.armed, self.cuts = False, self.cuts + 1
+            self._cut()
 
     def _answers(self, broker: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
