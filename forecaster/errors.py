@@ -7,6 +7,7 @@
         ├── UsageError            2: wrong usage, file or settings
         ├── BrokerUnavailable     3: unreachable or refused past the deadline
         ├── TopicError            4: a topic is missing or does not fit
+        │   └── InputMissing      4: the input does not exist; a running worker waits for it up to the deadline
         ├── CheckpointError       5: a checkpoint cannot be used
         ├── StateError            5: stored state cannot be used, or input that it needs is gone
         ├── TooManyBadRecords     6: bad records reached a limit, and ON_LIMIT is `stop`
@@ -66,6 +67,10 @@ class TopicError(FatalError):
     """A topic is missing, or has a wrong partition count or setting."""
 
     exit_code = 4
+
+
+class InputMissing(TopicError):
+    """The input topic does not exist."""
 
 
 class CheckpointError(FatalError):

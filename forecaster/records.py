@@ -235,6 +235,20 @@ class Outputs:
     matured: MaturedForecasts
 
 
+class TopicFacts(NamedTuple):
+    """What a topic is: a topic that is deleted and created again has another id.
+
+    Attributes:
+        cluster: id of the Kafka cluster.
+        topic_id: id of the topic, as hexadecimal digits.
+        partitions: number of its partitions.
+    """
+
+    cluster: str
+    topic_id: str
+    partitions: int
+
+
 class Member(Protocol):
     """This process in its consumer group, as of one poll; a transaction carries it so that the broker can fence it."""
 
@@ -261,6 +275,7 @@ class PollResult:
         assigned: partitions that were assigned, ascending; they deliver nothing until they are resumed.
         stable: this process was a member of the group's current generation; only then may a transaction begin.
         answered: the broker answered the last request.
+        input_id: id of the topic in the client's newest metadata; empty = the topic is missing, None = unknown.
     """
 
     records: list[SourceRecord]
@@ -272,6 +287,7 @@ class PollResult:
     _: KW_ONLY
     stable: bool
     answered: bool = True
+    input_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

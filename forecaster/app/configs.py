@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -175,19 +176,12 @@ def state_config(settings: Settings, hidden: int, identity: Identity) -> StateCo
     )
 
 
-def state_identity(settings: Settings, cluster: str, topic: str, partitions: int) -> Identity:
-    """Return the identity of state that is written with these settings.
-
-    Args:
-        settings: settings of the process.
-        cluster: id of the Kafka cluster.
-        topic: id of the input topic.
-        partitions: partition count of the input topic.
-    """
+def state_identity(settings: Settings) -> Identity:
+    """Return the part of a state's identity that the settings decide; each restore reads the rest from Kafka."""
     return Identity(
-        cluster=cluster,
-        topic=topic,
-        partitions=partitions,
+        cluster="",
+        topic="",
+        partitions=0,
         pipeline=pipeline_hash(settings),
         interval_ms=settings.series.interval,
     )
@@ -235,14 +229,23 @@ def pipeline_identity(settings: Settings) -> dict[str, Any]:
     }
 
 
-def restore_config(settings: Settings, state_config: StateConfig) -> RestoreConfig:
-    """Return how partitions are restored."""
+def restore_config(settings: Settings, state_config: StateConfig, missing: Collection[str] = ()) -> RestoreConfig:
+    """Return how partitions are restored.
+
+    Args:
+        settings: settings of the process.
+        state_config: how the rows are kept.
+        missing: output topics that do not exist yet.
+    """
     names = settings.topics
+    outputs = [names.named("forecasts"), names.named("dead_letters"), names.scores, names.denoised]
+    state = names.named("state")
     return RestoreConfig(
         input_topic=names.input,
-        state_topic=names.named("state"),
+        state_topic=state if state not in missing else "",
         pipeline=pipeline_config(settings),
         state_config=state_config,
+        output_topics=[name for name in outputs if name and name not in missing],
         on_lost_input=settings.state.on_lost_input,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TypeVar
 
@@ -19,14 +19,16 @@ from forecaster.app.configs import (
     state_config,
     state_identity,
 )
+from forecaster.app.rights import with_missing_rights
 from forecaster.app.topics import client_times, needed_topics
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.log_reader import LogReader
 from forecaster.broker.producer import ProducerConfig, TransactionalProducer
-from forecaster.broker.retry import retry
+from forecaster.broker.retry import REFUSED_SECONDS, retry
 from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import TopicAdmin
+from forecaster.errors import BrokerUnavailable
 from forecaster.formats.readings import Decoder
 from forecaster.registry.cache import CheckpointCache, opened_cache
 from forecaster.registry.follower import RegistryFollower
@@ -61,7 +63,8 @@ class Connector:
             call: asks the broker for something.
             action: what the call does, as in "reading the models topic".
         """
-        return retry(call, action, self._settings.kafka.connect_deadline / 1000, self._stop)
+        deadline = self._settings.kafka.connect_deadline / 1000
+        return retry(call, action, deadline, self._stop, refused_seconds=REFUSED_SECONDS)
 
     def topics(self) -> tuple[TopicAdmin, int]:
         """Return a client that asks about topics, and the partition count of the input.
@@ -121,18 +124,15 @@ class Connector:
         self.retry(follower.catch_up, f"reading topic {models}")
         return follower
 
-    def restorer(self, topics: TopicAdmin, follower: RegistryFollower, partitions: int) -> Restorer:
+    def restorer(self, topics: TopicAdmin, follower: RegistryFollower) -> Restorer:
         """Return a restorer of the input's partitions; its `config` says how rows are kept.
 
         Args:
-            topics: tells the ids of the cluster and of the input topic.
+            topics: asks about topics, also what the input is at each restore.
             follower: knows which checkpoint is served.
-            partitions: partition count of the input.
         """
         reader = self.log_reader(topics)
-        return self.retry(
-            lambda: _restorer(self._settings, topics, follower, reader, partitions), "asking for the input's identity"
-        )
+        return self.retry(lambda: _restorer(self._settings, follower, reader), "reading the champion")
 
     def producer(self, transactional_id: str, source: str, *, unique: bool) -> TransactionalProducer:
         """Return a transactional producer; an older one with the same id is fenced.
@@ -181,7 +181,11 @@ def ask_broker(settings: Settings, question: Callable[[TopicAdmin], Result]) -> 
         with TopicAdmin(connected) as topics:
             return question(topics)
 
-    return retry(ask, f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000, threading.Event())
+    action, deadline = f"asking {kafka.bootstrap_servers}", kafka.connect_deadline / 1000
+    try:
+        return retry(ask, action, deadline, threading.Event(), refused_seconds=REFUSED_SECONDS)
+    except BrokerUnavailable as error:
+        raise with_missing_rights(settings, error) from error
 
 
 @contextmanager
@@ -198,7 +202,8 @@ def open_state(settings: Settings, topics: TopicAdmin) -> Iterator[tuple[Registr
         The follower of the models topic, read up to its end, and the restorer of the input's partitions.
     """
     names = settings.topics
-    counts = topics.partition_counts([names.input, names.named("models")])
+    needed = needed_topics(settings)
+    counts = topics.partition_counts([topic.name for topic in needed])
     with (
         closing(LogReader(connection(settings), topics)) as models_reader,
         closing(LogReader(connection(settings), topics)) as state_reader,
@@ -206,7 +211,8 @@ def open_state(settings: Settings, topics: TopicAdmin) -> Iterator[tuple[Registr
         follower = _follower(settings, models_reader, CheckpointCache(None))
         if names.named("models") in counts:
             follower.catch_up()
-        yield follower, _restorer(settings, topics, follower, state_reader, counts[names.input])
+        missing = {topic.name for topic in needed} - set(counts)
+        yield follower, _restorer(settings, follower, state_reader, missing)
 
 
 def _follower(settings: Settings, reader: LogReader, cache: CheckpointCache) -> RegistryFollower:
@@ -216,9 +222,10 @@ def _follower(settings: Settings, reader: LogReader, cache: CheckpointCache) -> 
 
 
 def _restorer(
-    settings: Settings, topics: TopicAdmin, follower: RegistryFollower, reader: LogReader, partitions: int
+    settings: Settings, follower: RegistryFollower, reader: LogReader, missing: Collection[str] = ()
 ) -> Restorer:
-    """Return a restorer of the input's partitions; the reader is for it alone."""
-    identity = state_identity(settings, *topics.identity(settings.topics.input), partitions)
-    rows = state_config(settings, hidden_size(settings, follower.model(follower.champion)), identity)
-    return Restorer(restore_config(settings, rows), follower, Decoder(input_schema(settings), rows.longest_id), reader)
+    """Return a restorer of the input's partitions, without the topics that are missing; the reader is for it alone."""
+    rows = state_config(settings, hidden_size(settings, follower.champion_model()), state_identity(settings))
+    return Restorer(
+        restore_config(settings, rows, missing), follower, Decoder(input_schema(settings), rows.longest_id), reader
+    )

@@ -20,6 +20,7 @@ from forecaster.app.configs import (
     worker_config,
 )
 from forecaster.app.connect import Connector
+from forecaster.app.rights import with_missing_rights
 from forecaster.app.threads import use_one_torch_thread
 from forecaster.app.topics import needed_topics
 from forecaster.app.watchdog import Pulse, Watchdog
@@ -62,15 +63,16 @@ def serve(settings: Settings) -> None:
     with stop_on_signals() as stop:
         watchdog = Watchdog(stop)
         service = Service(settings.role, settings.topics.input, settings.kafka.group_id, watchdog)
-        with watchdog.watching(), serving_http(service, settings.http.host, settings.http.port):
+        http = settings.http
+        with watchdog.watching(), serving_http(service, http.host, http.port, http.probe_port):
             try:
                 if settings.role == "trainer":
                     _run_trainer(settings, stop, service)
                 else:
                     _run_worker(settings, stop, service)
-            except BrokerUnavailable:
+            except BrokerUnavailable as error:
                 if not stop.is_set():  # a stop during the wait for a broker is a normal end
-                    raise
+                    raise with_missing_rights(settings, error) from error
 
 
 def connect_worker(settings: Settings, stop: threading.Event, resources: ExitStack) -> tuple[Worker, RegistryFollower]:
@@ -90,7 +92,7 @@ def connect_worker(settings: Settings, stop: threading.Event, resources: ExitSta
     topics, partitions = connector.topics()
     connector.compare_settings(topics)
     follower = connector.follower(topics)
-    restorer = connector.restorer(topics, follower, partitions)
+    restorer = connector.restorer(topics, follower)
     producer = connector.producer(  # fences an older process with this identity, before this one joins the group
         f"{kafka.group_id}-{kafka.instance_id or uuid.uuid4()}", names.input, unique=not kafka.instance_id
     )

@@ -6,11 +6,14 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from forecaster.broker.connection import Connection
+from forecaster.broker.renewal import LAST_CHANCE_MS, successor
 from forecaster.broker.retry import describe
+from forecaster.broker.silence import SilenceWatch
 from forecaster.broker.tolerant_clients import TolerantConsumer
 from forecaster.broker.topics import TopicAdmin
+from forecaster.clock import Clock, monotonic
 from forecaster.errors import TransientBrokerError
-from forecaster.records import SourceRecord
+from forecaster.records import SourceRecord, TopicFacts
 
 ANSWER_TIMEOUT_MS = 5_000
 READ_TIMEOUT_MS = 20
@@ -19,14 +22,19 @@ READ_TIMEOUT_MS = 20
 class LogReader:
     """Reads committed records of one partition at a time; it is not a member of the consumer group.
 
+    A client whose brokers are silent is replaced by a new one, made from the bootstrap servers, which reads on.
+
     Args:
         connection: address, and the group whose committed offsets can be read.
         topics: asks the broker about offsets.
+        clock: seconds; for the silence of the brokers.
     """
 
-    def __init__(self, connection: Connection, topics: TopicAdmin) -> None:
+    def __init__(self, connection: Connection, topics: TopicAdmin, clock: Clock = monotonic) -> None:
         self._topics = topics
-        self._client = TolerantConsumer(**connection.reader_options())
+        self._options = connection.reader_options()
+        self._silence = SilenceWatch(clock)
+        self._client = TolerantConsumer(**self._options)
         self._partition: TopicPartition | None = None
 
     def committed(self, topic: str, partition: int) -> int | None:
@@ -38,10 +46,34 @@ class LogReader:
         try:
             offset: int | None = self._client.committed(TopicPartition(topic, partition), timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
+            self._follow_brokers()
             raise TransientBrokerError(
                 f"committed offset of topic {topic}, partition {partition}: {describe(error)}"
             ) from error
         return offset
+
+    def facts(self, topic: str) -> TopicFacts:
+        """Return what the input topic is now.
+
+        Raises:
+            InputMissing: the topic does not exist.
+            TransientBrokerError: the broker did not answer in time.
+        """
+        try:
+            return self._topics.facts(topic)
+        except KafkaError as error:
+            raise TransientBrokerError(f"id of topic {topic}: {describe(error)}") from error
+
+    def is_compacted(self, topic: str) -> bool:
+        """Return whether Kafka compacts a topic; false if this user may not ask.
+
+        Raises:
+            TransientBrokerError: the broker did not answer in time.
+        """
+        try:
+            return "compact" in self._topics.settings([topic])[topic].get("cleanup.policy", "")
+        except KafkaError as error:
+            raise TransientBrokerError(f"settings of topic {topic}: {describe(error)}") from error
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the first offset of the log, and the one after its last: the high watermark.
@@ -79,7 +111,12 @@ class LogReader:
         try:
             batches = self._client.poll(timeout_ms=READ_TIMEOUT_MS if wait else 0)
         except KafkaError as error:
+            self._follow_brokers()
             raise TransientBrokerError(f"reading {self._name()}: {describe(error)}") from error
+        if batches:
+            self._silence.record_answer()
+        else:
+            self._follow_brokers()
         return [record for records in batches.values() for record in records]
 
     @property
@@ -92,14 +129,37 @@ class LogReader:
         try:
             position: int | None = self._client.position(self._partition, timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
+            self._follow_brokers()
             raise TransientBrokerError(f"position in {self._name()}: {describe(error)}") from error
         if position is None:
+            self._follow_brokers()
             raise TransientBrokerError(f"position in {self._name()}: not known yet")
         return position
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
+
+    def _follow_brokers(self) -> None:
+        """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
+        self._silence.look(self._client)
+        if not self._silence.is_renewal_due:
+            return
+        if self._client.answers(LAST_CHANCE_MS):
+            self._silence.record_answer()
+            return
+        new = successor(self._client, self._connect_again, f"reader of {self._name()}", "its brokers are silent")
+        self._client = new or self._client
+        self._silence.record_attempt(new)
+
+    def _connect_again(self) -> TolerantConsumer:
+        """Return a client that reads on where the present one is."""
+        client = TolerantConsumer(**self._options)
+        if self._partition is not None:
+            client.assign([self._partition])
+            if (offset := self._client.next_offset(self._partition)) is not None:
+                client.seek(self._partition, offset)
+        return client
 
     def _name(self) -> str:
         if self._partition is None:

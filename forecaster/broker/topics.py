@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
@@ -15,13 +15,17 @@ from forecaster.broker.needed_topics import (
     ClientTimes,
     Comparison,
     NeededTopic,
+    SeenTopic,
     input_warnings,
     refuse_wrong_broker,
     refuse_wrong_settings,
     unknown_settings,
 )
+from forecaster.broker.renewal import LAST_CHANCE_MS, successor
 from forecaster.broker.retry import describe
-from forecaster.errors import TopicError, TransientBrokerError
+from forecaster.broker.tolerant_clients import TolerantAdminClient
+from forecaster.errors import InputMissing, TopicError, TransientBrokerError
+from forecaster.records import TopicFacts
 
 UNKNOWN_TOPIC = 3
 """Kafka's error code for a topic that does not exist."""
@@ -36,7 +40,8 @@ class TopicAdmin:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._admin = KafkaAdminClient(**connection.admin_options())
+        self._options = connection.admin_options()
+        self._client = TolerantAdminClient(**self._options)
 
     def __enter__(self) -> TopicAdmin:
         return self
@@ -46,7 +51,21 @@ class TopicAdmin:
 
     def close(self) -> None:
         """Close the connections."""
-        self._admin.close()
+        self._client.close()
+
+    @property
+    def _admin(self) -> TolerantAdminClient:
+        """The client; a new one, made from the bootstrap servers, if the brokers of the present one do not answer.
+
+        Raises:
+            TransientBrokerError: no bootstrap server answered.
+        """
+        if self._client.is_lost and not self._client.answers(LAST_CHANCE_MS):
+            new = successor(self._client, lambda: TolerantAdminClient(**self._options), "admin", "no broker answers")
+            if new is None:
+                raise TransientBrokerError("no broker answers")
+            self._client = new
+        return self._client
 
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the partition count of each topic that exists.
@@ -124,10 +143,39 @@ class TopicAdmin:
         told = self._admin.describe_configs(resources, config_filter="all").get("topic", {})
         return {name: _values(told.get(name, {})) for name in names}
 
-    def identity(self, name: str) -> tuple[str, str]:
-        """Return the id of the cluster, and that of a topic; a topic that is deleted and created again has another."""
-        cluster = self._admin.describe_cluster()["cluster_id"]
-        return str(cluster), str(self._admin.describe_topics([name])[0]["topic_id"])
+    def facts(self, name: str) -> TopicFacts:
+        """Return what the input topic is now.
+
+        Raises:
+            InputMissing: the topic does not exist.
+            TransientBrokerError: the broker did not answer.
+        """
+        described = self._describe([name])
+        if name not in described:
+            raise no_input_topic(name)
+        topic, cluster = described[name], self._admin.describe_cluster()["cluster_id"]
+        return TopicFacts(str(cluster), str(topic["topic_id"]), len(topic["partitions"]))
+
+    def seen(self, names: Sequence[str]) -> dict[str, SeenTopic]:
+        """Return what the broker knows of each topic that exists.
+
+        Raises:
+            TransientBrokerError: the broker did not answer for a topic.
+        """
+        return {
+            name: SeenTopic(str(topic["topic_id"]), len(topic["partitions"]), _replicas(topic))
+            for name, topic in self._describe(names).items()
+        }
+
+    def log_starts(self, name: str, partitions: int) -> dict[int, int]:
+        """Return the first offset of each partition of a topic.
+
+        Args:
+            name: name of the topic.
+            partitions: number of its partitions.
+        """
+        wanted = {TopicPartition(name, partition): OffsetSpec.EARLIEST for partition in range(partitions)}
+        return {place.partition: found.offset for place, found in self._admin.list_partition_offsets(wanted).items()}
 
     def training_groups(self, models: str) -> list[str]:
         """Return the consumer groups whose trainers read a models topic now, in alphabetical order.
@@ -196,15 +244,16 @@ class TopicAdmin:
         for topic in self._admin.describe_topics(list(names)):
             code = topic["error_code"]
             if code not in (0, UNKNOWN_TOPIC):
-                raise TransientBrokerError(f"partitions of topic {topic['name']}: {for_code(code).__name__}")
+                error = for_code(code)(topic["name"])
+                raise TransientBrokerError(f"partitions of topic {topic['name']}: {describe(error)}") from error
             if code == 0:
                 described[topic["name"]] = topic
         return described
 
 
-def no_input_topic(source: str) -> TopicError:
+def no_input_topic(source: str) -> InputMissing:
     """Return the error of an input topic that does not exist."""
-    return TopicError(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
+    return InputMissing(f"topic {source}: does not exist: create it, or correct FORECASTER_TOPICS__INPUT")
 
 
 def _subscription(member: Mapping[str, Any]) -> Sequence[str]:

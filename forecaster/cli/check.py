@@ -7,8 +7,9 @@ from collections import Counter
 from pydantic import SecretStr
 from rich.table import Table
 
-from forecaster.app.configs import fixed_checkpoint, training_schedule
+from forecaster.app.configs import connection, fixed_checkpoint, training_schedule
 from forecaster.app.connect import ask_broker, open_state
+from forecaster.app.rights import needed_rights
 from forecaster.app.topics import client_times, needed_topics
 from forecaster.broker.topics import TopicAdmin, no_input_topic
 from forecaster.cli.options import settings_with_broker
@@ -24,6 +25,7 @@ from forecaster.settings.example import as_written
 def check() -> None:
     """Check settings, checkpoint, broker, topics and stored state; exit with the code of the first problem."""
     settings = settings_with_broker()
+    connection(settings)  # an unknown option is refused before its value is shown
     terminal = console()
     terminal.print(_settings_table(settings))
     fixed_checkpoint(settings)  # a wrong setting is reported before the broker is asked
@@ -35,24 +37,6 @@ def check() -> None:
     terminal.print(topic_table(settings))
     terminal.print(_rights_table(settings))
     terminal.print("settings, checkpoint, topics and stored state fit; rights were not checked")
-
-
-def needed_rights(settings: Settings) -> list[tuple[str, str]]:
-    """Return the resources that the daemon uses, each with the rights that it needs; SECURITY.md has the same list.
-
-    The topics exist already; creating them takes more rights.
-    """
-    topics, group = settings.topics, settings.kafka.group_id
-    written = [topics.named("forecasts"), topics.named("dead_letters"), topics.scores, topics.denoised]
-    return [
-        (f"topic {topics.input}", "Read"),
-        *((f"topic {name}", "Write") for name in written if name),
-        (f"topic {topics.named('state')}", "Read, Write, DescribeConfigs"),
-        (f"topic {topics.named('models')}", "Read, Write, DescribeConfigs"),
-        (f"topic {topics.named('history')}", "Read, Write"),
-        (f"groups that begin with {group}", "Read"),
-        (f"transactional ids that begin with {group}", "Write"),
-    ]
 
 
 def _check_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
@@ -94,16 +78,14 @@ def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:
         StateError: `run` would refuse the state.
     """
     names = settings.topics
-    counts = topics.partition_counts([names.input, names.named("state")])
+    counts = topics.partition_counts([names.input])
     with open_state(settings, topics) as (follower, restorer):
         without = " (the last value, until one is trained)" if follower.champion == NO_CHECKPOINT else ""
-        lines = [
+        return [
             f"checkpoint: {follower.champion}{without}",
             f"memory: {restorer.config.state_config.row_bytes:,} bytes per series, without its name",
+            *_plan_lines(restorer, counts[names.input]),
         ]
-        if names.named("state") not in counts:
-            return [*lines, "state: nothing is stored yet"]
-        return lines + _plan_lines(restorer, counts[names.input])
 
 
 def _plan_lines(restorer: Restorer, partitions: int) -> list[str]:

@@ -132,7 +132,7 @@ def seed_group(settings: Settings, history: SeriesHistory) -> SeedResult:
         connector = Connector(settings, threading.Event(), resources)
         topics, partitions = connector.topics()
         follower = connector.follower(topics)
-        restorer = connector.restorer(topics, follower, partitions)
+        restorer = connector.restorer(topics, follower)
         group = ConsumerGroup(connection(settings), connector.log_reader(topics), source, partitions)
         seeder = Seeder(restorer, connector.producer(f"{name}-seed", source, unique=False), group)
         connector.retry(seeder.refuse_used_group, f"asking about group {name}")

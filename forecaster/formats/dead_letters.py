@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from forecaster.formats.readings import MAX_VALUE_BYTES, source_header
+from forecaster.formats.readings import MAX_VALUE_BYTES
+from forecaster.formats.sources import source_headers
 from forecaster.records import DeadLetter, Message
 
 
-def encode_dead_letter(letter: DeadLetter) -> Message:
-    """Return the record as it came, key and value cut at 64 KiB, with the headers reason, detail and source."""
+def encode_dead_letter(letter: DeadLetter, input_id: str) -> Message:
+    """Return the record as it came, key and value cut at 64 KiB, with headers that say why and where it came from.
+
+    Args:
+        letter: the record, and what is wrong with it.
+        input_id: short id of the record's topic.
+    """
     record = letter.record
     value, detail = record.value, letter.detail
     if value is not None and len(value) > MAX_VALUE_BYTES:
@@ -21,5 +27,9 @@ def encode_dead_letter(letter: DeadLetter) -> Message:
     if sum(len(name) + len(content) for name, content in headers) > MAX_VALUE_BYTES:
         detail = f"{detail} (headers of more than {MAX_VALUE_BYTES} bytes left out)"
         headers = []
-    headers += [("reason", letter.reason.encode()), ("detail", detail.encode()), source_header(record)]
+    headers += [
+        ("reason", letter.reason.encode()),
+        ("detail", detail.encode()),
+        *source_headers(record, input_id),
+    ]
     return Message(record.partition, key, value, headers)

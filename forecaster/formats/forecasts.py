@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 
 import forecaster
-from forecaster.formats.readings import SCHEMA, source_header
+from forecaster.formats.readings import SCHEMA
+from forecaster.formats.sources import source_headers
 from forecaster.records import F64, Forecasts, Message, Readings, SourceRecord
 
 SIGNIFICANT = 10_000.0
@@ -18,7 +19,11 @@ MAX_DECIMALS = 15
 
 
 def encode_forecasts(
-    forecasts: Forecasts, readings: Readings, records: Sequence[SourceRecord], levels: Sequence[float]
+    forecasts: Forecasts,
+    readings: Readings,
+    records: Sequence[SourceRecord],
+    levels: Sequence[float],
+    input_id: str,
 ) -> Iterator[Message]:
     """Yield one record for each forecast, in their order.
 
@@ -27,6 +32,7 @@ def encode_forecasts(
         readings: readings that they were made at.
         records: records that the readings came in.
         levels: quantile levels, ascending; Q.
+        input_id: short id of the records' topic.
     """
     names = [level_name(level) for level in levels]
     point, quantiles = _rounded(forecasts)
@@ -48,19 +54,19 @@ def encode_forecasts(
         }
         if not known[row]:
             body["spread"] = "unknown"
-        headers = [source_header(record), version]
+        headers = [*source_headers(record, input_id), version]
         value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         yield Message(record.partition, series_id.encode(), value, headers)
 
 
 def message_of_reading(
-    body: dict[str, Any], reading: int, readings: Readings, records: Sequence[SourceRecord]
+    body: dict[str, Any], reading: int, readings: Readings, records: Sequence[SourceRecord], input_id: str
 ) -> Message:
     """Return a record about a reading, with its series_id as the key and its partition; NaN becomes null."""
     series_id, record = readings.series_ids[reading], records[int(readings.record_of_reading[reading])]
     head = {"schema": SCHEMA, "series_id": series_id, "timestamp": int(readings.timestamp_ms[reading])}
     value = orjson.dumps(head | body, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = [source_header(record), ("version", forecaster.__version__.encode())]
+    headers = [*source_headers(record, input_id), ("version", forecaster.__version__.encode())]
     return Message(record.partition, series_id.encode(), value, headers)
 
 

@@ -144,11 +144,6 @@ def partitions_of(readings: Readings, records: Sequence[SourceRecord]) -> I64:
     return partitions[readings.record_of_reading] if len(readings) else np.empty(0, np.int64)
 
 
-def source_header(record: SourceRecord) -> tuple[str, bytes]:
-    """Return the header `source` of records about a record: `topic/partition/offset`."""
-    return "source", f"{record.topic}/{record.partition}/{record.offset}".encode()
-
-
 class _Absent:
     """Stands for a field that is absent; null is a value."""
 

@@ -12,7 +12,11 @@ from forecaster.records import MaturedForecasts, Message, Outputs, Readings, Sou
 
 
 def encode_scores(
-    matured: MaturedForecasts, readings: Readings, records: Sequence[SourceRecord], quantile_levels: Sequence[float]
+    matured: MaturedForecasts,
+    readings: Readings,
+    records: Sequence[SourceRecord],
+    quantile_levels: Sequence[float],
+    input_id: str,
 ) -> Iterator[Message]:
     """Yield a record for each reading whose truth has met a forecast, with the scores of each horizon.
 
@@ -21,6 +25,7 @@ def encode_scores(
         readings: readings that brought the truths.
         records: records that the readings came in.
         quantile_levels: quantile levels, ascending; Q.
+        input_id: short id of the records' topic.
     """
     scores = score(matured, quantile_levels)
     errors, last_errors, losses = (
@@ -38,16 +43,19 @@ def encode_scores(
             ],
             "last_value_error": last_errors[row],
         }
-        yield message_of_reading(body, int(matured.reading[row]), readings, records)
+        yield message_of_reading(body, int(matured.reading[row]), readings, records, input_id)
 
 
-def encode_denoised(outputs: Outputs, readings: Readings, records: Sequence[SourceRecord]) -> Iterator[Message]:
+def encode_denoised(
+    outputs: Outputs, readings: Readings, records: Sequence[SourceRecord], input_id: str
+) -> Iterator[Message]:
     """Yield a record for each reading that is a step of its series, with the network's input.
 
     Args:
         outputs: results of the readings.
         readings: N readings.
         records: records that the readings came in.
+        input_id: short id of the records' topic.
     """
     for reading in outputs.forecasts.reading.tolist():
         body = {
@@ -55,4 +63,4 @@ def encode_denoised(outputs: Outputs, readings: Readings, records: Sequence[Sour
             "raw": float(readings.values[reading]),
             "masked": bool(outputs.masked[reading]),
         }
-        yield message_of_reading(body, reading, readings, records)
+        yield message_of_reading(body, reading, readings, records, input_id)

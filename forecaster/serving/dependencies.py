@@ -30,8 +30,11 @@ class Consumer(Protocol):
     def confirm_membership(self) -> None:
         """Return if no other process has taken this member's identity; raise Fenced otherwise."""
 
+    def read_from(self, topic_id: str) -> None:
+        """Read only from the topic with this id, and drop what was fetched from another one."""
+
     def committed(self, partitions: Collection[int]) -> dict[int, int]:
-        """Return the consumer group's committed offset of each partition; 0 = none."""
+        """Return the consumer group's committed offset of each partition that has one."""
 
     def ends(self) -> dict[int, int]:
         """Return the end of the log of each partition, as the last fetch reported it."""

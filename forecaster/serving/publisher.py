@@ -55,24 +55,27 @@ class Publisher:
     def __init__(self, config: PublishConfig, topics: OutputTopics, wall_clock: WallClock) -> None:
         self._config, self._topics, self._wall_clock = config, topics, wall_clock
 
-    def messages(self, records: Sequence[SourceRecord], decoded: Decoded, outputs: Outputs) -> dict[str, list[Message]]:
+    def messages(
+        self, records: Sequence[SourceRecord], decoded: Decoded, outputs: Outputs, input_id: str
+    ) -> dict[str, list[Message]]:
         """Return the messages by topic.
 
         Args:
             records: the records of the batch.
             decoded: their readings and dead letters.
             outputs: the outputs of the readings.
+            input_id: short id of the input topic that the records came from.
         """
         config, topics, readings = self._config, self._topics, decoded.readings
         chosen = self._chosen(outputs)
         messages = {
-            topics.forecasts: list(encode_forecasts(chosen.forecasts, readings, records, config.levels)),
-            topics.dead_letters: [encode_dead_letter(letter) for letter in decoded.dead_letters],
+            topics.forecasts: list(encode_forecasts(chosen.forecasts, readings, records, config.levels, input_id)),
+            topics.dead_letters: [encode_dead_letter(letter, input_id) for letter in decoded.dead_letters],
         }
         if topics.scores:
-            messages[topics.scores] = list(encode_scores(chosen.matured, readings, records, config.levels))
+            messages[topics.scores] = list(encode_scores(chosen.matured, readings, records, config.levels, input_id))
         if topics.denoised:
-            messages[topics.denoised] = list(encode_denoised(chosen, readings, records))
+            messages[topics.denoised] = list(encode_denoised(chosen, readings, records, input_id))
         return messages
 
     def _chosen(self, outputs: Outputs) -> Outputs:

@@ -16,6 +16,8 @@
 | a transaction fails | read the committed offsets: adopt the batch if it was committed, else drop it and read again |
 | another process has committed other offsets | restore the partition |
 | input was deleted before it was read | restore the partition, as ON_LOST_INPUT says |
+| the input topic was created again | restore all partitions, as ON_LOST_INPUT says |
+| the input topic is missing | wait for it; past the outage deadline, exit code 4 |
 | a batch of the input is corrupt | fetch it again, other partitions continue; past the outage deadline, exit code 3 |
 | a batch is corrupt during a restore | restore the partition again, after the others |
 | the broker does not answer | retry with back-off; past the outage deadline, exit code 3 |
@@ -34,10 +36,10 @@ import numpy as np
 import structlog
 
 from forecaster.broker.retry import retry
-from forecaster.errors import TooManyBadRecords
+from forecaster.errors import InputMissing, TooManyBadRecords
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
-from forecaster.pipeline import PipelineConfig, advance
+from forecaster.pipeline import PipelineConfig, advance, network_overflows
 from forecaster.records import Decoded, Member, Message, Outputs, PollResult, Transaction
 from forecaster.serving.batch_size import BatchLimit
 from forecaster.serving.committer import Committer
@@ -46,6 +48,7 @@ from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
 from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.drift import DriftWatch
 from forecaster.serving.history_sampling import HistorySampling
+from forecaster.serving.input_topic import InputTopic
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
 from forecaster.serving.state.partition import Partition
@@ -115,6 +118,7 @@ class Worker:
         self._stop = stop
         self._publisher = Publisher(config.publish, config.topics, dependencies.wall_clock)
         self._guard = DeadLetterGuard(config.limits)
+        self._input = InputTopic(self._store, self._consumer, self._clock, config.outage_deadline_seconds)
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._limit = BatchLimit()
@@ -132,7 +136,8 @@ class Worker:
         """Turn at most one micro-batch into one transaction; the module's docstring lists the numbered steps."""
         polled = self._poll()  # 1
         self._follow(polled)  # 2
-        if polled.stable:  # only a member of the consumer group's current generation can commit
+        is_same_input = self._input.is_as_restored(polled.input_id)
+        if polled.stable and is_same_input:  # only a member of the consumer group's current generation can commit
             self._restore(polled.member)  # 3
             if self._align_positions(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
@@ -162,14 +167,24 @@ class Worker:
         for partition_number in polled.revoked:
             self._guard.forget(partition_number)
         if polled.assigned:
-            self._retry(self._check_topics, "checking the topics")
+            try:
+                self._retry(self._check_topics, "checking the topics")
+            except InputMissing:  # it was deleted a moment ago
+                self._input.wait_for_it()
         self._store.follow(polled.revoked, polled.assigned)
         self._store.refresh_models()
 
     def _restore(self, member: Member) -> None:
         """Restore for one slice of time; serve the partition that is complete after it, if there is one."""
-        restored = self._store.restore() if self._store.has_unopened else None
+        try:
+            restored = self._store.restore() if self._store.has_unopened else None
+        except InputMissing:
+            self._input.wait_for_it()
+            return
         if restored is None:
+            return
+        if restored.identity.topic != self._store.input_id:
+            self._input.restore_all_again()
             return
         partition = restored.partition
         while writes := self._store.initial_writes(restored):
@@ -180,6 +195,7 @@ class Worker:
             self._store.mark_stored(writes)
         self._store.open(restored)
         self.counters.add_restored(restored)
+        self._consumer.read_from(restored.identity.topic)
         self._consumer.seek({partition.number: partition.position})
         self._consumer.resume([partition.number])
         _log.info("partitions_opened", partitions=[partition.number], generation=member.generation_id)
@@ -254,7 +270,7 @@ class Worker:
         self, polled: PollResult, decoded: Decoded, outputs: Outputs, prepared: PreparedBatch
     ) -> Transaction:
         topics = self._config.topics
-        messages = self._publisher.messages(polled.records, decoded, outputs)
+        messages = self._publisher.messages(polled.records, decoded, outputs, self._input.short_id)
         messages[topics.state] = _messages(prepared.writes)
         if topics.history:
             messages[topics.history] = self._training_history(outputs, prepared)
@@ -283,12 +299,21 @@ class Worker:
             self._store.adopt(batch.prepared, batch.polled.end)
         forecasts = len(batch.transaction.messages[self._config.topics.forecasts])
         self.counters.add(batch.polled, batch.decoded, batch.outputs, forecasts)
+        self._count_overflows(batch)
         self.counters.scores.add(batch.outputs.matured, self._config.pipeline.quantile_levels)
         self.counters.freed_series += sum(len(writes.freed) for writes in batch.prepared.writes.values())
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
             batch.outputs.matured, self._store.series
         )
         self._enforce_limits(batch)
+
+    def _count_overflows(self, batch: _Batch) -> None:
+        """Count the forecasts that a network could not make; log the first of each checkpoint."""
+        prepared = batch.prepared
+        for checkpoint, count in network_overflows(prepared.models, prepared.batch, batch.outputs.forecasts).items():
+            if checkpoint not in self.counters.network_overflows:
+                _log.error("network_overflowed", checkpoint=checkpoint, forecasts_without_network=count)
+            self.counters.network_overflows[checkpoint] += count
 
     def _enforce_limits(self, batch: _Batch) -> None:
         """Hold partitions with too many bad records, or raise TooManyBadRecords."""
@@ -309,7 +334,8 @@ class Worker:
         """Bring every partition of the batch to its committed offset.
 
         If the committed offset of a partition is the end of the batch, its rows are adopted. If it is the beginning or
-        earlier, its part of the batch is dropped and read again. Otherwise the partition is restored.
+        earlier, its part of the batch is dropped and read again; so it is if it is the first batch of a new group.
+        Otherwise the partition is restored, also if Kafka has lost its committed offset.
 
         Raises:
             TooManyBadRecords: as for `_adopt`.
@@ -317,13 +343,16 @@ class Worker:
         polled = batch.polled
         self._committer.recover()
         committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
+        committed = self._store.first_offsets(polled.begin) | committed
         adopted = {
-            partition_number: end for partition_number, end in polled.end.items() if committed[partition_number] == end
+            partition_number: end
+            for partition_number, end in polled.end.items()
+            if committed.get(partition_number) == end
         }
         dropped = {
             partition_number: begin
             for partition_number, begin in polled.begin.items()
-            if committed[partition_number] <= begin and partition_number not in adopted
+            if committed.get(partition_number, begin + 1) <= begin and partition_number not in adopted
         }
         if len(adopted) == len(polled.end):  # the transaction was committed, although the broker did not say so
             self._adopt(batch)

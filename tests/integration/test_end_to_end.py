@@ -60,7 +60,7 @@ def test_published_forecasts_are_those_of_the_pipeline_alone(broker: str, topic:
     records = [InputRecord(topic, 0, number, 0, *pair) for number, pair in enumerate(zip(keys, values, strict=True))]
     readings = Decoder(InputSchema()).decode(records).readings
     outputs = Reference(config, Model(checkpoint)).feed(readings)
-    expected = [message.value for message in encode_forecasts(outputs.forecasts, readings, records, LEVELS)]
+    expected = [message.value for message in encode_forecasts(outputs.forecasts, readings, records, LEVELS, "")]
     with Daemon(tmp_path, broker, topic, NETWORK__CHECKPOINT=str(folder)) as daemon:
         daemon.serving()
         with closing(RecordWriter(broker, topic)) as writer:

@@ -68,7 +68,7 @@ def expected(model: Model) -> list[bytes]:
     readings = Decoder(InputSchema()).decode(records).readings
     config = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
     outputs = Reference(config, model).feed(readings)
-    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS))
+    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS, ""))
     return sorted(message.value or b"" for message in messages[len(HISTORY) * SERIES :])
 
 

@@ -11,11 +11,19 @@ from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
 
 from forecaster.clock import Clock, monotonic
 from forecaster.core.network.model import Model
-from forecaster.errors import TransientBrokerError
+from forecaster.errors import InputMissing, TransientBrokerError
 from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Identity
 from forecaster.pipeline import PipelineConfig
-from forecaster.records import FailureReason, InputRecord, PollResult, Transaction, TransactionFailure
+from forecaster.records import (
+    FailureReason,
+    Headers,
+    InputRecord,
+    PollResult,
+    TopicFacts,
+    Transaction,
+    TransactionFailure,
+)
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.history_sampling import HistorySampling
@@ -27,7 +35,8 @@ from forecaster.serving.state.store import StateStore
 from forecaster.serving.worker import Worker, WorkerConfig
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
-IDENTITY = Identity("cluster", "topic", 1, "pipeline", HOUR_MS)
+FACTS = TopicFacts("cluster", "topic", 1)
+IDENTITY = Identity(*FACTS, "pipeline", HOUR_MS)
 
 
 class Member(NamedTuple):
@@ -48,11 +57,20 @@ class FakeKafka:
         self.offsets: dict[int, int] = {}
         self.published: list[tuple[str, str, bytes]] = []
         self.written_ms = 0
+        self.facts: TopicFacts | None = FACTS._replace(partitions=partitions)
+        self.compacted = False
 
-    def append(self, partition: int, value: bytes | None, key: bytes | None = b"pump", topic: str = INPUT) -> None:
+    def append(
+        self,
+        partition: int,
+        value: bytes | None,
+        key: bytes | None = b"pump",
+        topic: str = INPUT,
+        headers: Headers = (),
+    ) -> None:
         log = self.logs.setdefault((topic, partition), [])
         end = self.ends.get((topic, partition), 0)
-        log.append(InputRecord(topic, partition, end, self.written_ms, key, value))
+        log.append(InputRecord(topic, partition, end, self.written_ms, key, value, headers))
         self.ends[topic, partition] = end + 1
 
     def mark(self, partition: int, offsets: int = 1) -> None:
@@ -68,6 +86,27 @@ class FakeKafka:
         assert offset >= self.starts.get((topic, partition), 0), "retention has deleted these records"
         return [record for record in self.logs.get((topic, partition), []) if record.offset >= offset][:count]
 
+    def forget_offsets(self) -> None:
+        """Forget the group's offsets, as Kafka does of a group that was away for long, or deleted."""
+        self.offsets = {}
+
+    def compact(self, topic: str, partition: int, kept: Callable[[InputRecord], bool]) -> None:
+        """Remove records from the middle of a log; it begins where it did."""
+        self.logs[topic, partition] = [record for record in self.logs[topic, partition] if kept(record)]
+
+    def create_again(self, topic_id: str) -> None:
+        """Replace the input by an empty topic with another id."""
+        self.delete_input()
+        self.facts = FACTS._replace(topic_id=topic_id, partitions=len(self.partitions))
+
+    def delete_input(self) -> None:
+        """Delete the input; Kafka deletes the offsets that groups have committed in it, too."""
+        for number in self.partitions:
+            self.logs.pop((INPUT, number), None)
+            self.ends.pop((INPUT, number), None)
+            self.starts.pop((INPUT, number), None)
+        self.offsets, self.facts = {}, None
+
     def retain(self, topic: str, partition: int, start: int) -> None:
         """Delete the records before `start`, as retention does."""
         self.starts[topic, partition] = start
@@ -77,9 +116,8 @@ class FakeKafka:
     def commit(self, transaction: Transaction) -> None:
         for topic, messages in transaction.messages.items():
             for message in messages:
-                if topic in (STATE, HISTORY, MODELS):
-                    self.append(message.partition, message.value, message.key, topic)
-                else:
+                self.append(message.partition, message.value, message.key, topic, message.headers)
+                if topic not in (STATE, HISTORY, MODELS):
                     source = dict(message.headers)["source"] or b""
                     self.published.append((topic, source.decode(), message.value or b""))
             for partition in {message.partition for message in messages}:
@@ -98,6 +136,7 @@ class FakeClient:
         paused: partitions that deliver nothing.
         failures: results of the next commits; see `commit`.
         silent: number of calls of `committed` that get no answer.
+        newest_id: id of the input in the client's metadata; None = that of the input as it is now.
         is_limited: a poll returns at most the records that the worker asks for; that number depends on the clock.
     """
 
@@ -111,6 +150,8 @@ class FakeClient:
         self.failures: list[str] = []
         self.is_limited = False
         self.silent = self.confirmed = self.restarts = 0
+        self.reads_from = ""
+        self.newest_id: str | None = None
         self._reads: tuple[str, int] = ("", 0)
         self._read_to = 0
         self.assign(kafka.partitions)
@@ -139,7 +180,10 @@ class FakeClient:
                 self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
-        return PollResult(list(records), begin, end, Member(), closed, opened, stable=True)
+        topic_id = self.newest_id
+        if topic_id is None:
+            topic_id = self.kafka.facts.topic_id if self.kafka.facts is not None else ""
+        return PollResult(list(records), begin, end, Member(), closed, opened, stable=True, input_id=topic_id)
 
     def resume(self, partitions: Collection[int]) -> None:
         self.paused -= set(partitions)
@@ -160,9 +204,12 @@ class FakeClient:
         self.confirmed += 1
 
     def committed(self, partitions: Collection[int]) -> dict[int, int]:
-        """Return the group's offset of each partition, as the consumer: 0 = none."""
+        """Return the group's offset of each partition that has one, as the consumer."""
         self._answer()
-        return {number: self.kafka.offsets.get(number, 0) for number in partitions}
+        return {number: self.kafka.offsets[number] for number in partitions if number in self.kafka.offsets}
+
+    def read_from(self, topic_id: str) -> None:
+        self.reads_from = topic_id
 
     def committed_offset(self, topic: str, partition: int) -> int | None:  # noqa: ARG002 - the group reads one topic
         """Return the group's offset of a partition, as the log reader: None = none."""
@@ -196,6 +243,14 @@ class FakeClient:
             self.kafka.offsets.update({number: offset + 2 for number, offset in transaction.offsets.items()})
         return not failure
 
+    def facts(self, topic: str) -> TopicFacts:
+        if self.kafka.facts is None:
+            raise InputMissing(f"topic {topic}: does not exist")
+        return self.kafka.facts
+
+    def is_compacted(self, topic: str) -> bool:
+        return topic == INPUT and self.kafka.compacted
+
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         where = (topic, partition)
         return self.kafka.starts.get(where, 0), self.kafka.ends.get(where, 0)
@@ -219,6 +274,7 @@ class FakeReader:
     def __init__(self, client: FakeClient) -> None:
         self.committed, self.bounds = client.committed_offset, client.bounds
         self.seek, self.read = client.seek_log, client.read
+        self.facts, self.is_compacted = client.facts, client.is_compacted
         self._client = client
 
     @property
@@ -258,7 +314,8 @@ class Setup:
         return Lineup() if self.model is None else Lineup(self.model)
 
     def restorer(self, client: FakeClient) -> Restorer:
-        config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), self.policy)
+        outputs = ("forecasts", "dead", *self.optional_topics)
+        config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), outputs, self.policy)
         return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client), self.clock)
 
     def store(self, client: FakeClient) -> StateStore:

@@ -7,8 +7,9 @@ way, the reference reads from the state topic at which offsets they did.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ import orjson
 from builders import LEVELS, Lineup, Serving, pipeline_config, random_checkpoint
 from daemons import HOUR_MS, START_MS, wait_until
 
+from forecaster.broker.connection import Connection
 from forecaster.broker.plain_clients import CommittedRecord, RecordReader, RecordWriter
+from forecaster.broker.topics import TopicAdmin
 from forecaster.core.network.model import Model
 from forecaster.formats.checkpoints import write_checkpoint
 from forecaster.formats.forecasts import encode_forecasts
 from forecaster.formats.readings import Decoder, InputSchema
+from forecaster.formats.sources import short_topic_id
 from forecaster.formats.state import Floor, Swap, decode_floor
-from forecaster.pipeline import Batch, advance
+from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import InputRecord, Message, SourceRecord
 from forecaster.serving.state.checkout import check_out
 from forecaster.serving.state.config import StateConfig
@@ -31,6 +35,39 @@ from forecaster.serving.state.swaps import assign_models
 
 SERIES = 10
 CONFIG = pipeline_config(horizon=4, context=96, chain=("range", "hampel"))
+
+
+def is_floor(record: CommittedRecord | SourceRecord) -> bool:
+    """Return whether a record of the state topic is a floor."""
+    return (record.key or b"").endswith(b"/floor")
+
+
+def swaps_of(floors: Iterable[Floor]) -> list[Swap]:
+    """Return the swaps that the floors of a partition name, from the first to the last."""
+    by_offset = {swap.offset: swap for floor in floors for swap in floor.swaps}
+    return [by_offset[offset] for offset in sorted(by_offset)]
+
+
+def uninterrupted_forecasts(
+    config: PipelineConfig, records: Sequence[SourceRecord], swaps: Sequence[Swap], lineup: Lineup, input_id: str = ""
+) -> Iterator[Message]:
+    """Yield the forecasts of one process that is never disturbed.
+
+    Args:
+        config: its pipeline.
+        records: the input of one partition, from its beginning.
+        swaps: which checkpoint serves from which offset on.
+        lineup: the models of these checkpoints.
+        input_id: short id of the input topic, for the header of the forecasts.
+    """
+    readings = Decoder(InputSchema()).decode(records).readings
+    numbers = np.zeros(len(readings), np.int64)
+    offsets = np.array([record.offset for record in records])[readings.record_of_reading]
+    serving = assign_models(lineup, {0: swaps}, numbers, offsets, readings)
+    hidden = max((model.state_size for model in lineup.models.values()), default=0)
+    checkout = check_out({0: Partition(0, StateConfig(config.shape(hidden)))}, readings, numbers)
+    outputs = advance(config, serving.models, checkout.state, Batch(readings, checkout.row, serving.which))
+    return encode_forecasts(outputs.forecasts, readings, records, config.quantile_levels, input_id)
 
 
 class ReferenceRun:
@@ -59,6 +96,12 @@ class ReferenceRun:
         self.expected: list[list[Message]] = [[] for _ in self._partitions]
         self.received: list[list[CommittedRecord]] = [[] for _ in self._partitions]
 
+    @cached_property
+    def input_id(self) -> str:
+        """Short id of the input topic."""
+        with TopicAdmin(Connection(self._address, "reference")) as topics:
+            return short_topic_id(topics.facts(self._topic).topic_id)
+
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
@@ -79,7 +122,7 @@ class ReferenceRun:
             self.inputs[partition] += records
             readings = self._decoder.decode(records).readings  # type: ignore[arg-type]
             forecasts = self._references[partition].feed(readings).forecasts
-            self.expected[partition] += encode_forecasts(forecasts, readings, records, LEVELS)  # type: ignore[arg-type]
+            self.expected[partition] += encode_forecasts(forecasts, readings, records, LEVELS, self.input_id)  # type: ignore[arg-type]
 
     def _record(self, partition: int, hour: int, series: int, dice: int) -> InputRecord:
         stamp = START_MS + (hour + {3: -2, 5: 900}.get(dice, 0)) * HOUR_MS
@@ -90,31 +133,18 @@ class ReferenceRun:
 
     def expect_swaps(self, *models: Model) -> list[list[Swap]]:
         """Expect the forecasts of these models for the readings so far, as the stored swaps say; return the swaps."""
-        swaps: list[dict[int, Swap]] = [{} for _ in self._partitions]
-        for floor, partition in self._floors():
-            swaps[partition].update({swap.offset: swap for swap in floor.swaps})
-        ordered = [[by_offset[offset] for offset in sorted(by_offset)] for by_offset in swaps]
-        for partition, of_partition in enumerate(ordered):
-            self.expected[partition] = list(self._forecasts(partition, of_partition, Lineup(*models)))
-        return ordered
-
-    def _floors(self) -> Iterator[tuple[Floor, int]]:
+        floors: list[list[Floor]] = [[] for _ in self._partitions]
         with closing(RecordReader(self._address, f"{self._topic}.state", len(self._partitions))) as reader:
             while records := list(reader.poll()):
                 for record in records:
-                    if (record.key or b"").endswith(b"/floor"):
-                        yield decode_floor(record.value or b""), record.partition
-
-    def _forecasts(self, partition: int, swaps: list[Swap], lineup: Lineup) -> Iterator[Message]:
-        records: list[SourceRecord] = list(self.inputs[partition])
-        readings = self._decoder.decode(records).readings
-        numbers = np.full(len(readings), partition)
-        offsets = np.array([record.offset for record in records])[readings.record_of_reading]
-        serving = assign_models(lineup, {partition: swaps}, numbers, offsets, readings)
-        rows = Partition(0, StateConfig(CONFIG.shape(max(model.state_size for model in lineup.models.values()))))
-        checkout = check_out({partition: rows}, readings, numbers)
-        outputs = advance(CONFIG, serving.models, checkout.state, Batch(readings, checkout.row, serving.which))
-        return encode_forecasts(outputs.forecasts, readings, records, LEVELS)
+                    if is_floor(record):
+                        floors[record.partition].append(decode_floor(record.value or b""))
+        ordered = [swaps_of(of_partition) for of_partition in floors]
+        for partition, swaps in enumerate(ordered):
+            records_of_partition: list[SourceRecord] = list(self.inputs[partition])
+            forecasts = uninterrupted_forecasts(CONFIG, records_of_partition, swaps, Lineup(*models), self.input_id)
+            self.expected[partition] = list(forecasts)
+        return ordered
 
     @property
     def due(self) -> int:
@@ -152,4 +182,5 @@ class ReferenceRun:
         assert number < len(expected), f"one too many: {record}"
         other = expected[number]
         assert (record.key, record.value) == (other.key, other.value), f"{record} should be {other}"
-        assert record.headers["source"] == dict(other.headers)["source"]
+        headers = dict(other.headers)
+        assert {name: record.headers[name] for name in headers} == headers

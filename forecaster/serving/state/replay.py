@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from forecaster.interfaces import RecordDecoder
+from forecaster.interfaces import PartitionReader, RecordDecoder
 from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import I64, Readings, SourceRecord
 from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.stored import CommittedOffsetReader, RestoreProgress
+from forecaster.serving.state.stored import RestoreProgress
 from forecaster.serving.state.swaps import Checkpoints, assign_models
 
 CHUNK_RECORDS = 400
@@ -33,6 +33,19 @@ class ReplayResult:
     refused: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReplayTotals:
+    """What a replay has read.
+
+    Attributes:
+        readings: number of readings that went into the rows.
+        missing: number of offsets without a record: transaction markers, aborted records and compacted ones.
+    """
+
+    readings: int = 0
+    missing: int = 0
+
+
 class Replayer:
     """Applies readings to the rows of a partition as serving would have done, without outputs.
 
@@ -44,34 +57,37 @@ class Replayer:
     """
 
     def __init__(
-        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: CommittedOffsetReader
+        self, pipeline: PipelineConfig, checkpoints: Checkpoints, decoder: RecordDecoder, reader: PartitionReader
     ) -> None:
         self._pipeline = pipeline
         self._checkpoints = checkpoints
         self._decoder = decoder
         self._reader = reader
 
-    def replay(self, partition: Partition, topic: str, end: int) -> Generator[RestoreProgress | None, None, int]:
-        """Replay the input from the partition's position up to `end`; return the number of readings, in slices.
+    def replay(
+        self, partition: Partition, topic: str, end: int
+    ) -> Generator[RestoreProgress | None, None, ReplayTotals]:
+        """Replay the input from the partition's position up to `end`, in slices; return what was read.
 
         Readings that a row's block includes already are skipped, and the events of the floor are applied in between.
 
         Raises:
             TransientBrokerError: the broker did not answer.
         """
-        replayed = 0
         if partition.position >= end:
-            return replayed
+            return ReplayTotals()
+        readings, missing = 0, end - partition.position
         self._reader.seek(topic, partition.number, partition.position)
         while self._reader.position < end:
             records = [record for record in self._reader.read() if record.offset < end]
+            missing -= len(records)
             while records:
                 chunk = _next_chunk(partition, records)
-                replayed += self._replay_chunk(partition, chunk)
+                readings += self._replay_chunk(partition, chunk)
                 records = records[len(chunk) :]
                 yield RestoreProgress("replay_input", partition.number, chunk[-1].offset, end)
             yield None
-        return replayed
+        return ReplayTotals(readings, missing)
 
     def replay_batch(self, partition: Partition, readings: Readings, offsets: I64) -> ReplayResult:
         """Apply a batch of readings to the rows of a partition.

@@ -1,11 +1,14 @@
 """Restore: a partition's rows come back before it is served, from its stored blocks and a replay of the input.
 
-    1. input_bounds    the group's committed offset, then the ends of both logs: in this order, since a commit returns
+    1. facts           the ids of the cluster and of the input topic, and its partition count, which state belongs to
+    2. input_bounds    the group's committed offset, then the ends of both logs: in this order, since a commit returns
                        before its markers are everywhere
-    2. read_state      the state topic up to its end
-    3. plan_recovery   the decision
-    4. load            the rows of the blocks; rows of another network or of other settings are re-warmed later
-    5. replay          the input from the floor to the committed offset; each row skips what its block includes
+    3. read_state      the state topic up to its end
+    4. read_outputs    the newest outputs, only if offset or state is missing: they show where the group was
+    5. plan_recovery   the decision
+    6. load            the rows of the blocks; rows of another network or of other settings are re-warmed later
+    7. replay          the input from the floor to the committed offset; each row skips what its block includes
+    8. facts           again: a restore during which the input was created again is dropped
 
 A restore is a generator. Between its slices the worker serves the partitions that are open already; a partition that
 is revoked in the middle of its restore is dropped together with its generator.
@@ -14,27 +17,39 @@ is revoked in the middle of its restore is dropped together with its generator.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
-from msgspec.structs import replace
+from msgspec.structs import replace as with_fields
 
 from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
-from forecaster.formats.state import CorruptState, Floor, StoredBlock, Swap, adapted_state, loaded_state
+from forecaster.formats.sources import short_topic_id
+from forecaster.formats.state import (
+    CorruptState,
+    Floor,
+    Identity,
+    StoredBlock,
+    Swap,
+    adapted_state,
+    loaded_state,
+    refuse_invalid,
+)
 from forecaster.interfaces import RecordDecoder
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
+from forecaster.serving.state.outputs import InputPartition, read_output_position
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
 from forecaster.serving.state.replay import Replayer
 from forecaster.serving.state.stored import (
-    CommittedOffsetReader,
+    InputBounds,
+    InputReader,
     RestoreProgress,
     StoredState,
     first_written_ms,
@@ -56,9 +71,10 @@ class RestoreConfig:
 
     Attributes:
         input_topic: topic of the readings.
-        state_topic: topic of blocks and floors.
+        state_topic: topic of blocks and floors; empty = it does not exist yet.
+        output_topics: topics whose records name the input record that they were made of.
         pipeline: pipeline that the replayed readings go through.
-        state_config: how the rows are kept.
+        state_config: how the rows are kept; each restore reads cluster, topic and partition count of their identity.
         on_lost_input: policy for state that cannot be restored in full.
     """
 
@@ -66,6 +82,7 @@ class RestoreConfig:
     state_topic: str
     pipeline: PipelineConfig
     state_config: StateConfig
+    output_topics: Sequence[str] = ()
     on_lost_input: OnLostInput = "fail"
 
 
@@ -76,19 +93,27 @@ class Restored:
     Attributes:
         partition: the partition; serving begins at its position.
         plan: how its rows came back.
+        identity: what the input was when it was restored.
         replayed: number of replayed readings.
+        missing: number of replayed offsets at which a compacted input holds no record any more.
         seconds: duration of the restore.
     """
 
     partition: Partition
     plan: RecoveryPlan
+    identity: Identity
     replayed: int
+    missing: int
     seconds: float
 
     @property
     def must_be_written(self) -> bool:
-        """Whether all blocks must be written before it serves, since the stored ones would mislead the next restore."""
-        return self.plan.recovery in (Recovery.COLD, Recovery.STALE) or self.partition.is_split
+        """Whether all blocks must be written before it serves.
+
+        Otherwise the stored ones would mislead the next restore, or Kafka would still have no committed offset.
+        """
+        is_other = self.plan.recovery in (Recovery.COLD, Recovery.STALE)
+        return is_other or self.plan.is_offset_lost or self.partition.is_split
 
 
 Result = TypeVar("Result")
@@ -114,7 +139,7 @@ class Restorer:
         config: RestoreConfig,
         checkpoints: Checkpoints,
         decoder: RecordDecoder,
-        reader: CommittedOffsetReader,
+        reader: InputReader,
         clock: Clock = monotonic,
     ) -> None:
         self.config = config
@@ -144,7 +169,7 @@ class Restorer:
             StateError: the state cannot be restored in full and the policy is `fail`, or a newer version wrote it.
             TopicError: the same, because of another partition count.
         """
-        return self._run(self._examine(partition_number))[1]
+        return self._run(self._examine(partition_number))[2]
 
     def restore(self, partition_number: int) -> Restored:
         """Restore a partition without a pause, and return it: for commands, which serve nothing in the meantime.
@@ -159,9 +184,10 @@ class Restorer:
     def steps(self, partition_number: int) -> RestoreSlices[Restored]:
         """Restore a partition in slices, each of about 20 ms; return it at the end of the generator."""
         begin = self._clock()
-        stored, plan = yield from self._examine(partition_number)
-        partition = Partition(partition_number, self.config.state_config, plan.begin, self._clock)
-        partition.begin_replay(plan.replay_from, self._floor(stored, plan))
+        identity, stored, plan = yield from self._examine(partition_number)
+        state_config = replace(self.config.state_config, identity=identity)
+        partition = Partition(partition_number, state_config, plan.begin, self._clock)
+        partition.begin_replay(plan.replay_from, self._floor(identity, stored, plan))
         if plan.recovery != Recovery.NEW:  # the stored floor needs its blocks until a new floor is written
             partition.blocks.reserve(stored.block_numbers)
         if plan.recovery.uses_blocks:
@@ -169,12 +195,16 @@ class Restorer:
         partition.pending_tombstones |= stored.block_numbers - set(partition.blocks)
         if plan.recovery == Recovery.REBUILT:
             partition.end_replay(floor_stored=False)  # no event is known: new series get rows while there is room
-        replayed = yield from self.replayer.replay(partition, self.config.input_topic, plan.begin)
+        totals = yield from self.replayer.replay(partition, self.config.input_topic, plan.begin)
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
             partition.blocks.mark_all_dirty(plan.begin)
         partition.end_replay(floor_stored=plan.recovery == Recovery.RESTORED and not partition.is_split)
-        restored = Restored(partition, plan, replayed, self._clock() - begin)
+        missing = totals.missing if totals.missing and self._reader.is_compacted(self.config.input_topic) else 0
+        if self._identity() != identity:
+            raise TransientBrokerError(f"topic {self.config.input_topic} was created again during the restore")
+        plan = plan.without(missing) if missing else plan
+        restored = Restored(partition, plan, identity, totals.readings, missing, self._clock() - begin)
         _log_restored(restored)
         return restored
 
@@ -187,34 +217,72 @@ class Restorer:
                 result: Result = done.value
                 return result
 
-    def _examine(self, partition_number: int) -> RestoreSlices[tuple[StoredState, RecoveryPlan]]:
-        """Take steps 1 to 3."""
-        config, identity = self.config, self.config.state_config.identity
+    def _identity(self) -> Identity:
+        """Return the identity of state of the input as it is now."""
+        facts = self._reader.facts(self.config.input_topic)
+        return with_fields(
+            self.config.state_config.identity,
+            cluster=facts.cluster,
+            topic=facts.topic_id,
+            partitions=facts.partitions,
+        )
+
+    def _examine(self, partition_number: int) -> RestoreSlices[tuple[Identity, StoredState, RecoveryPlan]]:
+        """Take steps 1 to 5."""
+        config, identity = self.config, self._identity()
         bounds = input_bounds(self._reader, config.input_topic, partition_number, self._clock)
         key_prefix = config.state_config.key_prefix
         stored = yield from read_state(self._reader, config.state_topic, partition_number, key_prefix)
+        yield from self._refuse_invalid(stored)
         stored.missing = self._missing(stored)
         if stored.missing:  # a checkpoint that was published a moment ago may not be known yet
             self._checkpoints.catch_up()
             stored.missing = self._missing(stored)
+        if (bounds.committed is None or stored.is_empty) and not (stored.is_empty and stored.has_other_groups):
+            bounds = yield from self._with_outputs(
+                bounds, InputPartition(config.input_topic, partition_number, short_topic_id(identity.topic))
+            )
         source = f"{config.input_topic} partition {partition_number}"
-        return stored, plan_recovery(identity, stored, bounds, config.on_lost_input, source)
+        return identity, stored, plan_recovery(identity, stored, bounds, config.on_lost_input, source)
+
+    def _refuse_invalid(self, stored: StoredState) -> RestoreSlices[None]:
+        """Refuse blocks of these settings whose arrays do not fit them, or hold numbers that no series has."""
+        state_config = self.config.state_config
+        for block_number, block in list(stored.blocks.items()):
+            if block.identity.pipeline == state_config.identity.pipeline:
+                try:
+                    refuse_invalid(block, state_config.shape)
+                except CorruptState as error:
+                    stored.refuse(block_number, str(error))
+                yield None
+
+    def _with_outputs(self, bounds: InputBounds, read_partition: InputPartition) -> RestoreSlices[InputBounds]:
+        """Return the bounds with what the newest outputs show.
+
+        They are the group's own as long as it is the only one with state: a group that is new beside others begins new.
+        """
+        shown = yield from read_output_position(self._reader, self.config.output_topics, read_partition)
+        return replace(
+            bounds,
+            after_output=shown.after_output,
+            has_outputs_of_other_input=shown.has_outputs_of_other_input,
+        )
 
     def _missing(self, stored: StoredState) -> list[str]:
         """Return the checkpoints that the floor names and that cannot serve here."""
         hidden, swaps = self.config.state_config.shape.hidden, stored.floor.swaps if stored.floor is not None else []
         return [swap.checkpoint for swap in swaps if not can_serve(self._checkpoints, swap.checkpoint, hidden)]
 
-    def _floor(self, stored: StoredState, plan: RecoveryPlan) -> Floor:
+    def _floor(self, identity: Identity, stored: StoredState, plan: RecoveryPlan) -> Floor:
         """Return the stored floor if the replay obeys it, else one whose only swap is to the champion."""
-        if stored.floor is not None and plan.recovery == Recovery.RESTORED:
+        if stored.floor is not None and plan.recovery.uses_floor:
             return stored.floor
         champion = self._checkpoints.champion
         if not can_serve(self._checkpoints, champion, self.config.state_config.shape.hidden):
             champion = NO_CHECKPOINT
-        floor = Floor(self.config.state_config.identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
+        floor = Floor(identity, plan.replay_from, swaps=[Swap(plan.replay_from, champion)])
         if stored.floor is not None and plan.recovery == Recovery.REWARMED:
-            return replace(floor, full=stored.floor.full, events=stored.floor.events)
+            return with_fields(floor, full=stored.floor.full, events=stored.floor.events)
         return floor
 
     def _load(self, partition: Partition, stored: StoredState, plan: RecoveryPlan) -> RestoreSlices[None]:
@@ -341,5 +409,6 @@ def _log_restored(restored: Restored) -> None:
         series=len(partition.table),
         blocks=len(partition.blocks),
         replayed=restored.replayed,
+        missing=restored.missing,
         offset=plan.begin,
     )

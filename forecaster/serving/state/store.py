@@ -21,6 +21,7 @@ from forecaster.serving.state.checkout import Checkout, adopt, check_out
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
 from forecaster.serving.state.partition import Partition, PartitionBatch
+from forecaster.serving.state.recovery import Recovery, RecoveryPlan
 from forecaster.serving.state.restore import Restored, RestoreQueue, Restorer
 from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
 from forecaster.serving.state.writes import StateWrites
@@ -109,6 +110,16 @@ class StateStore:
         return self._open
 
     @property
+    def input_topic(self) -> str:
+        """Name of the input topic."""
+        return self._restorer.config.input_topic
+
+    @property
+    def input_id(self) -> str:
+        """Id of the input topic that the restored partitions belong to; empty = none is restored."""
+        return next((restored.identity.topic for restored in self._restored.values()), "")
+
+    @property
     def series(self) -> int:
         """Number of series with a row."""
         return sum(len(partition.table) for partition in self._open.values())
@@ -158,6 +169,14 @@ class StateStore:
         partition_number = restored.partition.number
         self.phases.move(partition_number, PartitionPhase.SERVING)
         self._open[partition_number] = restored.partition
+
+    def first_offsets(self, begins: Mapping[int, int]) -> dict[int, int]:
+        """Return those offsets at which a partition of a new group begins: nothing of it has been committed yet."""
+        return {
+            number: begin
+            for number, begin in begins.items()
+            if self._restored[number].plan == RecoveryPlan(Recovery.NEW, begin, begin)
+        }
 
     def skip_to(self, partition_number: int, offset: int) -> None:
         """Move the position of an open partition over offsets that hold no records."""
@@ -245,6 +264,15 @@ class StateStore:
     def dirty_writes(self) -> dict[int, StateWrites]:
         """Return writes of one partition that has something to write; empty = no partition has."""
         return next(filter(None, map(_next_writes, self._open.values())), {})
+
+    def next_writes(self, partition_number: int) -> dict[int, StateWrites]:
+        """Return the next writes of an open partition; empty = everything is stored."""
+        return _next_writes(self._open[partition_number])
+
+    def discard_stored(self, partition_numbers: Collection[int]) -> None:
+        """Note that the state topic has lost records of open partitions; they must have no batch until all is written."""
+        for partition_number in partition_numbers:
+            self._open[partition_number].discard_stored()
 
     def mark_stored(self, writes: Mapping[int, StateWrites]) -> None:
         """Note that the writes, by partition, are in the state topic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,17 +11,25 @@ from forecaster.clock import Clock
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import FLOOR, CorruptState, Floor, StoredBlock, decode_block, decode_floor
 from forecaster.interfaces import PartitionReader
-from forecaster.records import SourceRecord
+from forecaster.records import SourceRecord, TopicFacts
 
+BLOCK_NAME = re.compile("0|[1-9][0-9]{0,11}")
+"""Last part of the key of a block, as it is written: its number; other keys are ignored."""
 CONFIRM_SECONDS = 2.0
 """Time to wait for a record that must be in the log."""
 
 
-class CommittedOffsetReader(PartitionReader, Protocol):
-    """A `LogReader` that also knows the offsets of the consumer group."""
+class InputReader(PartitionReader, Protocol):
+    """A `LogReader` that also knows the consumer group's offsets, and the topic itself."""
 
     def committed(self, topic: str, partition: int) -> int | None:
         """Return the consumer group's committed offset; None = there is none."""
+
+    def facts(self, topic: str) -> TopicFacts:
+        """Return what the input topic is now; raise InputMissing if it does not exist."""
+
+    def is_compacted(self, topic: str) -> bool:
+        """Return whether Kafka compacts a topic; false if this user may not ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +40,16 @@ class InputBounds:
         committed: offset that the consumer group has committed; None = none.
         log_start: first offset of the log.
         log_end: offset after the last record of the log.
+        after_output: offset after the input record that the newest output names; None = no output of this input was
+            found, or it was not needed.
+        has_outputs_of_other_input: there are outputs of an input topic that had the same name.
     """
 
     committed: int | None
     log_start: int
     log_end: int
+    after_output: int | None = None
+    has_outputs_of_other_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,7 @@ class StoredState:
         corrupt: why a record cannot be read, by the last part of its key.
         block_numbers: numbers of all blocks, readable or not.
         missing: checkpoints that the floor names and that cannot serve here.
+        has_other_groups: other consumer groups have stored state of the partition.
     """
 
     blocks: dict[int, StoredBlock] = field(default_factory=dict)
@@ -72,6 +87,7 @@ class StoredState:
     corrupt: dict[str, str] = field(default_factory=dict)
     block_numbers: set[int] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
+    has_other_groups: bool = False
 
     def add(self, name: str, value: bytes | None) -> None:
         """Take the next record of a key, which replaces earlier ones; note a record that cannot be read.
@@ -88,10 +104,20 @@ class StoredState:
             if name == FLOOR:
                 self.floor = None
                 self.floor = None if value is None else decode_floor(value)
-            elif name.isdigit():
+            elif BLOCK_NAME.fullmatch(name):
                 self._add_block(int(name), value)
         except CorruptState as error:
             self.corrupt[name] = str(error)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the group has stored nothing that counts, readable or not."""
+        return self.floor is None and not self.corrupt and not self.blocks
+
+    def refuse(self, block_number: int, reason: str) -> None:
+        """Count a block that was read as one that cannot be read."""
+        del self.blocks[block_number]
+        self.corrupt[str(block_number)] = reason
 
     def _add_block(self, block_number: int, value: bytes | None) -> None:
         self.blocks.pop(block_number, None)
@@ -101,7 +127,7 @@ class StoredState:
             self.blocks[block_number] = decode_block(value)
 
 
-def input_bounds(reader: CommittedOffsetReader, topic: str, partition: int, clock: Clock) -> InputBounds:
+def input_bounds(reader: InputReader, topic: str, partition: int, clock: Clock) -> InputBounds:
     """Return the bounds of a partition's input.
 
     The broker can report an end before the committed offset for a moment. Then the record before that offset decides:
@@ -117,7 +143,7 @@ def input_bounds(reader: CommittedOffsetReader, topic: str, partition: int, cloc
     return InputBounds(committed, start, end)
 
 
-def _confirmed_end(reader: CommittedOffsetReader, topic: str, partition: int, committed: int, clock: Clock) -> int:
+def _confirmed_end(reader: InputReader, topic: str, partition: int, committed: int, clock: Clock) -> int:
     """Return how far the log can be read, `committed` at most; 0 if the broker refuses to read there."""
     reader.seek(topic, partition, committed - 1)
     deadline = clock() + CONFIRM_SECONDS
@@ -136,7 +162,7 @@ def read_state(
 
     Args:
         reader: reads the topic.
-        topic: the state topic.
+        topic: the state topic; empty = it does not exist yet.
         partition: number of the partition.
         key_prefix: first part of the group's keys; the keys of other groups are ignored.
 
@@ -145,6 +171,8 @@ def read_state(
         TransientBrokerError: the broker did not answer.
     """
     stored = StoredState()
+    if not topic:
+        return stored
     begin, end = reader.bounds(topic, partition)
     if begin >= end:
         return stored
@@ -156,6 +184,8 @@ def read_state(
             prefix, _, name = (record.key or b"").decode(errors="replace").rpartition("/")
             if prefix == f"{key_prefix}/{record.partition}":
                 stored.add(name, record.value)
+            else:
+                stored.has_other_groups = True
         yield RestoreProgress("read_state", partition, reader.position, end)
     return stored
 

@@ -20,9 +20,10 @@ def encoded(values: list[float]) -> list[dict]:
     ]
     readings = Decoder(InputSchema()).decode(records).readings
     outputs = Serving().feed(readings)
-    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS))
+    messages = list(encode_forecasts(outputs.forecasts, readings, records, LEVELS, "3q2-7wAA"))
     assert all(message.partition == 2 and message.key == b"pump" for message in messages)
     assert all(dict(message.headers)["source"] == b"readings/2/17" for message in messages)
+    assert all(dict(message.headers)["input-id"] == b"3q2-7wAA" for message in messages)
     return [json.loads(message.value or b"") for message in messages]
 
 

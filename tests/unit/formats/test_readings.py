@@ -131,4 +131,4 @@ def test_every_record_becomes_readings_or_a_dead_letter(pairs: list[tuple[bytes 
     assert len(set(decoded.readings.record_of_reading.tolist())) + len(decoded.dead_letters) == len(records)
     assert not np.isinf(decoded.readings.values).any()
     for letter in decoded.dead_letters:
-        encode_dead_letter(letter)
+        encode_dead_letter(letter, "3q2-7wAA")

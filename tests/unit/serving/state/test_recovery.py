@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 
 import pytest
 from msgspec.structs import replace
 
 from forecaster.errors import FatalError, StateError, TopicError
-from forecaster.formats.state import FLOOR, Floor, Identity, StoredBlock, Swap
+from forecaster.formats.state import FLOOR, Event, Floor, Identity, StoredBlock, Swap
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
 from forecaster.serving.state.stored import InputBounds, StoredState
 
@@ -33,6 +34,18 @@ def without_floor() -> StoredState:
 
 def with_corrupt_block() -> StoredState:
     return StoredState(floor=stored().floor, corrupt={"0": "its hash is wrong"}, block_numbers={0})
+
+
+def seeded_blocks(offset: int) -> StoredState:
+    """Return blocks without a floor, as an interrupted seeding leaves them at the start of the input."""
+    return StoredState(blocks={0: stored(block=offset).blocks[0]}, block_numbers={0})
+
+
+def with_event(offset: int) -> StoredState:
+    state = stored()
+    assert state.floor is not None
+    state.floor = replace(state.floor, events=[Event(offset, full=False, freed=["b"])])
+    return state
 
 
 def with_missing_checkpoint() -> StoredState:
@@ -60,10 +73,80 @@ OTHER_TOPIC = replace(OURS, topic="deleted topic")
 OTHER_COUNT = replace(OURS, partitions=2)
 INPUT_GONE = InputBounds(committed=100, log_start=60, log_end=120)
 COMMITTED_GONE = InputBounds(committed=100, log_start=110, log_end=120)
+FORGOTTEN = InputBounds(committed=None, log_start=0, log_end=120)
+SHOWN = InputBounds(committed=None, log_start=0, log_end=120, after_output=95)
+SHOWN_INPUT_GONE = InputBounds(committed=None, log_start=60, log_end=120, after_output=95)
+SHOWN_GONE = InputBounds(committed=None, log_start=110, log_end=120, after_output=95)
+SHOWN_BEYOND = InputBounds(committed=None, log_start=0, log_end=60, after_output=95)
 
 CASES = {
     "no committed offset": Case(StoredState(), Recovery.NEW, 10, 10, bounds=InputBounds(None, 10, 120)),
-    "no committed offset, but stored state": Case(stored(), Recovery.NEW, 0, 0, bounds=InputBounds(None, 0, 120)),
+    "no committed offset, and the blocks of an interrupted seeding": Case(
+        seeded_blocks(10), Recovery.NEW, 10, 10, bounds=InputBounds(None, 10, 120)
+    ),
+    "no committed offset, and outputs of a former topic only": Case(
+        StoredState(), Recovery.NEW, 10, 10, bounds=InputBounds(None, 10, 120, has_outputs_of_other_input=True)
+    ),
+    "offset forgotten, state without outputs": Case(
+        stored(), Recovery.FORGOTTEN, 40, 80, "its stored state", bounds=FORGOTTEN
+    ),
+    "offset forgotten, outputs above the state": Case(
+        stored(), Recovery.FORGOTTEN, 40, 95, "its newest output", bounds=SHOWN
+    ),
+    "offset forgotten, outputs below the state": Case(
+        stored(floor=96, block=96), Recovery.FORGOTTEN, 96, 96, "its stored state", bounds=SHOWN
+    ),
+    "offset forgotten, series freed above outputs and blocks": Case(
+        with_event(99), Recovery.FORGOTTEN, 40, 99, "its stored state", bounds=SHOWN
+    ),
+    "offset forgotten, other settings": Case(
+        stored(OTHER_SETTINGS), Recovery.REWARMED, 40, 95, "other settings", bounds=SHOWN
+    ),
+    "offset forgotten, outputs without state": Case(
+        StoredState(), Recovery.REBUILT, 0, 95, "no stored state", bounds=SHOWN
+    ),
+    "offset forgotten, outputs and a corrupt block": Case(
+        with_corrupt_block(), Recovery.REBUILT, 0, 95, "hash is wrong", bounds=SHOWN
+    ),
+    "offset forgotten, outputs without state, input gone": Case(
+        StoredState(), Recovery.COLD, 95, 95, "there is no floor", bounds=SHOWN_INPUT_GONE, policy="resume-cold"
+    ),
+    "offset forgotten, newest output no longer in the input": Case(
+        stored(), Recovery.STALE, 110, 110, "last position 95", bounds=SHOWN_GONE, policy="resume-stale"
+    ),
+    "offset forgotten, newest output beyond the input": Case(
+        stored(floor=10, block=10), Recovery.COLD, 60, 60, "last position 95", bounds=SHOWN_BEYOND, policy="resume-cold"
+    ),
+    "offset forgotten, nothing tells the position": Case(
+        without_floor(), Recovery.STALE, 80, 80, "nothing tells", bounds=FORGOTTEN, policy="resume-stale"
+    ),
+    "offset forgotten, only corrupt records": Case(
+        StoredState(corrupt={FLOOR: "damaged"}),
+        Recovery.COLD,
+        0,
+        0,
+        "nothing tells",
+        bounds=FORGOTTEN,
+        policy="resume-cold",
+    ),
+    "offset forgotten, other cluster": Case(
+        stored(OTHER_CLUSTER), Recovery.COLD, 0, 0, "cluster", bounds=FORGOTTEN, policy="resume-cold"
+    ),
+    "offset forgotten, other partition count": Case(
+        stored(OTHER_COUNT), Recovery.STALE, 40, 95, "2 partitions", bounds=SHOWN, policy="resume-stale"
+    ),
+    "other topic, no committed offset": Case(
+        stored(OTHER_TOPIC), Recovery.STALE, 0, 0, "topic", bounds=FORGOTTEN, policy="resume-stale"
+    ),
+    "no state, and outputs of a former topic only": Case(
+        StoredState(),
+        Recovery.COLD,
+        0,
+        0,
+        "newest outputs",
+        bounds=replaced(BOUNDS, has_outputs_of_other_input=True),
+        policy="resume-cold",
+    ),
     "readable state and its input": Case(stored(), Recovery.RESTORED, 40, 100),
     "input gone, but only before the floor": Case(stored(floor=60), Recovery.RESTORED, 60, 100, bounds=INPUT_GONE),
     "other settings": Case(stored(OTHER_SETTINGS), Recovery.REWARMED, 40, 100, "other settings"),
@@ -77,7 +160,7 @@ CASES = {
     "other cluster, resume-stale": Case(
         stored(OTHER_CLUSTER), Recovery.STALE, 100, 100, "cluster", policy="resume-stale"
     ),
-    "other topic, resume-stale": Case(stored(OTHER_TOPIC), Recovery.STALE, 100, 100, "topic", policy="resume-stale"),
+    "other topic, resume-stale": Case(stored(OTHER_TOPIC), Recovery.STALE, 0, 0, "topic", policy="resume-stale"),
     "input gone, resume-cold": Case(
         stored(), Recovery.COLD, 100, 100, "retention", bounds=INPUT_GONE, policy="resume-cold"
     ),
@@ -109,7 +192,21 @@ def test_each_situation_leads_to_its_recovery(case: Case) -> None:
 
 
 def test_the_cases_cover_every_recovery() -> None:
-    assert {case.recovery for case in CASES.values()} == set(Recovery)
+    assert {case.recovery for case in CASES.values()} == set(Recovery) - {Recovery.INCOMPLETE}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_the_group_commits_an_offset_at_once_where_kafka_has_none(case: Case) -> None:
+    """Otherwise the next start would have to find the position again; a new group commits with its first batch."""
+    planned = plan(case.stored, case.bounds, case.policy)
+    assert planned.is_offset_lost == (case.bounds.committed is None and planned.recovery != Recovery.NEW)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_plan_begins_within_the_input(case: Case) -> None:
+    planned = plan(case.stored, case.bounds, case.policy)
+    assert case.bounds.log_start <= planned.begin <= case.bounds.log_end
+    assert planned.replay_from <= planned.begin
 
 
 @pytest.mark.parametrize(
@@ -122,8 +219,24 @@ def test_the_cases_cover_every_recovery() -> None:
         (stored(), COMMITTED_GONE, StateError),
         (without_floor(), INPUT_GONE, StateError),
         (with_corrupt_block(), INPUT_GONE, StateError),
+        (without_floor(), FORGOTTEN, StateError),
+        (stored(OTHER_TOPIC), FORGOTTEN, StateError),
+        (stored(), SHOWN_BEYOND, StateError),
+        (StoredState(), SHOWN_INPUT_GONE, StateError),
     ],
-    ids=["cluster", "topic", "partition count", "input", "committed offset", "floor", "block"],
+    ids=[
+        "cluster",
+        "topic",
+        "partition count",
+        "input",
+        "committed offset",
+        "floor",
+        "block",
+        "position unknown",
+        "topic without offset",
+        "position beyond",
+        "outputs alone",
+    ],
 )
 def test_fail_refuses_state_that_cannot_be_restored(
     state: StoredState, bounds: InputBounds, error: type[FatalError]

@@ -7,13 +7,14 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
+from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config, random_model
 from clock import FakeClock
-from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
 
-from forecaster.errors import StateError, TopicError
+from forecaster.errors import StateError, TopicError, TransientBrokerError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import StoredBlock, decode_block, encode
+from forecaster.serving.publisher import PublishConfig
 from forecaster.serving.state import config, restore, store
 from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.state.recovery import Recovery
@@ -21,6 +22,7 @@ from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config()
 MODEL = random_model(CONFIG)
+SPARSE = PublishConfig(LEVELS, every=5)
 
 
 def iterate(worker: Worker, times: int = 1) -> None:
@@ -246,7 +248,7 @@ def test_state_of_a_newer_version_is_refused() -> None:
     ("identity", "error"),
     [
         ({"cluster": "other"}, StateError),
-        ({"topic": "made again"}, StateError),
+        ({"topic_id": "made again"}, StateError),
         ({"partitions": 2}, TopicError),
     ],
 )
@@ -255,14 +257,13 @@ def test_state_of_another_identity_is_treated_as_the_policy_says(
 ) -> None:
     kafka = FakeKafka()
     stored(kafka)
-    other = {"cluster": IDENTITY.cluster, "topic": IDENTITY.topic, "partitions": IDENTITY.partitions} | identity
-    ours = type(IDENTITY)(**other, pipeline=IDENTITY.pipeline, interval_ms=IDENTITY.interval_ms)  # type: ignore[arg-type]
+    kafka.facts = FACTS._replace(**identity)  # type: ignore[arg-type]
     with pytest.raises(error, match="resume-cold"):
-        planned(kafka, identity=ours)
-    assert series(start_worker(deepcopy(kafka), identity=ours, policy="resume-cold")) == 0
-    worker = start_worker(kafka, identity=ours, policy="resume-stale")
-    assert series(worker) == 12
-    assert planned(kafka, identity=ours) == Recovery.RESTORED, "all was written before the partition served"
+        planned(kafka)
+    for policy, rows in (("resume-cold", 0), ("resume-stale", 12)):
+        copy = deepcopy(kafka)
+        assert series(start_worker(copy, policy=policy)) == rows
+        assert planned(copy) == Recovery.RESTORED, "all was written before the partition served"
 
 
 def test_input_deleted_by_retention_is_treated_as_the_policy_says() -> None:
@@ -394,3 +395,88 @@ def test_a_restore_that_the_broker_interrupts_begins_again() -> None:
     restored = store.restore()
     assert restored is not None
     assert len(restored.partition.table) == 12
+
+
+@pytest.mark.parametrize("publish", [PublishConfig(LEVELS), SPARSE], ids=["all forecasts", "sparse forecasts"])
+@pytest.mark.parametrize("replay_limit", [40, 1_000_000], ids=["with blocks", "floor only"])
+@pytest.mark.parametrize("is_flushed", [True, False], ids=["stopped", "killed"])
+def test_forgotten_offsets_double_and_lose_nothing(
+    publish: PublishConfig, replay_limit: int, *, is_flushed: bool
+) -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    unstopped = start_worker(undisturbed, publish=publish)
+    for batch in range(20):
+        for log in (kafka, undisturbed):
+            feed(log, batch, 30)
+        worker = start_worker(kafka, publish=publish, replay_limit=replay_limit)
+        assert worker.counters.restores == ({"forgotten": 1} if batch else {"new": 1})
+        iterate(worker)
+        if is_flushed:
+            worker.flush()
+        kafka.forget_offsets()
+        iterate(unstopped)
+    assert kafka.published == undisturbed.published
+    assert len(kafka.sources()) > 40
+
+
+def test_a_found_position_is_committed_before_the_partition_serves() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    before = dict(kafka.offsets)
+    kafka.forget_offsets()
+    start_worker(kafka)
+    assert kafka.offsets == before
+    assert planned(kafka) == Recovery.RESTORED
+
+
+def test_without_state_the_outputs_alone_keep_forecasts_from_being_doubled() -> None:
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    for log in (kafka, undisturbed):
+        stored(log)
+    kafka.forget_offsets()
+    del kafka.logs[STATE, 0], kafka.ends[STATE, 0]
+    assert planned(kafka) == Recovery.REBUILT
+    for log in (kafka, undisturbed):
+        feed(log, 99, 40)
+        iterate(start_worker(log))
+    assert kafka.published == undisturbed.published
+
+
+def test_a_new_group_beside_another_one_begins_new() -> None:
+    """The outputs on shared topics are the other group's."""
+    kafka = FakeKafka()
+    stored(kafka)
+    kafka.forget_offsets()
+    assert planned(kafka, key_prefix="other-group") == Recovery.NEW
+
+
+def test_a_replay_of_a_compacted_input_says_what_is_missing() -> None:
+    kafka = FakeKafka()
+    iterated = start_worker(kafka, replay_limit=1_000_000)
+    feed(kafka, 0, 100)
+    iterate(iterated)
+    kafka.compact(INPUT, 0, lambda record: record.offset % 4 == 0)
+    kafka.append(0, None)  # a tombstone
+    assert start_worker(deepcopy(kafka), replay_limit=1_000_000).counters.restores == {"restored": 1}, (
+        "markers and aborted records leave gaps, too"
+    )
+    kafka.compacted = True
+    worker = start_worker(kafka, replay_limit=1_000_000)
+    assert worker.counters.restores == {"incomplete": 1}
+    result = worker._store.restore_result(0)  # noqa: SLF001 - the law is about what it tells
+    assert (result.missing, result.replayed) == (75, 25)
+    assert "75 of 100 offsets" in result.plan.reason
+    iterate(worker)
+    assert worker.counters.dead_letters == {"value_missing": 1}
+
+
+def test_a_restore_during_which_the_input_was_created_again_is_dropped() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    restorer = setup(pipeline=CONFIG, model=MODEL).restorer(FakeClient(kafka))
+    steps = restorer.steps(0)
+    next(steps)
+    kafka.facts = FACTS._replace(topic_id="made again")
+    with pytest.raises(TransientBrokerError, match="created again"):
+        for _ in steps:
+            pass
