@@ -295,7 +295,10 @@ class Http(SettingsGroup):
     host: str = "0.0.0.0"
     """Address to listen at; 0.0.0.0 = all addresses of the machine, 127.0.0.1 = this machine only."""
     port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_optional)] = 8080
-    """Port to listen at; 0 = any free port, empty = no HTTP server."""
+    """Port to listen at; 0 = any free port, empty = no page and no API."""
+    probe_port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_optional)] = None
+    """Port of a second server that answers /livez, /readyz and /metrics alone, whatever the clients of PORT do; image
+    and chart set 8081. 0 = any free port, empty = no second server: PORT answers them, too."""
 
 
 class Log(SettingsGroup):

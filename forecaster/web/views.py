@@ -5,24 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from heapq import nsmallest
 from itertools import chain, islice
+from typing import Any
 
 from forecaster import __version__
 from forecaster.formats.models import Decision, ServeOrder, iso_time
+from forecaster.printable import printable
 from forecaster.registry.registry import ModelRegistry
 from forecaster.serving.inspect.explanation import Explanation, explain_series
 from forecaster.serving.inspect.latest_forecast import LatestForecast, latest_forecast
 from forecaster.serving.inspect.monitor import WorkerView
+from forecaster.serving.inspect.similar_ids import similar_ids
 from forecaster.serving.inspect.status import PartitionStatus, WorkerStatus
 from forecaster.serving.score_totals import ScoreTotals
 from forecaster.serving.state.partition import Partition
 from forecaster.web.service import Service
 
 MAX_SUGGESTIONS, MAX_COMPARED_IDS = 5, 1_000
-"""Limits of the similar ids that an error suggests: comparing ids is slow."""
+"""Limits of the similar ids that an error suggests."""
 DECISIONS_SHOWN = 20
 
 
@@ -46,8 +48,8 @@ class NoSuchSeries(NotFoundHere):
         self._series_id, self._names = series_id, names
 
     def __str__(self) -> str:
-        similar = get_close_matches(self._series_id, [name for name in self._names if name], MAX_SUGGESTIONS)
-        hint = f"; similar ids: {', '.join(similar)}" if similar else ""
+        similar = similar_ids(self._series_id, self._names, MAX_SUGGESTIONS)
+        hint = f"; similar ids: {', '.join(map(printable, similar))}" if similar else ""
         return f"this worker has no series {self._series_id!r}; another worker may have it{hint}"
 
 
@@ -195,7 +197,7 @@ class ModelView:
     published: str
     cell: str
     hidden_size: int
-    facts: dict[str, object]
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

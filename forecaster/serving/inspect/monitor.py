@@ -27,10 +27,12 @@ STATUS_SECONDS = 1.0
 """Age at which the status is made again."""
 ANSWER_SECONDS = 3.0
 """Time that a question waits for its answer."""
-MOST_WAITING = 32
+MOST_WAITING = 64
 """Number of questions that may wait; more are refused."""
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 8
 """Number of questions that are answered between two batches."""
+BETWEEN_BATCHES_SECONDS = 0.005
+"""Time after which no further question is answered before the next batch."""
 RATE_SECONDS = 10.0
 """Span of the rate of forecasts, or the time since the start if that is shorter."""
 Answer = TypeVar("Answer")
@@ -127,18 +129,25 @@ class Monitor:
             WorkerBusy: the worker did not answer in time, or too many questions wait.
             Exception: whatever the question raises.
         """
+        answer = self.put(question)
+        try:
+            return answer.result(ANSWER_SECONDS)
+        except NoAnswer:
+            answer.cancel()
+            raise no_answer() from None
+
+    def put(self, question: Callable[[WorkerView], Answer]) -> Future[Answer]:
+        """Return a future for the answer of the worker's thread; for other threads.
+
+        Raises:
+            WorkerBusy: too many questions wait.
+        """
         answer: Future[Answer] = Future()
         try:
             self._waiting.put_nowait((question, answer))
         except queue.Full:
             raise WorkerBusy(f"{MOST_WAITING} questions wait for the worker already: ask again later") from None
-        try:
-            return answer.result(ANSWER_SECONDS)
-        except NoAnswer:
-            answer.cancel()
-            raise WorkerBusy(
-                f"the worker did not answer within {ANSWER_SECONDS:.0f} s (large batch, or broker down?)"
-            ) from None
+        return answer
 
     @property
     def age_seconds(self) -> float:
@@ -164,6 +173,7 @@ class Monitor:
             self._made = self._clock()
             self._due = self._made + STATUS_SECONDS
             self._count(self.status.counters.forecasts)
+        deadline = self._clock() + BETWEEN_BATCHES_SECONDS
         for _ in range(MOST_AT_ONCE):
             try:
                 question, answer = self._waiting.get_nowait()
@@ -171,6 +181,8 @@ class Monitor:
                 return
             if answer.set_running_or_notify_cancel():
                 _answer(question, answer, view)
+            if self._clock() >= deadline:
+                return
 
     def _with_trouble(self, status: WorkerStatus, view: WorkerView) -> WorkerStatus:
         """Return the status with what keeps the worker from committing."""
@@ -189,6 +201,11 @@ class Monitor:
         self._counts.append((self._made, forecasts))
         while self._counts[1][0] <= self._made - RATE_SECONDS:
             self._counts.popleft()
+
+
+def no_answer() -> WorkerBusy:
+    """Return the error for a question that waited for too long."""
+    return WorkerBusy(f"the worker did not answer within {ANSWER_SECONDS:.0f} s (large batch, or broker down?)")
 
 
 def _answer(question: Callable[[WorkerView], Any], answer: Future[Any], view: WorkerView) -> None:

@@ -53,7 +53,7 @@ class World:
         self.watchdog = Watchdog(Pulse(), lambda _: None)
         self.service = Service("worker", "readings", "group", self.watchdog)
         self.service.monitor = self.worker.monitor
-        self.http = TestClient(build_app(self.service))
+        self.http = TestClient(build_app(self.service, clock=self.clock))
 
     def serve(self, hours: int) -> None:
         self.kafka.hours(0, range(hours), b"pump")
