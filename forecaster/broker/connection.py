@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
+from forecaster.broker.tolerant_connections import BoundedNetClient
 from forecaster.errors import UsageError
 
 TRANSACTION_TIMEOUT_MS = 15_000
@@ -25,6 +27,16 @@ READER_FETCH_BYTES = 8_388_608
 READER_WAIT_MS = 20
 """A log reader goes from one partition to the next, so a fetch at the end of one must not wait for new records."""
 TAIL_POLL_RECORDS = 500
+SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)  # names of Linux
+    ),
+]
+"""A peer that is gone without a word is noticed after 25 s, also while a request waits for the other members."""
 TRAINERS_SUFFIX = "-trainer"
 """End of the name of the consumer group that elects who trains."""
 
@@ -44,6 +56,7 @@ RESERVED = frozenset(
         "bootstrap_servers",
         "group_id",
         "group_instance_id",
+        "kafka_client",
         "key_deserializer",
         "key_serializer",
         "partitioner",
@@ -194,6 +207,8 @@ class Connection:
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
             "client_id": "forecaster",
+            "kafka_client": BoundedNetClient,
+            "socket_options": SOCKET_OPTIONS,
         }
         options = {**shared, **self.security, **GUARANTEES, **fixed, **self.options}
         return {name: value for name, value in options.items() if name in client.DEFAULT_CONFIG}

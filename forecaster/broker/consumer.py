@@ -5,58 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import structlog
-from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
-from kafka.structs import MemberState
+from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from forecaster.broker.connection import Connection
+from forecaster.broker.membership import MembershipWatch
+from forecaster.broker.renewal import LAST_CHANCE_MS, successor
 from forecaster.broker.retry import causes, describe
+from forecaster.broker.silence import SilenceWatch
+from forecaster.broker.subscriber import ANSWER_TIMEOUT_MS, Subscriber
 from forecaster.broker.tolerant_clients import TolerantConsumer, UnreadableBatch
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import BrokerUnavailable, Fenced, TransientBrokerError
 from forecaster.records import PollResult
 
 POLL_TIMEOUT_MS = 200
-ANSWER_TIMEOUT_MS = 5_000
-PROBE_SECONDS = 10.0
-"""Silence after which a consumer asks the broker for something, to tell an idle topic from an outage."""
 _log = structlog.get_logger()
 
 
 class GroupConsumer:
     """Reads one topic as a member of the consumer group, with cooperative rebalancing.
 
+    A client whose brokers are silent, or that is out of the group for long, is replaced by a new one, made from the
+    bootstrap servers. All its partitions are then reported as revoked; the group assigns them again.
+
     Args:
         connection: address and identity.
         topic: name of the topic.
-        outage_deadline_seconds: time without a broker, or with a batch that cannot be read, after which the consumer
-            gives up.
-        clock: seconds; for deadlines and probes.
+        outage_deadline_seconds: time without a broker, out of the group, or with a batch that cannot be read, after
+            which the consumer gives up.
+        clock: seconds; for deadlines and pauses.
     """
 
     def __init__(
         self, connection: Connection, topic: str, outage_deadline_seconds: float, clock: Clock = monotonic
     ) -> None:
         self._topic = topic
+        self._name = f"group {connection.group_id}"
         self._is_static = bool(connection.instance_id)
         self._heartbeat_ms = connection.heartbeat_ms
         self._outage_deadline = outage_deadline_seconds
         self._clock = clock
-        options = connection.consumer_options()
+        self._options = options = connection.consumer_options()
         self._max_records: int = options["max_poll_records"]
-        self._answered_at = self._probed_at = clock()
         self._answers = True
+        self._read_id: str | None = None
         self._unreadable_since: dict[int, float] = {}
-        self._client = TolerantConsumer(**options)
-        self._assignment = _AssignmentListener(self._client)
-        try:
-            self._client.subscribe([topic], listener=self._assignment)
-            # A leader of the group that has not fetched the topic's metadata yet assigns no partitions, and a static
-            # member would be given that empty assignment again at every start.
-            self._client.partitions_for_topic(topic)
-        except BaseException:
-            self.close()
-            raise
+        self._owned: set[int] = set()
+        self._dropped: set[int] = set()
+        self._subscriber = Subscriber(options, topic)
+        self._silence = SilenceWatch(clock)
+        self._membership = MembershipWatch(
+            connection.group_id, options["max_poll_interval_ms"] / 1000, outage_deadline_seconds, clock
+        )
 
     def poll(self, *, wait: bool = True, max_records: int | None = None) -> PollResult:
         """Return new records, and what has changed in the assignment.
@@ -70,7 +72,8 @@ class GroupConsumer:
         Raises:
             Fenced: another process is the static member with this instance id.
             TransientBrokerError: the poll failed, or a batch cannot be read; the next poll can succeed.
-            BrokerUnavailable: no broker answered, or a batch could not be read, for the outage deadline.
+            BrokerUnavailable: no broker answered, this process was out of the group, or a batch could not be read, for
+                the outage deadline.
         """
         try:
             limit = self._max_records if max_records is None else min(max_records, self._max_records)
@@ -79,25 +82,37 @@ class GroupConsumer:
         except KafkaError as error:
             if isinstance(error, UnreadableBatch):
                 self._record_unreadable(error)
-            raise _translated(error, f"polling topic {self._topic}") from error
+            else:
+                self._follow_group(is_stable=self._is_stable(self._client.group_metadata()))
+            translated = _translated(error, f"polling topic {self._topic}")
+            if isinstance(translated, Fenced) or not self._reads_former_topic():
+                raise translated from error
+            batches, member = {}, self._client.group_metadata()  # offsets of the former topic are errors in the new one
         begin = {partition.partition: records[0].offset for partition, records in batches.items()}
         end = {
             partition.partition: max(records[-1].offset + 1, self.next_offset(partition.partition) or 0)
             for partition, records in batches.items()
         }
-        stable = bool(member.state == MemberState.STABLE)
+        stable = self._is_stable(member)
         if batches and not stable:
             self.seek(begin)
             batches, begin, end = {}, {}, {}
-        if batches:
-            self._record_answer()
-        else:
-            self._probe()
-        revoked, assigned = self._assignment.take_changes()
+        self._follow_group(is_stable=stable, has_records=bool(batches))
+        revoked, assigned = self._take_changes()
         for partition in {*begin, *revoked}:
             self._unreadable_since.pop(partition, None)
         records = [record for batch in batches.values() for record in batch]
-        return PollResult(records, begin, end, member, revoked, assigned, stable=stable, answered=self._answers)
+        return PollResult(
+            records,
+            begin,
+            end,
+            member,
+            revoked,
+            assigned,
+            stable=stable,
+            answered=self._answers,
+            input_id=self._client.topic_id(self._topic),
+        )
 
     def resume(self, partitions: Iterable[int]) -> None:
         """Make the partitions deliver records; partitions that are not assigned are ignored."""
@@ -111,6 +126,11 @@ class GroupConsumer:
         """Continue each partition at its offset; partitions that are not assigned are ignored."""
         for partition in self._assigned(offsets):
             self._client.seek(partition, offsets[partition.partition])
+
+    def read_from(self, topic_id: str) -> None:
+        """Read only from the topic with this id, where the broker knows ids; drop what was fetched from another one."""
+        self._read_id = topic_id
+        self._client.read_from(self._topic, topic_id)
 
     def next_offset(self, partition: int) -> int | None:
         """Return the offset that is read next: everything before it was delivered; None = not known yet."""
@@ -135,19 +155,21 @@ class GroupConsumer:
             self.resume(reading)
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the consumer group's committed offset of each partition; 0 = it has none.
+        """Return the consumer group's committed offset of each partition that has one.
 
         Raises:
             TransientBrokerError: the broker did not answer in time.
+            BrokerUnavailable: no broker answered for the outage deadline.
         """
         try:
-            return {
+            offsets = {
                 partition: self._client.committed(TopicPartition(self._topic, partition), timeout_ms=ANSWER_TIMEOUT_MS)
-                or 0
                 for partition in partitions
             }
         except KafkaError as error:
+            self._follow_brokers()
             raise _translated(error, f"reading committed offsets of topic {self._topic}") from error
+        return {partition: offset for partition, offset in offsets.items() if offset is not None}
 
     def ends(self) -> dict[int, int]:
         """Return the end of each assigned partition as of its last fetch; partitions not fetched yet are left out."""
@@ -156,7 +178,22 @@ class GroupConsumer:
 
     def close(self) -> None:
         """Close the connections within seconds; a dynamic member leaves the group, a static one stays in it."""
-        self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
+        self._subscriber.close()
+
+    @property
+    def _client(self) -> TolerantConsumer:
+        return self._subscriber.client
+
+    def _take_changes(self) -> tuple[list[int], list[int]]:
+        """Return the partitions revoked and assigned since the last call; one in both was revoked, then assigned."""
+        revoked, assigned = self._subscriber.assignment.take_changes()
+        revoked, self._dropped = revoked | self._dropped, set()
+        self._owned = (self._owned - revoked) | assigned
+        return sorted(revoked), sorted(assigned)
+
+    def _reads_former_topic(self) -> bool:
+        """Return whether another topic has the name of the one that is read."""
+        return self._read_id not in (None, self._client.topic_id(self._topic) or self._read_id)
 
     def _assigned(self, partitions: Iterable[int]) -> list[TopicPartition]:
         wanted = set(partitions)
@@ -182,32 +219,57 @@ class GroupConsumer:
                 "the broker that leads this partition"
             ) from error
 
-    def _record_answer(self) -> None:
-        now = self._clock()
-        if not self._answers:
-            self._answers = True
-            _log.info("broker_answers_again", silent_seconds=round(now - self._answered_at, 1))
-        self._answered_at = self._probed_at = now
+    def _is_stable(self, member: ConsumerGroupMetadata) -> bool:
+        """Return whether the member belongs to the group's current generation, as far as a session timeout tells."""
+        return bool(member.state == MemberState.STABLE) and self._client.is_confirmed
 
-    def _probe(self) -> None:
-        """Ask the broker something from time to time, because an idle topic and an outage look alike in a poll."""
-        now = self._clock()
-        if now - self._probed_at <= PROBE_SECONDS:
-            return
-        try:
-            self.committed([0])
-            self._record_answer()
-        except TransientBrokerError as error:
-            silent = now - self._answered_at
-            if silent > self._outage_deadline:
-                raise BrokerUnavailable(
-                    f"no broker answered for {silent:.0f} s: {error}; check the brokers and the network, or raise "
-                    "FORECASTER_KAFKA__OUTAGE_DEADLINE"
-                ) from error
-            if self._answers:
-                self._answers = False
-                _log.warning("broker_silent", error=str(error), deadline_seconds=self._outage_deadline)
-        self._probed_at = self._clock()
+    def _follow_group(self, *, is_stable: bool, has_records: bool = False) -> None:
+        """Let a new client join the group if this one is out of it for long, or if its brokers are silent."""
+        self._follow_brokers(has_records=has_records)
+        self._membership.look(is_stable=is_stable, is_joining=self._client.is_joining)
+        if self._membership.is_renewal_due:
+            self._renew("out of the group")
+            self._membership.record_renewal()
+
+    def _follow_brokers(self, *, has_records: bool = False) -> None:
+        """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
+        silent_seconds = self._silence.silent_seconds
+        if has_records:
+            self._silence.record_answer()
+        else:
+            self._silence.look(self._client)
+        if self._silence.is_renewal_due:
+            if self._client.answers(LAST_CHANCE_MS):
+                self._silence.record_answer()
+            else:
+                is_renewed = self._renew("its brokers are silent")
+                self._silence.record_attempt(self._client if is_renewed else None)
+        self._report(silent_seconds)
+
+    def _report(self, silent_seconds: float) -> None:
+        """Log the beginning and the end of a silence; raise BrokerUnavailable past the outage deadline."""
+        answers = self._silence.has_answer
+        error = f"no broker answered for {silent_seconds:.0f} s"
+        if answers and not self._answers:
+            _log.info("broker_answers_again", silent_seconds=round(silent_seconds, 1))
+        elif not answers and self._answers:
+            _log.warning("broker_silent", error=error, deadline_seconds=self._outage_deadline)
+        self._answers = answers
+        if not answers and silent_seconds > self._outage_deadline:
+            raise BrokerUnavailable(
+                f"{error}: check the brokers and the network, or raise FORECASTER_KAFKA__OUTAGE_DEADLINE"
+            )
+
+    def _renew(self, reason: str) -> bool:
+        """Let a new client take over, if a bootstrap server answers; return whether it did."""
+        new = successor(self._subscriber, lambda: Subscriber(self._options, self._topic), self._name, reason)
+        if new is None:
+            return False
+        self._subscriber = new
+        self._dropped |= self._owned
+        if self._read_id is not None:
+            self._client.read_from(self._topic, self._read_id)
+        return True
 
 
 def _translated(error: KafkaError, action: str) -> Fenced | TransientBrokerError:
@@ -217,33 +279,3 @@ def _translated(error: KafkaError, action: str) -> Fenced | TransientBrokerError
             "another process runs with the same FORECASTER_KAFKA__INSTANCE_ID: give each its own, or leave it empty"
         )
     return TransientBrokerError(f"{action}: {describe(error)}")
-
-
-class _AssignmentListener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Collects changes of the assignment; the caller acts on them after the poll in which they happen."""
-
-    def __init__(self, client: TolerantConsumer) -> None:
-        self._client = client
-        self._revoked: set[int] = set()
-        self._assigned: set[int] = set()
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Pause new partitions: they deliver nothing until their state is restored."""
-        self._client.pause(*assigned)
-        self._assigned |= {partition.partition for partition in assigned}
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Note partitions that another member owns from now on."""
-        numbers = {partition.partition for partition in revoked}
-        self._revoked |= numbers
-        self._assigned -= numbers
-
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        """Note partitions that the group has taken away without asking, after this member was silent for too long."""
-        self.on_partitions_revoked(lost)
-
-    def take_changes(self) -> tuple[list[int], list[int]]:
-        """Return the partitions revoked and assigned since the last call; one in both was revoked, then assigned."""
-        changes = sorted(self._revoked), sorted(self._assigned)
-        self._revoked, self._assigned = set(), set()
-        return changes

@@ -5,22 +5,29 @@
 | the name of a header is not UTF-8 | reports a corrupt batch | puts U+FFFD for each wrong byte, as Java's client does |
 | a batch is corrupt | raises once; the next poll never returns | raises UnreadableBatch, then fetches the batch again |
 | several partitions have a backlog | delivers all of one, then of the next | takes turns, a few records of each |
+| a topic is deleted, and created again | may read on in the new one | reads the one with the given id only |
 | a broker reports a right that the client does not know | raises ValueError | leaves that part of the answer as it is |
 
-This is the only module that touches private names of the client; a test fails when one of them moves.
+`tolerant_coordinator` and `tolerant_connections` have the same purpose. These modules are the only ones that touch
+private names of the client; a test fails when one of them moves.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import kafka
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError
 from kafka.record.default_records import DefaultRecordBatch
 
+from forecaster.broker.fetches_by_id import IdentifiedFetcher
 from forecaster.broker.retry import describe
+from forecaster.broker.tolerant_connections import BoundedNetClient, Question
+from forecaster.broker.tolerant_coordinator import TolerantCoordinator
 
 TURN_RECORDS = 16
 """Records that a small poll takes from one partition before the next partition with a backlog has its turn.
@@ -51,9 +58,56 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
     """Kafka's consumer; `poll` raises UnreadableBatch whenever it meets one."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**{"kafka_client": BoundedNetClient, **options})
         self._fetcher.__class__ = FairFetcher
         self._fetcher.longest_wait_ms = self._fetcher.config["fetch_max_wait_ms"]
+        self._coordinator.__class__ = TolerantCoordinator
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the group has confirmed this member within the session timeout: by a heartbeat or by a join."""
+        return bool(self._coordinator.is_confirmed)
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether the group has not answered a request to join yet; it waits for all other members before it does."""
+        return bool(self._coordinator.is_joining)
+
+    def ask(self) -> Question:
+        """Ask any known broker for metadata; return at once."""
+        question: Question = self._manager.ask()
+        return question
+
+    def answers(self, timeout_ms: int) -> bool:
+        """Return whether a known broker answers within the time; pauses after failed attempts to connect are cut."""
+        return bool(self._manager.answers(timeout_ms))
+
+    def hurry(self) -> None:
+        """Connect again now to brokers whose connection has failed; the client's own pauses grow up to 30 s."""
+        self._manager.hurry()
+
+    def knows(self, topic: str) -> bool:
+        """Return whether the client has the metadata of a topic."""
+        return self._cluster.partitions_for_topic(topic) is not None
+
+    def close(self, autocommit: bool = True, timeout_ms: float | None = None) -> None:  # noqa: FBT001, FBT002 - signature of the client
+        """Close the connections; they are closed even if leaving the group fails."""
+        try:
+            super().close(autocommit=autocommit, timeout_ms=timeout_ms)
+        finally:
+            self._client.close()
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id of a topic as of the newest metadata; empty = it does not exist, None = not known."""
+        topic_id = self._cluster.topic_id(topic)
+        if topic_id is None:
+            return None
+        return str(topic_id) if topic_id.int else ""
+
+    def read_from(self, topic: str, topic_id: str) -> None:
+        """Read only from the topic with this id, where the broker knows ids; drop what was fetched from another one."""
+        with suppress(ValueError):
+            self._fetcher.read_from(topic, UUID(topic_id))
 
     def next_offset(self, partition: kafka.TopicPartition) -> int | None:
         """Return the offset that is read next; None = not known yet.
@@ -66,6 +120,18 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
 
 class TolerantAdminClient(kafka.KafkaAdminClient):  # type: ignore[misc]
     """Kafka's admin client; it does not translate the rights that a broker reports with each group."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"kafka_client": BoundedNetClient, **options})
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no known broker answered the last request."""
+        return bool(self._manager.is_lost)
+
+    def answers(self, timeout_ms: int) -> bool:
+        """Return whether a known broker answers within the time."""
+        return bool(self._manager.answers(timeout_ms))
 
     def _process_acl_operations(self, obj: Any) -> Any:
         return obj
@@ -116,7 +182,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         return super()._unpack_records(partition, _TolerantBatches(records), *deserializers)
 
 
-class FairFetcher(Fetcher):  # type: ignore[misc]
+class FairFetcher(IdentifiedFetcher):
     """Takes records from all partitions in turn, so that none waits for the backlog of another.
 
     The order within a partition and its position are the client's own. A fetch that is partly delivered waits in the

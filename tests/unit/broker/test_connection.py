@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from forecaster.broker import consumer, tail_reader
+from forecaster.broker import subscriber, tail_reader
 from forecaster.broker.connection import Connection
 from forecaster.broker.consumer import GroupConsumer
 from forecaster.broker.tail_reader import TailReader
@@ -25,10 +25,11 @@ class FakeConsumer:
     def __call__(self, **_: object) -> FakeConsumer:
         return self
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def call(*_: object, **__: object) -> None:
+    def __getattr__(self, name: str) -> Callable[..., bool]:
+        def call(*_: object, **__: object) -> bool:
             if name == self._failing:
                 raise ValueError(name)  # an error that is not one of Kafka's
+            return True
 
         return call
 
@@ -36,10 +37,10 @@ class FakeConsumer:
         self.closed += 1
 
 
-@pytest.mark.parametrize("failing", ["subscribe", "partitions_for_topic"])
+@pytest.mark.parametrize("failing", ["subscribe", "knows"])
 def test_a_member_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     client = FakeConsumer(failing)
-    monkeypatch.setattr(consumer, "TolerantConsumer", client)
+    monkeypatch.setattr(subscriber, "TolerantConsumer", client)
     with pytest.raises(ValueError, match=failing):
         GroupConsumer(CONNECTION, "topic", 1.0)
     assert client.closed == 1
@@ -56,7 +57,7 @@ def test_a_tail_reader_that_cannot_be_made_ready_is_closed(monkeypatch: pytest.M
 
 def test_clients_that_are_ready_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
     client = FakeConsumer("")
-    monkeypatch.setattr(consumer, "TolerantConsumer", client)
+    monkeypatch.setattr(subscriber, "TolerantConsumer", client)
     monkeypatch.setattr(tail_reader, "TolerantConsumer", client)
     GroupConsumer(CONNECTION, "topic", 1.0)
     TailReader(CONNECTION, "topic", 2)
