@@ -13,11 +13,14 @@ from typing import Any, Literal
 import structlog
 
 from forecaster.clock import Clock, monotonic
+from forecaster.printable import printable
 from forecaster.redaction import HIDDEN, KNOWN_SECRETS, SECRET_MESSAGE, RedactedStream, without_secrets
 
 REPEAT_SECONDS = 60.0
 """A message of another library is repeated after this time at the earliest."""
 REMEMBERED_MESSAGES = 1_000
+STACKS = frozenset({"exception", "stack"})
+"""Keys whose values have several lines."""
 
 
 class RepeatFilter(logging.Filter):
@@ -46,21 +49,36 @@ class RepeatFilter(logging.Filter):
 
 
 class SecretFormatter(structlog.stdlib.ProcessorFormatter):
-    """Formats the records of other libraries, without the options and messages in their arguments that are secret."""
+    """Formats the records of other libraries, without the options, messages and bytes in their arguments.
+
+    Bytes that the Kafka client sends hold the login, for example a proof from which a weak password can be guessed.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record."""
+        """Return the line of a record; one whose arguments cannot be written says so."""
         record = copy.copy(record)  # a record belongs to all handlers
         if isinstance(record.args, Mapping):
             record.args = without_secrets(record.args)
         elif record.args:
             record.args = tuple(_without_secrets(argument) for argument in record.args)
-        return super().format(record)
+        try:
+            return super().format(record)
+        except Exception as error:  # the standard library would print the arguments
+            record.msg, record.args = f"{record.msg} (arguments that cannot be written: {type(error).__name__})", ()
+            return super().format(record)
 
 
 def hide_secrets(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Return an event without the known secrets of this process; the last processor before the rendering."""
-    return {name: KNOWN_SECRETS.hide_in(value) for name, value in event.items()}
+    return {KNOWN_SECRETS.hide(name): KNOWN_SECRETS.hide_in(value) for name, value in event.items()}
+
+
+def escape_controls(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Return an event whose texts cannot command a terminal or forge a line; only stacks keep their lines."""
+    return {
+        name: printable(value, keep="\n\t" if name in STACKS else "") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 @contextmanager
@@ -92,7 +110,8 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"], clock: Clo
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, hide_secrets, renderer]
+    escapes = [escape_controls] if is_text else []  # JSON escapes them itself
+    last: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, hide_secrets, *escapes, renderer]
     structlog.configure(
         processors=[*shared[1:], *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
@@ -113,5 +132,7 @@ def _without_secrets(argument: Any) -> Any:
     """Return an argument of a log line, or what may be written of it."""
     if isinstance(argument, Mapping):
         return without_secrets(argument)
+    if isinstance(argument, bytes | bytearray | memoryview):
+        return f"({len(argument)} bytes)"
     name = type(argument).__name__
     return f"{name}{HIDDEN}" if SECRET_MESSAGE.search(name) else argument

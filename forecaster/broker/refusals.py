@@ -40,6 +40,7 @@ class RefusalManager(KafkaConnectionManager):  # type: ignore[misc]
         super().__init__(net, **configs)
         self._seen: WeakSet[Any] = WeakSet()
         self._refusals: dict[Any, Exception] = {}
+        self._last_failure = "no connection was tried"
 
     def bootstrap(self, timeout_ms: float | None = None, refresh: bool = True) -> None:  # noqa: FBT001, FBT002 - signature of the client
         """Connect to a bootstrap server.
@@ -52,7 +53,7 @@ class RefusalManager(KafkaConnectionManager):  # type: ignore[misc]
         except KafkaTimeoutError as error:
             for refusal in self._refusals.values():
                 raise refusal from error
-            raise
+            raise KafkaTimeoutError(f"{error.args[0]}; {self._last_failure}") from error
 
     def get_connection(self, node_id: Any, *arguments: Any, **options: Any) -> Any:
         """Return the connection to a node, which may still be in setup."""
@@ -69,12 +70,12 @@ class RefusalManager(KafkaConnectionManager):  # type: ignore[misc]
     def _note(self, node_id: Any, error: Exception) -> None:
         """Write the explanation into the error, which is raised wherever somebody waits for the connection."""
         node, refusal = self.cluster.broker_metadata(node_id), refusal_in(error)
-        if refusal is None or node is None:
-            self._refusals.pop(node_id, None)
-            return
-        explanation = _connection_refused(refusal, f"{node.host}:{node.port}", self.config)
-        error.__notes__ = [explanation]
-        self._refusals[node_id] = error
+        address = f"{node.host}:{node.port}" if node else f"node {node_id}"
+        self._last_failure = f"{address}: {error}"
+        self._refusals.pop(node_id, None)
+        if refusal is not None:
+            error.__notes__ = [_connection_refused(refusal, address, self.config)]
+            self._refusals[node_id] = error
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 import pytest
+import structlog
 from clock import FakeClock
 
-from forecaster.logs import REMEMBERED_MESSAGES, REPEAT_SECONDS, RepeatFilter, configure_logs
+from forecaster import logs, redaction
+from forecaster.logs import REMEMBERED_MESSAGES, REPEAT_SECONDS, RepeatFilter, configure_logs, secrets_hidden_in_output
+from forecaster.redaction import Redactor
 
 ROOT = Path(__file__).parents[2]
 SNAKE_CASE = re.compile(r"[a-z]+(_[a-z]+)*")
@@ -109,3 +115,80 @@ def test_the_memory_of_written_messages_is_bounded() -> None:
         text = "x" * number
         assert repeats.filter(logging.LogRecord("kafka", logging.ERROR, "client.py", 1, text, None, None))
     assert len(repeats._written_at) <= REMEMBERED_MESSAGES  # noqa: SLF001
+
+
+class SaslAuthenticateRequest:
+    def __repr__(self) -> str:
+        return "SaslAuthenticateRequest(auth_bytes=pw1)"
+
+
+class Unwritable:
+    def __repr__(self) -> str:
+        raise ValueError("pw1")
+
+
+@pytest.fixture
+def hunter2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has the secret `hunter2-S3CR3T`."""
+    known = Redactor()
+    known.add(["hunter2-S3CR3T"])
+    monkeypatch.setattr(logs, "KNOWN_SECRETS", known)
+    monkeypatch.setattr(redaction, "KNOWN_SECRETS", known)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.usefixtures("hunter2")
+def test_no_line_of_another_library_shows_a_secret_however_short(
+    capsys: pytest.CaptureFixture[str], form: Literal["json", "text"]
+) -> None:
+    configure_logs("DEBUG", form)
+    client = logging.getLogger("kafka.net")
+    client.debug("configuration %s", {"sasl_plain_password": "pw1", "linger_ms": 5})
+    client.debug("%s sends %s", "node 1", {"ssl_password": "pw1"})
+    client.debug("%s sends %s", 1, SaslAuthenticateRequest())
+    client.debug("%s sends %r", 1, b"\0app\0pw1")
+    client.debug("%s sends %r", 1, bytearray(b"c=biws,p=pw1"))
+    client.debug("%s sends %s", 1, Unwritable())
+    client.debug("found %s", {"password of app": "hunter2-S3CR3T"}["password of app"])
+    try:
+        raise ValueError("hunter2-S3CR3T")
+    except ValueError:
+        client.exception("failed")
+    written = capsys.readouterr().err
+    assert written.count("\n") >= 8
+    assert "linger_ms" in written
+    assert "Traceback" in written
+    assert "pw1" not in written
+    assert "S3CR3T" not in written
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.usefixtures("hunter2")
+def test_no_event_shows_a_secret(capsys: pytest.CaptureFixture[str], form: Literal["json", "text"]) -> None:
+    configure_logs("INFO", form)
+    secret = 'hunter2-S3CR3T"'
+    try:
+        raise ValueError(secret)
+    except ValueError as error:
+        structlog.get_logger().exception("failed", error=error, found=[secret], **{secret: {"a": secret.encode()}})
+    written = capsys.readouterr().err
+    assert "S3CR3T" not in written
+    assert "Traceback" in written
+    if form == "json":
+        assert json.loads(written)["found"] == ['(hidden)"']
+
+
+@pytest.mark.usefixtures("hunter2")
+def test_nothing_that_a_process_prints_shows_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    with secrets_hidden_in_output():
+        print("hunter2-S3CR3T")  # noqa: T201 - what is tested
+        sys.stderr.writelines(["hunter2-S3CR3T\n"])
+        thread = threading.Thread(target=print, args=("hunter2-S3CR3T",), kwargs={"file": sys.stderr})
+        thread.start()
+        thread.join()
+        configure_logs("INFO", "json")
+        structlog.get_logger().info("started", secret="hunter2-S3CR3T")
+    printed = capsys.readouterr()
+    assert printed.out == "(hidden)\n"
+    assert printed.err.count("(hidden)") == 3
+    assert "S3CR3T" not in printed.err
