@@ -31,9 +31,9 @@ def check() -> None:
     fixed_checkpoint(settings)  # a wrong setting is reported before the broker is asked
     training_schedule(settings)
     for line in ask_broker(settings, lambda topics: _check_topics(settings, topics)):
-        terminal.print(line)
+        terminal.print(line, markup=False)
     for line in ask_broker(settings, lambda topics: _state_lines(settings, topics)):
-        terminal.print(line)
+        terminal.print(line, markup=False)
     terminal.print(topic_table(settings))
     terminal.print(_rights_table(settings))
     terminal.print("settings, checkpoint, topics and stored state fit; rights were not checked")
@@ -61,13 +61,29 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
             "FORECASTER_TOPICS__HISTORY"
         )
     comparison = topics.compare(source, existing, client_times(settings))
-    lines = [f"warning: {warning}" for warning in comparison.warnings]
+    lines = [f"warning: {warning}" for warning in [*comparison.warnings, *_other_topics(settings, topics)]]
     if comparison.unknown:
         lines.append(
             f"not compared, because the broker does not tell them to this user (right DescribeConfigs): settings of "
             f"{', '.join(comparison.unknown)}"
         )
     return lines
+
+
+def _other_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
+    """Return a warning if members of the consumer group read other topics than the input.
+
+    It is no error: the group assigns to each member partitions of its own topics only.
+    """
+    group = settings.kafka.group_id
+    others = [name for name in topics.read_by_group(group) if name != settings.topics.input]
+    if not others:
+        return []
+    return [
+        f"consumer group {group} has members that read {', '.join(others)}: all members pause when one comes or goes; "
+        "give each deployment its own FORECASTER_KAFKA__GROUP_ID before its first start (under a new name, a group has "
+        "neither the offsets nor the state of the former one)"
+    ]
 
 
 def _state_lines(settings: Settings, topics: TopicAdmin) -> list[str]:

@@ -19,6 +19,10 @@ from forecaster.cli.topics import topics
 from forecaster.cli.train import train
 from forecaster.errors import ForecasterError
 from forecaster.logs import secrets_hidden_in_output
+from forecaster.printable import printable
+
+SPACES = "\n\t"
+"""What stays of the characters in an error that are not printable: the id of a series may hold any."""
 
 commands = typer.Typer(
     help="Probabilistic forecasts for Kafka sensor streams, exactly once. Settings: FORECASTER_<GROUP>__<NAME>.",
@@ -38,8 +42,9 @@ def main() -> None:
         try:
             commands()
         except ForecasterError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {printable(str(error), keep=SPACES)}\n")
             sys.exit(error.exit_code)
         except Exception:
-            sys.stderr.write(traceback.format_exc())  # the interpreter would print it after the context, with secrets
+            trace = traceback.format_exc()  # the interpreter would print it after the context, with secrets
+            sys.stderr.write(printable(trace, keep=SPACES))
             sys.exit(ForecasterError.exit_code)

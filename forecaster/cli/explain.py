@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from itertools import chain
 from typing import Annotated
 
@@ -22,7 +21,9 @@ from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import UsageError
+from forecaster.printable import printable, printable_json
 from forecaster.serving.inspect.explanation import Explanation, Inputs, NetworkExplanation, Pending, explain_series
+from forecaster.serving.inspect.similar_ids import similar_ids
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.state.restore import Restorer
 from forecaster.settings import Settings
@@ -39,7 +40,7 @@ def explain(
     """Explain one series from the state topic: readings, scale, checkpoint, pending forecasts and weights."""
     explanation = read_explanation(settings_with_broker(), series)
     if json:
-        typer.echo(explanation_json(explanation))
+        typer.echo(printable_json(explanation_json(explanation)))
     else:
         print_explanation(explanation)
 
@@ -105,8 +106,8 @@ def print_explanation(explanation: Explanation) -> None:
     terminal = console()
     place = explanation.place
     stored = "not stored yet" if place.block_offset is None else f"stored at offset {place.block_offset:,}"
-    group = "" if place.group == explanation.series_id else f" of group {escape(place.group)}"
-    terminal.print(f"[bold]{escape(explanation.series_id)}[/bold]{group}")
+    group = "" if place.group == explanation.series_id else f" of group {escape(printable(place.group))}"
+    terminal.print(f"[bold]{escape(printable(explanation.series_id))}[/bold]{group}")
     terminal.print(
         f"partition {place.partition}: {Recovery(place.recovery).sentence}\n"
         f"offset {place.offset:,}, {place.replayed:,} readings replayed; block {place.block}, {stored}",
@@ -179,10 +180,14 @@ def _weights(pending: list[Pending]) -> Table:
 
 
 def _unknown(group_id: str, series_id: str, names: list[str]) -> str:
-    near = get_close_matches(series_id, names, NEAR_IDS, cutoff=0.5)
+    near, series_id = similar_ids(series_id, names, NEAR_IDS), printable(series_id)
     if not names:
         return f"series {series_id}: group {group_id} has no state yet: start a worker, or seed the group"
-    hint = f"similar ids: {', '.join(near)}" if near else f"none of its {len(names):,} series has a similar id"
+    hint = (
+        f"similar ids: {', '.join(map(printable, near))}"
+        if near
+        else f"none of its {len(names):,} series has a similar id"
+    )
     return f"series {series_id}: group {group_id} has no such series; {hint}"
 
 

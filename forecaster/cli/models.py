@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from forecaster.app.configs import connection, network_config
@@ -26,6 +27,7 @@ from forecaster.core.network.model import Checkpoint
 from forecaster.core.network.network import Network
 from forecaster.errors import CheckpointError
 from forecaster.formats.models import iso_time, publication, serve_message
+from forecaster.printable import printable, printable_json
 from forecaster.records import Message
 from forecaster.registry.follower import read_registry
 from forecaster.registry.orders import first_order, promotion_order, rollback_order, unknown_checkpoint
@@ -45,19 +47,19 @@ def list_models() -> None:
 @models.command()
 def show(checkpoint_id: CheckpointId) -> None:
     """Print a checkpoint's network, the facts of its training and its decision, as JSON."""
-    typer.echo(model_json(settings_with_broker(), checkpoint_id))
+    typer.echo(printable_json(model_json(settings_with_broker(), checkpoint_id)))
 
 
 @models.command()
 def promote(checkpoint_id: CheckpointId) -> None:
     """Let all workers serve this checkpoint."""
-    typer.echo(promote_checkpoint(settings_with_broker(), checkpoint_id))
+    typer.echo(printable(promote_checkpoint(settings_with_broker(), checkpoint_id)))
 
 
 @models.command()
 def rollback() -> None:
     """Let all workers serve the last checkpoint that they served with another body."""
-    typer.echo(roll_back(settings_with_broker()))
+    typer.echo(printable(roll_back(settings_with_broker())))
 
 
 def model_table(settings: Settings) -> Table:
@@ -70,7 +72,7 @@ def model_table(settings: Settings) -> Table:
         table.add_row(
             name,
             iso_time(published.published_ms) if published else "",
-            str(published.description.facts.get("readings", "")) if published else "",
+            escape(str(published.description.facts.get("readings", ""))) if published else "",
             ("promoted" if decision.promoted else "rejected") if decision else "",
             _loss(decision.challenger_loss if decision else None),
             _loss(decision.champion_loss if decision else None),
@@ -202,7 +204,7 @@ def _serving(registry: ModelRegistry) -> str:
     serve = registry.serve
     if serve is None:
         return "nothing is promoted yet: forecasts are made without a network"
-    return f"champion: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})"
+    return escape(f"champion: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})")
 
 
 def _mark(registry: ModelRegistry, checkpoint_id: str) -> str:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from forecaster.learning.fitting.network_fit import TrainingProgress
+from forecaster.printable import printable
 
 FILE_WIDTH = 200
 """Columns of output that goes to a pipe or a container's log, so that tables are not cut there."""
+
+
+class PrintableConsole(Console):
+    """Console that shows characters that a terminal obeys as escapes: ids, and texts from topics, may hold any."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text of a string, a cell or a caption."""
+        return super().render_str(printable(text, keep="\n"), **options)
 
 
 def console(least: int = 0) -> Console:
@@ -21,7 +32,8 @@ def console(least: int = 0) -> Console:
         least: columns of a table; in a narrower terminal its lines wrap instead of being cut.
     """
     default = Console()
-    return Console(width=max(default.width, least if default.is_terminal else FILE_WIDTH))
+    width = max(default.width, least if default.is_terminal else FILE_WIDTH)
+    return PrintableConsole(width=width, emoji=False)  # :fan: in an id is no picture
 
 
 @contextmanager

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forecaster.logs import configure_logs
 from forecaster.printable import printable, printable_json
 
 OBEYED = ["\x1b", "\x07", "\x00", "\r", "\n", "\x7f", "\x9b", "\u2028", "\u202e", "\u2066", "\ud800"]
@@ -46,3 +49,28 @@ def test_printable_json_means_the_same(value: dict[str, str]) -> None:
     shown = printable_json(document)
     assert json.loads(shown) == value
     assert not set(shown) & (set(OBEYED) - {"\n"})
+
+
+def test_a_log_line_as_text_is_one_line_without_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever writes it: this program, or another library with a text of others in its message."""
+    configure_logs("INFO", "text")
+    hostile = "pump\x1b[2J\n2026-01-01 [info] forged\x9b7"
+    structlog.get_logger().info("partition_held", last=hostile, all=[hostile])
+    logging.getLogger("uvicorn.error").warning("bad request: %s", hostile)
+    first, second, rest = capsys.readouterr().err.split("\n")
+    assert rest == ""
+    for line in (first, second):
+        assert "pump\\x1b[2J\\n" in line
+        assert "\x1b[2J" not in line
+        assert "\x9b" not in line
+
+
+def test_the_stack_of_an_error_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("INFO", "text")
+    try:
+        raise ValueError("pump\x1b[2J")
+    except ValueError:
+        structlog.get_logger().exception("daemon_failed")
+    shown = capsys.readouterr().err
+    assert shown.count("\n") > 2
+    assert r"ValueError: pump\x1b[2J" in shown

@@ -14,6 +14,7 @@ from forecaster.cli.explain import explain_from, explanation_json, likely_partit
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.errors import UsageError
 from forecaster.formats.readings import InputSchema
+from forecaster.printable import printable_json
 from forecaster.serving.inspect.explanation import Explanation
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.worker import Worker
@@ -213,3 +214,23 @@ def test_text_and_json_show_the_same_explanation(capsys: pytest.CaptureFixture[s
     shown = capsys.readouterr().out
     for part in ("[b]pump", "last tick 29", "2025-01-02T05:00:00Z", MODEL.id, "the hidden state is its own"):
         assert part in shown
+
+
+def test_an_id_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither where the series is shown, nor in JSON, nor where an error names it or suggests it."""
+    made_of, kafka, hostile = setup(pipeline=CONFIG), FakeKafka(), "pump\x1b[2J\n\x9b7\u202e"
+    worker = serving(kafka, made_of)
+    send(kafka, range(30), hostile)
+    worker.iterate()
+    explanation = explained(kafka, made_of, hostile)
+    capsys.readouterr()
+    print_explanation(explanation)
+    shown = capsys.readouterr().out
+    assert r"pump\x1b[2J\n\x9b7\u202e" in shown
+    document = printable_json(explanation_json(explanation))
+    assert msgspec.json.decode(document, type=Explanation) == explanation
+    with pytest.raises(UsageError) as unknown:
+        explained(kafka, made_of, hostile + "8")
+    for text in (shown, document, str(unknown.value)):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    assert str(unknown.value).count("\n") == 0
