@@ -28,11 +28,13 @@ from forecaster.broker.producer import ProducerConfig, TransactionalProducer
 from forecaster.broker.retry import REFUSED_SECONDS, retry
 from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import TopicAdmin
+from forecaster.broker.watched_topics import WatchedTopics
 from forecaster.errors import BrokerUnavailable
 from forecaster.formats.readings import Decoder
 from forecaster.registry.cache import CheckpointCache, opened_cache
 from forecaster.registry.follower import RegistryFollower
 from forecaster.serving.state.restore import Restorer
+from forecaster.serving.topic_watch import TopicWatch, WatchConfig
 from forecaster.settings import Settings
 
 Result = TypeVar("Result")
@@ -97,6 +99,26 @@ class Connector:
             _log.warning("input_may_lose_state", reason=warning)
         if comparison.unknown:
             _log.info("settings_not_compared", of=comparison.unknown)
+
+    def topic_watch(self, topics: TopicAdmin) -> TopicWatch:
+        """Return a watch over the topics that has looked at them: what changes from now on is noticed.
+
+        Args:
+            topics: asks about topics.
+
+        Raises:
+            TopicError: a topic does not fit.
+        """
+        config = WatchConfig(
+            source=self._settings.topics.input,
+            state=self._settings.topics.named("state"),
+            needed=needed_topics(self._settings),
+            create=self._settings.topics.create,
+            deadline_seconds=self._settings.kafka.outage_deadline / 1000,
+        )
+        watch = TopicWatch(WatchedTopics(topics), config)
+        self.retry(watch.look, "looking at the topics")
+        return watch
 
     def log_reader(self, topics: TopicAdmin) -> LogReader:
         """Return a reader of single partitions."""

@@ -102,7 +102,8 @@ def connect_worker(settings: Settings, stop: threading.Event, resources: ExitSta
         consumer=consumer,
         producer=producer,
         store=StateStore(restorer, follower),
-        check_topics=lambda: topics.ensure(names.input, needed_topics(settings), create=False),
+        check_topics=lambda: topics.ensure(names.input, needed_topics(settings), create=names.create),
+        topic_watch=connector.topic_watch(topics),
     )
     _log.info("worker_started", input=names.input, checkpoint=follower.champion)
     return Worker(worker_config(settings, partitions), dependencies, stop), follower

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from forecaster.errors import TopicError, TransientBrokerError
 
@@ -30,6 +31,20 @@ class NeededTopic:
     required: tuple[str, ...] = ()
     partitions: int | None = None
     batch_bytes: int = 0
+
+
+class SeenTopic(NamedTuple):
+    """What the broker knows of a topic.
+
+    Attributes:
+        topic_id: id of the topic, which changes when it is deleted and created again.
+        partitions: number of its partitions.
+        replicas: replicas of the partition that has the fewest.
+    """
+
+    topic_id: str
+    partitions: int
+    replicas: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,17 @@ class Consumer(Protocol):
         """Return the offset that is fetched next; None = not known just now."""
 
 
+class Watch(Protocol):
+    """A `topic_watch.TopicWatch`."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the topics, for people; empty = nothing."""
+
+    def lost_state(self) -> Collection[int]:
+        """Return the partitions of the state topic that have lost records since the last call."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
     """Objects that a worker calls.
@@ -53,6 +64,7 @@ class WorkerDependencies:
         producer: writes transactions.
         store: owns the partitions and their rows.
         check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
+        topic_watch: looks at the topics from time to time.
         clock: for deadlines and durations.
         wall_clock: for the age of readings, and the time of a status.
     """
@@ -62,5 +74,6 @@ class WorkerDependencies:
     producer: Producer
     store: StateStore
     check_topics: Callable[[], object]
+    topic_watch: Watch
     clock: Clock = monotonic
     wall_clock: WallClock = epoch_ms

@@ -7,7 +7,7 @@
     5. compute    decode the records, advance a copy of the rows that they touch, encode the transaction
     6. commit     forecasts, dead letters, state blocks, training history and input offsets, all or nothing
     7. adopt      the advanced rows, only after the commit
-    8. maintain   write blocks that no reading has touched for long; re-warm rows for a checkpoint to come
+    8. maintain   write blocks that no reading has touched for long, and state that the topic has lost; re-warm rows
     9. answer     questions from HTTP, and once a second a status
 
 | failure | response |
@@ -20,6 +20,7 @@
 | the input topic is missing | wait for it; past the outage deadline, exit code 4 |
 | a batch of the input is corrupt | fetch it again, other partitions continue; past the outage deadline, exit code 3 |
 | a batch is corrupt during a restore | restore the partition again, after the others |
+| the state topic lost records | write the state of the open partitions again from memory |
 | the broker does not answer | retry with back-off; past the outage deadline, exit code 3 |
 | another process has the same identity | exit code 8 |
 """
@@ -51,6 +52,7 @@ from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.input_topic import InputTopic
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
+from forecaster.serving.rewriting import StateRewriter
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import PreparedBatch
 from forecaster.serving.state.writes import StateWrites
@@ -124,6 +126,8 @@ class Worker:
         self._limit = BatchLimit()
         self.counters = Counters()
         self._committer = Committer(dependencies, self.counters, config.outage_deadline_seconds, stop)
+        self._topic_watch = dependencies.topic_watch
+        self._rewriter = StateRewriter(self._store, self._consumer, self._write_state)
         self.monitor = Monitor(dependencies.clock)
 
     def run(self) -> None:
@@ -146,6 +150,7 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
+        self._rewriter.begin(self._topic_watch.lost_state())
         self._answer_questions(polled)  # 9
 
     def flush(self) -> None:
@@ -159,7 +164,7 @@ class Worker:
             self._store.mark_stored(writes)
 
     def _poll(self) -> PollResult:
-        wait, max_records = not self._store.has_unopened, self._limit.records
+        wait, max_records = not (self._store.has_unopened or self._rewriter.is_busy), self._limit.records
         return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
@@ -188,11 +193,9 @@ class Worker:
             return
         partition = restored.partition
         while writes := self._store.initial_writes(restored):
-            if not self._committer.commit(self._state_transaction(writes, member)):
-                self._committer.recover()
+            if not self._write_state(writes, member):
                 self._store.restore_again([partition.number])
                 return
-            self._store.mark_stored(writes)
         self._store.open(restored)
         self.counters.add_restored(restored)
         self._consumer.read_from(restored.identity.topic)
@@ -371,11 +374,19 @@ class Worker:
         has committed it all the same, the same blocks are written twice, which does no harm.
         """
         writes = self._store.overdue_writes(except_partitions=polled.end)
-        if writes and self._committer.commit(self._state_transaction(writes, polled.member)):
-            self._store.mark_stored(writes)
-        elif writes:
-            self._committer.recover()
+        if writes:
+            self._write_state(writes, polled.member)
+        self._rewriter.work(polled.member)
         self._store.rewarm_next_slot()
+
+    def _write_state(self, writes: Mapping[int, StateWrites], member: Member) -> bool:
+        """Commit state alone, and note that it is stored; return whether it was committed."""
+        committed = self._committer.commit(self._state_transaction(writes, member))
+        if committed:
+            self._store.mark_stored(writes)
+        else:
+            self._committer.recover()
+        return committed
 
     def _state_transaction(self, writes: Mapping[int, StateWrites], member: Member) -> Transaction:
         """Return a transaction of state alone; it carries offsets so that the broker fences a former owner."""
@@ -396,6 +407,7 @@ class Worker:
                     ends=self._consumer.ends(),
                     at_ms=self._wall_clock(),
                     failures=self._committer.failures,
+                    topics=self._topic_watch.problem,
                 )
             )
 

@@ -282,6 +282,23 @@ class FakeReader:
         return self._client.read_position
 
 
+@dataclass
+class FakeWatch:
+    """A watch over the topics that finds what a test says.
+
+    Attributes:
+        lost: partitions of the state topic that have lost records; told once.
+        problem: what is wrong with the topics.
+    """
+
+    lost: set[int] = field(default_factory=set)
+    problem: str = ""
+
+    def lost_state(self) -> set[int]:
+        lost, self.lost = self.lost, set()
+        return lost
+
+
 @dataclass(frozen=True)
 class Setup:
     """Parts of a worker, with defaults; a test names only those that matter to it."""
@@ -297,6 +314,7 @@ class Setup:
     optional_topics: tuple[str, ...] = ()
     publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
     check_topics: Callable[[], object] = lambda: None
+    topic_watch: FakeWatch = field(default_factory=lambda: FakeWatch())
     clock: Clock = monotonic
     stop: threading.Event = field(default_factory=threading.Event)
     state: Mapping[str, object] = field(default_factory=dict)
@@ -334,6 +352,7 @@ class Setup:
             outage_deadline_seconds=self.deadline,
         )
         dependencies = WorkerDependencies(
+            topic_watch=self.topic_watch,
             decoder=Decoder(self.schema),
             consumer=client,
             producer=client,

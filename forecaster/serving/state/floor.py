@@ -27,12 +27,13 @@ class PartitionFloor:
     Attributes:
         newest: the newest floor.
         is_stored: the state topic holds a floor that this partition has written or restored.
+        is_discarded: the state topic may hold a floor that is wrong, since blocks of it are gone.
         is_replaying: a replay is under way, and the floor's events say which series get rows.
     """
 
     def __init__(self, identity: Identity, offset: int, clock: Clock = monotonic) -> None:
         self.newest = Floor(identity, offset, swaps=[Swap(offset, NO_CHECKPOINT)])
-        self.is_stored = False
+        self.is_stored = self.is_discarded = False
         self.is_replaying = False
         self._identity = identity
         self._clock = clock
@@ -97,3 +98,8 @@ class PartitionFloor:
     def mark_stored(self, floor: Floor) -> None:
         """Replace the floor by one that is in the state topic now."""
         self.newest, self.is_stored, self._stored_at = floor, True, self._clock()
+        self.is_discarded = False
+
+    def discard(self) -> None:
+        """Note that the stored floor must be deleted, and written again once all blocks are."""
+        self.is_stored, self.is_discarded = False, True

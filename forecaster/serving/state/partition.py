@@ -261,6 +261,14 @@ class Partition:
         floor = self._floor_after(block_numbers, self.floor.events, self.floor.swaps) if with_floor else None
         return self._writes(block_numbers, [], floor)
 
+    def discard_stored(self) -> None:
+        """Note that the state topic has lost records of this partition: `next_writes` writes all blocks and the floor.
+
+        The partition must have no batch before all of them are written.
+        """
+        self.blocks.mark_all_dirty(self.position)
+        self._floor.discard()
+
     def is_overdue(self) -> bool:
         """Return whether a block has been dirty, or the floor out of date, for longer than the snapshot interval."""
         return self._pacer.any_overdue(self.blocks) or self._is_floor_overdue()
@@ -337,6 +345,8 @@ class Partition:
         values |= dict.fromkeys(tombstones)
         if floor is not None:
             values[FLOOR] = encode(floor)
+        elif self._floor.is_discarded:
+            values[FLOOR] = None
         messages = [state_message(self._config.key_prefix, self.number, name, value) for name, value in values.items()]
         return StateWrites(self.position, block_numbers, tombstones, freed, floor, messages)
 

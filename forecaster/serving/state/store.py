@@ -270,7 +270,7 @@ class StateStore:
         return _next_writes(self._open[partition_number])
 
     def discard_stored(self, partition_numbers: Collection[int]) -> None:
-        """Note that the state topic has lost records of open partitions; they must have no batch until all is written."""
+        """Note that the state topic has lost records of open partitions; they get no batch until all is written."""
         for partition_number in partition_numbers:
             self._open[partition_number].discard_stored()
 

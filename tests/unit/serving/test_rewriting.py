@@ -1,0 +1,157 @@
+"""State that the state topic has lost is written again from memory, and a successor restores all of it."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import STATE, FakeClient, FakeKafka, FakeWatch, setup
+
+from forecaster.formats.state import decode_floor
+from forecaster.serving.state import config as config_module
+from forecaster.serving.state import store as store_module
+from forecaster.serving.worker import Worker
+
+SERIES = 40
+
+
+class World:
+    """A worker that serves partitions whose series are in many blocks."""
+
+    def __init__(self, partitions: int = 1) -> None:
+        self.kafka, self.watch = FakeKafka(partitions), FakeWatch()
+        self.hour = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start a worker after the last one was killed."""
+        self.client = FakeClient(self.kafka)
+        self.worker: Worker = setup(topic_watch=self.watch, policy="fail").worker(self.client)
+        self.iterate_until_all_serve()
+
+    def iterate_until_all_serve(self) -> None:
+        for _ in range(200):
+            self.worker.iterate()
+            if not self.client.paused:
+                return
+        raise AssertionError("partitions do not serve")
+
+    def serve(self, hours: int) -> None:
+        for _ in range(hours):
+            for partition in self.kafka.partitions:
+                for series in range(SERIES):
+                    self.kafka.hours(partition, range(self.hour, self.hour + 1), b"pump-%d" % series)
+            self.hour += 1
+            self.worker.iterate()
+
+    def lose(self, partition: int, *, keep: int = 0) -> None:
+        """Lose records of the state topic at the beginning of its log; keep the newest ones."""
+        end = self.kafka.ends[STATE, partition]
+        self.kafka.retain(STATE, partition, end - keep)
+        self.watch.lost = {partition}
+
+
+@pytest.fixture(autouse=True)
+def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make blocks of a few series, and write one of them in a transaction."""
+    monkeypatch.setattr(config_module, "BLOCK_BYTES", 8_000)
+    monkeypatch.setattr(store_module, "BLOCK_BYTES_PER_TRANSACTION", 1_000)
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_after_a_rewrite_a_successor_continues_as_if_nothing_was_lost(keep: int) -> None:
+    disturbed, calm = World(2), World(2)
+    for world in (disturbed, calm):
+        world.serve(6)
+        if world is disturbed:
+            world.lose(0, keep=keep)
+            world.worker.iterate()
+            world.iterate_until_all_serve()
+        world.serve(1)
+        if world is disturbed:  # the state cannot be rebuilt from the input
+            world.kafka.retain("readings", 0, world.kafka.offsets[0] - 2 * SERIES)
+        world.start()
+        world.serve(4)
+    assert sorted(disturbed.kafka.published) == sorted(calm.kafka.published)
+
+
+def test_a_floor_is_written_only_with_the_last_block_and_the_former_one_is_deleted_at_once() -> None:
+    world = World()
+    world.serve(6)
+    world.lose(0)
+    before = len(world.kafka.logs[STATE, 0])
+    world.worker.iterate()
+    world.serve(1)
+    world.iterate_until_all_serve()
+    written = world.kafka.logs[STATE, 0][before:]
+    floors = [record.value for record in written if (record.key or b"").endswith(b"/floor")]
+    assert floors[0] is None, "a restore in the middle must not find the former floor"
+    first = next(index for index, record in enumerate(written) if (record.key or b"").endswith(b"/floor"))
+    assert first <= 2, "in the first transaction"
+    values = [value for value in floors if value is not None]
+    assert decode_floor(values[0]).offset == 6 * SERIES
+    blocks = [record for record in written if record.value is not None and not (record.key or b"").endswith(b"/floor")]
+    assert len({record.key for record in blocks}) >= len(world.worker._store.partitions[0].blocks)  # noqa: SLF001
+
+
+def test_readings_wait_while_their_state_is_written_and_other_partitions_go_on() -> None:
+    world = World(2)
+    world.serve(6)
+    world.lose(0)
+    world.worker.iterate()
+    assert world.client.paused == {0}
+    done = len(world.kafka.sources())
+    world.serve(1)
+    assert world.client.paused == {0}
+    assert {source.split("/")[1] for source in world.kafka.sources()[done:]} == {"1"}
+    world.iterate_until_all_serve()
+    world.worker.iterate()
+    assert len(world.kafka.sources()) == 2 * 7 * SERIES
+
+
+def test_a_failed_transaction_of_a_rewrite_is_written_again() -> None:
+    world = World()
+    world.serve(6)
+    world.lose(0)
+    world.worker.iterate()
+    world.client.failures = ["dropped", "", "happened"]
+    world.iterate_until_all_serve()
+    world.kafka.retain("readings", 0, world.kafka.offsets[0] - SERIES)
+    world.start()
+    assert world.worker._store.series == SERIES  # noqa: SLF001 - the law is about the rows that it holds
+
+
+def test_a_partition_that_is_revoked_meanwhile_is_not_written_any_more() -> None:
+    world = World(2)
+    world.serve(6)
+    world.lose(0)
+    world.worker.iterate()
+    world.client.revoke([0])
+    world.worker.iterate()
+    ends = world.kafka.ends[STATE, 0]
+    for _ in range(3):
+        world.worker.iterate()
+    assert world.kafka.ends[STATE, 0] == ends
+
+
+def test_state_that_is_lost_during_a_restore_is_restored_again() -> None:
+    world = World()
+    world.serve(6)
+    world.client = FakeClient(world.kafka)
+    worker = setup(topic_watch=world.watch, policy="fail").worker(world.client)
+    world.worker = worker
+    worker._follow(worker._poll())  # noqa: SLF001 - the partition is assigned, and its restore has not begun
+    world.watch.lost = {0}
+    worker._rewriter.begin(world.watch.lost_state())  # noqa: SLF001
+    assert worker._store.unopened == [0]  # noqa: SLF001
+    world.iterate_until_all_serve()
+    assert worker._store.series == SERIES  # noqa: SLF001
+
+
+def test_sigterm_in_the_middle_writes_the_rest() -> None:
+    world = World()
+    world.serve(6)
+    world.lose(0)
+    world.worker.iterate()
+    world.worker.flush()
+    world.kafka.retain("readings", 0, world.kafka.offsets[0])
+    world.start()
+    assert world.worker._store.series == SERIES  # noqa: SLF001
