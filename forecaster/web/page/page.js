@@ -73,6 +73,11 @@ async function draw(id, traces, layout) {
   else await Plotly.react(id, traces, {...LAYOUT, ...layout}, OPTIONS);
 }
 
+/** Returns an id with an escape in place of each character that cannot be seen or that reorders the others. */
+function shown(name) {
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"));
+}
+
 function cell(text) {
   const data = document.createElement("td");
   data.textContent = text === null || text === undefined ? "–" : text;
@@ -259,7 +264,7 @@ async function showList() {
   const names = page.series, list = byId("names"), text = JSON.stringify(names);
   if (list.dataset.listed !== text) {
     const scroll = list.scrollTop;
-    list.replaceChildren(...names.map((name) => new Option(name)));
+    list.replaceChildren(...names.map((name) => new Option(shown(name), name)));
     list.dataset.listed = text;
     list.scrollTop = scroll;
   }
@@ -282,7 +287,7 @@ function choose(name) {
   }
   chosen.series = name;
   byId("names").value = name;
-  byId("title").textContent = name;
+  byId("title").textContent = shown(name);
   save();
   attempt(showForecast);
   attempt(showWeights);
