@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import threading
 import time
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from daemons import SHARED_BROKER, Daemon, Stream
+from daemons import SHARED_BROKER, Daemon, Http, Stream, wait_until
 from kafka import KafkaAdminClient
 from kafka.admin import (
     ACL,
@@ -26,6 +28,7 @@ from kafka.admin import (
 )
 
 from forecaster.broker.plain_clients import RecordWriter
+from forecaster.redaction import Redactor
 
 pytestmark = [
     pytest.mark.kafka,
@@ -58,13 +61,13 @@ class Secured:
             admin.create_topics([NewTopic(name, partitions, 1, topic_configs=named)], timeout_ms=10_000)
             admin.wait_for_topics([name])
 
-    def register(self) -> None:
+    def register(self, password: str = PASSWORD) -> None:
         """Give the user its password for SCRAM."""
         mechanisms = (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
         with closing(KafkaAdminClient(bootstrap_servers=self.address)) as admin:
             for mechanism in mechanisms:
                 done = admin.alter_user_scram_credentials(
-                    [UserScramCredentialUpsertion(USER, mechanism, PASSWORD, 4096)]
+                    [UserScramCredentialUpsertion(USER, mechanism, password, 4096)]
                 )
                 assert done == {USER: None}
 
@@ -93,6 +96,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         "advertised.listeners": f"PLAINTEXT://127.0.0.1:{PORT},SASL_PLAINTEXT://127.0.0.1:{SASL},"
         f"SASL_SSL://127.0.0.1:{TLS}",
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+        "connections.max.reauth.ms": "5000",  # every client logs in again while it serves
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "ssl.keystore.location": str(store),
@@ -168,47 +173,107 @@ def variables(mechanism: str, protocol: str, secret: Path, secured: Secured) -> 
     }
 
 
+def assert_no_secret(text: str) -> None:
+    """Fail if a text holds the password in any encoding, or a part of an exchange that proves it."""
+    known = Redactor()
+    known.add([PASSWORD])
+    line = next((line for line in text.splitlines() if known.hide(line) != line), "")
+    assert not line, line
+    assert not re.search(r"pass.{0,3}word,|with = and|c=biws|[rnpv]=[A-Za-z0-9+/]{20}", text)
+
+
 @pytest.mark.parametrize(
     ("mechanism", "protocol", "port"),
     [("PLAIN", "SASL_SSL", TLS), ("SCRAM-SHA-512", "SASL_SSL", TLS), ("SCRAM-SHA-256", "SASL_PLAINTEXT", SASL)],
 )
-def test_it_serves_with_the_listed_rights_and_logs_no_secret(
+def test_it_serves_with_the_listed_rights_and_shows_no_secret_even_at_debug(
     secured: Secured, topic: str, tmp_path: Path, mechanism: str, protocol: str, port: int
 ) -> None:
     prepared(secured, topic)
     options = variables(mechanism, protocol, tmp_path / "secret", secured)
     with (
-        Daemon(tmp_path, f"127.0.0.1:{port}", topic, **options) as daemon,
+        Daemon(tmp_path, f"127.0.0.1:{port}", topic, LOG__LEVEL="DEBUG", **options) as daemon,
         closing(Stream(secured.address, topic, 2)) as stream,
     ):
         daemon.serving()
         stream.send_hours(20)
         stream.assert_exactly_once()
         assert daemon.events("trainer_elected")
-        assert "pass word" not in daemon.log
+        http = Http(daemon)
+        for path in ("", "metrics", "readyz", "openapi.json", "api/v1/partitions"):
+            assert_no_secret(http.get(path)[1])
+        daemon.send(signal.SIGTERM)
+        assert daemon.exit_code() == 0
+        assert "SaslAuthenticateRequest" in daemon.log, "nothing was hidden, because nothing was logged"
+        assert_no_secret(daemon.log)
 
 
-@pytest.mark.parametrize("wrong", ["password", "certificate"])
-def test_a_refused_login_ends_with_exit_code_3_past_the_deadline(
+REFUSED = {
+    "password": ("SCRAM-SHA-512", "SASL_SSL", TLS, f"authentication failed: user '{USER}'"),
+    "plain password": ("PLAIN", "SASL_PLAINTEXT", SASL, f"authentication failed: user '{USER}'"),
+    "mechanism": ("SCRAM-SHA-256", "SASL_SSL", TLS, f"authentication failed: user '{USER}'"),
+    "certificate": ("PLAIN", "SASL_SSL", TLS, f"TLS failed: the certificate of 127.0.0.1:{TLS} was not accepted"),
+}
+"""What is wrong: mechanism, protocol and port to use, and what the error must say."""
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_a_refused_login_ends_with_exit_code_3_long_before_the_deadline(
     secured: Secured, topic: str, tmp_path: Path, wrong: str
 ) -> None:
-    prepared(secured, topic)
-    options = variables("SCRAM-SHA-512", "SASL_SSL", tmp_path / "secret", secured)
-    if wrong == "password":
-        (tmp_path / "secret").write_text("guessed")
-    else:
+    mechanism, protocol, port, error = REFUSED[wrong]
+    options = variables(mechanism, protocol, tmp_path / "secret", secured)
+    options["KAFKA__CONNECT_DEADLINE"] = "10m"
+    if "password" in wrong:
+        (tmp_path / "secret").write_text("guessed-wrongly")
+    if wrong == "certificate":
         del options["KAFKA__SSL_CAFILE"]
-    with Daemon(tmp_path, f"127.0.0.1:{TLS}", topic, **options) as daemon:
+    with Daemon(tmp_path, f"127.0.0.1:{port}", topic, **options) as daemon:
         assert daemon.exit_code(90) == 3, daemon.log
+        assert error in daemon.events("daemon_failed")[0]["error"]
         assert "guessed" not in daemon.log
+        assert_no_secret(daemon.log)
 
 
-def test_a_missing_right_ends_the_daemon_and_the_topic_is_named(secured: Secured, topic: str, tmp_path: Path) -> None:
-    prepared(secured, topic, but=RIGHTS[0])
+MISSING = {
+    ResourceType.TOPIC: "Read on topic {}",
+    ResourceType.GROUP: "Read on groups that begin with {}-group",
+    ResourceType.TRANSACTIONAL_ID: "Write on transactional ids that begin with {}-group",
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_a_missing_right_ends_the_daemon_and_is_named(
+    secured: Secured, topic: str, tmp_path: Path, kind: ResourceType
+) -> None:
+    prepared(secured, topic, but=next(right for right in RIGHTS if right.kind == kind))
     options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured)
-    with Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, **options) as daemon:
-        assert daemon.exit_code(90) in (3, 4), daemon.log
-        assert topic in daemon.log
+    with Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, KAFKA__OUTAGE_DEADLINE="10s", **options) as daemon:
+        assert daemon.exit_code(120) == 3, daemon.log
+        assert f"{USER} needs {MISSING[kind].format(topic)}" in daemon.events("daemon_failed")[0]["error"]
+
+
+def test_a_password_that_changes_while_it_serves_is_an_outage_that_is_said(
+    secured: Secured, topic: str, tmp_path: Path
+) -> None:
+    prepared(secured, topic)
+    options = variables("SCRAM-SHA-256", "SASL_PLAINTEXT", tmp_path / "secret", secured)
+    failed = f"authentication failed: user '{USER}'"
+    with (
+        Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, KAFKA__OUTAGE_DEADLINE="5m", **options) as daemon,
+        closing(Stream(secured.address, topic, 2)) as stream,
+    ):
+        daemon.serving()
+        stream.send_hours(5)
+        stream.assert_exactly_once()
+        try:
+            secured.register("another password")
+            wait_until(lambda: failed in daemon.log, failed)
+            stream.send_hours(5)
+        finally:
+            secured.register()
+        stream.assert_exactly_once()
+        assert daemon.process.poll() is None
 
 
 TRAINS_SOON = {
