@@ -74,7 +74,7 @@ class VanillaCell(Cell):
     def __init__(self, input_size: int, hidden_size: int, nonlinearity: Nonlinearity) -> None:
         super().__init__(input_size, hidden_size, 1)
         self._function = NONLINEARITIES[nonlinearity]
-        if nonlinearity == "relu":
+        if nonlinearity == "relu" and not self.weight_hidden.is_meta:  # torch would import its compiler for that
             nn.init.eye_(self.weight_hidden)
             nn.init.normal_(self.weight_input, std=1e-2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,7 @@ def stored_shapes(network: NetworkConfig, places: GroupPlaces | None) -> dict[st
     Raises:
         CheckpointError: the places are no places in a group.
     """
-    body = {BODY + name: tuple(weight.shape) for name, weight in empty_network(network).state_dict().items()}
-    shapes = body | {READOUT: (network.readout_size, len(network.horizons))}
+    shapes = {**_body_shapes(network), READOUT: (network.readout_size, len(network.horizons))}
     if places is None:
         return shapes
     names, members = places.series_ids, places.members
@@ -105,6 +105,11 @@ def stored_shapes(network: NetworkConfig, places: GroupPlaces | None) -> dict[st
         raise CheckpointError("the readouts of single series do not fit the network: train it again")
     cross = members * MEMBER_FEATURES if members > 1 else 0
     return shapes | {LOCAL: (len(names), 2 * len(network.horizons), network.readout_size + cross)}
+
+
+@lru_cache(maxsize=16)
+def _body_shapes(network: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    return {BODY + name: tuple(weight.shape) for name, weight in empty_network(network).state_dict().items()}
 
 
 def refuse_other_shapes(

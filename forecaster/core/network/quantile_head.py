@@ -26,8 +26,8 @@ class QuantileHead(nn.Module):
         self._shape = (len(levels), horizons)
         self.linear = nn.Linear(size, len(levels) * horizons)
         nn.init.zeros_(self.linear.weight)
-        normal = torch.tensor([NormalDist().inv_cdf(level) for level in levels])
-        steps = torch.log(torch.expm1(normal[1:] - normal[:-1]))
+        normal = torch.tensor([NormalDist().inv_cdf(level) for level in levels], device="cpu")
+        steps = torch.log(torch.expm1(normal.diff()))
         with torch.no_grad():
             self.linear.bias.copy_(torch.cat([normal[:1], steps]).repeat_interleave(horizons))
         self.register_buffer("calibration", torch.zeros(self._shape))
