@@ -76,6 +76,12 @@ class Message(NamedTuple):
     value: bytes | None
     headers: Headers
 
+    @property
+    def size(self) -> int:
+        """Bytes of the key, the value and the headers."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
 
 class Reason(StrEnum):
     """Reason why a record became a dead letter."""
@@ -275,6 +281,7 @@ class PollResult:
         assigned: partitions that were assigned, ascending; they deliver nothing until they are resumed.
         stable: this process was a member of the group's current generation; only then may a transaction begin.
         answered: the broker answered the last request.
+        reconnected: the brokers had been silent, and a new client has joined: others may know former addresses only.
         input_id: id of the topic in the client's newest metadata; empty = the topic is missing, None = unknown.
     """
 
@@ -287,6 +294,7 @@ class PollResult:
     _: KW_ONLY
     stable: bool
     answered: bool = True
+    reconnected: bool = False
     input_id: str | None = None
 
 
@@ -303,6 +311,11 @@ class Transaction:
     messages: Mapping[str, Sequence[Message]]
     offsets: Mapping[int, int]
     member: Member
+
+    @property
+    def size(self) -> int:
+        """Bytes of all messages."""
+        return sum(message.size for messages in self.messages.values() for message in messages)
 
 
 class FailureReason(StrEnum):

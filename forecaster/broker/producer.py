@@ -42,7 +42,6 @@ from forecaster.broker.retry import causes, describe, retry
 from forecaster.broker.transaction_failures import (
     NoMetadata,
     Refused,
-    TransactionSize,
     Unwritten,
     explain,
     reason_of,
@@ -200,10 +199,10 @@ class TransactionalProducer:
         try:
             return self._client.send(topic, message.value, message.key, list(message.headers), message.partition)
         except MessageSizeTooLargeError as error:
-            raise Unwritten(topic, message.partition, _size(message), 1, error) from error
+            raise Unwritten(topic, message.partition, message.size, 1, error) from error
         except ValueError as error:  # the topic has no such partition
             unknown = UnknownTopicOrPartitionError(str(error))
-            raise Unwritten(topic, message.partition, _size(message), 1, unknown) from unknown
+            raise Unwritten(topic, message.partition, message.size, 1, unknown) from unknown
 
     def _refuse_missing_topic(self) -> None:
         """Raise Refused if the broker has not known a topic for several seconds; the client would ask for ever."""
@@ -214,9 +213,7 @@ class TransactionalProducer:
 
     def _fail(self, transaction: Transaction, error: Exception) -> None:
         """Note and log why a transaction failed."""
-        messages = [message for of_topic in transaction.messages.values() for message in of_topic]
-        size = TransactionSize(len(messages), sum(map(_size, messages)))
-        self.failure = explain(error, self._watch, size, self._connection)
+        self.failure = explain(error, self._watch, transaction, self._connection)
         _log.warning(
             "transaction_failed",
             reason=self.failure.reason.value,
@@ -255,11 +252,5 @@ def _raise_if_unwritten(results: Sequence[tuple[str, Message, Any]]) -> None:
     """
     lost = [(topic, message, result.exception) for topic, message, result in results if not result.succeeded()]
     if lost:
-        topic, message, error = max(lost, key=lambda record: _size(record[1]))
-        raise Unwritten(topic, message.partition, _size(message), len(lost), error)
-
-
-def _size(message: Message) -> int:
-    """Return the bytes of a record's key, value and headers."""
-    headers = sum(len(name) + len(value) for name, value in message.headers)
-    return len(message.key or b"") + len(message.value or b"") + headers
+        topic, message, error = max(lost, key=lambda record: record[1].size)
+        raise Unwritten(topic, message.partition, message.size, len(lost), error)

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kafka import errors
 from kafka.errors import KafkaError
@@ -26,7 +25,7 @@ from forecaster.broker.request_watch import Refusal, RequestWatch
 from forecaster.broker.retry import causes, describe
 from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import TransientBrokerError
-from forecaster.records import FailureReason, TransactionFailure
+from forecaster.records import FailureReason, Transaction, TransactionFailure
 
 _REASONS: list[tuple[FailureReason, tuple[type[Exception], ...]]] = [
     (FailureReason.TOO_LARGE, (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)),
@@ -105,30 +104,15 @@ class Unwritten(TransientBrokerError):
         self.__cause__ = error  # also where it is not raised from the error
 
 
-@dataclass(frozen=True, slots=True)
-class TransactionSize:
-    """Size of a transaction.
-
-    Attributes:
-        records: number of records.
-        size: bytes of keys and values.
-    """
-
-    records: int
-    size: int
-
-    def __str__(self) -> str:
-        """Return both with their units."""
-        return f"{self.records:,} records, {self.size:,} bytes"
-
-
-def explain(error: Exception, watch: RequestWatch, size: TransactionSize, connection: Connection) -> TransactionFailure:
+def explain(
+    error: Exception, watch: RequestWatch, transaction: Transaction, connection: Connection
+) -> TransactionFailure:
     """Return why a transaction failed.
 
     Args:
         error: what ended it.
         watch: what the broker's answers to its requests said.
-        size: size of the transaction.
+        transaction: the transaction.
         connection: address of the broker, to ask it for a setting.
     """
     refusals = watch.refusals
@@ -142,7 +126,8 @@ def explain(error: Exception, watch: RequestWatch, size: TransactionSize, connec
     if reason in SETTING and topic:
         details.append(_setting(connection, topic, SETTING[reason]))
     if reason is FailureReason.TIMEOUT:
-        details.append(f"it has {size}; the next one is smaller")
+        records = sum(map(len, transaction.messages.values()))
+        details.append(f"it has {records:,} records, {transaction.size:,} bytes; the next one is smaller")
         if watch.throttled_seconds:
             details.append(f"a quota of the broker made this client pause for {watch.throttled_seconds:.1f} s")
     if reason in ADVICE:

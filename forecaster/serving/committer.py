@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from forecaster.backoff import Backoff
 from forecaster.broker.retry import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, retry
 from forecaster.errors import BrokerUnavailable
-from forecaster.records import Transaction
+from forecaster.records import FailureReason, Transaction
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dependencies import WorkerDependencies
+from forecaster.serving.transaction_limit import LONG_SECONDS, Attempt, TransactionLimit
 
 _NO_FAILURE = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
@@ -34,13 +35,14 @@ class Committer:
     """Commits transactions one after the other.
 
     Args:
-        dependencies: the producer, the consumer and the clock.
+        dependencies: the producer, the consumer, the store and the clock.
         counters: take the durations and the failures.
         outage_deadline_seconds: time without a committed transaction after which the worker gives up.
         stop: ends every wait when it is set.
 
     Attributes:
         failures: failed transactions since the last one that was committed.
+        limit: what the next transaction may have.
     """
 
     def __init__(
@@ -51,18 +53,25 @@ class Committer:
         stop: threading.Event,
     ) -> None:
         self._producer, self._consumer = dependencies.producer, dependencies.consumer
-        self._clock = dependencies.clock
+        self._clock, self._store = dependencies.clock, dependencies.store
         self._counters = counters
         self._outage_deadline = outage_deadline_seconds
         self._stop = stop
         self._backoff = _NO_FAILURE
-        self.failures = FailureStatus()
+        self.failures, self.limit = FailureStatus(), TransactionLimit()
 
-    def commit(self, transaction: Transaction) -> bool:
-        """Return whether the transaction was committed as far as is known; call `recover` if it was not."""
+    def commit(self, transaction: Transaction, records: int = 0) -> bool:
+        """Return whether the transaction was committed as far as is known; call `recover` if it was not.
+
+        Args:
+            transaction: the transaction.
+            records: number of input records that it is the result of; 0 = it has state alone.
+        """
         begin = self._clock()
         committed = self._producer.commit(transaction)
-        self._counters.stages[Stage.TRANSACTION].add(self._clock() - begin)
+        seconds = self._clock() - begin
+        self._counters.stages[Stage.TRANSACTION].add(seconds)
+        self._limit_size(transaction, records, seconds, committed=committed)
         if committed:
             self._backoff, self.failures = _NO_FAILURE, FailureStatus()
         else:
@@ -89,6 +98,15 @@ class Committer:
         self._stop.wait(self._backoff.pause_seconds if failures.in_a_row > 1 else 0.0)
         retry(self._consumer.confirm_membership, "confirming the group membership", self._outage_deadline, self._stop)
         self._producer.restart()
+
+    def _limit_size(self, transaction: Transaction, records: int, seconds: float, *, committed: bool) -> None:
+        """Decide what the next transaction may have."""
+        in_time = committed or self._producer.failure.reason is not FailureReason.TIMEOUT
+        if in_time and seconds <= LONG_SECONDS and not self.limit.is_limited:
+            return
+        attempt = Attempt(transaction.size, records, seconds, in_time)
+        self.limit = self.limit.after(attempt, self._clock())
+        self._store.limit_writes(self.limit.state_bytes)
 
     def _count_failure(self) -> None:
         failure, before = self._producer.failure, self.failures

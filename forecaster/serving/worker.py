@@ -145,7 +145,7 @@ class Worker:
             self._restore(polled.member)  # 3
             if self._align_positions(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
-                if self._committer.commit(batch.transaction):  # 6
+                if self._committer.commit(batch.transaction, len(polled.records)):  # 6
                     self._adopt(batch)  # 7
                 else:
                     self._resolve_failed_transaction(batch)
@@ -164,7 +164,8 @@ class Worker:
             self._store.mark_stored(writes)
 
     def _poll(self) -> PollResult:
-        wait, max_records = not (self._store.has_unopened or self._rewriter.is_busy), self._limit.records
+        wait = not (self._store.has_unopened or self._rewriter.is_busy)
+        max_records = min(self._limit.records, self._committer.limit.records)
         return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
@@ -177,6 +178,8 @@ class Worker:
             except InputMissing:  # it was deleted a moment ago
                 self._input.wait_for_it()
         self._store.follow(polled.revoked, polled.assigned)
+        if polled.reconnected:  # the producer knows former addresses only
+            self._committer.recover()
         self._store.refresh_models()
 
     def _restore(self, member: Member) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -137,6 +138,8 @@ class FakeClient:
         failures: results of the next commits; see `commit`.
         silent: number of calls of `committed` that get no answer.
         newest_id: id of the input in the client's metadata; None = that of the input as it is now.
+        capacity: bytes that the broker takes in time; a larger transaction fails for time.
+        sizes: bytes of all transactions that were tried.
         is_limited: a poll returns at most the records that the worker asks for; that number depends on the clock.
     """
 
@@ -149,6 +152,9 @@ class FakeClient:
         self.opened, self.closed = list[int](), list[int]()
         self.failures: list[str] = []
         self.is_limited = False
+        self.capacity = sys.maxsize
+        self.sizes: list[int] = []
+        self.reason = FailureReason.OTHER
         self.silent = self.confirmed = self.restarts = 0
         self.reads_from = ""
         self.newest_id: str | None = None
@@ -224,7 +230,7 @@ class FakeClient:
 
     @property
     def failure(self) -> TransactionFailure:
-        return TransactionFailure(FailureReason.OTHER, "as told")
+        return TransactionFailure(self.reason, "as told")
 
     def restart(self) -> None:
         assert self.confirmed, "a fenced producer must confirm its membership first"
@@ -236,6 +242,11 @@ class FakeClient:
         '' = commit; dropped = fail without committing; happened = fail, though it was committed; overtaken = fail,
         because another process has committed later offsets.
         """
+        self.sizes.append(transaction.size)
+        if transaction.size > self.capacity:
+            self.reason = FailureReason.TIMEOUT
+            return False
+        self.reason = FailureReason.OTHER
         failure = self.failures.pop(0) if self.failures else ""
         if failure not in ("dropped", "overtaken"):
             self.kafka.commit(transaction)

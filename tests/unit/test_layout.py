@@ -84,6 +84,7 @@ MAY_IMPORT_INSIDE = {
         "connection": {"tolerant_connections"},
         "embedded": set(),
         "refusals": set(),
+        "tls_files": set(),
         "retry": {"refusals"},
         "fetches_by_id": set(),
         "tolerant_clients": {"fetches_by_id", "retry", "tolerant_connections", "tolerant_coordinator"},
@@ -131,7 +132,8 @@ MAY_IMPORT_INSIDE = {
         "inspect": {"committer", "counters", "state"},
         "dependencies": {"state"},
         "input_topic": {"dependencies", "state"},
-        "committer": {"counters", "dependencies"},
+        "transaction_limit": set(),
+        "committer": {"counters", "dependencies", "transaction_limit"},
         "rewriting": {"dependencies", "state"},
         "topic_watch": set(),
         "worker": {

@@ -41,7 +41,7 @@ class WritePacer:
             position: offset of the first reading of the batch.
             readings: number of readings in the batch.
             series: number of series with a row.
-            budget: bytes that blocks may take; one block may exceed it.
+            budget: bytes that blocks may take.
         """
         limit = self._config.replay_limit or max(SMALLEST_REPLAY_LIMIT, READINGS_PER_SERIES * series)
         self._credit += readings * series * self._row_bytes / (limit * (1.0 - YOUNGEST))
@@ -50,11 +50,11 @@ class WritePacer:
         due: list[int] = []
         for number in blocks.dirty():
             block = blocks[number]
-            size = len(block.rows) * self._row_bytes
+            size = self.size(blocks, number)
             is_overdue = block.dirty_at <= latest
             age = position - block.dirty_since
             is_old = age >= limit or (age >= YOUNGEST * limit and self._credit >= size)
-            if not (is_overdue or is_old) or budget <= 0 or (due and budget < size):
+            if not (is_overdue or is_old) or budget < size:
                 break
             self._credit = max(0.0, self._credit - size)
             budget -= size
@@ -63,8 +63,12 @@ class WritePacer:
 
     def within(self, blocks: Blocks, numbers: Sequence[int], budget: int) -> list[int]:
         """Return the first of these blocks, as many as the budget allows, but at least one."""
-        sizes = np.cumsum([len(blocks[number].rows) * self._row_bytes for number in numbers])
+        sizes = np.cumsum([self.size(blocks, number) for number in numbers])
         return list(numbers[: max(1, int(np.searchsorted(sizes, budget, side="right")))]) if numbers else []
+
+    def size(self, blocks: Blocks, number: int) -> int:
+        """Return the bytes that a block takes."""
+        return len(blocks[number].rows) * self._row_bytes
 
     def any_overdue(self, blocks: Blocks) -> bool:
         """Return whether a block has been dirty for longer than the snapshot interval."""

@@ -246,14 +246,20 @@ class Partition:
         moves = block_numbers or grew or not self._floor.is_stored or self._is_floor_overdue()
         return self._writes(block_numbers, freed, self._floor_after(block_numbers, events, swaps) if moves else None)
 
-    def next_writes(self, budget: int) -> StateWrites | None:
+    def next_writes(self, budget: int, *, at_least_one: bool = True) -> StateWrites | None:
         """Return the next writes of dirty blocks, those that changed longest ago first; None = all is written.
 
         If the state topic does not hold this partition's floor, the last of the writes contains it: until then the
         stored floor and its blocks stay true.
+
+        Args:
+            budget: bytes that blocks may take.
+            at_least_one: whether one block may exceed the budget; otherwise it waits.
         """
         dirty = self.blocks.dirty()
         block_numbers = self._pacer.within(self.blocks, dirty, budget)
+        if len(block_numbers) == 1 and not at_least_one and self._pacer.size(self.blocks, block_numbers[0]) > budget:
+            return None
         is_floor_current = self._floor.is_stored and self.floor.offset == self.position
         if is_floor_current and not block_numbers and not self.pending_tombstones:
             return None

@@ -97,6 +97,7 @@ class StateStore:
         self._open: dict[int, Partition] = {}
         self._restored: dict[int, Restored] = {}
         self._rotation = 0
+        self._most_bytes = BLOCK_BYTES_PER_TRANSACTION
         self._refused_champion = ""
 
     @property
@@ -162,7 +163,7 @@ class StateStore:
 
     def initial_writes(self, restored: Restored) -> dict[int, StateWrites]:
         """Return the next writes that must be committed before a restored partition may serve; empty = none."""
-        return _next_writes(restored.partition) if restored.must_be_written else {}
+        return self._next_writes(restored.partition) if restored.must_be_written else {}
 
     def open(self, restored: Restored) -> None:
         """Let a restored partition serve."""
@@ -251,11 +252,11 @@ class StateStore:
         Args:
             except_partitions: partitions with a batch, whose transaction contains their writes.
         """
-        budget = BLOCK_BYTES_PER_TRANSACTION
+        budget = self._budget
         overdue: dict[int, StateWrites] = {}
         for partition_number, partition in self._open.items():
             if budget > 0 and partition_number not in except_partitions and partition.is_overdue():
-                writes = partition.next_writes(budget)
+                writes = partition.next_writes(budget, at_least_one=False)
                 if writes is not None:
                     budget -= writes.size
                     overdue[partition_number] = writes
@@ -263,11 +264,11 @@ class StateStore:
 
     def dirty_writes(self) -> dict[int, StateWrites]:
         """Return writes of one partition that has something to write; empty = no partition has."""
-        return next(filter(None, map(_next_writes, self._open.values())), {})
+        return next(filter(None, map(self._next_writes, self._open.values())), {})
 
     def next_writes(self, partition_number: int) -> dict[int, StateWrites]:
         """Return the next writes of an open partition; empty = everything is stored."""
-        return _next_writes(self._open[partition_number])
+        return self._next_writes(self._open[partition_number])
 
     def discard_stored(self, partition_numbers: Collection[int]) -> None:
         """Note that the state topic has lost records of open partitions; they get no batch until all is written."""
@@ -289,6 +290,23 @@ class StateStore:
                     offset=swap.offset,
                     complete_from=swap.end,
                 )
+
+    def limit_writes(self, size: int) -> None:
+        """Let the blocks of later transactions have at most this many bytes.
+
+        A batch whose next block is larger writes none; a transaction of state alone writes one, unless it can wait.
+        """
+        self._most_bytes = size
+
+    @property
+    def _budget(self) -> int:
+        """Bytes of blocks that a transaction may have."""
+        return min(BLOCK_BYTES_PER_TRANSACTION, self._most_bytes)
+
+    def _next_writes(self, partition: Partition) -> dict[int, StateWrites]:
+        """Return the next writes of a partition, by its number; empty = all is written."""
+        writes = partition.next_writes(self._budget)
+        return {} if writes is None else {partition.number: writes}
 
     def _close(self, partition_numbers: Collection[int]) -> None:
         self._queue.cancel(partition_numbers)
@@ -328,7 +346,7 @@ class StateStore:
         offsets: I64,
         swaps: Mapping[int, list[Swap]],
     ) -> dict[int, StateWrites]:
-        budget = BLOCK_BYTES_PER_TRANSACTION
+        budget = self._budget
         batch_writes: dict[int, StateWrites] = {}
         for partition_number in self._in_rotation(ends):
             borrowed = checkout.borrowed.get(partition_number)
@@ -346,9 +364,3 @@ class StateStore:
         ordered = sorted(partition_numbers)
         self._rotation = (self._rotation + 1) % len(ordered)
         return ordered[self._rotation :] + ordered[: self._rotation]
-
-
-def _next_writes(partition: Partition) -> dict[int, StateWrites]:
-    """Return the next writes of a partition, by its number; empty = all is written."""
-    writes = partition.next_writes(BLOCK_BYTES_PER_TRANSACTION)
-    return {} if writes is None else {partition.number: writes}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from clock import FakeClock
+from fakes import Member
 from kafka.errors import (
     CommitFailedError,
     InvalidProducerEpochError,
@@ -27,14 +28,14 @@ from forecaster.broker.request_watch import Refusal, RequestWatch
 from forecaster.broker.transaction_failures import (
     NoMetadata,
     Refused,
-    TransactionSize,
     Unwritten,
     explain,
     reason_of,
 )
 from forecaster.errors import TransientBrokerError
-from forecaster.records import FailureReason
+from forecaster.records import FailureReason, Message, Transaction
 
+TRANSACTION = Transaction({"out": [Message(0, b"", b"x" * 1_000, ())] * 2_000}, {}, Member())
 CONNECTION = Connection("127.0.0.1:9", "group")
 REFUSAL = Refusal("AddPartitionsToTxn", "out", 3, UnknownTopicOrPartitionError, 0.0)
 KINDS: dict[FailureReason, list[Exception]] = {
@@ -85,7 +86,7 @@ def watch(*refusals: Refusal) -> RequestWatch:
 
 
 def explained(error: Exception, *refusals: Refusal) -> Any:
-    return explain(error, watch(*refusals), TransactionSize(2_000, 3_500_000), CONNECTION)
+    return explain(error, watch(*refusals), TRANSACTION, CONNECTION)
 
 
 def test_every_kind_of_failure_has_an_example() -> None:
@@ -123,7 +124,7 @@ def test_a_deadline_says_how_much_was_to_be_written_and_whether_a_quota_applied(
     slowed = watch()
     assert "quota" not in explained(NoAnswer("late")).detail
     slowed.throttled_seconds = 12.5
-    failure = explain(NoAnswer("late"), slowed, TransactionSize(2_000, 3_500_000), CONNECTION)
+    failure = explain(NoAnswer("late"), slowed, TRANSACTION, CONNECTION)
     assert failure.reason is FailureReason.TIMEOUT
-    assert "2,000 records, 3,500,000 bytes" in failure.detail
+    assert "2,000 records, 2,000,000 bytes" in failure.detail
     assert "quota of the broker made this client pause for 12.5 s" in failure.detail
