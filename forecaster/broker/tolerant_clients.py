@@ -62,6 +62,7 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
         self._fetcher.__class__ = FairFetcher
         self._fetcher.longest_wait_ms = self._fetcher.config["fetch_max_wait_ms"]
         self._coordinator.__class__ = TolerantCoordinator
+        self._topics_with_ids: set[str] = set()
 
     @property
     def is_confirmed(self) -> bool:
@@ -100,9 +101,10 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
     def topic_id(self, topic: str) -> str | None:
         """Return the id of a topic as of the newest metadata; empty = it does not exist, None = not known."""
         topic_id = self._cluster.topic_id(topic)
-        if topic_id is None:
-            return None
-        return str(topic_id) if topic_id.int else ""
+        if topic_id is not None and topic_id.int:
+            self._topics_with_ids.add(topic)
+            return str(topic_id)
+        return "" if topic in self._topics_with_ids and not self.knows(topic) else None
 
     def read_from(self, topic: str, topic_id: str) -> None:
         """Read only from the topic with this id, where the broker knows ids; drop what was fetched from another one."""

@@ -62,6 +62,7 @@ class Counters:
         freed_series: series that lost their row because they were idle for too long.
         restores: restored partitions, by name of `Recovery`.
         replayed: readings that restores have replayed.
+        missing: offsets of a compacted input at which restores have found no record any more.
         scores: scores of the forecasts whose truth has come.
         stages: durations of the stages of batches.
         restoring: durations of restores.
@@ -79,6 +80,7 @@ class Counters:
     freed_series: int = 0
     restores: Counter[str] = field(default_factory=Counter)
     replayed: int = 0
+    missing: int = 0
     scores: ScoreTotals = field(default_factory=ScoreTotals)
     stages: dict[Stage, Durations] = field(default_factory=lambda: {stage: Durations() for stage in Stage})
     restoring: Durations = field(default_factory=Durations)
@@ -105,6 +107,7 @@ class Counters:
     def add_restored(self, restored: Restored) -> None:
         """Add a restored partition."""
         self.restores[restored.plan.recovery.name.lower()] += 1
+        self.missing += restored.missing
         self.replayed += restored.replayed
         self.restoring.add(restored.seconds)
 

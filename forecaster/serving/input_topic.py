@@ -87,6 +87,6 @@ class InputTopic:
         if missing_seconds > self._deadline:
             raise InputMissing(
                 f"topic {self._store.input_topic}: was deleted, and has been missing for {missing_seconds:.0f} s: "
-                "create it again, or correct FORECASTER_TOPICS__INPUT"
+                "create it again, or give this user the right to read it"
             )
         self.restore_all_again()

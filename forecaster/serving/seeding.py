@@ -1,8 +1,9 @@
 """Seeding: the state that a consumer group starts with, made of its history before its first start.
 
     1. check that the consumer group has no committed offsets and no members
-    2. partition by partition: make the rows that serving would have made of the history, and write their blocks in
-       transactions without offsets; blocks that only an earlier attempt wrote get tombstones
+    2. partition by partition: check that neither state nor outputs show that it was read before; make the rows that
+       serving would have made of the history, and write their blocks in transactions without offsets; blocks that only
+       an earlier attempt wrote get tombstones
     3. check the consumer group again
     4. commit the floors of all partitions and the group's offsets, at the start of the input, in one transaction
 
@@ -27,7 +28,7 @@ from forecaster.interfaces import Producer
 from forecaster.records import Message, Outcome, Readings, Transaction
 from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery
-from forecaster.serving.state.restore import Restorer
+from forecaster.serving.state.restore import Restored, Restorer
 
 BYTES_PER_TRANSACTION = 1_500_000
 LARGEST_LOST_SHARE = 0.5
@@ -117,7 +118,7 @@ class Seeder:
         """
         restored = self._restorer.restore(partition_number)
         if restored.plan.recovery != Recovery.NEW:
-            self.refuse_used_group()
+            self._refuse_found_state(restored)
         partition = restored.partition
         left_out: set[str] = set()
         outcomes: Counter[Outcome] = Counter()
@@ -131,6 +132,17 @@ class Seeder:
         partition.pending_tombstones -= set(partition.blocks)  # new blocks replace those of an earlier attempt
         self._write(partition)
         return SeededPartition(partition_number, len(partition.table), len(left_out), len(partition.blocks), outcomes)
+
+    def _refuse_found_state(self, restored: Restored) -> None:
+        """Raise StateError: the group was used in the meantime, or long ago."""
+        self.refuse_used_group()
+        config, partition = self._restorer.config, restored.partition
+        raise StateError(
+            f"group {config.state_config.key_prefix} has read partition {partition.number} of topic "
+            f"{config.input_topic} up to offset {partition.position}, as its state or its outputs show, although Kafka "
+            "has no committed offset of it; seed a group before its first start, or name another one with "
+            "FORECASTER_KAFKA__GROUP_ID"
+        )
 
     def finish(self) -> None:
         """Commit the group's offsets and the floors, so that its first start restores the seeded rows.

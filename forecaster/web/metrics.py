@@ -171,6 +171,9 @@ def _counts(counters: Counters) -> Iterator[Metric]:
     )
     yield _counter("replayed_readings", "Readings replayed during restores.", counters.replayed)
     yield _counter(
+        "missing_readings", "Offsets of a compacted input at which restores found no record any more.", counters.missing
+    )
+    yield _counter(
         "freed_series",
         "Series whose row was removed because they were idle for longer than STATE__TTL.",
         counters.freed_series,

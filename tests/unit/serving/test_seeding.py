@@ -238,6 +238,30 @@ def test_a_partition_with_a_new_offset_is_not_written() -> None:
     assert newest(kafka, 0) == {}
 
 
+def test_a_group_whose_offsets_kafka_has_forgotten_is_refused_and_its_state_stays() -> None:
+    kafka, configured = FakeKafka(), setup(pipeline=CONFIG, model=MODEL)
+    records = fleet(range(60))
+    seed(kafka, records, configured)
+    log(kafka, fleet(range(60, 70)))
+    serve(kafka, configured)
+    before = newest(kafka, 0)
+    kafka.forget_offsets()
+    writer = seeder(kafka, configured)
+    writer.refuse_used_group()
+    with pytest.raises(StateError, match="Kafka has no committed offset"):
+        writer.seed(0, parts(records, 0, 1))
+    assert newest(kafka, 0) == before
+    assert configured.restorer(FakeClient(kafka)).plan(0).recovery == Recovery.FORGOTTEN
+
+
+def test_a_seeded_group_whose_offsets_kafka_forgets_before_its_first_start_keeps_its_rows() -> None:
+    kafka, configured = FakeKafka(), setup(pipeline=CONFIG, model=MODEL)
+    seed(kafka, fleet(range(60)), configured)
+    kafka.forget_offsets()
+    plan = configured.restorer(FakeClient(kafka)).plan(0)
+    assert (plan.recovery, plan.begin) == (Recovery.FORGOTTEN, 0)
+
+
 @pytest.mark.parametrize("members", [1, 2])
 def test_a_group_with_live_members_is_refused(members: int) -> None:
     kafka = FakeKafka()
