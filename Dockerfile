@@ -19,9 +19,9 @@ COPY --from=build /opt/forecaster /opt/forecaster
 RUN useradd --no-create-home --uid 10001 forecaster && install --directory --owner=10001 /cache
 USER 10001
 ENV PATH=/opt/forecaster/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-EXPOSE 8080
+EXPOSE 8080 8081
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s \
-    CMD [ -z "${FORECASTER_HTTP__PORT-8080}" ] || python -c "import urllib.request as http; \
-        http.urlopen('http://127.0.0.1:${FORECASTER_HTTP__PORT-8080}/livez', timeout=4)"
+    CMD port=${FORECASTER_HTTP__PROBE_PORT:-${FORECASTER_HTTP__PORT-8080}}; [ -z "$port" ] || python -c \
+        "import urllib.request as http; http.urlopen('http://127.0.0.1:$port/livez', timeout=4)"
 ENTRYPOINT ["forecaster"]
 CMD ["run"]

@@ -297,8 +297,8 @@ class Http(SettingsGroup):
     port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_optional)] = 8080
     """Port to listen at; 0 = any free port, empty = no page and no API."""
     probe_port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_optional)] = None
-    """Port of a second server that answers /livez, /readyz and /metrics alone, whatever the clients of PORT do; image
-    and chart set 8081. 0 = any free port, empty = no second server: PORT answers them, too."""
+    """Port of a second server with /livez, /readyz and /metrics alone, which no client of PORT can delay; chart and
+    Compose file set 8081. 0 = any free port, empty = no second server. PORT answers them in any case."""
 
 
 class Log(SettingsGroup):

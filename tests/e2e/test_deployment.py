@@ -126,13 +126,44 @@ def test_probes_follow_the_http_port() -> None:
     """Without a port there are no probes, no service and no pod monitor."""
     documents = rendered("settings.HTTP__PORT=9000", "podMonitor.enabled=true")
     container = kind(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
-    assert container["ports"] == [{"name": "http", "containerPort": 9000}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": 9000},
+        {"name": "probes", "containerPort": 8081},
+    ]
     assert kind(documents, "Service")["spec"]["ports"][0]["port"] == 9000
+    assert kind(documents, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "http"
     documents = rendered("settings.HTTP__PORT=", "podMonitor.enabled=true")
     container = kind(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     assert not {"ports", "livenessProbe", "readinessProbe", "startupProbe"} & set(container)
     assert not {"Service", "PodMonitor"} & {document["kind"] for document in documents}
     assert "ingress" not in kind(documents, "NetworkPolicy")["spec"]
+
+
+@pytest.mark.parametrize("name", ["StatefulSet", "Deployment"])
+def test_probes_go_to_a_port_of_their_own_unless_it_is_empty(name: str) -> None:
+    """The policy admits no other pod there: Kubernetes always admits the node."""
+    for settings, number, port in (((), "8081", "probes"), (("settings.HTTP__PROBE_PORT=9001",), "9001", "probes")):
+        documents = rendered(*settings)
+        template = kind(documents, name)["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        assert environment(template)["FORECASTER_HTTP__PROBE_PORT"] == number
+        assert {"name": "probes", "containerPort": int(number)} in container["ports"]
+        for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+            assert container[probe]["httpGet"]["port"] == port
+        assert kind(documents, "NetworkPolicy")["spec"]["ingress"][0]["ports"] == [{"port": "http"}]
+    documents = rendered("settings.HTTP__PROBE_PORT=")
+    (container,) = kind(documents, name)["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"name": "http", "containerPort": 8080}]
+    assert container["livenessProbe"]["httpGet"]["port"] == "http"
+
+
+def test_probes_and_metrics_can_be_all_that_is_served() -> None:
+    documents = rendered("settings.HTTP__PORT=", "settings.HTTP__PROBE_PORT=9001", "podMonitor.enabled=true")
+    (container,) = kind(documents, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"name": "probes", "containerPort": 9001}]
+    assert container["readinessProbe"]["httpGet"]["port"] == "probes"
+    assert kind(documents, "PodMonitor")["spec"]["podMetricsEndpoints"][0]["port"] == "probes"
+    assert kind(documents, "NetworkPolicy")["spec"]["ingress"][0]["ports"] == [{"port": "probes"}]
 
 
 def test_each_release_has_its_own_group_unless_one_is_named() -> None:

@@ -21,6 +21,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if hasKey .Values.settings "HTTP__PORT" }}{{ .Values.settings.HTTP__PORT }}{{ else }}8080{{ end -}}
 {{- end }}
 
+{{/* Port of the server for probes alone; empty = the HTTP server answers them. */}}
+{{- define "forecaster.probePort" -}}
+{{- if hasKey .Values.settings "HTTP__PROBE_PORT" }}{{ .Values.settings.HTTP__PROBE_PORT }}{{ else if include "forecaster.port" . }}8081{{ end -}}
+{{- end }}
+
+{{/* Name of the port that answers /metrics to others; empty = none. */}}
+{{- define "forecaster.metricsPort" -}}
+{{- if include "forecaster.port" . }}http{{ else if include "forecaster.probePort" . }}probes{{ end -}}
+{{- end }}
+
 {{/* Consumer group: each release has its own, because groups are shared by the whole Kafka cluster. */}}
 {{- define "forecaster.group" -}}
 {{- .Values.settings.KAFKA__GROUP_ID | default (printf "%s-%s" .Release.Namespace .Release.Name) -}}
@@ -38,7 +48,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- range $name := list "ROLE" "KAFKA__INSTANCE_ID" "CACHE__DIRECTORY" }}
 {{- if hasKey $.Values.settings $name }}{{ fail (printf "settings.%s is the chart's own: see trainer and cache" $name) }}{{ end }}
 {{- end }}
-{{- $own := dict "LOG__FORMAT" "json" "KAFKA__GROUP_ID" (include "forecaster.group" .) }}
+{{- $own := dict "LOG__FORMAT" "json" "KAFKA__GROUP_ID" (include "forecaster.group" .) "HTTP__PROBE_PORT" (include "forecaster.probePort" .) }}
 {{- range $name, $value := merge dict .Values.settings $own }}
 - name: FORECASTER_{{ $name }}
   {{- if and (hasSuffix "SCHEDULE" $name) (eq (toString $value) "false") }}
@@ -86,20 +96,28 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
-{{- with include "forecaster.port" . }}
+{{- $http := include "forecaster.port" . }}
+{{- $probes := include "forecaster.probePort" . }}
+{{- if or $http $probes }}
+{{- $port := ternary "probes" "http" (ne $probes "") }}
 ports:
+  {{- with $http }}
   - {name: http, containerPort: {{ . }}}
+  {{- end }}
+  {{- with $probes }}
+  - {name: probes, containerPort: {{ . }}}
+  {{- end }}
 startupProbe:
-  httpGet: {path: /livez, port: http}
+  httpGet: {path: /livez, port: {{ $port }}}
   periodSeconds: 5
   failureThreshold: 24
 livenessProbe:
-  httpGet: {path: /livez, port: http}
+  httpGet: {path: /livez, port: {{ $port }}}
   periodSeconds: 15
   timeoutSeconds: 5
   failureThreshold: 4
 readinessProbe:
-  httpGet: {path: /readyz, port: http}
+  httpGet: {path: /readyz, port: {{ $port }}}
   periodSeconds: 10
   timeoutSeconds: 5
 {{- end }}
