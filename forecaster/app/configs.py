@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from forecaster.broker.connection import Connection
+from forecaster.broker.tls_files import refuse_unusable_files
 from forecaster.core.arrays import arrays
 from forecaster.core.ensemble.experts import HEADS
 from forecaster.core.ensemble.seasonal import MIN_TICKS
@@ -133,7 +134,11 @@ def hidden_size(settings: Settings, champion: Model | None) -> int:
 
 
 def connection(settings: Settings) -> Connection:
-    """Return address, identity and security for the Kafka clients."""
+    """Return address, identity and security for the Kafka clients.
+
+    Raises:
+        UsageError: an option, or a file of a certificate or key, cannot be used.
+    """
     kafka = settings.kafka
     security = {
         "security_protocol": kafka.security_protocol,
@@ -145,12 +150,14 @@ def connection(settings: Settings) -> Connection:
         "ssl_keyfile": kafka.ssl_keyfile,
         "ssl_password": kafka.ssl_password.get_secret_value(),
     }
+    security = {name: value for name, value in security.items() if value}
+    refuse_unusable_files(security)
     return Connection(
         bootstrap_servers=kafka.bootstrap_servers,
         group_id=kafka.group_id,
         instance_id=kafka.instance_id,
         session_timeout_ms=kafka.session_timeout,
-        security={name: value for name, value in security.items() if value},
+        security=security,
         options=kafka.options,
     )
 
