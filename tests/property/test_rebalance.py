@@ -1,4 +1,4 @@
-"""Rebalances during restores: no partition is served before its rows are restored."""
+"""Rebalances during restores, and forgotten offsets: no partition is served before its rows are restored."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ steps = st.one_of(
     st.tuples(st.just("revoke"), st.integers(0, 1), st.integers(0, PARTITIONS - 1)),
     st.tuples(st.just("turn"), st.integers(0, 1), st.integers(1, 4)),
     st.tuples(st.just("feed"), st.integers(0, PARTITIONS - 1), st.integers(1, 9)),
+    st.tuples(st.just("forget"), st.integers(0, PARTITIONS - 1), st.none()),
     st.tuples(st.just("fail"), st.integers(0, 1), st.sampled_from(["dropped", "happened"])),
 )
 
@@ -40,6 +41,8 @@ class World:
                 self.turn(number)
         elif what == "feed":
             self.feed(number, int(argument))  # type: ignore[call-overload]
+        elif what == "forget":
+            self.kafka.offsets.pop(number, None)
         else:
             self.clients[number].failures = [str(argument)]
 
@@ -68,7 +71,7 @@ class World:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_rebalances_leave_the_forecasts_unchanged(plan: list) -> None:
-    """Whatever the group does with partitions, none is served before its rows are restored."""
+    """Whatever happens to assignment and offsets, no partition is served before its rows are restored."""
     world, undisturbed = World(), World(batch=1_000)
     for step in plan:
         world.step(*step)
