@@ -101,7 +101,7 @@ def _break_publisher(how: str) -> None:
     def messages(self: Publisher, *arguments: Any) -> dict[str, list[Message]]:
         made = original(self, *arguments)
         forecasts = next(made[topic] for topic in made if topic.endswith(".forecasts"))
-        if forecasts and next(batches) % BROKEN_EVERY == 0:
+        if forecasts and next(batches) % BROKEN_EVERY == 1:
             last = forecasts.pop()
             forecasts += {"lose": [], "double": [last, last], "change": [last._replace(value=b"{}")]}[how]
         return made

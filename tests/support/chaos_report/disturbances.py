@@ -22,6 +22,8 @@ DYNAMIC_EVERY = 5
 """Of so many members that are killed or stopped, one is dynamic: its successor waits for the time-outs."""
 TERM_SECONDS = 60.0
 """Time within which a fault must come."""
+TRAINING_SECONDS = 90.0
+"""Time within which a training must begin or end."""
 KILLS = {
     "after a poll": ["after-poll"],
     "while it computes": ["mid-compute"],
@@ -186,16 +188,24 @@ def forgotten(trial: Trial, count: int) -> Row:
 
 
 def trained(trial: Trial, count: int) -> Row:
-    """Kill daemons at any moment, while they train and swap to the networks that they have trained."""
+    """Kill one of two daemons in the middle of a training, then soon after one, when the new network takes over."""
     dice = random.Random(count)
     trial.readings.send_hours(120)
     daemons = trial.start(2)
-    for _ in range(count):
-        trial.feed(dice.uniform(5.0, 15.0))
-        number = dice.randrange(len(daemons))
-        trial.end_killed(daemons[number])
-        daemons[number] = trial.daemon()
+    for number in range(count):
+        event = ("training_run_started", "training_run_decided")[number % 2]
+        before = _events(daemons, event)
+        trial.feed_until(lambda e=event, b=before: _events(daemons, e) > b, TRAINING_SECONDS)  # type: ignore[misc]
+        trial.feed(dice.uniform(0.0, 4.0))
+        victim = dice.randrange(len(daemons))
+        trial.end_killed(daemons[victim])
+        daemons[victim] = trial.daemon()
     return trial.finish("kill -9 while training is on", count, daemons)
+
+
+def _events(daemons: Sequence[ForkedDaemon], name: str) -> int:
+    """Return how often the daemons have logged an event."""
+    return sum(len(daemon.events(name)) for daemon in daemons)
 
 
 def fed_with_payloads(trial: Trial, count: int) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Sequence
 
@@ -24,8 +23,7 @@ def record_of(seed: int, hour: int) -> Record:
     dice = random.Random(seed * 1_000_003 + hour)
     oddity = dice.randrange(ODDS)
     stamp = START_MS + (hour + {LATE: -2, AHEAD: 900, TWICE: -1}.get(oddity, 0)) * HOUR_MS
-    level, phase = seed % 17, seed % 24
-    value: float | None = level + 5 * math.sin(math.tau * (hour + phase) / 24) + dice.gauss(0, 0.5)
+    value: float | None = seed * hour % 17 + dice.gauss(0, 0.1)
     if oddity == EXTREME:
         value = 1e4
     elif oddity == MISSING:
