@@ -57,11 +57,11 @@ class SecretFormatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record; one whose arguments cannot be written says so."""
         record = copy.copy(record)  # a record belongs to all handlers
-        if isinstance(record.args, Mapping):
-            record.args = without_secrets(record.args)
-        elif record.args:
-            record.args = tuple(_without_secrets(argument) for argument in record.args)
         try:
+            if isinstance(record.args, Mapping):
+                record.args = _without_secrets(record.args)
+            elif record.args:
+                record.args = tuple(map(_without_secrets, record.args))
             return super().format(record)
         except Exception as error:  # the standard library would print the arguments
             record.msg, record.args = f"{record.msg} (arguments that cannot be written: {type(error).__name__})", ()
@@ -131,7 +131,9 @@ def configure_logs(level: str, form: Literal["auto", "json", "text"], clock: Clo
 def _without_secrets(argument: Any) -> Any:
     """Return an argument of a log line, or what may be written of it."""
     if isinstance(argument, Mapping):
-        return without_secrets(argument)
+        return {name: _without_secrets(part) for name, part in without_secrets(argument).items()}
+    if type(argument) in (list, tuple, set):
+        return [_without_secrets(part) for part in argument]
     if isinstance(argument, bytes | bytearray | memoryview):
         return f"({len(argument)} bytes)"
     name = type(argument).__name__

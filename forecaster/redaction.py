@@ -106,7 +106,7 @@ def without_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def is_secret(name: str, value: Any) -> bool:
     """Return whether an option holds a secret, by its name or because it is an URL with a password."""
-    if value in (None, "", HIDDEN) or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and value in ("", HIDDEN)):
         return False
     return bool(SECRET_NAME.search(name)) or (isinstance(value, str) and any(_url_secrets(value)))
 

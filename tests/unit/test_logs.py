@@ -122,6 +122,16 @@ class SaslAuthenticateRequest:
         return "SaslAuthenticateRequest(auth_bytes=pw1)"
 
 
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("a message of the client")
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return "incomparable"
+
+
 class Unwritable:
     def __repr__(self) -> str:
         raise ValueError("pw1")
@@ -149,6 +159,8 @@ def test_no_line_of_another_library_shows_a_secret_however_short(
     client.debug("%s sends %r", 1, b"\0app\0pw1")
     client.debug("%s sends %r", 1, bytearray(b"c=biws,p=pw1"))
     client.debug("%s sends %s", 1, Unwritable())
+    client.debug("sends %s, %s", {1: [SaslAuthenticateRequest()]}, (b"\0app\0pw1",))
+    client.debug("requests %s", {"broker": Incomparable()})
     client.debug("found %s", {"password of app": "hunter2-S3CR3T"}["password of app"])
     try:
         raise ValueError("hunter2-S3CR3T")
@@ -157,6 +169,7 @@ def test_no_line_of_another_library_shows_a_secret_however_short(
     written = capsys.readouterr().err
     assert written.count("\n") >= 8
     assert "linger_ms" in written
+    assert "incomparable" in written
     assert "Traceback" in written
     assert "pw1" not in written
     assert "S3CR3T" not in written
