@@ -54,6 +54,7 @@ class GroupConsumer:
         self._unreadable_since: dict[int, float] = {}
         self._owned: set[int] = set()
         self._dropped: set[int] = set()
+        self._is_reconnected = False
         self._subscriber = Subscriber(options, topic)
         self._silence = SilenceWatch(clock)
         self._membership = MembershipWatch(
@@ -111,6 +112,7 @@ class GroupConsumer:
             assigned,
             stable=stable,
             answered=self._answers,
+            reconnected=self._take_reconnection(is_stable=stable),
             input_id=self._client.topic_id(self._topic),
         )
 
@@ -195,6 +197,12 @@ class GroupConsumer:
         """Return whether another topic has the name of the one that is read."""
         return self._read_id not in (None, self._client.topic_id(self._topic) or self._read_id)
 
+    def _take_reconnection(self, *, is_stable: bool) -> bool:
+        """Return true once for clients made anew because of silent brokers, when the last of them has joined."""
+        is_reconnected = self._is_reconnected and is_stable
+        self._is_reconnected &= not is_stable
+        return is_reconnected
+
     def _assigned(self, partitions: Iterable[int]) -> list[TopicPartition]:
         wanted = set(partitions)
         return [partition for partition in self._client.assignment() if partition.partition in wanted]
@@ -244,6 +252,7 @@ class GroupConsumer:
             else:
                 is_renewed = self._renew("its brokers are silent")
                 self._silence.record_attempt(self._client if is_renewed else None)
+                self._is_reconnected |= is_renewed
         self._report(silent_seconds)
 
     def _report(self, silent_seconds: float) -> None:

@@ -46,7 +46,7 @@ class LogReader:
         try:
             offset: int | None = self._client.committed(TopicPartition(topic, partition), timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(
                 f"committed offset of topic {topic}, partition {partition}: {describe(error)}"
             ) from error
@@ -111,7 +111,7 @@ class LogReader:
         try:
             batches = self._client.poll(timeout_ms=READ_TIMEOUT_MS if wait else 0)
         except KafkaError as error:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(f"reading {self._name()}: {describe(error)}") from error
         if batches:
             self._silence.record_answer()
@@ -129,10 +129,10 @@ class LogReader:
         try:
             position: int | None = self._client.position(self._partition, timeout_ms=ANSWER_TIMEOUT_MS)
         except KafkaError as error:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(f"position in {self._name()}: {describe(error)}") from error
         if position is None:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(f"position in {self._name()}: not known yet")
         return position
 
@@ -140,9 +140,9 @@ class LogReader:
         """Close the connections."""
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
 
-    def _follow_brokers(self) -> None:
+    def _follow_brokers(self, *, has_failed: bool = False) -> None:
         """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
-        self._silence.look(self._client)
+        self._silence.look(self._client, has_failed=has_failed)
         if not self._silence.is_renewal_due:
             return
         if self._client.answers(LAST_CHANCE_MS):

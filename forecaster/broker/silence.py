@@ -75,6 +75,7 @@ class SilenceWatch:
     def __init__(self, clock: Clock) -> None:
         self._clock, self._attended = clock, AttendedClock(clock)
         self._question: Asked | None = None
+        self._has_failed = False
         self._asked_at = self._repeated_at = 0.0
         self.record_answer()
 
@@ -92,17 +93,20 @@ class SilenceWatch:
     def is_renewal_due(self) -> bool:
         """Whether the client is to be made anew: the silence lasts, and so does no pause after a failed attempt."""
         now = self._attended()
-        return self._question is not None and now - self._asked_at >= RENEW_SECONDS and not self._pause.lasts(now)
+        is_long = self._has_failed or now - self._asked_at >= RENEW_SECONDS
+        return self._question is not None and is_long and not self._pause.lasts(now)
 
-    def look(self, client: Asking) -> None:
+    def look(self, client: Asking, *, has_failed: bool = False) -> None:
         """Ask the brokers of a client if they have said nothing for a while; note their answer.
 
         Args:
             client: the present client.
+            has_failed: a request of the client has failed, and it costs little to make the client anew: do not wait.
         """
         now = self._attended()
+        self._has_failed |= has_failed
         if self._question is None:
-            if now - self._heard_at <= PROBE_SECONDS:
+            if now - self._heard_at <= PROBE_SECONDS and not has_failed:
                 return
             self._question, self._asked_at, self._repeated_at = client.ask(), now, now
         if self._question.is_answered:
@@ -116,6 +120,7 @@ class SilenceWatch:
     def record_answer(self) -> None:
         """Note that a broker has answered, or delivered records."""
         self._question, self._answered_at, self._heard_at = None, self._clock(), self._attended()
+        self._has_failed = False
         self._pause = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def record_attempt(self, client: Asking | None) -> None:

@@ -48,7 +48,7 @@ class TailReader:
         try:
             batches = self._client.poll(timeout_ms=0)
         except KafkaError as error:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(f"reading topic {self._topic}: {describe(error)}") from error
         if batches:
             self._silence.record_answer()
@@ -65,7 +65,7 @@ class TailReader:
         try:
             self._backlog_ends = self._client.end_offsets(self._partitions)
         except KafkaError as error:
-            self._follow_brokers()
+            self._follow_brokers(has_failed=True)
             raise TransientBrokerError(f"end of topic {self._topic}: {describe(error)}") from error
 
     def has_read_backlog(self) -> bool:
@@ -94,9 +94,9 @@ class TailReader:
             raise
         return client
 
-    def _follow_brokers(self) -> None:
+    def _follow_brokers(self, *, has_failed: bool = False) -> None:
         """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
-        self._silence.look(self._client)
+        self._silence.look(self._client, has_failed=has_failed)
         if not self._silence.is_renewal_due:
             return
         if self._client.answers(LAST_CHANCE_MS):

@@ -194,6 +194,17 @@ class TopicAdmin:
             if any(models in _subscription(member) for member in group["members"])
         )
 
+    def read_by_group(self, group: str) -> list[str]:
+        """Return the topics that members of a consumer group read now, in alphabetical order.
+
+        The list is empty if the broker does not let this user ask, or answers in a way that the client cannot read.
+        """
+        try:
+            members = self._admin.describe_groups([group])[group]["members"]
+        except (KafkaError, LookupError, ValueError):
+            return []
+        return sorted({topic for member in members for topic in _subscription(member)})
+
     def bounds(self, name: str, partition: int) -> tuple[int, int]:
         """Return the first offset of a partition, and the one after its last: the high watermark.
 
@@ -270,9 +281,15 @@ def _refuse_wrong_count(topic: NeededTopic, count: int, source: str, source_coun
             "the order of all its records counts: delete it, or name another"
         )
     if topic.partitions is None and count != source_count:
+        remedy = "delete it, or name another"
+        if count < source_count:
+            remedy = (
+                f"add partitions with kafka-topics --alter --topic {topic.name} --partitions {source_count}; if they "
+                'were added to the input, see "Add partitions" in deploy/README.md'
+            )
         raise TopicError(
             f"topic {topic.name} ({topic.purpose}): has {_partitions(count)}, the input {source} has {source_count}; "
-            "they must be equal, because a forecast goes to the partition of its reading: delete it, or name another"
+            f"they must be equal, because a forecast goes to the partition of its reading: {remedy}"
         )
 
 

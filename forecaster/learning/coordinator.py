@@ -46,6 +46,7 @@ FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 60.0, 3_600.0
 DECISION_SECONDS = 60.0
 """Longest wait of the coordinator for its own decision, which it reads back from the topic."""
 CHAMPION, RESULT = "champion", "result"
+NO_MEMBER = "not a member of the trainers' group yet"
 _NO_FAILURE = Backoff(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 _log = structlog.get_logger()
 
@@ -109,9 +110,8 @@ class TrainingCoordinator:
 
     def __init__(self, config: CoordinatorConfig, dependencies: Dependencies, stop: threading.Event) -> None:
         self._config, self._stop, self._clock = config, stop, dependencies.clock
-        self._group, self._follower = dependencies.group, dependencies.follower
-        self._counter, self._producer = dependencies.counter, dependencies.producer
-        self._schedule = dependencies.schedule
+        self._group, self._follower, self._producer = dependencies.group, dependencies.follower, dependencies.producer
+        self._counter, self._schedule = dependencies.counter, dependencies.schedule
         self._phase = CoordinatorPhase.NOT_ELECTED
         self._state = TrainerState(NO_CHECKPOINT, 0)
         self._has_baseline = False
@@ -119,7 +119,7 @@ class TrainingCoordinator:
         self._run: _Run | None = None
         self._awaited = _Awaited("", 0.0)
         self._backoff = _NO_FAILURE
-        self._unready = "not a member of the trainers' group yet"
+        self._unready = NO_MEMBER
         self.counters: Counter[str] = Counter()
 
     @property
@@ -173,11 +173,11 @@ class TrainingCoordinator:
     def _poll(self) -> PollResult:
         polled = self._group.poll(wait=True)
         self._follow_election(polled)
+        if polled.reconnected:
+            self._producer.restart()  # it knows former addresses only
         self._follower.refresh()
-        if not polled.answered:
-            self._unready = "the broker does not answer"
-        elif polled.stable:
-            self._unready = ""
+        outside = "" if polled.stable else NO_MEMBER
+        self._unready = outside if polled.answered else "the broker does not answer"
         return polled
 
     def _follow_election(self, polled: PollResult) -> None:
@@ -301,8 +301,8 @@ class TrainingCoordinator:
         if not result.checkpoint:  # a refit that keeps the champion's readout
             return []
         decision = decision_of(result, run.kind, run.champion, datetime.now(UTC).isoformat(timespec="seconds"))
-        folder = self._config.folder / RESULT
-        return decision_messages(decision, self._follower.registry, folder, self._config.superseded_ms)
+        config, registry = self._config, self._follower.registry
+        return decision_messages(decision, registry, config.folder / RESULT, config.superseded_ms)
 
     def _commit(self, messages: Sequence[Message], member: Member) -> bool:
         """Return whether the broker has accepted the transaction, which carries this process's membership."""

@@ -38,6 +38,8 @@ class World:
         readings: the count of the history topic.
         is_current: the backlog is counted.
         due: kinds of runs that the schedule asks for next.
+        is_stable: the trainers' group counts this process as a member.
+        reconnected: the next poll says that the brokers have other addresses.
         fails: transactions are refused.
         away: checkpoints cannot be read, since the broker is away.
         stop: ends the coordinator.
@@ -48,6 +50,7 @@ class World:
         self.assigned: list[int] = []
         self.revoked: list[int] = []
         self.generation = 1
+        self.is_stable, self.reconnected = True, False
         self.readings, self.due = 0, set[RunKind]()
         self.fails, self.away, self.is_current = False, False, True
         self.restarts = self.counted_from = 0
@@ -68,7 +71,9 @@ class World:
     def poll(self, *, wait: bool) -> PollResult:
         assert wait, "the loop must not spin"
         assigned, revoked, self.assigned, self.revoked = self.assigned, self.revoked, [], []
-        return PollResult([], {}, {}, Member(generation_id=self.generation), revoked, assigned, stable=True)
+        reconnected, self.reconnected = self.reconnected, False
+        member, stable = Member(generation_id=self.generation), self.is_stable
+        return PollResult([], {}, {}, member, revoked, assigned, stable=stable, reconnected=reconnected)
 
     def refresh(self) -> None:
         """Do nothing: a test changes the registry itself."""

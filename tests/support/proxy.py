@@ -36,12 +36,13 @@ class Proxy:
         delay_seconds: delay of every answer.
 
     Attributes:
+        port: port to listen at.
         armed: whether the next request to end a transaction cuts all connections.
         cuts: number of cuts.
     """
 
     def __init__(self, port: int, target: int, delay_seconds: float = 0.0) -> None:
-        self._target = target
+        self.port, self._target = port, target
         self._delay_seconds = delay_seconds
         self._server = socket.create_server(("127.0.0.1", port))
         self._connections: set[socket.socket] = set()
@@ -54,6 +55,11 @@ class Proxy:
     def cut_at_next_commit(self) -> None:
         """Cut all connections right after the next request to end a transaction, so that its answer is lost."""
         self.armed = True
+
+    def lead_to(self, target: int) -> None:
+        """Forward new connections to another port, and cut those to the former one."""
+        self._target = target
+        self._cut()
 
     def close(self) -> None:
         with suppress(OSError):

@@ -194,13 +194,19 @@ def test_a_member_whose_brokers_have_another_address_joins_from_the_bootstrap_se
     assert member.poll().assigned == [3, 4]
     kafka.answers, kafka.follows_address = False, True
     with structlog.testing.capture_logs() as logs:
+        kafka.state = REBALANCING
         polled = kafka.after(PROBE_SECONDS + RENEW_SECONDS + 3, member)
     assert len(kafka.clients) == 2
     assert kafka.clients[0].options == kafka.clients[1].options, "a static member keeps its instance id"
     assert polled.revoked == [3, 4]
     assert polled.answered
+    assert not member.poll().reconnected
+    kafka.state = STABLE
     kafka.clients[1].listener.on_partitions_assigned([THERE])
-    assert member.poll().assigned == [4]
+    joined = member.poll()
+    assert joined.assigned == [4]
+    assert joined.reconnected
+    assert not member.poll().reconnected
     assert [log["event"] for log in logs] == ["broker_silent", "client_renewed", "broker_answers_again"]
 
 

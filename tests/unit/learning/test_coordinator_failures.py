@@ -66,6 +66,26 @@ def test_a_broker_that_does_not_answer_is_asked_again(world: World, monkeypatch:
     assert world.children[0].killed, "a coordinator that ends leaves no child behind"
 
 
+def test_a_process_outside_the_trainers_group_is_not_ready_and_starts_nothing(world: World) -> None:
+    world.assigned, world.readings = [0], 100
+    world.is_stable = False
+    coordinator = world.coordinator()
+    for is_stable, reason in ((False, "not a member"), (True, ""), (False, "not a member")):
+        world.is_stable = is_stable
+        coordinator.iterate()
+        assert coordinator.unready.startswith(reason)
+        assert bool(coordinator.unready) != is_stable
+    assert len(world.children) == 1
+
+
+def test_a_trainer_whose_brokers_have_other_addresses_makes_its_producer_anew(world: World) -> None:
+    coordinator = world.coordinator()
+    world.reconnected = True
+    coordinator.iterate()
+    coordinator.iterate()
+    assert world.restarts == 1
+
+
 def test_a_failed_first_training_is_repeated_after_growing_pauses(world: World) -> None:
     """A run that the schedule asks for does not wait."""
     world.assigned, world.readings = [0], 100

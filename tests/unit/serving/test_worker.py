@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, START_MS, history_flags, pipeline_config
@@ -69,6 +70,17 @@ def test_committed_offsets_decide_after_a_failed_transaction(failure: str) -> No
     for name in ("records", "outcomes", "forecasts", "transactions"):
         assert getattr(counters[0], name) == getattr(counters[1], name)
     assert counters[0].scores.count.tolist() == counters[1].scores.count.tolist()
+
+
+def test_a_worker_whose_brokers_have_other_addresses_makes_its_producer_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = FakeKafka()
+    client, worker = serving(kafka)
+    poll = client.poll
+    monkeypatch.setattr(client, "poll", lambda **options: replace(poll(**options), reconnected=True))
+    kafka.hours(0, range(4))
+    iterate(worker)
+    assert (client.confirmed, client.restarts) == (1, 1)
+    assert kafka.sources() == [f"readings/0/{n}" for n in range(4)]
 
 
 def test_a_partition_that_another_process_advanced_is_restored() -> None:
