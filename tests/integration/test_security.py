@@ -229,7 +229,7 @@ def test_a_refused_login_ends_with_exit_code_3_long_before_the_deadline(
     if wrong == "certificate":
         del options["KAFKA__SSL_CAFILE"]
     with Daemon(tmp_path, f"127.0.0.1:{port}", topic, **options) as daemon:
-        assert daemon.exit_code(90) == 3, daemon.log
+        assert daemon.exit_code(180) == 3, daemon.log
         assert error in daemon.events("daemon_failed")[0]["error"]
         assert "guessed" not in daemon.log
         assert_no_secret(daemon.log)
@@ -249,7 +249,7 @@ def test_a_missing_right_ends_the_daemon_and_is_named(
     prepared(secured, topic, but=next(right for right in RIGHTS if right.kind == kind))
     options = variables("PLAIN", "SASL_PLAINTEXT", tmp_path / "secret", secured)
     with Daemon(tmp_path, f"127.0.0.1:{SASL}", topic, KAFKA__OUTAGE_DEADLINE="10s", **options) as daemon:
-        assert daemon.exit_code(120) == 3, daemon.log
+        assert daemon.exit_code(180) == 3, daemon.log
         assert f"{USER} needs {MISSING[kind].format(topic)}" in daemon.events("daemon_failed")[0]["error"]
 
 
