@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPException
 from pathlib import Path
 
-from daemons import Daemon, Http, Stream, wait_until
+from daemons import Daemon, Http, Stream, free_port, wait_until
 
 from forecaster.broker.plain_clients import RecordWriter, create_topic
+from forecaster.web.server import MAX_CONNECTIONS
 
 PARTITIONS = 2
 HUNG_WORKER = Path(__file__).with_name("hung_worker.py")
@@ -52,6 +55,38 @@ def test_constant_requests_cost_no_forecast(broker: str, topic: str, tmp_path: P
             thread.join()
     assert set(answers) <= {200, 404, 503}
     assert answers.count(200) >= 20, "too few requests were answered"
+
+
+def test_clients_that_hold_connections_and_flood_delay_neither_probes_nor_forecasts(
+    broker: str, topic: str, tmp_path: Path
+) -> None:
+    """There are more of their connections than the server keeps; ids are nearly right."""
+    create_topic(broker, topic, PARTITIONS)
+    probe_port, stop = free_port(), threading.Event()
+    with Daemon(tmp_path, broker, topic, HTTP__PROBE_PORT=str(probe_port)) as daemon, ExitStack() as clients:
+        http, probes = Http(daemon.serving()), Http(daemon, probe_port)
+        for _ in range(MAX_CONNECTIONS + 50):
+            link = clients.enter_context(socket.create_connection(("127.0.0.1", daemon.port), 10))
+            link.sendall(b"GET /page/plotly.js HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        def flood() -> None:
+            while not stop.is_set():
+                with suppress(OSError, HTTPException):
+                    http.get("api/v1/series/pump-" + "x" * 500)
+
+        threads = [threading.Thread(target=flood) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        with closing(Stream(broker, topic, PARTITIONS)) as stream:
+            for _ in range(10):
+                stream.send_hours(5)
+                for asked in (http, probes):
+                    assert [asked.get(path)[0] for path in ("livez", "readyz", "metrics")] == [200, 200, 200]
+            stream.assert_exactly_once()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert probes.get("api/v1/status")[0] == 404
 
 
 def test_a_held_partition_is_not_ready_and_a_wait_for_a_broker_is_alive(

@@ -125,10 +125,10 @@ class Daemon:
 
 
 class Http:
-    """Asks a daemon over HTTP; raises OSError while the daemon does not listen."""
+    """Asks a daemon over HTTP, at the port of its API unless another is given; raises OSError if it does not listen."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._address = f"http://127.0.0.1:{daemon.port}"
+    def __init__(self, daemon: Daemon, port: int | None = None) -> None:
+        self._address = f"http://127.0.0.1:{port or daemon.port}"
 
     def wait(self) -> Http:
         """Wait until the daemon listens."""
