@@ -66,7 +66,7 @@ class Kafka(SettingsGroup):
     connect_deadline: Milliseconds = 60_000
     """Time to wait for a broker at the start; then exit code 3."""
     outage_deadline: Milliseconds = 1_800_000
-    """Time to wait for a broker while running; then exit code 3."""
+    """Time to wait for a broker, or to be a member of the consumer group again, while running; then exit code 3."""
 
     @field_validator("options", mode="before")
     @classmethod
