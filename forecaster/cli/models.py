@@ -24,14 +24,13 @@ from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
 from forecaster.core.checkpoint_ids import body_of
 from forecaster.core.network.model import Checkpoint
-from forecaster.core.network.network import Network
 from forecaster.errors import CheckpointError
 from forecaster.formats.models import iso_time, publication, serve_message
 from forecaster.printable import printable, printable_json
 from forecaster.records import Message
 from forecaster.registry.follower import read_registry
-from forecaster.registry.orders import first_order, promotion_order, rollback_order, unknown_checkpoint
-from forecaster.registry.registry import ModelRegistry
+from forecaster.registry.orders import first_order, promotion_order, rollback_order, serving_now, unknown_checkpoint
+from forecaster.registry.registry import MAX_PENDING_BYTES, ModelRegistry
 from forecaster.settings import Settings
 
 models = typer.Typer(no_args_is_help=True)
@@ -65,7 +64,9 @@ def rollback() -> None:
 def model_table(settings: Settings) -> Table:
     """Return a table with a row for each checkpoint, and for each decision whose checkpoint is gone."""
     registry = _registry(settings)
-    table = Table("id", "published", "readings", "decision", "loss", "champion's loss", "", caption=_serving(registry))
+    serving = serving_now(registry, network_config(settings))
+    caption = _caption(registry, serving)
+    table = Table("id", "published", "readings", "decision", "loss", "champion's loss", "", caption=caption)
     table.columns[0].no_wrap = True
     for name in sorted({*registry.checkpoints, *registry.decisions, *registry.faults}):
         published, decision = registry.published(name), registry.decisions.get(name)
@@ -76,7 +77,7 @@ def model_table(settings: Settings) -> Table:
             ("promoted" if decision.promoted else "rejected") if decision else "",
             _loss(decision.challenger_loss if decision else None),
             _loss(decision.champion_loss if decision else None),
-            _mark(registry, name),
+            escape(_mark(registry, name, serving)),
         )
     return table
 
@@ -89,12 +90,14 @@ def model_json(settings: Settings, checkpoint_id: str) -> str:
     """
     registry = _registry(settings)
     published, decision = registry.published(checkpoint_id), registry.decisions.get(checkpoint_id)
-    if published is None and decision is None:
+    fault = registry.faults.get(checkpoint_id)
+    if published is None and decision is None and fault is None:
         with _topic_in_errors(settings):
             raise unknown_checkpoint(registry, checkpoint_id)
     shown = {
         "id": checkpoint_id,
-        "serving": _mark(registry, checkpoint_id),
+        "serving": _mark(registry, checkpoint_id, serving_now(registry, network_config(settings))),
+        "fault": fault,
         "published": iso_time(published.published_ms) if published else None,
         "bytes": published.size if published else None,
         "description": published.description if published else None,
@@ -107,9 +110,14 @@ def promote_checkpoint(settings: Settings, checkpoint_id: str) -> str:
     """Let all workers serve the checkpoint; return a sentence for the operator.
 
     Raises:
-        CheckpointError: the topic does not hold it, or it does not fit the settings.
+        CheckpointError: the topic does not hold it, it must not be served, or it does not fit the settings.
     """
     registry = _registry(settings)
+    published = registry.published(checkpoint_id)
+    if published is not None and published.size > MAX_PENDING_BYTES:  # its weights have not been looked at yet
+        fault = _registry(settings, checkpoint_id).faults.get(checkpoint_id)
+        if fault is not None:
+            registry.refuse(checkpoint_id, fault)
     with _topic_in_errors(settings):
         order = promotion_order(registry, checkpoint_id, network_config(settings), _now())
     if order is None:
@@ -151,11 +159,18 @@ def publish_checkpoint(settings: Settings, checkpoint: Checkpoint) -> str:
     return f"published to {topic}; to serve it: forecaster models promote {checkpoint.id}"
 
 
-def _registry(settings: Settings) -> ModelRegistry:
+def _registry(settings: Settings, only: str = "") -> ModelRegistry:
+    """Return the content of the models topic.
+
+    Args:
+        settings: settings of the command.
+        only: checkpoint whose weights are looked at, however large they are; empty = all that are small enough.
+    """
+
     def read(topics: TopicAdmin) -> ModelRegistry:
         _ensure(settings, topics, create=False)
         with closing(LogReader(connection(settings), topics)) as reader:
-            return read_registry(reader, settings.topics.named("models"))
+            return read_registry(reader, settings.topics.named("models"), only)
 
     return ask_broker(settings, read)
 
@@ -190,9 +205,7 @@ def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: st
     published = registry.published(checkpoint_id)
     if published is None:
         return ""
-    configs = published.description.network, network_config(settings)
-    needed, room = (Network(config).state_size for config in configs)
-    if needed <= room:
+    if published.description.network.state_size <= network_config(settings).state_size:
         return ""
     return (
         "; its hidden state needs more space than NETWORK__HIDDEN_SIZE and NETWORK__LAYERS give: restart the running "
@@ -200,18 +213,22 @@ def _restart_note(settings: Settings, registry: ModelRegistry, checkpoint_id: st
     )
 
 
-def _serving(registry: ModelRegistry) -> str:
+def _caption(registry: ModelRegistry, serving: str) -> str:
+    """Return which checkpoint was ordered to serve, and which one serves instead if it cannot."""
     serve = registry.serve
     if serve is None:
         return "nothing is promoted yet: forecasts are made without a network"
-    return escape(f"champion: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})")
+    order = f"champion: {serve.checkpoint} ({serve.reason}, by the {serve.by}, {serve.at})"
+    instead = "" if serving == serve.checkpoint else f"; it cannot be served, and {serving} serves instead"
+    return escape(order + instead)
 
 
-def _mark(registry: ModelRegistry, checkpoint_id: str) -> str:
+def _mark(registry: ModelRegistry, checkpoint_id: str, serving: str) -> str:
+    """Return what the table says about a checkpoint: refused and why, serving, previous, or nothing."""
     serve = registry.serve
     if checkpoint_id in registry.faults:
-        return "damaged"
-    if serve is not None and checkpoint_id == serve.checkpoint:
+        return f"refused: {registry.faults[checkpoint_id]}"
+    if serve is not None and checkpoint_id == serving:
         return "serving"
     return "previous" if serve is not None and checkpoint_id == serve.previous else ""
 

@@ -253,13 +253,18 @@ class RegistryFollower:
             _log.warning(event, key=key, reason=reason, topic=self._topic)
 
 
-def read_registry(reader: PartitionReader, topic: str) -> ModelRegistry:
+def read_registry(reader: PartitionReader, topic: str, only: str = "") -> ModelRegistry:
     """Return the present content of the models topic.
+
+    Args:
+        reader: reader of the topic.
+        topic: name of the models topic.
+        only: as for `ModelRegistry`.
 
     Raises:
         TransientBrokerError: the broker failed.
     """
-    registry = ModelRegistry()
+    registry = ModelRegistry(only)
     for record in records_to_end(reader, topic):
         registry.add(record.key, record.value, record.timestamp)
     return registry

@@ -26,7 +26,7 @@ def promotion_order(registry: ModelRegistry, checkpoint_id: str, network: Networ
     refuse_unusable(registry, checkpoint_id, network)
     if champion == checkpoint_id:
         return None
-    previous = _serving(registry, network)
+    previous = serving_now(registry, network)
     previous = NO_CHECKPOINT if previous == checkpoint_id else previous
     return ServeOrder(checkpoint_id, previous, "operator", at, "promoted by hand")
 
@@ -54,8 +54,8 @@ def rollback_order(registry: ModelRegistry, network: NetworkConfig, at: str) -> 
     return ServeOrder(target, champion, "operator", at, "rolled back by hand")
 
 
-def _serving(registry: ModelRegistry, network: NetworkConfig) -> str:
-    """Return the checkpoint that workers serve now: the champion, or the one before it if the champion is refused."""
+def serving_now(registry: ModelRegistry, network: NetworkConfig) -> str:
+    """Return the checkpoint that workers serve now: the ordered one, the one before it, or `none`, the first usable."""
     named = () if registry.serve is None else (registry.serve.checkpoint, registry.serve.previous)
     return next((name for name in named if _is_usable(registry, name, network)), NO_CHECKPOINT)
 

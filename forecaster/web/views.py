@@ -207,13 +207,15 @@ class ModelsView:
     Attributes:
         champion: id of the checkpoint that is to serve.
         serve: newest order to serve a checkpoint; None = there is none.
-        checkpoints: all checkpoints.
+        checkpoints: checkpoints that may be served, as far as is known.
+        faults: why other checkpoints must not be served, by id.
         decisions: decisions about challengers, the newest first.
     """
 
     champion: str
     serve: ServeOrder | None
     checkpoints: list[ModelView]
+    faults: dict[str, str]
     decisions: list[Decision]
 
 
@@ -319,7 +321,8 @@ def models(view: WorkerView, service: Service) -> ModelsView:
         for name, checkpoint in registry.checkpoints.items()
     ]
     decisions = sorted(registry.decisions.values(), key=lambda decision: decision.at, reverse=True)
-    return ModelsView(view.store.champion, registry.serve, checkpoints, decisions[:DECISIONS_SHOWN])
+    faults = dict(registry.faults)
+    return ModelsView(view.store.champion, registry.serve, checkpoints, faults, decisions[:DECISIONS_SHOWN])
 
 
 def _registry(service: Service) -> ModelRegistry:

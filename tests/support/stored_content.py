@@ -95,9 +95,8 @@ class Mutator:
         if isinstance(old, bytes) and dice.random() < 0.8:
             return self._other_numbers(old)
         if type(old) is int and dice.random() < 0.7:
-            return dice.choice(
-                [old + 1, old - 1, -old, old * 1000 % 2**63, *(n for n in ABSURD_NUMBERS if isinstance(n, int))]
-            )
+            whole = [number for number in ABSURD_NUMBERS if isinstance(number, int)]
+            return min(max(dice.choice([old + 1, old - 1, -old, old * 1000, *whole]), -(2**63)), 2**64 - 1)
         if isinstance(old, list) and old and dice.random() < 0.5:
             return dice.choice([old[:-1], old + old, old[::-1], old * 50, [dice.choice(ABSURD_VALUES)] * len(old)])
         return dice.choice(ABSURD_VALUES)

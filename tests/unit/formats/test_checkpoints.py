@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from builders import pipeline_config, random_checkpoint, with_local_readouts
+from safetensors.numpy import load, save
 
 from forecaster.core.network.features import FeatureConfig
 from forecaster.errors import CheckpointError
 from forecaster.formats.checkpoints import DESCRIPTION, WEIGHTS, read_checkpoint, refuse_other_network, write_checkpoint
+from forecaster.formats.weights import CONTEXT_LIMITS, LIMITS, MAX_HORIZON
+from forecaster.settings.groups import Forecast, NetworkSettings
 
 
 @pytest.fixture
@@ -101,3 +108,125 @@ def test_another_network_than_asked_for_is_refused_in_words(wanted: dict[str, An
     refuse_other_network(network, network, "folder")
     with pytest.raises(CheckpointError, match=message):
         refuse_other_network(network, replace(network, **wanted), "folder")
+
+
+def rewrite_weights(folder: Path, content: bytes) -> None:
+    """Replace the weights, and their hash in the description."""
+    (folder / WEIGHTS).write_bytes(content)
+    rewrite(folder, sha256=hashlib.sha256(content).hexdigest())
+
+
+def with_header(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Return weights whose header was changed."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+WRONG_WEIGHTS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "not safetensors": (lambda _: b"\x80\x04not safetensors at all" * 10, "not in the format safetensors"),
+    "empty": (lambda _: b"", "not in the format safetensors"),
+    "a long header": (lambda content: (2**62).to_bytes(8, "little") + content[8:], "end within their header"),
+    "deep header": (lambda _: (100_000).to_bytes(8, "little") + b"[" * 100_000, "not in the format safetensors"),
+    "float64": (lambda content: save({n: a.astype(np.float64) for n, a in load(content).items()}), "type 'F64'"),
+    "an extra array": (lambda content: save({**load(content), "extra": np.zeros(1, np.float32)}), "'extra'"),
+    "a missing array": (lambda content: save({n: a for n, a in load(content).items() if n != "readout"}), "'readout'"),
+    "another order": (
+        lambda content: save({n: a.T.copy() if n == "readout" else a for n, a in load(content).items()}),
+        "'readout' has the shape",
+    ),
+    "outside": (
+        lambda content: with_header(content, lambda header: header["readout"].update(data_offsets=[0, 2**60])),
+        "not where their header says",
+    ),
+    "overlapping": (
+        lambda content: (
+            with_header(
+                content,
+                lambda header: header["body.head.bias"].update(
+                    data_offsets=header["body.encoder.bias"]["data_offsets"]
+                ),
+            )
+            + b"more"
+        ),
+        "other data than",
+    ),
+    "a huge shape": (
+        lambda content: with_header(content, lambda header: header["readout"].update(shape=[2**40, 2**40])),
+        "'readout' has the shape",
+    ),
+    "not finite": (
+        lambda content: save({n: np.full_like(a, np.nan) for n, a in load(content).items()}),
+        "not finite",
+    ),
+    "overflowing": (lambda content: save({n: a * np.float32(1e30) for n, a in load(content).items()}), "overflows"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_WEIGHTS)
+def test_weights_with_a_right_hash_and_wrong_content_are_refused(folder: Path, wrong: str) -> None:
+    change, message = WRONG_WEIGHTS[wrong]
+    rewrite_weights(folder, change((folder / WEIGHTS).read_bytes()))
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 16_000},
+        {"hidden_size": 2**62},
+        {"layers": 10**9},
+        {"layers": 0},
+        {"convolution": 10**9},
+        {"convolution": -1},
+        {"features": {"context": 2**40}},
+        {"horizons": []},
+        {"horizons": [2, 1]},
+        {"horizons": [0]},
+        {"horizons": [1, 10**9]},
+        {"quantile_levels": [0.0, 0.5]},
+        {"quantile_levels": [0.5, 0.5]},
+        {"quantile_levels": []},
+    ],
+    ids=str,
+)
+def test_a_network_beyond_the_limits_is_refused_before_memory_is_taken_for_it(
+    folder: Path, change: dict[str, object]
+) -> None:
+    network = json.loads((folder / DESCRIPTION).read_text())["network"]
+    rewrite(folder, network={**network, **change})
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"its (network|horizons|quantile levels)|hidden_size"):
+        read_checkpoint(folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("identity", ["none", "none.1", "", "../up", "a b", "\x1b[2J"])
+def test_a_description_whose_id_means_something_else_is_refused(folder: Path, identity: str) -> None:
+    rewrite(folder, id=identity)
+    with pytest.raises(CheckpointError, match="is no id of a checkpoint"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("facts", [{"seen_until_ms": "yesterday"}, {"seen_until_ms": 2**70}, {"a": [[[[]]]] * 3}])
+def test_facts_that_a_training_could_not_read_are_refused(folder: Path, facts: dict[str, Any]) -> None:
+    if "a" in facts:
+        for _ in range(20):
+            facts = {"a": facts}
+    rewrite(folder, facts=facts)
+    with pytest.raises(CheckpointError, match=r"seen_until_ms|nested"):
+        read_checkpoint(folder)
+
+
+def test_the_settings_can_ask_for_no_network_beyond_the_limits() -> None:
+    for name, (low, high) in {**LIMITS, "context": CONTEXT_LIMITS}.items():
+        limits = NetworkSettings.model_json_schema()["properties"][name]
+        limits = next(iter(limits.get("anyOf", [limits])))
+        assert low <= limits["minimum"]
+        assert limits["maximum"] == high
+    assert Forecast.model_json_schema()["properties"]["horizon"]["maximum"] == MAX_HORIZON
