@@ -135,6 +135,10 @@ class BoundedManager(RefusalManager):
         except NO_ANSWER:
             self.is_lost = True
             raise
+        except RuntimeError as error:
+            if not self.closed:
+                raise
+            raise KafkaConnectionError("another thread has closed this client") from error
         self.is_lost = False
         return result
 

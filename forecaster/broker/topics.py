@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,7 @@ class TopicAdmin:
 
     def __init__(self, connection: Connection) -> None:
         self._options = connection.admin_options()
+        self._renewing = threading.Lock()
         self._client = TolerantAdminClient(**self._options)
 
     def __enter__(self) -> TopicAdmin:
@@ -60,12 +62,15 @@ class TopicAdmin:
         Raises:
             TransientBrokerError: no bootstrap server answered.
         """
-        if self._client.is_lost and not self._client.answers(LAST_CHANCE_MS):
-            new = successor(self._client, lambda: TolerantAdminClient(**self._options), "admin", "no broker answers")
-            if new is None:
-                raise TransientBrokerError("no broker answers")
-            self._client = new
-        return self._client
+        with self._renewing:
+            if self._client.is_lost and not self._client.answers(LAST_CHANCE_MS):
+                new = successor(
+                    self._client, lambda: TolerantAdminClient(**self._options), "admin", "no broker answers"
+                )
+                if new is None:
+                    raise TransientBrokerError("no broker answers")
+                self._client = new
+            return self._client
 
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Return the partition count of each topic that exists.

@@ -18,7 +18,7 @@ from daemons import free_port, wait_until
 from kafka import KafkaProducer
 from kafka.admin.client import KafkaAdminClient
 from kafka.cluster import ClusterMetadata
-from kafka.errors import KafkaTimeoutError, NodeNotReadyError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, UnknownTopicOrPartitionError
 from kafka.future import Future
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport
@@ -183,6 +183,14 @@ def test_metadata_is_refreshed_although_the_coroutine_that_does_it_has_ended() -
         setattr(cluster, "_refresh_loop_future", Future().failure(RuntimeError("bug")))  # noqa: B010 - private
         client.ask()
         assert not vars(cluster)["_refresh_loop_future"].is_done
+
+
+def test_a_client_that_another_thread_has_closed_is_an_error_of_the_connection() -> None:
+    options = {**connected("127.0.0.1:9").consumer_options(), "api_version": (2, 6)}
+    client = TolerantConsumer(**options)
+    client.close()
+    with pytest.raises(KafkaConnectionError, match="another thread"):
+        vars(client)["_manager"].run(lambda: None)
 
 
 def test_a_question_to_silent_brokers_has_a_deadline() -> None:
