@@ -30,11 +30,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from chaos_report import disturbances as do
 from chaos_report import payloads
-from chaos_report.broker import OwnBroker
 from chaos_report.table import Row, append, joined, markdown, read
 from chaos_report.trial import Fleet, Place, Trial
 from chaos_report.workers import FORKS, prepare_forks
 from faults import BREAKS
+from own_broker import OwnBroker
 from proxy import Proxy
 
 from forecaster.app.threads import TORCH_THREADS

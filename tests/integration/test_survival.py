@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from daemons import SHARED_BROKER, Daemon, Http, wait_until
+from own_broker import OwnBroker
 from proxy import Proxy
 from reference_run import ReferenceRun
 
@@ -24,7 +24,7 @@ from forecaster.broker.plain_clients import create_topic
 pytestmark = pytest.mark.kafka
 PARTITIONS = 4
 FAULTY = Path(__file__).with_name("faulty_worker.py")
-OWN_PORT, PROXIED_PORT, PROXY_PORT = 19492, 19494, 19495
+OWN_PORT = 19492
 POINTS = ["after-poll", "mid-transaction", "after-commit", "mid-restore"]
 
 
@@ -167,48 +167,32 @@ def test_a_rolling_restart_of_static_members_keeps_the_generation(fleet: Fleet, 
 
 
 @pytest.fixture
-def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
-    """Return the command that starts the broker: one that may be restarted, with a second listener behind a proxy."""
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
+    """A broker that may be restarted, with a second listener behind a proxy."""
     if not SHARED_BROKER.is_file():
         pytest.skip("no broker that could be restarted")
-    folder = str(tmp_path_factory.mktemp("own"))
-    ports = {"PLAINTEXT": OWN_PORT, "PROXIED": PROXIED_PORT, "CONTROLLER": OWN_PORT + 1}
-    listeners = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
-    start = (
-        str(SHARED_BROKER),
-        "start",
-        folder,
-        str(OWN_PORT),
-        f"listeners={listeners}",
-        f"advertised.listeners=PLAINTEXT://127.0.0.1:{OWN_PORT},PROXIED://127.0.0.1:{PROXY_PORT}",
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
-        "inter.broker.listener.name=PLAINTEXT",
-    )
-    subprocess.run(start, check=True, timeout=120)
-    yield start
-    subprocess.run([str(SHARED_BROKER), "kill", folder], check=False, timeout=60)
+    with OwnBroker(tmp_path_factory.mktemp("own"), OWN_PORT) as broker:
+        yield broker
 
 
 @pytest.fixture
-def own_reference(own_broker: tuple[str, ...], topic: str, tmp_path: Path) -> Iterator[ReferenceRun]:
-    assert own_broker
-    address = f"127.0.0.1:{OWN_PORT}"
-    create_topic(address, topic, PARTITIONS)
-    with closing(ReferenceRun(address, topic, PARTITIONS, tmp_path)) as run:
+def own_reference(own_broker: OwnBroker, topic: str, tmp_path: Path) -> Iterator[ReferenceRun]:
+    create_topic(own_broker.address, topic, PARTITIONS)
+    with closing(ReferenceRun(own_broker.address, topic, PARTITIONS, tmp_path)) as run:
         yield run
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_broker_restart_under_load_loses_and_doubles_nothing(
-    own_broker: tuple[str, ...], own_reference: ReferenceRun, topic: str, tmp_path: Path, how: str
+    own_broker: OwnBroker, own_reference: ReferenceRun, topic: str, tmp_path: Path, how: str
 ) -> None:
-    with Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_reference).daemon() as daemon:
+    with Fleet(own_broker.address, topic, tmp_path, own_reference).daemon() as daemon:
         daemon.serving()
         own_reference.send_hours(500)
         wait_until(lambda: own_reference.receive() > 500, "some forecasts")
-        subprocess.run([own_broker[0], how, own_broker[2]], check=True, timeout=60)
+        own_broker.end(how)
         threading.Event().wait(3)
-        subprocess.run(own_broker, check=True, timeout=120)
+        own_broker.start()
         own_reference.send_hours(50)
         own_reference.assert_equal(180)
         assert daemon.process.poll() is None, daemon.log
@@ -216,14 +200,14 @@ def test_a_broker_restart_under_load_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("seconds", [90, pytest.param(600, marks=pytest.mark.full)])
 def test_a_long_broker_outage_costs_no_memory_and_is_reported(
-    own_broker: tuple[str, ...], own_reference: ReferenceRun, topic: str, tmp_path: Path, seconds: int
+    own_broker: OwnBroker, own_reference: ReferenceRun, topic: str, tmp_path: Path, seconds: int
 ) -> None:
-    fleet = Fleet(f"127.0.0.1:{OWN_PORT}", topic, tmp_path, own_reference)
+    fleet = Fleet(own_broker.address, topic, tmp_path, own_reference)
     with fleet.daemon() as daemon:
         http = Http(daemon.serving())
         own_reference.send_hours(500)
         wait_until(lambda: own_reference.receive() > 500, "some forecasts")
-        subprocess.run([own_broker[0], "stop", own_broker[2]], check=True, timeout=60)
+        own_broker.end("stop")
         wait_until(lambda: "broker" in http.get("readyz")[1], "that it says so")
         memory, lines = daemon.resident_mib, daemon.log.count("\n")
         threading.Event().wait(seconds)
@@ -231,17 +215,17 @@ def test_a_long_broker_outage_costs_no_memory_and_is_reported(
         assert http.get("readyz")[0] == 503
         assert daemon.resident_mib < memory + 8.0
         assert daemon.log.count("\n") < lines + seconds
-        subprocess.run(own_broker, check=True, timeout=120)
+        own_broker.start()
         own_reference.send_hours(50)
         own_reference.assert_equal(180)
         wait_until(lambda: http.get("readyz")[0] == 200, "readiness")
 
 
 def test_a_broker_with_slow_answers_costs_time_and_nothing_else(
-    own_reference: ReferenceRun, topic: str, tmp_path: Path
+    own_broker: OwnBroker, own_reference: ReferenceRun, topic: str, tmp_path: Path
 ) -> None:
-    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_reference)
-    with closing(Proxy(PROXY_PORT, PROXIED_PORT, delay_seconds=0.3)), fleet.daemon() as daemon:
+    fleet = Fleet(own_broker.proxied, topic, tmp_path, own_reference)
+    with closing(Proxy(own_broker.proxy_port, own_broker.proxied_port, delay_seconds=0.3)), fleet.daemon() as daemon:
         daemon.serving()
         for _ in range(5):
             own_reference.send_hours(20)
@@ -252,10 +236,10 @@ def test_a_broker_with_slow_answers_costs_time_and_nothing_else(
 
 
 def test_a_connection_cut_in_a_commit_loses_and_doubles_nothing(
-    own_reference: ReferenceRun, topic: str, tmp_path: Path
+    own_broker: OwnBroker, own_reference: ReferenceRun, topic: str, tmp_path: Path
 ) -> None:
-    fleet = Fleet(f"127.0.0.1:{PROXY_PORT}", topic, tmp_path, own_reference)
-    with closing(Proxy(PROXY_PORT, PROXIED_PORT)) as proxy, fleet.daemon() as daemon:
+    fleet = Fleet(own_broker.proxied, topic, tmp_path, own_reference)
+    with closing(Proxy(own_broker.proxy_port, own_broker.proxied_port)) as proxy, fleet.daemon() as daemon:
         daemon.serving()
         for _ in range(5):
             proxy.cut_at_next_commit()

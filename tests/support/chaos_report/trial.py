@@ -137,10 +137,9 @@ class Trial:
         return self.daemon(KAFKA__BOOTSTRAP_SERVERS=self._place.proxied)
 
     def start(self, count: int, *names: str) -> list[ForkedDaemon]:
-        """Start daemons, static members if they have names; return them when one has served a little."""
+        """Start daemons, static members if they have names; return them when each partition has been served."""
         daemons = [self.daemon(KAFKA__INSTANCE_ID=name) for name in [*names, *[""] * (count - len(names))]]
-        self.feed_until(lambda: any(daemon.serves for daemon in daemons))
-        self.feed(2.0)
+        self.feed_until(lambda: min(self._committed(), default=0) > 0)
         self.note_memory(daemons[0])
         return daemons
 
@@ -214,12 +213,18 @@ class Trial:
 
     def _lag(self) -> int:
         """Return how many readings the group has not committed; -1 = the broker does not say."""
-        numbers = range(self._fleet.partitions)
-        try:
-            committed = [self._reader.committed(self._fleet.name, number) or 0 for number in numbers]
-        except TransientBrokerError:
+        offsets = self._committed()
+        if not offsets:
             return -1
-        return sum(max(0, len(self.readings.sent[number]) - committed[number]) for number in numbers)
+        return sum(max(0, len(sent) - offset) for sent, offset in zip(self.readings.sent, offsets, strict=True))
+
+    def _committed(self) -> list[int]:
+        """Return the group's committed offset of each partition; none if the broker does not answer."""
+        try:
+            numbers = range(self._fleet.partitions)
+            return [self._reader.committed(self._fleet.name, number) or 0 for number in numbers]
+        except TransientBrokerError:
+            return []
 
     def _row(self, what: str, times: int) -> Row:
         forecasts = letters = Verdict()

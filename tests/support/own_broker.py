@@ -1,4 +1,4 @@
-"""A Kafka that the report starts, restarts and ends, with a second listener behind a proxy."""
+"""A Kafka that a test starts, restarts and ends, with a second listener behind a proxy."""
 
 from __future__ import annotations
 
@@ -32,20 +32,28 @@ class OwnBroker:
             f"advertised.listeners=PLAINTEXT://{self.address},PROXIED://{self.proxied}",
             f"listener.security.protocol.map={','.join(f'{name}:PLAINTEXT' for name in listeners)}",
             "inter.broker.listener.name=PLAINTEXT",
-            "log.cleaner.min.compaction.lag.ms=86400000",  # the reference reads from old floors what has served
+            "log.cleaner.min.compaction.lag.ms=86400000",  # a reference run reads old floors
         )
 
     def __enter__(self) -> OwnBroker:
-        self._run(*self._start)
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._run(str(SHARED_BROKER), "kill", str(self._folder))
+        self.end("kill")
+
+    def start(self) -> None:
+        """Start it, and return when it serves."""
+        self._run(*self._start)
+
+    def end(self, how: str) -> None:
+        """End it, by `stop` in order, or by `kill` as in a crash."""
+        self._run(str(SHARED_BROKER), how, str(self._folder))
 
     def restart(self, how: str) -> None:
-        """Restart it; it ends by `stop`, or as in a crash by `kill`."""
-        self._run(str(SHARED_BROKER), how, str(self._folder))
-        self._run(*self._start)
+        """End it, and start it again."""
+        self.end(how)
+        self.start()
 
     def _run(self, *command: str) -> None:
         environment = {"KAFKA_HEAP": "512m", **os.environ}
