@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecaster.formats.sources import Source, source_headers
+from forecaster.interfaces import PartitionReader
 from forecaster.records import InputRecord
 from forecaster.serving.state import outputs
 from forecaster.serving.state.outputs import InputPartition, OutputPosition, read_output_position
@@ -26,6 +27,10 @@ SOURCES = st.builds(
 GAPS = st.integers(1, 700)
 """Offsets that markers, aborted transactions or compacted records take."""
 LOGS = st.lists(st.one_of(SOURCES, GAPS, st.just(b"no place")), max_size=40)
+
+
+def reader_of(kafka: FakeKafka) -> PartitionReader:
+    return FakeReader(FakeClient(kafka))  # type: ignore[return-value]
 
 
 def headers(source: Source | bytes) -> list[tuple[str, bytes]]:
@@ -70,12 +75,12 @@ def test_the_newest_output_of_the_partition_is_found(logs: tuple[list[Source | i
     for topic, log in zip(TOPICS, logs, strict=True):
         kafka.starts[topic, 1] = kafka.ends[topic, 1] = start
         write(kafka, topic, log)
-    steps = read_output_position(FakeReader(FakeClient(kafka)), TOPICS, OURS)
+    steps = read_output_position(reader_of(kafka), TOPICS, OURS)
     assert result_of(steps) == expected(list(logs))
 
 
 def test_only_the_end_of_a_long_topic_is_read() -> None:
     kafka = FakeKafka(3)
     write(kafka, "forecasts", [Source("readings", 1, offset, OURS.input_id) for offset in range(5_000)])
-    steps = list(read_output_position(FakeReader(FakeClient(kafka)), ["forecasts"], OURS))
+    steps = list(read_output_position(reader_of(kafka), ["forecasts"], OURS))
     assert {step.offset for step in steps} == {5_000 - outputs.FIRST_STEP}

@@ -58,12 +58,20 @@ class World:
         for series in range(3):
             self.kafka.hours(partition, range(begin, begin + hours), b"pump-%d-%d" % (partition, series))
 
+    def position(self, partition: int) -> int:
+        """Return up to where the owner of a partition has served it; -1 = it is not open."""
+        owner = next(
+            worker for worker, client in zip(self.workers, self.clients, strict=True) if partition in client.assigned
+        )
+        opened = owner._store.partitions.get(partition)  # noqa: SLF001
+        return -1 if opened is None else opened.position
+
     def drain(self) -> None:
         for _ in range(200):
             for number in range(2):
                 self.clients[number].failures = []
                 self.turn(number)
-            if all(self.kafka.offsets.get(n, 0) >= self.kafka.ends.get((INPUT, n), 0) for n in range(PARTITIONS)):
+            if all(self.position(n) >= self.kafka.ends.get((INPUT, n), 0) for n in range(PARTITIONS)):
                 return
         raise AssertionError("not everything was served")
 
