@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,13 @@ CATCH_UP_SECONDS = 240.0
 def quorum(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quorum]:
     with Quorum(tmp_path_factory.mktemp("quorum"), PORT) as running:
         yield running
+
+
+def is_ready(worker: Daemon) -> bool:
+    """Return whether a worker serves its partitions; it may not even listen yet."""
+    with suppress(OSError):
+        return Http(worker).get("readyz")[0] == 200 and bool(Http(worker).json("partitions"))
+    return False
 
 
 class Load:
@@ -90,8 +97,7 @@ def load(quorum: Quorum, topic: str, tmp_path: Path) -> Iterator[Load]:
     with closing(running.reference), ExitStack() as stack:
         for worker in running.workers:
             stack.enter_context(worker)
-        for worker in running.workers:
-            worker.serving()
+        wait_until(lambda: all(map(is_ready, running.workers)), "ready workers", CATCH_UP_SECONDS)
         running.reference.send_hours(5)
         running.reference.assert_equal()
         yield running
@@ -161,7 +167,7 @@ def test_below_the_least_number_of_replicas_it_waits_and_says_so(quorum: Quorum,
     survivor = quorum.leader(topic, 0)
     load.reference.send_hours(2)
     with gone(quorum, *(node for node in NODES if node != survivor)):
-        wait_until(lambda: all(Http(worker).get("readyz")[0] == 503 for worker in load.workers), "not ready", 120)
+        wait_until(lambda: not any(map(is_ready, load.workers)), "workers that are not ready", CATCH_UP_SECONDS)
     load.reference.send_hours(3)
     load.assert_equal()
-    wait_until(lambda: all(Http(worker).get("readyz")[0] == 200 for worker in load.workers), "ready again", 120)
+    wait_until(lambda: all(map(is_ready, load.workers)), "workers that are ready again", CATCH_UP_SECONDS)
