@@ -13,6 +13,7 @@ The client takes the class of its network from its option `kafka_client`; no pri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ class RequestWatch:
 
     Attributes:
         has_repeats: whether the client may have sent a request twice: it got no answer, or was refused.
-        throttled_seconds: sum of the times for which answers told the client to pause, because of a quota.
+        throttled_seconds: time of this transaction for which a quota made the client pause.
     """
 
     def __init__(self, clock: Clock = monotonic) -> None:
@@ -70,6 +71,7 @@ class RequestWatch:
         self._is_abandoned = False
         self.has_repeats = False
         self.throttled_seconds = 0.0
+        self._pause_until = -math.inf
 
     def watched(self, network: Network) -> Network:
         """Return the class of a network, changed so that this watch sees its requests and answers."""
@@ -93,7 +95,7 @@ class RequestWatch:
     def begin(self) -> None:
         """Forget what was seen before this transaction, but not that a request may have been repeated."""
         self._refusals.clear()
-        self.throttled_seconds = 0.0
+        self.throttled_seconds = max(0.0, self._pause_until - self._clock())
 
     def forget_repeats(self) -> None:
         """Note that the producer has a new epoch: requests sent before have no effect any more."""
@@ -115,7 +117,10 @@ class RequestWatch:
         answer.add_errback(self._failed)
 
     def _answered(self, name: str, response: Any) -> None:
-        self.throttled_seconds += getattr(response, "throttle_time_ms", 0) / 1000
+        pause = getattr(response, "throttle_time_ms", 0) / 1000
+        if pause:
+            self.throttled_seconds += pause
+            self._pause_until = self._clock() + pause
         for topic, partition, code in error_codes(name, response):
             key = (name, topic, partition)
             error = for_code(code)

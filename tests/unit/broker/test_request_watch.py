@@ -145,6 +145,18 @@ def test_refusals_of_every_request_of_a_transaction_are_seen(conversation: Conve
     assert conversation.watch.throttled_seconds == 1.5
 
 
+def test_a_pause_that_a_quota_demanded_before_the_transaction_counts_as_far_as_it_lasts(
+    conversation: Conversation,
+) -> None:
+    conversation.ask(EndTxnRequest()).success(EndTxnResponse(error_code=0, throttle_time_ms=9_000))
+    conversation.clock.advance(2.0)
+    conversation.watch.begin()
+    assert conversation.watch.throttled_seconds == 7.0
+    conversation.clock.advance(10.0)
+    conversation.watch.begin()
+    assert conversation.watch.throttled_seconds == 0.0
+
+
 def test_nothing_leaves_a_client_that_was_abandoned(conversation: Conversation) -> None:
     conversation.watch.abandon()
     answer = conversation.ask(EndTxnRequest())
