@@ -56,7 +56,7 @@ class Questions:
             with self._pace.charging():
                 return question(view)
 
-        return self._monitor().put(counted)
+        return self._monitor().ask(counted)
 
     def _monitor(self) -> Monitor:
         if self._service.role == "trainer":

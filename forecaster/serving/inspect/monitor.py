@@ -6,7 +6,6 @@ import queue
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -122,21 +121,7 @@ class Monitor:
         self._counts = deque([(self._made, 0)])
         self._waiting: queue.Queue[tuple[Callable[[WorkerView], Any], Future[Any]]] = queue.Queue(MOST_WAITING)
 
-    def ask(self, question: Callable[[WorkerView], Answer]) -> Answer:
-        """Return the answer of the worker's thread; for other threads.
-
-        Raises:
-            WorkerBusy: the worker did not answer in time, or too many questions wait.
-            Exception: whatever the question raises.
-        """
-        answer = self.put(question)
-        try:
-            return answer.result(ANSWER_SECONDS)
-        except NoAnswer:
-            answer.cancel()
-            raise no_answer() from None
-
-    def put(self, question: Callable[[WorkerView], Answer]) -> Future[Answer]:
+    def ask(self, question: Callable[[WorkerView], Answer]) -> Future[Answer]:
         """Return a future for the answer of the worker's thread; for other threads.
 
         Raises:

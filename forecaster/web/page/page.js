@@ -75,7 +75,7 @@ async function draw(id, traces, layout) {
 
 /** Returns an id with an escape in place of each character that cannot be seen or that reorders the others. */
 function shown(name) {
-  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => "\\u" + char.codePointAt(0).toString(16).padStart(4, "0"));
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0).toString(16)}}`);
 }
 
 function cell(text) {

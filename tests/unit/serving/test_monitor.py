@@ -25,7 +25,7 @@ def asked() -> tuple[Monitor, FakeClock]:
 
 def test_only_a_few_questions_are_answered_between_two_batches(asked: tuple[Monitor, FakeClock]) -> None:
     questions, _ = asked
-    answers = [questions.put(lambda view: view) for _ in range(monitor.MOST_WAITING)]
+    answers = [questions.ask(lambda view: view) for _ in range(monitor.MOST_WAITING)]
     for turn in range(1, 4):
         questions.refresh(VIEW)
         assert [answer.done() for answer in answers].index(False) == turn * monitor.MOST_AT_ONCE
@@ -33,7 +33,7 @@ def test_only_a_few_questions_are_answered_between_two_batches(asked: tuple[Moni
 
 def test_slow_answers_let_the_next_batch_begin_after_a_few_milliseconds(asked: tuple[Monitor, FakeClock]) -> None:
     questions, clock = asked
-    answers = [questions.put(lambda _: clock.advance(0.1)) for _ in range(4)]
+    answers = [questions.ask(lambda _: clock.advance(0.1)) for _ in range(4)]
     for turn in range(1, 4):
         questions.refresh(VIEW)
         assert sum(answer.done() for answer in answers) == turn
@@ -42,15 +42,15 @@ def test_slow_answers_let_the_next_batch_begin_after_a_few_milliseconds(asked: t
 def test_more_questions_than_may_wait_are_refused(asked: tuple[Monitor, FakeClock]) -> None:
     questions, _ = asked
     for _ in range(monitor.MOST_WAITING):
-        questions.put(lambda _: None)
+        questions.ask(lambda _: None)
     with pytest.raises(WorkerBusy, match="wait for the worker already"):
-        questions.put(lambda _: None)
+        questions.ask(lambda _: None)
 
 
 def test_a_question_that_nobody_waits_for_is_not_answered(asked: tuple[Monitor, FakeClock]) -> None:
     questions, _ = asked
     computed: list[int] = []
-    questions.put(lambda _: computed.append(1)).cancel()
-    questions.put(lambda _: computed.append(2))
+    questions.ask(lambda _: computed.append(1)).cancel()
+    questions.ask(lambda _: computed.append(2))
     questions.refresh(VIEW)
     assert computed == [2]
