@@ -118,6 +118,7 @@ def _rights_table(settings: Settings) -> Table:
     table = Table("resource", "rights that are needed (not checked)")
     for resource, rights in needed_rights(settings):
         table.add_row(resource, rights)
+    table.add_row("the other topics, and the cluster", "optional: DescribeConfigs, to compare their settings")
     return table
 
 

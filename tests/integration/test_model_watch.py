@@ -15,8 +15,8 @@ from kafka import KafkaProducer
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.log_reader import LogReader
-from forecaster.broker.retry import retry
 from forecaster.broker.needed_topics import NeededTopic
+from forecaster.broker.retry import retry
 from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.formats.models import ServeOrder, publication, serve_message
