@@ -131,6 +131,7 @@ def rebalanced(trial: Trial, count: int) -> Row:
             trial.serve(trial.checkpoint(number // 5 % 2))
         if len(others) == 3 or (len(others) > 1 and dice.random() < 0.5):
             leaving.append(others.pop(dice.randrange(len(others))))
+            trial.feed_until(lambda: leaving[-1].is_ready)
             leaving[-1].send(signal.SIGTERM)
         else:
             others.append(trial.daemon())

@@ -6,12 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from builders import Lineup, random_checkpoint
+from daemons import wait_until
 from kafka.admin import KafkaAdminClient
 from reference_run import is_floor, swaps_of, uninterrupted_forecasts
 
@@ -285,6 +286,12 @@ class Trial:
         begin, end = self._reader.bounds(topic, partition)
         self._reader.seek(topic, partition, begin)
         records: list[SourceRecord] = []
-        while self._reader.position < end:
-            records += self._reader.read()
+
+        def is_complete() -> bool:
+            with suppress(TransientBrokerError):
+                records.extend(self._reader.read())
+                return self._reader.position >= end
+            return False
+
+        wait_until(is_complete, f"the end of {topic}, partition {partition}", STALL_SECONDS)
         return records
