@@ -8,6 +8,7 @@
 | the coroutine that sends heartbeats ends | sends none any more | starts it again |
 | a heartbeat says that another process has the instance id | sends none any more | raises |
 | members read topics that the group's leader does not know | can take minutes to notice | asks a second later |
+| the leader compares metadata of its own topics with that of all | joins again and again | compares that of all |
 """
 
 from __future__ import annotations
@@ -135,9 +136,13 @@ class TolerantCoordinator(ConsumerCoordinator):  # type: ignore[misc]
     def _perform_assignment(self, *arguments: Any) -> Any:
         """Return the assignment, which leaves out topics that this leader has no metadata of yet.
 
-        The client asks for them, but takes the answer to an older request, without them, for the answer.
+        The client asks for them, but takes the answer to an older request, without them, for the answer. It also
+        compares later metadata with what it last knew of its own topics, or of all, whatever came last: the leader of
+        members with different topics would join again each time, for ever.
         """
         assignments = super()._perform_assignment(*arguments)
+        self._assignment_snapshot = self._build_metadata_snapshot(self._subscription, self._cluster)
+        self._metadata_snapshot = self._assignment_snapshot
         self._net.call_later(METADATA_SECONDS, self._refresh_metadata)
         return assignments
 

@@ -240,10 +240,14 @@ def test_the_leader_asks_once_more_for_topics_that_it_does_not_know(
     """The answer to its first request can be that to an older one, without those topics."""
     cluster = vars(client)["_cluster"]
     asked: list[float] = []
+    vars(client)["_subscription"].group_subscribe(["readings", "others"])
     monkeypatch.setattr(vars(coordinator)["_net"], "call_later", lambda seconds, _: asked.append(seconds))
     monkeypatch.setattr(ConsumerCoordinator, "_perform_assignment", lambda *_: {"member": b""})
     assert getattr(coordinator, "_perform_assignment")("leader", "protocol", []) == {"member": b""}  # noqa: B009 - private
     assert asked == [1.0]
+    assert not coordinator.need_rejoin(), "what it knows of all topics is what it has assigned"
+    coordinator.change_metadata({"readings": set(), "others": {0}})
+    assert coordinator.need_rejoin()
     assert cluster.partitions_for_topic("readings") is None
 
 
