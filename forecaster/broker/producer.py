@@ -30,6 +30,7 @@ from kafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFencedError,
+    UnknownError,
     UnknownTopicOrPartitionError,
 )
 from kafka.net.compat import KafkaNetClient
@@ -42,6 +43,7 @@ from forecaster.broker.retry import causes, describe, retry
 from forecaster.broker.transaction_failures import (
     NoMetadata,
     Refused,
+    TooLargeForClient,
     Unwritten,
     explain,
     reason_of,
@@ -57,6 +59,7 @@ RIVAL_SECONDS = 60.0
 CLOSE_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
 """A topic that the broker does not know for this time is missing; its metadata may only be late before."""
+MOST_SPLITS = 1_000
 _log = structlog.get_logger()
 
 
@@ -185,7 +188,7 @@ class TransactionalProducer:
             for topic, messages in transaction.messages.items()
             for message in messages
         ]
-        client.flush(timeout=DEADLINE_SECONDS)
+        self._flush()
         _raise_if_unwritten(results)
         offsets = {
             TopicPartition(self._config.source, partition): OffsetAndMetadata(offset, "", -1)
@@ -195,11 +198,19 @@ class TransactionalProducer:
             client.send_offsets_to_transaction(offsets, transaction.member)
         client.commit_transaction()
 
+    def _flush(self) -> None:
+        """Wait for all records; the client's own wait ends early when it splits a batch that the broker refuses."""
+        for _ in range(MOST_SPLITS):
+            with suppress(UnknownError):
+                self._client.flush(timeout=DEADLINE_SECONDS)
+                return
+        raise TransientBrokerError(f"batches of records do not fit after {MOST_SPLITS} splits")
+
     def _send(self, topic: str, message: Message) -> Any:
         try:
             return self._client.send(topic, message.value, message.key, list(message.headers), message.partition)
         except MessageSizeTooLargeError as error:
-            raise Unwritten(topic, message.partition, message.size, 1, error) from error
+            raise TooLargeForClient(topic, message.partition, message.size, 1, error) from error
         except ValueError as error:  # the topic has no such partition
             unknown = UnknownTopicOrPartitionError(str(error))
             raise Unwritten(topic, message.partition, message.size, 1, unknown) from unknown

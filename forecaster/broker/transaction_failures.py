@@ -55,7 +55,7 @@ SETTING = {FailureReason.TOO_LARGE: "max.message.bytes", FailureReason.NOT_ENOUG
 ADVICE = {
     FailureReason.TOO_LARGE: "raise it for this topic",
     FailureReason.NOT_AUTHORIZED: "give this user the right",
-    FailureReason.MISSING_TOPIC: "create it (`forecaster topics --create`)",
+    FailureReason.MISSING_TOPIC: "create it (`forecaster topics --create` creates all but the input)",
     FailureReason.NOT_ENOUGH_REPLICAS: "start the brokers that are down",
 }
 
@@ -104,6 +104,10 @@ class Unwritten(TransientBrokerError):
         self.__cause__ = error  # also where it is not raised from the error
 
 
+class TooLargeForClient(Unwritten):
+    """A record is larger than the client's option `max_request_size`."""
+
+
 def explain(
     error: Exception, watch: RequestWatch, transaction: Transaction, connection: Connection
 ) -> TransactionFailure:
@@ -123,6 +127,9 @@ def explain(
         reason = next((each for each in told if each is not FailureReason.OTHER), reason)
         details.append(f"the broker's last answers: {'; '.join(map(str, refusals[:3]))}")
     topic = _topic(error, refusals)
+    if isinstance(error, TooLargeForClient):
+        details.append("raise max_request_size in FORECASTER_KAFKA__OPTIONS, and max.message.bytes of the topic")
+        return TransactionFailure(reason, ": ".join(details))
     if reason in SETTING and topic:
         details.append(_setting(connection, topic, SETTING[reason]))
     if reason is FailureReason.TIMEOUT:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from clock import FakeClock
 from fakes import Member
-from kafka.errors import KafkaTimeoutError, ProducerFencedError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaTimeoutError, ProducerFencedError, UnknownError, UnknownTopicOrPartitionError
 
 from forecaster.broker import call_thread, producer
 from forecaster.broker.connection import Connection
@@ -101,6 +101,22 @@ def test_a_producer_takes_a_new_epoch_after_a_request_that_may_have_been_repeate
     assert writer.commit(TRANSACTION)
     assert client.calls.count("init_transactions") == 2
     assert client.calls.index("init_transactions", 1) > client.calls.index("commit_transaction")
+    writer.close()
+
+
+def test_batches_that_the_client_splits_are_waited_for(client: FakeProducer) -> None:
+    writer = connected(FakeClock(), unique=True)
+    splits = 3
+
+    def flush(**_: object) -> None:
+        nonlocal splits
+        splits -= 1
+        if splits >= 0:
+            raise UnknownError("Future not done")
+
+    client.flush = flush  # type: ignore[attr-defined]
+    assert writer.commit(TRANSACTION)
+    assert splits < 0
     writer.close()
 
 

@@ -28,6 +28,7 @@ from forecaster.broker.request_watch import Refusal, RequestWatch
 from forecaster.broker.transaction_failures import (
     NoMetadata,
     Refused,
+    TooLargeForClient,
     Unwritten,
     explain,
     reason_of,
@@ -104,6 +105,12 @@ def test_a_record_that_is_too_large_is_named_with_its_size_and_the_setting() -> 
     assert "topic out, partition 3" in failure.detail
     assert "2,000,000 bytes" in failure.detail
     assert "max.message.bytes of topic out is 1000012" in failure.detail
+
+
+def test_a_record_that_the_client_refuses_is_named_with_the_option() -> None:
+    failure = explained(TooLargeForClient("out", 3, 2_000_000, 1, MessageSizeTooLargeError()))
+    assert failure.reason is FailureReason.TOO_LARGE
+    assert "max_request_size in FORECASTER_KAFKA__OPTIONS" in failure.detail
 
 
 def test_too_few_replicas_are_said_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
