@@ -126,7 +126,7 @@ def refuse_wrong_broker(settings: Mapping[str, str], times: ClientTimes) -> None
     if longest < times.transaction_timeout_ms:
         raise TopicError(
             f"broker: transaction.max.timeout.ms is {longest}, but forecaster's transactions have a time-out of "
-            f"{times.transaction_timeout_ms} ms: raise it to at least that in server.properties of all brokers"
+            f"{times.transaction_timeout_ms} ms: raise it in server.properties of all brokers"
         )
     session = times.session_timeout_ms
     least = int(settings.get("group.min.session.timeout.ms", session))
