@@ -71,7 +71,7 @@ MAY_IMPORT_INSIDE = {
         "series": {"arrays"},
         "network": {"checkpoint_ids", "series"},
         "ensemble": {"arrays"},
-        "state": {"ensemble", "series"},
+        "state": {"arrays", "ensemble", "series"},
         "rewarm": {"arrays", "checkpoint_ids", "network", "series", "state"},
     },
     "settings": {
