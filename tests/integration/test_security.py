@@ -215,9 +215,12 @@ REFUSED = {
     "certificate": ("PLAIN", "SASL_SSL", TLS, f"TLS failed: the certificate of 127.0.0.1:{TLS} was not accepted"),
 }
 """What is wrong: mechanism, protocol and port to use, and what the error must say."""
+LONG_DOSE = ("plain password", "mechanism")
 
 
-@pytest.mark.parametrize("wrong", REFUSED)
+@pytest.mark.parametrize(
+    "wrong", ["password", "certificate", *(pytest.param(name, marks=pytest.mark.full) for name in LONG_DOSE)]
+)
 def test_a_refused_login_ends_with_exit_code_3_long_before_the_deadline(
     secured: Secured, topic: str, tmp_path: Path, wrong: str
 ) -> None:
@@ -242,7 +245,14 @@ MISSING = {
 }
 
 
-@pytest.mark.parametrize("kind", MISSING)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ResourceType.TOPIC,
+        ResourceType.GROUP,
+        pytest.param(ResourceType.TRANSACTIONAL_ID, marks=pytest.mark.full),
+    ],
+)
 def test_a_missing_right_ends_the_daemon_and_is_named(
     secured: Secured, topic: str, tmp_path: Path, kind: ResourceType
 ) -> None:
