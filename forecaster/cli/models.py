@@ -22,7 +22,7 @@ from forecaster.broker.topics import TopicAdmin
 from forecaster.broker.writer import write_records
 from forecaster.cli.options import settings_with_broker
 from forecaster.cli.terminal import console
-from forecaster.core.checkpoint_ids import body_of
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_of
 from forecaster.core.network.model import Checkpoint
 from forecaster.errors import CheckpointError
 from forecaster.formats.models import iso_time, publication, serve_message
@@ -123,7 +123,8 @@ def promote_checkpoint(settings: Settings, checkpoint_id: str) -> str:
     if order is None:
         return f"{checkpoint_id} serves already"
     _write(settings, [serve_message(order)])
-    return f"{checkpoint_id} will serve instead of {order.previous}{_restart_note(settings, registry, checkpoint_id)}"
+    before = registry.serve.checkpoint if registry.serve else NO_CHECKPOINT
+    return f"{checkpoint_id} will serve instead of {before}{_restart_note(settings, registry, checkpoint_id)}"
 
 
 def roll_back(settings: Settings) -> str:
