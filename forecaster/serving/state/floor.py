@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -11,6 +13,8 @@ from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.formats.state import Event, Floor, Identity, Swap
 from forecaster.serving.state.swaps import drop_ended
+
+_OFFSET = attrgetter("offset")
 
 
 class PartitionFloor:
@@ -55,21 +59,22 @@ class PartitionFloor:
 
     def events_up_to(self, offset: int) -> list[Event]:
         """Return the events up to `offset`, without those that earlier calls have returned."""
-        events = [event for event in self.newest.events if self._applied_to < event.offset <= offset]
+        events = self.newest.events
+        begin, end = (bisect_right(events, at, key=_OFFSET) for at in (self._applied_to, offset))
         self._applied_to = max(self._applied_to, offset)
-        return events
+        return events[begin:end]
 
     def next_event_offset(self, position: int) -> int:
         """Return the offset of the first event after the position; sys.maxsize = there is none."""
-        return min((event.offset for event in self.newest.events if event.offset > position), default=sys.maxsize)
+        events = self.newest.events
+        index = bisect_right(events, position, key=_OFFSET)
+        return events[index].offset if index < len(events) else sys.maxsize
 
     def is_full(self, position: int) -> bool:
         """Return whether new series get no row at the position."""
-        full = self.newest.full
-        for event in self.newest.events:
-            if event.offset <= position or not self.is_replaying:
-                full = event.full
-        return full
+        events = self.newest.events
+        count = bisect_right(events, position, key=_OFFSET) if self.is_replaying else len(events)
+        return events[count - 1].full if count else self.newest.full
 
     def mark_full(self, offset: int) -> None:
         """Add the event that new series get no row from the record at `offset` on."""
