@@ -166,9 +166,12 @@ def _escaped(secret: str) -> str:
 
 
 def _forms(character: str) -> list[str]:
-    """Return regular expressions for one character, without the backslashes in front of it."""
+    """Return regular expressions for one character, without the backslashes in front of it.
+
+    The character itself comes last: `%` and `&` begin their own encoded forms.
+    """
     code, data = ord(character), character.encode("utf-8", "surrogatepass")
-    forms = [re.escape(character), r"\\*+".join(f"(?i:x{byte:02x})" for byte in data)]
+    forms = [r"\\*+".join(f"(?i:x{byte:02x})" for byte in data)]
     forms.append("".join(f"(?i:%{byte:02x})" for byte in data))
     if code < 0x100:
         forms += [f"(?i:x{code:02x})", f"(?i:u{code:04x})"]
@@ -182,4 +185,4 @@ def _forms(character: str) -> list[str]:
     )
     if character in "&<>\"'":
         forms += [re.escape(html.escape(character)), f"&#{code};", "&apos;"]
-    return forms
+    return [*forms, re.escape(character)]

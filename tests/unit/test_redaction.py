@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forecaster.redaction import HIDDEN, MIN_LENGTH, Redactor, secrets_in, without_secrets
@@ -49,6 +49,8 @@ def redactor(*secrets: str) -> Redactor:
 
 @pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS.keys())
 @given(secret=SECRETS)
+@example("00000%")
+@example("00000&")
 def test_a_secret_is_hidden_in_every_encoding(encoding: Encoding, secret: str) -> None:
     encoded = encoding(secret)
     hidden = redactor(secret).hide(f"<{encoded}>")
