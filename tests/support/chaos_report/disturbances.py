@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from proxy import Proxy
 
 from chaos_report.payloads import Payloads
+from chaos_report.readings import Record
 from chaos_report.table import Row
 from chaos_report.trial import Trial
 from chaos_report.workers import ForkedDaemon
@@ -214,8 +215,14 @@ def fed_with_payloads(trial: Trial, count: int) -> Row:
     payloads = Payloads(seed=2)
     daemon = trial.start(1)[0]
     for begin in range(0, count, PAYLOADS_AT_ONCE):
-        trial.readings.send(payloads.next() for _ in range(min(PAYLOADS_AT_ONCE, count - begin)))
+        trial.readings.send(_sendable(payloads.next()) for _ in range(min(PAYLOADS_AT_ONCE, count - begin)))
     return trial.finish("odd payload, through Kafka", count, [daemon])
+
+
+def _sendable(record: Record) -> Record:
+    """Return the record with an empty key if it has neither key nor value: the Kafka client refuses to send that."""
+    key, value = record
+    return (b"", value) if key is None and value is None else record
 
 
 def _member(number: int) -> str:
