@@ -127,11 +127,11 @@ class TopicWatch:
         """
         config = self._config
         topics = self._topics.seen([config.source, *(topic.name for topic in config.needed)])
-        source = topics.get(config.source)
+        source, remedy = topics.get(config.source), "does not exist: create it"
         if source is not None:
             self._refuse_added_partitions(topics, source)
-            self._create_missing(topics, source.partitions)
-        self.problem = "; ".join([*self._missing(topics, source), *self._unfit(topics)])
+            remedy = self._create_missing(topics, source.partitions)
+        self.problem = "; ".join([*self._missing(topics, remedy), *self._unfit(topics)])
         lost = self._lost(topics.get(config.state))
         self._known.topics |= topics
         return lost
@@ -155,23 +155,28 @@ class TopicWatch:
                 'deploy/README.md says under "Add partitions"'
             )
 
-    def _create_missing(self, topics: Mapping[str, SeenTopic], partitions: int) -> None:
-        missing = [topic for topic in self._config.needed if topic.name not in topics]
-        if missing and self._config.create:
-            self._topics.create(missing, partitions)
-            for topic in missing:
-                _log.error("topic_created_again", topic=topic.name, purpose=topic.purpose)
+    def _create_missing(self, topics: Mapping[str, SeenTopic], partitions: int) -> str:
+        """Create missing output topics if that is allowed; return what is said of them.
 
-    def _missing(self, topics: Mapping[str, SeenTopic], source: SeenTopic | None) -> list[str]:
-        """Return a text for each missing topic; look again soon, up to the deadline."""
+        A creation that is refused does not end the look, because there are other topics to look at.
+        """
+        missing = [topic for topic in self._config.needed if topic.name not in topics]
+        if not missing or not self._config.create:
+            return "does not exist: create it"
+        try:
+            self._topics.create(missing, partitions)
+        except TransientBrokerError as error:
+            return f"does not exist, and could not be created: {error}"
+        for topic in missing:
+            _log.error("topic_created_again", topic=topic.name, purpose=topic.purpose)
+        return "was missing, and is created again"
+
+    def _missing(self, topics: Mapping[str, SeenTopic], remedy: str) -> list[str]:
+        """Return a text for each missing topic, with what is said of outputs; look again soon, up to the deadline."""
         config, now = self._config, self._clock()
-        missing = [f"topic {config.source} (input): does not exist"] if source is None else []
+        missing = [] if config.source in topics else [f"topic {config.source} (input): does not exist"]
         outputs = [topic for topic in config.needed if topic.name not in topics]
-        missing += [
-            f"topic {topic.name} ({topic.purpose}): "
-            + ("was missing, and is created again" if config.create else "does not exist: create it")
-            for topic in outputs
-        ]
+        missing += [f"topic {topic.name} ({topic.purpose}): {remedy}" for topic in outputs]
         if missing:
             self._due = now + SOON_SECONDS
         since = self._known.missing_since

@@ -25,7 +25,7 @@ class FakeTopics:
         self.topics: dict[str, SeenTopic] = {}
         self.of_topic: dict[str, dict[str, str]] = {}
         self.starts = {0: 0, 1: 0}
-        self.is_silent = False
+        self.is_silent = self.refuses_creation = False
         self.looks = self._ids = 0
         self.make("in", 2)
         self.create([FORECASTS, STATE, MODELS], 2)
@@ -55,6 +55,8 @@ class FakeTopics:
         return {name: self.of_topic[name] for name in names}
 
     def create(self, needed: Sequence[NeededTopic], partitions: int) -> None:
+        if self.refuses_creation:
+            raise TransientBrokerError("a right is missing")
         for topic in needed:
             self.make(topic.name, topic.partitions or partitions)
             self.of_topic[topic.name] = dict(topic.settings)
@@ -117,6 +119,19 @@ def test_without_the_right_to_create_a_missing_topic_is_named_until_somebody_cre
     world.topics.create([STATE], 2)
     assert world.lost_within(5) == {0, 1}, "it looks often while a topic is missing"
     assert not world.watch.problem
+
+
+def test_a_creation_that_is_refused_is_named_and_hides_no_lost_state() -> None:
+    world = World()
+    world.topics.refuses_creation = True
+    world.topics.delete(FORECASTS.name)
+    assert not world.lost_within(60)
+    assert "topic in.forecasts (forecasts): does not exist, and could not be created" in world.watch.problem
+    assert "a right is missing" in world.watch.problem
+    world.topics.starts[0] = 7
+    assert world.lost_within(60) == {0}
+    with pytest.raises(TopicError, match="it has been missing for"):
+        world.lost_within(300)
 
 
 def test_a_topic_that_stays_missing_ends_the_worker_at_the_deadline() -> None:
