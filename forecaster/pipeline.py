@@ -15,7 +15,6 @@ transaction has committed: an aborted batch leaves no trace. The parts:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -294,22 +293,6 @@ def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, s
         offsets[overflowed] = _offsets_without_network(plan, rows.pending, observed)[overflowed]
     offsets[observed.count < 2] = 0.0
     return NetworkForecast(heads, offsets)
-
-
-def network_overflows(models: Models, batch: Batch, forecasts: Forecasts) -> Counter[str]:
-    """Return the number of forecasts that the network of each checkpoint could not make, because it overflowed.
-
-    Such a forecast is made without the network and names no checkpoint; a replay makes it in the same way.
-
-    Args:
-        models: the models of the batch.
-        batch: the readings, with their rows and models.
-        forecasts: forecasts made at the readings.
-    """
-    names = np.array([NO_CHECKPOINT if model is None else model.id for model in models], object)
-    planned = names[batch.model[forecasts.reading]]
-    without = (planned != forecasts.checkpoint) & (batch.row[forecasts.reading] >= 0)
-    return Counter(planned[without].tolist())
 
 
 def _forecast_of_model(

@@ -40,20 +40,22 @@ from forecaster.broker.retry import retry
 from forecaster.errors import InputMissing, TooManyBadRecords
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
-from forecaster.pipeline import PipelineConfig, advance, network_overflows
+from forecaster.pipeline import PipelineConfig, advance
 from forecaster.records import Decoded, Member, Message, Outputs, PollResult, Transaction
+from forecaster.serving.alignment import PositionAligner
 from forecaster.serving.batch_size import BatchLimit
 from forecaster.serving.committer import Committer
 from forecaster.serving.counters import Counters, Stage
 from forecaster.serving.dead_letter_limits import DeadLetterGuard, Limits
 from forecaster.serving.dependencies import WorkerDependencies
 from forecaster.serving.drift import DriftWatch
+from forecaster.serving.failed_batch import resolve
 from forecaster.serving.history_sampling import HistorySampling
 from forecaster.serving.input_topic import InputTopic
 from forecaster.serving.inspect.monitor import Monitor, WorkerView
+from forecaster.serving.network_overflows import count_network_overflows
 from forecaster.serving.publisher import OutputTopics, PublishConfig, Publisher
 from forecaster.serving.rewriting import StateRewriter
-from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.store import PreparedBatch
 from forecaster.serving.state.writes import StateWrites
 
@@ -121,6 +123,7 @@ class Worker:
         self._publisher = Publisher(config.publish, config.topics, dependencies.wall_clock)
         self._guard = DeadLetterGuard(config.limits)
         self._input = InputTopic(self._store, self._consumer, self._clock, config.outage_deadline_seconds)
+        self._aligner = PositionAligner(self._store, self._consumer, config.outage_deadline_seconds, stop)
         self._drift = DriftWatch(max(config.pipeline.horizons))
         self._has_drifted = False
         self._limit = BatchLimit()
@@ -143,7 +146,7 @@ class Worker:
         is_same_input = self._input.is_as_restored(polled.input_id)
         if polled.stable and is_same_input:  # only a member of the consumer group's current generation can commit
             self._restore(polled.member)  # 3
-            if self._align_positions(polled) and polled.records:  # 4
+            if self._aligner.align(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
                 if self._committer.commit(batch.transaction, len(polled.records)):  # 6
                     self._adopt(batch)  # 7
@@ -206,58 +209,6 @@ class Worker:
         self._consumer.resume([partition.number])
         _log.info("partitions_opened", partitions=[partition.number], generation=member.generation_id)
 
-    def _align_positions(self, polled: PollResult) -> bool:
-        """Move each position over markers; rewind and queue for restore the partitions that do not fit.
-
-        Between a partition's position and its next record, there may be transaction markers, aborted records and
-        compacted ones. Nothing else can be there if the log still begins at or before the position.
-
-        Returns:
-            Whether all partitions fit.
-        """
-        positions: dict[int, int] = {}
-        misaligned: list[int] = []
-        for partition_number, offset in self._next_offsets(polled).items():
-            if partition_number not in self._store.partitions:
-                misaligned.append(partition_number)
-                continue
-            partition = self._store.partitions[partition_number]
-            if offset < partition.position or (offset > partition.position and self._has_lost_input(partition)):
-                _log.error(
-                    "input_misaligned",
-                    partition=partition_number,
-                    expected_offset=partition.position,
-                    next_offset=offset,
-                )
-                misaligned.append(partition_number)
-            else:
-                self._store.skip_to(partition_number, offset)
-            positions[partition_number] = partition.position
-        if misaligned:
-            self._consumer.pause(misaligned)
-            self._consumer.seek({**polled.begin, **positions})
-            self._store.restore_again([partition for partition in misaligned if partition in positions])
-        return not misaligned
-
-    def _next_offsets(self, polled: PollResult) -> dict[int, int]:
-        """Return the first offset of each partition in the batch, and of others the offset that is fetched next.
-
-        Partitions without records count only if the consumer has moved past their position, over markers.
-        """
-        offsets = dict(polled.begin)
-        for partition_number, end in self._consumer.ends().items():
-            if partition_number in self._store.partitions and partition_number not in offsets:
-                position = self._store.partitions[partition_number].position
-                offset = self._consumer.next_offset(partition_number) if end > position else None
-                if offset is not None and offset > position:
-                    offsets[partition_number] = offset
-        return offsets
-
-    def _has_lost_input(self, partition: Partition) -> bool:
-        """Return whether the input begins after the partition's position: retention has deleted unread records."""
-        start = self._retry(lambda: self._store.log_start(partition.number), "reading the first offset of the input")
-        return partition.position < start
-
     def _compute(self, polled: PollResult) -> _Batch:
         """Return the decoded and computed batch with its transaction; the rows stay as they are."""
         begin = self._clock()
@@ -305,21 +256,14 @@ class Worker:
             self._store.adopt(batch.prepared, batch.polled.end)
         forecasts = len(batch.transaction.messages[self._config.topics.forecasts])
         self.counters.add(batch.polled, batch.decoded, batch.outputs, forecasts)
-        self._count_overflows(batch)
+        prepared, outputs = batch.prepared, batch.outputs
+        count_network_overflows(self.counters.network_overflows, prepared.models, prepared.batch, outputs.forecasts)
         self.counters.scores.add(batch.outputs.matured, self._config.pipeline.quantile_levels)
         self.counters.freed_series += sum(len(writes.freed) for writes in batch.prepared.writes.values())
         self._has_drifted = bool(self._config.topics.history) and self._drift.add(
             batch.outputs.matured, self._store.series
         )
         self._enforce_limits(batch)
-
-    def _count_overflows(self, batch: _Batch) -> None:
-        """Count the forecasts that a network could not make; log the first of each checkpoint."""
-        prepared = batch.prepared
-        for checkpoint, count in network_overflows(prepared.models, prepared.batch, batch.outputs.forecasts).items():
-            if checkpoint not in self.counters.network_overflows:
-                _log.error("network_overflowed", checkpoint=checkpoint, forecasts_without_network=count)
-            self.counters.network_overflows[checkpoint] += count
 
     def _enforce_limits(self, batch: _Batch) -> None:
         """Hold partitions with too many bad records, or raise TooManyBadRecords."""
@@ -337,11 +281,7 @@ class Worker:
             )
 
     def _resolve_failed_transaction(self, batch: _Batch) -> None:
-        """Bring every partition of the batch to its committed offset.
-
-        If the committed offset of a partition is the end of the batch, its rows are adopted. If it is the beginning or
-        earlier, its part of the batch is dropped and read again; so it is if it is the first batch of a new group.
-        Otherwise the partition is restored, also if Kafka has lost its committed offset.
+        """Bring every partition of the batch to its committed offset: adopt, drop or restore it.
 
         Raises:
             TooManyBadRecords: as for `_adopt`.
@@ -349,26 +289,20 @@ class Worker:
         polled = batch.polled
         self._committer.recover()
         committed = self._retry(lambda: self._consumer.committed(polled.end), "reading committed offsets")
-        committed = self._store.first_offsets(polled.begin) | committed
-        adopted = {
-            partition_number: end
-            for partition_number, end in polled.end.items()
-            if committed.get(partition_number) == end
-        }
-        dropped = {
-            partition_number: begin
-            for partition_number, begin in polled.begin.items()
-            if committed.get(partition_number, begin + 1) <= begin and partition_number not in adopted
-        }
-        if len(adopted) == len(polled.end):  # the transaction was committed, although the broker did not say so
+        resolution = resolve(polled.begin, polled.end, self._store.first_offsets(polled.begin) | committed)
+        if resolution.is_committed:  # the broker did not say so
             self._adopt(batch)
         else:  # other workers may have committed these offsets, and count the records themselves
-            self._store.adopt(batch.prepared, adopted)
-        others = [partition for partition in polled.end if partition not in {**adopted, **dropped}]
-        self._consumer.pause(others)
-        self._store.restore_again(others)
-        self._consumer.seek({**adopted, **dropped})
-        _log.info("failed_transaction_resolved", adopted=list(adopted), dropped=list(dropped), restoring=others)
+            self._store.adopt(batch.prepared, resolution.adopted)
+        self._consumer.pause(resolution.restoring)
+        self._store.restore_again(resolution.restoring)
+        self._consumer.seek({**resolution.adopted, **resolution.dropped})
+        _log.info(
+            "failed_transaction_resolved",
+            adopted=list(resolution.adopted),
+            dropped=list(resolution.dropped),
+            restoring=resolution.restoring,
+        )
 
     def _maintain(self, polled: PollResult) -> None:
         """Write blocks that are overdue, in a transaction of their own; re-warm a few rows for a coming checkpoint.

@@ -10,6 +10,6 @@ from forecaster.cli.commands import main
 from forecaster.serving import worker
 
 watchdog.TICK_SECONDS, watchdog.SICK_SECONDS, watchdog.DEADLINE_SECONDS = 0.1, 1.0, 3.0
-worker.advance = lambda *_: threading.Event().wait()  # type: ignore[assignment,return-value]
+worker.advance = lambda *_: threading.Event().wait()  # type: ignore[assignment,attr-defined,return-value]
 sys.argv = ["forecaster", "run"]
 main()

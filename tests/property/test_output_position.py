@@ -13,7 +13,7 @@ from forecaster.interfaces import PartitionReader
 from forecaster.records import InputRecord
 from forecaster.serving.state import outputs
 from forecaster.serving.state.outputs import InputPartition, OutputPosition, read_output_position
-from forecaster.serving.state.stored import RestoreProgress
+from forecaster.serving.state.progress import RestoreProgress
 
 OURS = InputPartition("readings", 1, "3q2-7wAA")
 TOPICS = ("forecasts", "dead")

@@ -85,6 +85,14 @@ def random_checkpoint(config: PipelineConfig, *, cell: str = "gru", seed: int = 
     return Checkpoint(f"random-{seed}", network_config, weights, readout, {})
 
 
+def growing_checkpoint(config: PipelineConfig) -> Checkpoint:
+    """Return a checkpoint whose hidden state grows by a factor of 100 with each step: it overflows after a while."""
+    import torch
+
+    checkpoint = random_checkpoint(config, cell="rnn", nonlinearity="relu")
+    return replace(checkpoint, weights={**checkpoint.weights, "cells.0.weight_hidden": 100.0 * torch.eye(16)})
+
+
 def with_local_readouts(checkpoint: Checkpoint, groups: Sequence[Sequence[str]]) -> Checkpoint:
     """Return the checkpoint with random local readouts for the series of these groups."""
     import torch

@@ -117,8 +117,8 @@ def _models() -> list[Message]:
         at="2025-01-01T00:00:00+00:00",
     )
     serve = ServeOrder("new", "old", "trainer", "2025-01-01T00:00:00+00:00", "better")
-    published = publication(checkpoint())
-    return [*published, decision_message(decision), serve_message(serve), drift_message(3), *tombstones("old", range(1))]
+    orders = [decision_message(decision), serve_message(serve), drift_message(3)]
+    return [*publication(checkpoint()), *orders, *tombstones("old", range(1))]
 
 
 def _state() -> list[Message]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forecaster.formats.sources import Source, source_of
 from forecaster.interfaces import PartitionReader
-from forecaster.serving.state.stored import RestoreProgress
+from forecaster.serving.state.progress import RestoreProgress
 
 FIRST_STEP = 250
 """Offsets that are read first, from the end of a topic backwards; there are markers and aborted records between."""

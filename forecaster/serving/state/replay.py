@@ -13,7 +13,7 @@ from forecaster.pipeline import Batch, PipelineConfig, advance
 from forecaster.records import I64, Readings, SourceRecord
 from forecaster.serving.state.checkout import adopt, check_out
 from forecaster.serving.state.partition import Partition
-from forecaster.serving.state.stored import RestoreProgress
+from forecaster.serving.state.progress import RestoreProgress
 from forecaster.serving.state.swaps import Checkpoints, assign_models
 
 CHUNK_RECORDS = 400

@@ -17,7 +17,7 @@ is revoked in the middle of its restore is dropped together with its generator.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -42,15 +42,14 @@ from forecaster.formats.state import (
 from forecaster.interfaces import RecordDecoder
 from forecaster.pipeline import PipelineConfig
 from forecaster.serving.state.config import StateConfig
-from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
 from forecaster.serving.state.outputs import InputPartition, read_output_position
 from forecaster.serving.state.partition import Partition
+from forecaster.serving.state.progress import ProgressLog, RestoreProgress
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
 from forecaster.serving.state.replay import Replayer
 from forecaster.serving.state.stored import (
     InputBounds,
     InputReader,
-    RestoreProgress,
     StoredState,
     first_written_ms,
     input_bounds,
@@ -58,10 +57,6 @@ from forecaster.serving.state.stored import (
 )
 from forecaster.serving.state.swaps import Checkpoints, can_serve
 
-PROGRESS_SECONDS = 5.0
-"""Time between two log entries about the progress of restores."""
-RETRY_SECONDS = 0.5
-"""Pause after a restore that the broker interrupted."""
 _log = structlog.get_logger()
 
 
@@ -147,7 +142,7 @@ class Restorer:
         self._checkpoints = checkpoints
         self._reader = reader
         self._clock = clock
-        self._progress = _ProgressLog(clock)
+        self._progress = ProgressLog(clock)
 
     def log_start(self, partition_number: int) -> int:
         """Return the first offset of a partition's input; raise TransientBrokerError if the broker is away."""
@@ -310,91 +305,6 @@ class Restorer:
                 reason = f"another version stored them differently: {error}"
         _log.warning("stored_rows_dropped", series=len(block.series_ids), reason=reason)
         return None
-
-
-class RestoreQueue:
-    """Partitions that wait to be restored, one after the other, in slices of time.
-
-    Args:
-        restorer: takes the steps of a restore.
-        phases: phase of each partition; the queue consists of the waiting ones.
-        clock: measures the slices and pauses.
-    """
-
-    def __init__(self, restorer: Restorer, phases: PartitionPhases, clock: Clock = monotonic) -> None:
-        self._restorer = restorer
-        self._phases = phases
-        self._clock = clock
-        self._progress = _ProgressLog(clock)
-        self._partition_number = -1
-        self._steps: RestoreSlices[Restored] | None = None
-        self._not_before = 0.0
-
-    def cancel(self, partition_numbers: Collection[int]) -> None:
-        """Drop the present restore if it is of one of these partitions."""
-        if self._partition_number in partition_numbers:
-            self._steps = None
-
-    def work(self, seconds: float) -> Restored | None:
-        """Restore for about that long; return a partition as soon as it is restored.
-
-        Raises:
-            StateError: the state cannot be restored in full and the policy is `fail`, or a newer version wrote it.
-            TopicError: the same, because of another partition count.
-        """
-        deadline = self._clock() + seconds
-        while self._clock() >= self._not_before and (steps := self._present_steps()) is not None:
-            try:
-                self._progress.report(next(steps), len(self._phases.numbers(PartitionPhase.WAITING)))
-            except StopIteration as done:
-                self._steps = None
-                restored: Restored = done.value
-                return restored
-            except TransientBrokerError as error:
-                self._postpone(error)
-            if self._clock() >= deadline:
-                break
-        return None
-
-    def _present_steps(self) -> RestoreSlices[Restored] | None:
-        """Return the steps of the present restore, or of the next partition's; None = no partition waits."""
-        if self._steps is None:
-            waiting = self._phases.numbers(PartitionPhase.WAITING)
-            if not waiting:
-                return None
-            self._partition_number = waiting[0]
-            self._phases.move(self._partition_number, PartitionPhase.RESTORING)
-            self._steps = self._restorer.steps(self._partition_number)
-        return self._steps
-
-    def _postpone(self, error: TransientBrokerError) -> None:
-        """Put the partition at the end of the queue, so that one that cannot be read keeps no other waiting."""
-        _log.warning("restore_postponed", partition=self._partition_number, error=str(error))
-        self._steps = None
-        self._phases.move(self._partition_number, PartitionPhase.WAITING)
-        self._not_before = self._clock() + RETRY_SECONDS
-
-
-class _ProgressLog:
-    """Logs the progress of restores, but not too often."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._logged_at = 0.0
-
-    def report(self, progress: RestoreProgress | None, waiting: int = 0) -> None:
-        now = self._clock()
-        if progress is None or now - self._logged_at <= PROGRESS_SECONDS:
-            return
-        self._logged_at = now
-        _log.info(
-            "restore_progress",
-            step=progress.step,
-            partition=progress.partition,
-            offset=progress.offset,
-            end=progress.end,
-            partitions_waiting=waiting,
-        )
 
 
 def _log_restored(restored: Restored) -> None:

@@ -22,7 +22,8 @@ from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
 from forecaster.serving.state.partition import Partition, PartitionBatch
 from forecaster.serving.state.recovery import Recovery, RecoveryPlan
-from forecaster.serving.state.restore import Restored, RestoreQueue, Restorer
+from forecaster.serving.state.restore import Restored, Restorer
+from forecaster.serving.state.restore_queue import RestoreQueue
 from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
 from forecaster.serving.state.writes import StateWrites
 

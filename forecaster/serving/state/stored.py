@@ -12,6 +12,7 @@ from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import FLOOR, CorruptState, Floor, StoredBlock, decode_block, decode_floor
 from forecaster.interfaces import PartitionReader
 from forecaster.records import SourceRecord, TopicFacts
+from forecaster.serving.state.progress import RestoreProgress
 
 BLOCK_NAME = re.compile("0|[1-9][0-9]{0,11}")
 """Last part of the key of a block, as it is written: its number; other keys are ignored."""
@@ -50,23 +51,6 @@ class InputBounds:
     log_end: int
     after_output: int | None = None
     has_outputs_of_other_input: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreProgress:
-    """How far one step of a restore has come.
-
-    Attributes:
-        step: name of the step.
-        partition: number of the partition.
-        offset: next offset to read.
-        end: offset at which the step ends.
-    """
-
-    step: str
-    partition: int
-    offset: int
-    end: int
 
 
 @dataclass

@@ -11,13 +11,11 @@ from clock import FakeClock
 from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
-from forecaster.errors import TransientBrokerError, UsageError
+from forecaster.errors import UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES, InputSchema
 from forecaster.formats.state import Floor, decode_floor
 from forecaster.records import Transaction
-from forecaster.serving.state import config, restore, store
-from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
-from forecaster.serving.state.restore import RestoreQueue
+from forecaster.serving.state import config, store
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config()
@@ -165,33 +163,6 @@ def test_after_a_group_without_room_a_smaller_one_has_none_either() -> None:
         iterate(start_worker(kafka, **options))
     assert names(unstopped) == names(start_worker(kafka, **options)) == {"one/a", "one/b"}
     assert kafka.published == undisturbed.published
-
-
-def test_a_partition_that_cannot_be_read_delays_no_other_restore(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(restore, "RETRY_SECONDS", 0.0)
-    kafka = FakeKafka(2)
-    worker = start_worker(kafka, replay_limit=1_000_000)
-    for partition in (0, 1):
-        kafka.hours(partition, range(5), b"%d" % partition)
-    iterate(worker)
-    restorer = setup(pipeline=CONFIG, model=MODEL, replay_limit=1_000_000).restorer(client := FakeClient(kafka))
-    reader, read = restorer._reader, restorer._reader.read  # noqa: SLF001
-
-    def corrupt() -> object:
-        if client._reads == (INPUT, 0):  # noqa: SLF001
-            raise TransientBrokerError("a batch is corrupt")
-        return read()
-
-    monkeypatch.setattr(reader, "read", corrupt)
-    phases = PartitionPhases()
-    phases.move(0, PartitionPhase.WAITING)
-    phases.move(1, PartitionPhase.WAITING)
-    queue = RestoreQueue(restorer, phases)
-    numbers = [restored.partition.number for _ in range(50) if (restored := queue.work(0.01))]
-    assert numbers == [1]
-    assert phases[0] is PartitionPhase.WAITING
 
 
 def append_readings(kafka: FakeKafka, series: Iterable[bytes], hours: range) -> None:

@@ -8,15 +8,13 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config, random_model
-from clock import FakeClock
 from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
 
 from forecaster.errors import StateError, TopicError, TransientBrokerError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import StoredBlock, decode_block, encode
 from forecaster.serving.publisher import PublishConfig
-from forecaster.serving.state import config, restore, store
-from forecaster.serving.state.lifecycle import PartitionPhase
+from forecaster.serving.state import config, store
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.worker import Worker
 
@@ -380,21 +378,6 @@ def test_rows_that_cannot_be_used_are_dropped_and_the_worker_serves(
     feed(kafka, 99, 40)
     iterate(worker)
     assert len(kafka.published) > before
-
-
-def test_a_restore_that_the_broker_interrupts_begins_again() -> None:
-    kafka = FakeKafka()
-    stored(kafka)
-    client, clock = FakeClient(kafka), FakeClock()
-    client.silent = 1
-    store = setup(pipeline=CONFIG, model=MODEL, clock=clock).store(client)
-    store.follow((), [0])
-    assert store.restore() is None
-    assert store.phases[0] is PartitionPhase.WAITING
-    clock.advance(restore.RETRY_SECONDS)
-    restored = store.restore()
-    assert restored is not None
-    assert len(restored.partition.table) == 12
 
 
 @pytest.mark.parametrize("publish", [PublishConfig(LEVELS), SPARSE], ids=["all forecasts", "sparse forecasts"])
