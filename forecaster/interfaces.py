@@ -12,7 +12,7 @@ class Producer(Protocol):
 
     @property
     def failure(self) -> TransactionFailure:
-        """Why the last transaction that failed did."""
+        """Reason of the newest failed transaction."""
 
     def commit(self, transaction: Transaction) -> bool:
         """Return whether the transaction was committed as far as is known; `restart` after a failure."""

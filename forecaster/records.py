@@ -242,7 +242,7 @@ class Outputs:
 
 
 class TopicFacts(NamedTuple):
-    """What a topic is: a topic that is deleted and created again has another id.
+    """Identity of a topic: a topic that is deleted and created again has another id.
 
     Attributes:
         cluster: id of the Kafka cluster.
@@ -281,7 +281,7 @@ class PollResult:
         assigned: partitions that were assigned, ascending; they deliver nothing until they are resumed.
         stable: this process was a member of the group's current generation; only then may a transaction begin.
         answered: the broker answered the last request.
-        reconnected: the brokers had been silent, and a new client has joined: others may know former addresses only.
+        reconnected: a new client has joined after silent brokers; other clients may know only their former addresses.
         input_id: id of the topic in the client's newest metadata; empty = the topic is missing, None = unknown.
     """
 
@@ -323,7 +323,7 @@ class FailureReason(StrEnum):
 
     Attributes:
         TOO_LARGE: a record or a batch of records is larger than the broker takes.
-        NOT_AUTHORIZED: this user may not do it.
+        NOT_AUTHORIZED: this user lacks a right.
         MISSING_TOPIC: a topic or a partition does not exist.
         NOT_ENOUGH_REPLICAS: fewer replicas are in sync than `min.insync.replicas` demands.
         TIMEOUT: the broker did not answer in time, or took the records too slowly.

@@ -105,7 +105,7 @@ def without_secrets(options: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def is_secret(name: str, value: Any) -> bool:
-    """Return whether an option holds a secret, by its name or because it is an URL with a password."""
+    """Return whether an option holds a secret, by its name or because it is a URL with a password."""
     if value is None or isinstance(value, bool) or (isinstance(value, str) and value in ("", HIDDEN)):
         return False
     return bool(SECRET_NAME.search(name)) or (isinstance(value, str) and any(_url_secrets(value)))
@@ -122,7 +122,7 @@ def secrets_in(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _url_secrets(value: str) -> Iterator[str]:
-    """Yield the password of an URL, if it holds one."""
+    """Yield the password of a URL, if it holds one."""
     try:
         password = urlsplit(value).password if "://" in value else None
     except ValueError:

@@ -84,7 +84,7 @@ class Connector:
         return topics, partitions
 
     def compare_settings(self, topics: TopicAdmin) -> None:
-        """Compare the settings of the broker and of the input with those of this process; log what may lose state.
+        """Compare the settings of the broker and of the input with those of this process; warn of what may lose state.
 
         Args:
             topics: asks about topics.
@@ -101,7 +101,7 @@ class Connector:
             _log.info("settings_not_compared", of=comparison.unknown)
 
     def topic_watch(self, topics: TopicAdmin) -> TopicWatch:
-        """Return a watch over the topics that has looked at them: what changes from now on is noticed.
+        """Return a watch over the topics, after its first look: it notices what changes from now on.
 
         Args:
             topics: asks about topics.

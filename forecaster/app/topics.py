@@ -21,7 +21,7 @@ NUMBER_BYTES = 26
 COLUMNS = 5
 """Numbers for each horizon in a record of forecasts or scores in addition to the quantiles, at most."""
 CUT_PARTS = 4
-"""Parts of a dead letter that are cut at the same size, with one more for the detail: key, value, headers."""
+"""Number of parts of a dead letter, none of which is larger than a value: key, value, headers, detail."""
 
 
 def needed_topics(settings: Settings) -> list[NeededTopic]:

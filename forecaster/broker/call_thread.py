@@ -10,7 +10,7 @@ from collections.abc import Callable
 from forecaster.errors import TransientBrokerError
 
 LOOK_SECONDS = 0.5
-"""Time between two looks at the state of things, while a call waits."""
+"""Time between two calls of `look` while a call waits."""
 
 
 class NoAnswer(TransientBrokerError):
@@ -26,12 +26,12 @@ class CallThread:
         threading.Thread(target=self._loop, name="transactions", daemon=True).start()
 
     def run(self, call: Callable[[], object], deadline_seconds: float, look: Callable[[], None] = lambda: None) -> None:
-        """Make a call, and return when it has.
+        """Make a call, and return when it has ended.
 
         Args:
-            call: the call; it continues in the thread when this function gives it up.
+            call: the call; after the deadline it continues in the thread, and nobody waits for it.
             deadline_seconds: time for the call.
-            look: called while the call waits; what it raises gives the call up.
+            look: called from time to time while the call waits; an error that it raises ends the waiting.
 
         Raises:
             NoAnswer: the call takes longer than the deadline.

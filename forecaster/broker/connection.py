@@ -36,7 +36,7 @@ SOCKET_OPTIONS = [
         if hasattr(socket, name)  # names of Linux
     ),
 ]
-"""A peer that is gone without a word is noticed after 25 s, also while a request waits for the other members."""
+"""TCP notices after 25 s that a peer has vanished, also while a request to join waits for other members."""
 TRAINERS_SUFFIX = "-trainer"
 """End of the name of the consumer group that elects who trains."""
 

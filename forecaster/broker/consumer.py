@@ -198,7 +198,7 @@ class GroupConsumer:
         return self._read_id not in (None, self._client.topic_id(self._topic) or self._read_id)
 
     def _take_reconnection(self, *, is_stable: bool) -> bool:
-        """Return true once for clients made anew because of silent brokers, when the last of them has joined."""
+        """Return true once after silent brokers have led to a new client, when this client has joined the group."""
         is_reconnected = self._is_reconnected and is_stable
         self._is_reconnected &= not is_stable
         return is_reconnected
@@ -240,7 +240,7 @@ class GroupConsumer:
             self._membership.record_renewal()
 
     def _follow_brokers(self, *, has_records: bool = False) -> None:
-        """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
+        """Ask the brokers something if they have sent nothing for a while; replace the client if they stay silent."""
         silent_seconds = self._silence.silent_seconds
         if has_records:
             self._silence.record_answer()

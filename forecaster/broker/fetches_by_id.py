@@ -1,8 +1,8 @@
 """Fetches that name the topic by its id (KIP-516), so that they never continue in a topic that was created again.
 
 Kafka's client fetches by name. If a topic is deleted and created again between two fetches, and the new log has reached
-the offset of the old one, the client reads on there without an error. A broker of version 3.1 or later refuses a fetch
-that names the id of a deleted topic; older brokers are asked by name, as before.
+the client's offset, the client continues in the new topic without an error. A broker of version 3.1 or later refuses a
+fetch that names the id of a deleted topic; older brokers are asked by name.
 """
 
 from __future__ import annotations

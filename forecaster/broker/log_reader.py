@@ -22,7 +22,7 @@ READ_TIMEOUT_MS = 20
 class LogReader:
     """Reads committed records of one partition at a time; it is not a member of the consumer group.
 
-    A client whose brokers are silent is replaced by a new one, made from the bootstrap servers, which reads on.
+    A new client, made from the bootstrap servers, replaces one whose brokers are silent, and continues at its position.
 
     Args:
         connection: address, and the group whose committed offsets can be read.
@@ -141,7 +141,7 @@ class LogReader:
         self._client.close(autocommit=False, timeout_ms=ANSWER_TIMEOUT_MS)
 
     def _follow_brokers(self, *, has_failed: bool = False) -> None:
-        """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
+        """Ask the brokers something if they have sent nothing for a while; replace the client if they stay silent."""
         self._silence.look(self._client, has_failed=has_failed)
         if not self._silence.is_renewal_due:
             return
@@ -153,7 +153,7 @@ class LogReader:
         self._silence.record_attempt(new)
 
     def _connect_again(self) -> TolerantConsumer:
-        """Return a client that reads on where the present one is."""
+        """Return a client that continues where the present one is."""
         client = TolerantConsumer(**self._options)
         if self._partition is not None:
             client.assign([self._partition])

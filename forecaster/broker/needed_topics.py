@@ -68,7 +68,7 @@ class Comparison:
 
     Attributes:
         warnings: settings of the input with which state can be lost.
-        unknown: settings that the broker did not tell, mostly for lack of the right DescribeConfigs.
+        unknown: topics, or `broker`, whose settings were not reported: usually, the right DescribeConfigs is missing.
     """
 
     warnings: list[str]
@@ -76,7 +76,7 @@ class Comparison:
 
 
 def refuse_wrong_settings(topic: NeededTopic, settings: Mapping[str, str], replicas: int) -> None:
-    """Check the settings of a topic that forecaster writes; those that the broker does not tell are passed over.
+    """Check the settings of a topic that forecaster writes; those that the broker does not report are not checked.
 
     Args:
         topic: the topic.
@@ -85,12 +85,12 @@ def refuse_wrong_settings(topic: NeededTopic, settings: Mapping[str, str], repli
 
     Raises:
         TopicError: a setting does not fit.
-        TransientBrokerError: the broker does not tell a required setting.
+        TransientBrokerError: the broker does not report a required setting.
     """
     for name in topic.required:
         value = settings.get(name)
         if value is None:  # the topic was created a moment ago
-            raise TransientBrokerError(f"topic {topic.name}: the broker does not tell its {name} yet")
+            raise TransientBrokerError(f"topic {topic.name}: the broker does not report its {name} yet")
         if value != topic.settings[name]:
             raise _unfit(
                 topic,
@@ -117,7 +117,7 @@ def refuse_wrong_settings(topic: NeededTopic, settings: Mapping[str, str], repli
 
 
 def refuse_wrong_broker(settings: Mapping[str, str], times: ClientTimes) -> None:
-    """Check the settings of a broker; those that it does not tell are passed over.
+    """Check the settings of a broker; those that it does not report are not checked.
 
     Raises:
         TopicError: the broker would refuse the transactions, or the members of the consumer group.
@@ -159,13 +159,13 @@ def input_warnings(source: str, settings: Mapping[str, str], times: ClientTimes)
     if "delete" in policies and 0 <= retention < times.replay_ms:
         warnings.append(
             f"topic {source} (input): retention.ms is {retention}, but a restore may need readings of the last "
-            f"{times.replay_ms} ms (FORECASTER_STATE__SNAPSHOT_INTERVAL): raise the first, or shorten the second"
+            f"{times.replay_ms} ms: raise retention.ms, or shorten FORECASTER_STATE__SNAPSHOT_INTERVAL"
         )
     return warnings
 
 
 def unknown_settings(names: Sequence[str], settings: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return the topics whose settings the broker does not tell, with the broker itself as `broker`."""
+    """Return the names without settings: topics, or `broker`, that the broker does not let this user ask about."""
     return [name for name in names if not settings.get(name)]
 
 

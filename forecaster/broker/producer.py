@@ -58,7 +58,7 @@ RIVAL_SECONDS = 60.0
 """Fenced twice within this time, a producer has a rival; fenced once, it was only too slow, as in an outage."""
 CLOSE_SECONDS = 5.0
 REFUSED_SECONDS = 5.0
-"""A topic that the broker does not know for this time is missing; its metadata may only be late before."""
+"""A topic that the broker does not know for this long is missing; before, its metadata may only be late."""
 MOST_SPLITS = 1_000
 _log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ class TransactionalProducer:
         clock: monotonic seconds; they tell a rival from an outage.
 
     Attributes:
-        failure: why the last transaction that failed did.
+        failure: reason of the newest failed transaction.
 
     Raises:
         KafkaError: no broker answered.
@@ -172,7 +172,7 @@ class TransactionalProducer:
         """Wait until the client knows the partitions of every topic that is written.
 
         Raises:
-            NoMetadata: the broker does not tell them.
+            NoMetadata: the broker does not report them.
         """
         for topic in [topic for topic, messages in transaction.messages.items() if messages]:
             try:
@@ -216,7 +216,7 @@ class TransactionalProducer:
             raise Unwritten(topic, message.partition, message.size, 1, unknown) from unknown
 
     def _refuse_missing_topic(self) -> None:
-        """Raise Refused if the broker has not known a topic for several seconds; the client would ask for ever."""
+        """Raise Refused if the broker has not known a topic for several seconds; the client would ask without end."""
         for refusal in self._watch.refusals:
             is_missing = reason_of(Refused(refusal)) is FailureReason.MISSING_TOPIC
             if is_missing and self._clock() - refusal.since >= REFUSED_SECONDS:
@@ -256,7 +256,7 @@ def _raise_if_unwritten(results: Sequence[tuple[str, Message, Any]]) -> None:
     """Raise Unwritten if a record was not written.
 
     A client that takes a new epoch in the middle of a transaction, as after a restart of the broker, may lose records
-    and still commit the others with the offsets, so that every result must be looked at.
+    and still commit the others with the offsets, so that every result must be checked.
 
     Args:
         results: each record with its topic and the client's result.

@@ -1,6 +1,6 @@
 """Logins, certificates and rights that a broker refuses: which one it was, for whom, and which variable is wrong.
 
-The client tries again after each of them, as if no broker were there, and tells at the end only that it had no success.
+The client tries again after each of them, as if no broker were there, and reports only a timeout at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kafka.net.manager import KafkaConnectionManager
 
 LOGIN = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
 TLS_REASONS = ("ALERT", "WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER", "HTTP_REQUEST")
-"""Parts of OpenSSL's reasons that mean a refusal; others, as an unexpected end, happen in every outage."""
+"""Parts of OpenSSL's reasons that mean a refusal; others, such as an unexpected end, happen in every outage."""
 PREFIX = "FORECASTER_KAFKA__"
 NO_CERTIFICATE = ("certificate", "unknown ca", "unknown_ca")
 """Parts of the alerts with which a broker refuses the certificate of this client."""

@@ -1,4 +1,4 @@
-"""Clients made anew: a new one takes over from one that is of no use any more."""
+"""Renewal: a new client replaces one that has lost its brokers or its consumer group."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forecaster.broker.retry import describe
 LAST_CHANCE_MS = 1_000
 """Time for a client whose brokers are silent to connect once more, before a new one takes over."""
 CLOSE_SECONDS = 1.0
-"""Time that the closing of an old client may delay the new one; mostly it leaves its group within it."""
+"""Longest delay of a new client by the closing of the old one, which usually leaves its group in this time."""
 _log = structlog.get_logger()
 
 
@@ -38,7 +38,7 @@ def successor(old: Client, connect: Callable[[], Client], name: str, reason: str
         old: client that the new one takes over from.
         connect: makes a client, from the bootstrap servers.
         name: what the client does, for the log.
-        reason: why it is made anew, for the log.
+        reason: why it is replaced, for the log.
     """
     try:
         new = connect()

@@ -5,8 +5,8 @@ connection ends before the answer. The first copy can still be under way then: w
 late EndTxn ends the next transaction in its middle, and a late TxnOffsetCommit moves its offsets back. Both carry the
 producer's epoch, so that a producer whose request was repeated needs a new epoch before its next transaction.
 
-The client also repeats requests that the broker refuses, for as long as the refusal can pass: it says nothing of a
-topic that is gone. The watch tells which refusals stand.
+The client also repeats requests that the broker refuses for a reason that can pass, and never reports a topic that is
+gone. The watch tells which refusals stand.
 
 The client takes the class of its network from its option `kafka_client`; no private name is needed.
 """
@@ -32,14 +32,14 @@ _NOT_ATTEMPTED = 55
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error in an answer; no later answer to such a request was without it.
+    """An error that the newest answers to one kind of request hold.
 
     Attributes:
         request: name of the request.
         topic: its topic; empty = the error is about the whole request.
         partition: its partition; NO_PARTITION = the error is about the whole request.
         error: class of the error.
-        since: time of the clock when it was first seen.
+        since: time of the clock at the first of these answers.
     """
 
     request: str
@@ -49,7 +49,7 @@ class Refusal:
     since: float
 
     def __str__(self) -> str:
-        """Return who was refused what."""
+        """Return the request, the partition and the error."""
         where = f" for topic {self.topic}, partition {self.partition}" if self.topic else ""
         return f"{self.request}{where}: {self.error.__name__}"
 
@@ -61,7 +61,7 @@ class RequestWatch:
         clock: monotonic seconds.
 
     Attributes:
-        has_repeats: whether the client may have sent a request twice: it got no answer, or was refused.
+        has_repeats: whether the client may have sent a request twice: a request got no answer, or was refused.
         throttled_seconds: time of this transaction for which a quota made the client pause.
     """
 
@@ -77,8 +77,8 @@ class RequestWatch:
         """Return the class of a network, changed so that this watch sees its requests and answers."""
 
         def make(**options: Any) -> Any:
-            made = network(**options)
-            send = made.send
+            client_network = network(**options)
+            send = client_network.send
 
             def watched_send(node_id: Any, request: Any, **more: Any) -> Future:
                 if self._is_abandoned:
@@ -87,8 +87,8 @@ class RequestWatch:
                 self._see(request, answer)
                 return answer
 
-            made.send = watched_send
-            return made
+            client_network.send = watched_send
+            return client_network
 
         return make
 

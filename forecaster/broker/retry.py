@@ -1,7 +1,7 @@
 """Repeated requests: a call is made again after each broker error, with growing pauses, up to a deadline.
 
-A login, certificate or right that the broker refuses is repeated, too, as it may be in the middle of a change. At the
-start of a process, it is repeated for a short time only: then a setting is probably wrong.
+A call that fails because the broker refuses a login, a certificate or a right is repeated, too: somebody may be
+changing it. At the start of a process, it is repeated for a short time only, because a setting is probably wrong.
 """
 
 from __future__ import annotations

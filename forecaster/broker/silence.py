@@ -1,4 +1,4 @@
-"""Whether the brokers that a client knows still answer; a client by itself only falls silent."""
+"""Whether the brokers that a client knows still answer; the client itself reports no outage."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ PROBE_SECONDS = 10.0
 ANSWER_SECONDS = 5.0
 """Time without an answer after which the brokers count as silent."""
 RENEW_SECONDS = 15.0
-"""Time without an answer after which the client is made anew: the brokers may have other addresses now (KIP-899)."""
+"""Time without an answer after which the client is replaced: the brokers may have other addresses now (KIP-899)."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 10.0
-"""Pauses between attempts to make the client anew."""
+"""Pauses between attempts to replace the client."""
 REPEAT_SECONDS = 2.0
 """Pause before an unanswered question is asked again."""
 LONGEST_STEP_SECONDS = 15.0
 
 
 class AttendedClock:
-    """A clock that does not run while nobody looks: between two looks it advances by `LONGEST_STEP_SECONDS` at most.
+    """A clock that stops while nobody reads it: between two reads it advances by `LONGEST_STEP_SECONDS` at most.
 
     A process that was stopped, or busy with something else, has not waited for an answer meanwhile.
 
@@ -34,7 +34,7 @@ class AttendedClock:
         self._looked_at, self._now = clock(), 0.0
 
     def __call__(self) -> float:
-        """Return the seconds for which somebody has looked."""
+        """Return the seconds for which the clock has run."""
         now = self._clock()
         self._now += min(now - self._looked_at, LONGEST_STEP_SECONDS)
         self._looked_at = now
@@ -64,7 +64,7 @@ class Asking(Protocol):
 
 
 class SilenceWatch:
-    """Knows how long the brokers of a client have been silent, and when the client is to be made anew.
+    """Knows how long the brokers of a client have been silent, and when the client must be replaced.
 
     Nothing here waits for an answer: each look asks, or sees whether the last question was answered.
 
@@ -91,7 +91,7 @@ class SilenceWatch:
 
     @property
     def is_renewal_due(self) -> bool:
-        """Whether the client is to be made anew: the silence lasts, and so does no pause after a failed attempt."""
+        """Whether the client must be replaced now: the silence is long, and no pause after a failed attempt runs."""
         now = self._attended()
         is_long = self._has_failed or now - self._asked_at >= RENEW_SECONDS
         return self._question is not None and is_long and not self._pause.lasts(now)
@@ -101,7 +101,7 @@ class SilenceWatch:
 
         Args:
             client: the present client.
-            has_failed: a request of the client has failed, and it costs little to make the client anew: do not wait.
+            has_failed: a request of the client has failed, and replacing it costs little: do not wait.
         """
         now = self._attended()
         self._has_failed |= has_failed
@@ -124,7 +124,7 @@ class SilenceWatch:
         self._pause = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def record_attempt(self, client: Asking | None) -> None:
-        """Note an attempt to make the client anew.
+        """Note an attempt to replace the client.
 
         Args:
             client: the new client, whose brokers are asked now; None = the attempt failed.

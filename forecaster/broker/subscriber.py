@@ -54,7 +54,7 @@ class Subscriber:
             if self.client.knows(topic):
                 return
             if not self.client.answers(ANSWER_TIMEOUT_MS):
-                raise KafkaTimeoutError(f"no broker tells the partitions of topic {topic}")
+                raise KafkaTimeoutError(f"no broker reports the partitions of topic {topic}")
 
 
 class AssignmentListener(ConsumerRebalanceListener):  # type: ignore[misc]

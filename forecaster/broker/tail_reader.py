@@ -22,7 +22,7 @@ CLOSE_TIMEOUT_MS = 5_000
 class TailReader:
     """Reads committed records from the first one that the topic still has; it never waits for records.
 
-    A client whose brokers are silent is replaced by a new one, made from the bootstrap servers, which reads on.
+    A new client, made from the bootstrap servers, replaces one whose brokers are silent, and continues at its position.
 
     Args:
         connection: address of the broker.
@@ -95,7 +95,7 @@ class TailReader:
         return client
 
     def _follow_brokers(self, *, has_failed: bool = False) -> None:
-        """Ask the brokers something if they have said nothing for a while; make the client anew if they are silent."""
+        """Ask the brokers something if they have sent nothing for a while; replace the client if they stay silent."""
         self._silence.look(self._client, has_failed=has_failed)
         if not self._silence.is_renewal_due:
             return

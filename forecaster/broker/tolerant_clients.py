@@ -5,7 +5,7 @@
 | the name of a header is not UTF-8 | reports a corrupt batch | puts U+FFFD for each wrong byte, as Java's client does |
 | a batch is corrupt | raises once; the next poll never returns | raises UnreadableBatch, then fetches the batch again |
 | several partitions have a backlog | delivers all of one, then of the next | takes turns, a few records of each |
-| a topic is deleted, and created again | may read on in the new one | reads the one with the given id only |
+| a topic is deleted, and created again | may continue in the new one | reads only the one with the given id |
 | a broker reports a right that the client does not know | raises ValueError | leaves that part of the answer as it is |
 
 `tolerant_coordinator` and `tolerant_connections` have the same purpose. These modules are the only ones that touch
@@ -166,7 +166,7 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
 
         Raises:
             UnreadableBatch: the next batch is corrupt. The rest of the fetch is dropped, because the client cannot
-                read on in it.
+                continue in it.
         """
         if self._fetcher is not None:
             n = self._fetcher.turn if n is None else min(n, self._fetcher.turn)

@@ -49,7 +49,7 @@ class TolerantCoordinator(ConsumerCoordinator):  # type: ignore[misc]
 
     Attributes:
         joined_at: time of the last join that succeeded, on the client's clock.
-        fenced: error of a heartbeat that another process with this instance id has made invalid; None = there was none.
+        fenced: error of a heartbeat that was refused because another process has this instance id; None = none was.
     """
 
     _join_task: Any
@@ -71,10 +71,11 @@ class TolerantCoordinator(ConsumerCoordinator):  # type: ignore[misc]
         return self._join_task is not None and not self._join_task.is_done
 
     def need_rejoin(self) -> bool:
-        """Return whether to join: also if a join has begun whose reason is gone, for heartbeats are off until it ends.
+        """Return whether to join; a join that has begun is finished, although its reason is gone.
 
-        Topics of other members come and go with them. The leader joins again for each change of their metadata, and
-        the client asks at each poll whether that change is still there, not whether its join is still under way.
+        Heartbeats are off until a join ends. Topics of other members come and go with them: the leader joins again for
+        each change of their metadata, and the client asks at each poll whether that change is still there, not whether
+        its join is still under way.
         """
         has_begun = self.rejoining or self._join_task is not None
         return bool(super().need_rejoin()) or (has_begun and self._subscription.partitions_auto_assigned())
@@ -86,7 +87,7 @@ class TolerantCoordinator(ConsumerCoordinator):  # type: ignore[misc]
         wait, or much to do between them, a member would join again and again, and make the whole group do so.
 
         Raises:
-            Exception: what a join that ended between two polls has raised, if it is of no use to repeat it.
+            Exception: the error of a join that ended between two polls, if repeating the join is of no use.
         """
         ended = self._join_task
         if ended is not None and ended.is_done:

@@ -143,7 +143,7 @@ class TopicAdmin:
         return Comparison(input_warnings(source, settings[source], times), unknown_settings(list(settings), settings))
 
     def settings(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the settings of topics, by topic; empty = the broker does not tell them to this user."""
+        """Return the settings of topics, by topic; empty = the broker does not show them to this user."""
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         told = self._admin.describe_configs(resources, config_filter="all").get("topic", {})
         return {name: _values(told.get(name, {})) for name in names}
@@ -241,7 +241,7 @@ class TopicAdmin:
         return offset
 
     def _broker_settings(self) -> dict[str, str]:
-        """Return the settings of one broker; empty = it does not tell them to this user."""
+        """Return the settings of one broker; empty = it does not show them to this user."""
         try:
             broker = str(self._admin.describe_cluster()["brokers"][0]["broker_id"])
             resource = ConfigResource(ConfigResourceType.BROKER, broker)

@@ -61,14 +61,14 @@ ADVICE = {
 
 
 class NoMetadata(TransientBrokerError):
-    """The broker told no partitions of a topic in time.
+    """The broker did not report the partitions of a topic in time.
 
     Args:
         topic: name of the topic.
     """
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"topic {topic}: the broker tells no partitions of it")
+        super().__init__(f"topic {topic}: the broker reports no partitions of it")
         self.topic = topic
 
 
@@ -76,7 +76,7 @@ class Refused(TransientBrokerError):
     """The broker has refused a request for too long.
 
     Args:
-        refusal: what it refuses.
+        refusal: the request, and the error.
     """
 
     def __init__(self, refusal: Refusal) -> None:

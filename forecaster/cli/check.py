@@ -40,7 +40,7 @@ def check() -> None:
 
 
 def _check_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
-    """Return lines about settings with which state can be lost, and about settings that the broker does not tell.
+    """Return lines about settings with which state can be lost, and about settings that this user may not read.
 
     Raises:
         TopicError: a topic or the broker does not fit, or a topic is missing and `run` would not create it.
@@ -64,7 +64,7 @@ def _check_topics(settings: Settings, topics: TopicAdmin) -> list[str]:
     lines = [f"warning: {warning}" for warning in [*comparison.warnings, *_other_topics(settings, topics)]]
     if comparison.unknown:
         lines.append(
-            f"not compared, because the broker does not tell them to this user (right DescribeConfigs): settings of "
+            f"not compared, because this user may not read them (right DescribeConfigs): settings of "
             f"{', '.join(comparison.unknown)}"
         )
     return lines

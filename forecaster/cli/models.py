@@ -114,7 +114,7 @@ def promote_checkpoint(settings: Settings, checkpoint_id: str) -> str:
     """
     registry = _registry(settings)
     published = registry.published(checkpoint_id)
-    if published is not None and published.size > MAX_PENDING_BYTES:  # its weights have not been looked at yet
+    if published is not None and published.size > MAX_PENDING_BYTES:  # its weights have not been checked yet
         fault = _registry(settings, checkpoint_id).faults.get(checkpoint_id)
         if fault is not None:
             registry.refuse(checkpoint_id, fault)
@@ -165,7 +165,7 @@ def _registry(settings: Settings, only: str = "") -> ModelRegistry:
 
     Args:
         settings: settings of the command.
-        only: checkpoint whose weights are looked at, however large they are; empty = all that are small enough.
+        only: the one checkpoint whose weights are checked, however large; empty = all that are small enough.
     """
 
     def read(topics: TopicAdmin) -> ModelRegistry:

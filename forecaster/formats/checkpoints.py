@@ -35,7 +35,7 @@ SEEN_UNTIL = "seen_until_ms"
 MAX_NESTING = 16
 """Largest depth of the facts."""
 HEADER_BYTES = 1_048_576
-"""Most bytes that the weights of a checkpoint take besides the numbers."""
+"""Most bytes that the weights of a checkpoint take in addition to the numbers."""
 
 
 class LocalDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

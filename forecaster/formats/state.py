@@ -153,7 +153,7 @@ def encode(record: StoredBlock | Floor) -> bytes:
 
 
 def decode_block(value: bytes) -> StoredBlock:
-    """Return the block. Its arrays are as large as they claim; `refuse_invalid` looks at their numbers.
+    """Return the block. Its arrays are as large as they claim; `refuse_invalid` checks their numbers.
 
     Raises:
         CorruptState: the value is not a block, or was damaged.

@@ -1,4 +1,4 @@
-"""Weights of checkpoints as bytes: what they claim is looked at before memory is taken for it."""
+"""Weights of checkpoints as bytes; their claims are checked before memory is allocated for them."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class Entry:
     def take(self) -> PackedCheckpoint | None:
         """Return the checkpoint and forget its chunks; None while a record is missing, or if it must not be served.
 
-        What is wrong with a complete checkpoint becomes its fault.
+        A defect of a complete checkpoint becomes its `fault`.
         """
         if self.fault or not self.is_complete:
             return None

@@ -42,7 +42,7 @@ class Committer:
 
     Attributes:
         failures: failed transactions since the last one that was committed.
-        limit: what the next transaction may have.
+        limit: largest size of the next transaction.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Committer:
         self._producer.restart()
 
     def _limit_size(self, transaction: Transaction, records: int, seconds: float, *, committed: bool) -> None:
-        """Decide what the next transaction may have."""
+        """Set the largest size of the next transaction."""
         in_time = committed or self._producer.failure.reason is not FailureReason.TIMEOUT
         if in_time and seconds <= LONG_SECONDS and not self.limit.is_limited:
             return

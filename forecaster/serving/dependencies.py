@@ -64,7 +64,7 @@ class WorkerDependencies:
         producer: writes transactions.
         store: owns the partitions and their rows.
         check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
-        topic_watch: looks at the topics from time to time.
+        topic_watch: checks the topics from time to time.
         clock: for deadlines and durations.
         wall_clock: for the age of readings, and the time of a status.
     """

@@ -41,7 +41,7 @@ class InputTopic:
         return short_topic_id(self._store.input_id)
 
     def is_as_restored(self, newest_id: str | None) -> bool:
-        """Return whether the worker may process what it has polled, and restore; everything is restored again if not.
+        """Return whether the worker may process the polled records and restore; for another topic, restore all again.
 
         Args:
             newest_id: id of the topic in the consumer's metadata; empty = it is missing, None = unknown.

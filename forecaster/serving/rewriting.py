@@ -1,4 +1,4 @@
-"""Stored state that was lost: the state of open partitions is written again from memory."""
+"""Rewriting of stored state that was lost: the state of open partitions is written again from memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StateRewriter:
             _log.warning("state_rewrite_started", partitions=sorted(lost), blocks=blocks)
 
     def work(self, member: Member) -> None:
-        """Commit the next transaction, if one is due; partitions that are complete read on."""
+        """Commit the next transaction, if one is due; a partition whose state is complete continues to read."""
         for number, partition in list(self._partitions.items()):
             if self._store.partitions.get(number) is not partition:  # revoked, or restored again
                 del self._partitions[number]

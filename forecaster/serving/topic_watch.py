@@ -8,7 +8,7 @@
 | partitions were added to the input or to an output topic | exit code 4 |
 | an output topic has been missing for the outage deadline | exit code 4 |
 
-The worker notices itself when the input is missing or was created again (`input_topic`).
+A missing input, or one that was created again, is noticed by `input_topic`, not here.
 """
 
 from __future__ import annotations

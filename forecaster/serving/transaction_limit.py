@@ -1,8 +1,8 @@
 """The size of a transaction: what the broker takes within the time that a transaction may last.
 
-A transaction fails for time if a quota of the broker or a slow link lets its bytes through too slowly. The next one has
-half the bytes, down to a single record, and larger ones are tried again when transactions are quick. The forecasts do
-not depend on the size.
+A transaction exceeds its time if a quota of the broker or a slow link lets its bytes through too slowly. The next one
+has half the bytes, down to a single record, and larger ones are tried again when transactions are quick. The forecasts
+do not depend on the size.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class TransactionLimit:
-    """What the next transaction may have.
+    """Largest size of the next transaction.
 
     Attributes:
         size: bytes of its records.
         record_size: bytes that one input record has needed lately; 0 = not known.
-        failed: bytes of the last transaction that failed for time; 0 = none has.
-        is_falling: whether the last transaction failed for time.
-        growth: pauses before as many bytes are tried again as have failed; each such try that fails makes them longer.
+        failed: bytes of the last transaction that exceeded its time; 0 = none has.
+        is_falling: whether the last transaction exceeded its time.
+        growth: pause before a size that has failed is tried again; it grows with each such try that fails.
     """
 
     size: int = UNLIMITED

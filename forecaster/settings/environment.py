@@ -219,7 +219,7 @@ def _explanation(error: Any) -> str:
 
 
 def _shown(variable: str, value: Any) -> str:
-    """Return a wrong value as an error shows it: hidden if the variable can hold a secret, or something was mixed up.
+    """Return a wrong value as an error shows it: hidden if it can be a secret, also one in the wrong variable.
 
     Paths are shown, but not what somebody has set instead: the key itself, say, or its password.
     """

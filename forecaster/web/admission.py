@@ -23,7 +23,7 @@ TURN_SECONDS = 3.0
 class Admission:
     """Lets requests into an application one after another, as long as all of them keep their share of the processor.
 
-    Probes pass the others: they wait for `PROBE_SECONDS` at most, and are never refused.
+    Probes do not wait for their turn: they are delayed for `PROBE_SECONDS` at most, and are never refused.
 
     Args:
         app: the application.
@@ -34,7 +34,7 @@ class Admission:
     def __init__(self, app: ASGIApp, pace: Pace, headers: Mapping[str, str]) -> None:
         self._app, self._pace, self._headers = app, pace, headers
         self._turn = asyncio.Lock()
-        self._charged = math.inf  # what the thread computed before the first request counts for none
+        self._charged = math.inf  # what the thread computed before the first request is not charged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -156,7 +156,7 @@ class LimitedConnection(H11Protocol):
         return self._all.clock() - self.since > (ANSWER_SECONDS if is_sending else REQUEST_SECONDS)
 
     def drop(self) -> None:
-        """Close the connection at once, whatever the client has not read; the kernel forgets that, too."""
+        """Close the connection at once, also if the client has not read all of an answer; the kernel discards the rest."""
         if self.transport.get_write_buffer_size():
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self.transport.abort()

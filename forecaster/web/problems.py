@@ -63,7 +63,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:
-        return problem(500, f"{type(error).__name__}: this is a bug; the log has its place")
+        return problem(500, f"{type(error).__name__}: this is a bug; the log has the traceback")
 
 
 def _sentence(found: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ ERRORS = {
     "404": "This process does not have it.",
     "422": "A parameter is wrong.",
     "431": "The request line and the headers are too long.",
-    "500": "A bug; the log has its place.",
+    "500": "A bug; the log has the traceback.",
     "503": "The worker is busy, or there are too many requests: ask again later.",
 }
 """Errors of all paths below /api/v1."""

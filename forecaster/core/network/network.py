@@ -215,7 +215,7 @@ class Network(nn.Module):
 
 
 def empty_network(config: NetworkConfig) -> Network:
-    """Return a network whose weights have names and shapes, but no memory: to look at, or to load weights into."""
+    """Return a network whose weights have names and shapes, but no memory: for its shapes, or to load weights into."""
     with torch.device("meta"):
         return Network(config)
 

@@ -55,22 +55,22 @@ def _stays_finite(network: Network, readout: Tensor) -> bool:
 
 def _extreme_inputs(context: int) -> StepInputs:
     """Return the inputs of a tile of rows: ordinary ones, some without a past, and many at their limits."""
-    dice = np.random.default_rng(0)
-    past = dice.normal(size=(TILE, context)).cumsum(axis=1)
-    signs = dice.choice([-1.0, 1.0], size=(TILE, context))
+    rng = np.random.default_rng(0)
+    past = rng.normal(size=(TILE, context)).cumsum(axis=1)
+    signs = rng.choice([-1.0, 1.0], size=(TILE, context))
     past[8:24] = signs[8:24] * READOUT_LAG_CLIP
     past[24:] = signs[24:] * FAR
     past[24:32], past[32:40] = FAR, -FAR
     past[:2, 1:] = np.nan
     past[:, 0] = 0.0
-    levels = dice.choice([-1.0, 0.0, 1.0], size=(TILE, LEVELS)) * np.where(np.arange(TILE) < 24, 1.0, FAR)[:, None]
+    levels = rng.choice([-1.0, 0.0, 1.0], size=(TILE, LEVELS)) * np.where(np.arange(TILE) < 24, 1.0, FAR)[:, None]
     return StepInputs(
         context=past.astype(np.float32),
         last=np.zeros(TILE, np.float32),
         scale=(np.arange(TILE) > 0).astype(np.float32),
         levels=levels.astype(np.float32),
-        calendar=calendar(dice.integers(0, _WEEK_MS, TILE)),
+        calendar=calendar(rng.integers(0, _WEEK_MS, TILE)),
         masked=(np.arange(TILE) % 3 == 0).astype(np.float32),
-        gap=dice.choice([0.0, 0.5, 1.0], size=TILE).astype(np.float32),
-        group=(dice.choice([-1.0, 0.0, 1.0], size=(TILE, GROUP_FEATURES)) * GROUP_CLIP).astype(np.float32),
+        gap=rng.choice([0.0, 0.5, 1.0], size=TILE).astype(np.float32),
+        group=(rng.choice([-1.0, 0.0, 1.0], size=(TILE, GROUP_FEATURES)) * GROUP_CLIP).astype(np.float32),
     )

@@ -1,4 +1,4 @@
-"""Records that wait: for how long nothing of a partition was committed, although its input goes on."""
+"""Records that wait: how long a partition with unread records has had no commit."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
 |---|---|
 | no committed offset, and neither state nor output of the group | new: begins empty at the start of the input |
 | readable floor and blocks, and the input from the floor on | restored: the blocks, then a replay |
-| the same, but Kafka has forgotten the committed offset | forgotten: restored, where outputs and state show |
 | the same with other settings, or with a checkpoint that is gone | re-warmed: each row from its context |
+| as for restored, but Kafka has forgotten the committed offset | forgotten: restored to the end of outputs and state |
 | no floor or a corrupt block, but the input from offset 0 on | rebuilt from the input |
 | a committed offset below the state: the offset was moved back | rewound: begins empty there |
 | another cluster or topic, or input that is needed and gone | as ON_LOST_INPUT says |
@@ -97,7 +97,7 @@ class RecoveryPlan:
     is_offset_lost: bool = False
 
     def without(self, missing: int) -> RecoveryPlan:
-        """Return the plan as it turned out: a compacted input held no record at some offsets of the replay.
+        """Return the plan after a replay of a compacted input that held no record at some offsets.
 
         Args:
             missing: number of these offsets.
@@ -197,7 +197,7 @@ class _StateLoss:
     Attributes:
         reason: the cause, for a person.
         replayable: the offsets in the stored state are offsets of this input.
-        from_start: no offset of before means anything, not even the committed one: serving begins at the start.
+        from_start: stored and committed offsets belong to another topic: serving begins at the start of the input.
         error: error that the policy `fail` raises.
     """
 
@@ -279,7 +279,7 @@ def _apply_policy(
 
 
 def _nearest(stored: StoredState, bounds: InputBounds, position: int | None, loss: _StateLoss) -> int:
-    """Return the offset of the input that is nearest to the position; an unknown one lies at the newest block."""
+    """Return the offset of the input that is nearest to the position, or to the newest block if that is unknown."""
     if position is None:
         offsets = [block.offset for block in stored.blocks.values()] if loss.replayable else []
         position = max(offsets, default=bounds.log_start)
