@@ -156,7 +156,7 @@ class LimitedConnection(H11Protocol):
         return self._all.clock() - self.since > (ANSWER_SECONDS if is_sending else REQUEST_SECONDS)
 
     def drop(self) -> None:
-        """Close the connection at once, also if the client has not read all of an answer; the kernel discards the rest."""
+        """Close the connection at once; what the client has not read of an answer is discarded, also by the kernel."""
         if self.transport.get_write_buffer_size():
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self.transport.abort()
