@@ -109,7 +109,9 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
     def read_from(self, topic: str, topic_id: str) -> None:
         """Read only from the topic with this id, where the broker knows ids; drop what was fetched from another one."""
         with suppress(ValueError):
-            self._fetcher.read_from(topic, UUID(topic_id))
+            known_id = UUID(topic_id)
+            if known_id.int:  # zero is the id of every topic without one, and no fetch can name it
+                self._fetcher.read_from(topic, known_id)
 
     def next_offset(self, partition: kafka.TopicPartition) -> int | None:
         """Return the offset that is read next; None = not known yet.
