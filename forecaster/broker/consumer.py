@@ -98,7 +98,9 @@ class GroupConsumer:
         if batches and not stable:
             self.seek(begin)
             batches, begin, end = {}, {}, {}
+        polled_by = self._subscriber
         self._follow_group(is_stable=stable, has_records=bool(batches))
+        stable = stable and polled_by is self._subscriber  # a new client has not joined yet
         revoked, assigned = self._take_changes()
         for partition in {*begin, *revoked}:
             self._unreadable_since.pop(partition, None)

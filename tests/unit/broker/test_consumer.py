@@ -210,6 +210,19 @@ def test_a_member_whose_brokers_have_another_address_joins_from_the_bootstrap_se
     assert [log["event"] for log in logs] == ["broker_silent", "client_renewed", "broker_answers_again"]
 
 
+def test_a_new_client_has_not_joined_when_it_takes_over_from_a_stable_one(kafka: Kafka) -> None:
+    """With a long session timeout, the former client may still count as a member when it is replaced."""
+    member = kafka.member()
+    kafka.clients[0].listener.on_partitions_assigned([HERE])
+    member.poll()
+    kafka.answers, kafka.follows_address = False, True
+    while not (polled := kafka.after(1, member)).revoked:
+        assert polled.stable
+    assert len(kafka.clients) == 2
+    assert not polled.stable
+    assert member.poll().reconnected, "only after the new client has joined"
+
+
 def test_an_address_where_no_broker_answers_is_tried_again_and_again_but_the_outage_goes_on(kafka: Kafka) -> None:
     """The bootstrap server answers, the broker that it names does not."""
     member = kafka.member(300.0)
