@@ -66,8 +66,8 @@ class Kafka(SettingsGroup):
     connect_deadline: Milliseconds = 60_000
     """Time to wait for a broker at the start; then exit code 3."""
     outage_deadline: Milliseconds = 1_800_000
-    """Time to wait for a broker, or for membership in the consumer group, while running; then exit code 3. Also the time
-    to wait for a topic that was deleted; then exit code 4."""
+    """Time to wait for a broker, or for membership in the consumer group, while running; then exit code 3. Also time to
+    wait for a topic that was deleted; then exit code 4."""
 
     @field_validator("options", mode="before")
     @classmethod
