@@ -62,6 +62,8 @@ class RequestWatch:
 
     Attributes:
         has_repeats: whether the client may have sent a request twice: a request got no answer, or was refused.
+        unanswered: class of the error of this transaction's newest request without an answer; None = all had one. The
+            client puts some of these errors into the text of another one.
         throttled_seconds: time of this transaction for which a quota made the client pause.
     """
 
@@ -70,6 +72,7 @@ class RequestWatch:
         self._refusals: dict[_Key, Refusal] = {}
         self._is_abandoned = False
         self.has_repeats = False
+        self.unanswered: type[Exception] | None = None
         self.throttled_seconds = 0.0
         self._pause_until = -math.inf
 
@@ -95,6 +98,7 @@ class RequestWatch:
     def begin(self) -> None:
         """Forget what was seen before this transaction, but not that a request may have been repeated."""
         self._refusals.clear()
+        self.unanswered = None
         self.throttled_seconds = max(0.0, self._pause_until - self._clock())
 
     def forget_repeats(self) -> None:
@@ -134,7 +138,7 @@ class RequestWatch:
 
     def _failed(self, error: Exception) -> None:
         if not isinstance(error, NodeNotReadyError):  # raised before anything is sent
-            self.has_repeats = True
+            self.has_repeats, self.unanswered = True, type(error)
 
 
 def error_codes(request: str, response: Any) -> Iterator[tuple[str, int, int]]:

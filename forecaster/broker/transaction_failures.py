@@ -130,6 +130,8 @@ def explain(
     if isinstance(error, TooLargeForClient):
         details.append("raise max_request_size in FORECASTER_KAFKA__OPTIONS, and max.message.bytes of the topic")
         return TransactionFailure(reason, ": ".join(details))
+    if reason is FailureReason.OTHER and watch.unanswered is not None:
+        reason = _reason_of_types([watch.unanswered])
     if reason in SETTING and topic:
         details.append(_setting(connection, topic, SETTING[reason]))
     if reason is FailureReason.TIMEOUT:

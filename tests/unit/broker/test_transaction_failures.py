@@ -127,6 +127,17 @@ def test_a_deadline_has_the_kind_of_what_the_broker_refused_until_then() -> None
     assert "Produce for topic out, partition 1: NotEnoughReplicasError" in failure.detail
 
 
+def test_an_error_that_the_client_has_put_into_a_text_has_its_kind() -> None:
+    """The client does so with all but connection errors of a transactional request."""
+    silent = watch()
+    silent._failed(RequestTimedOutError("Request timed out after 7999 ms"))  # noqa: SLF001
+    failure = explain(KafkaError("Could not execute transactional request: [Error 7]"), silent, TRANSACTION, CONNECTION)
+    assert failure.reason is FailureReason.TIMEOUT
+    assert "the next one is smaller" in failure.detail
+    silent.begin()
+    assert explain(KafkaError("who knows"), silent, TRANSACTION, CONNECTION).reason is FailureReason.OTHER
+
+
 def test_a_deadline_says_how_much_was_to_be_written_and_whether_a_quota_applied() -> None:
     slowed = watch()
     assert "quota" not in explained(NoAnswer("late")).detail
