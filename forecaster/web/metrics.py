@@ -68,7 +68,7 @@ class ServiceCollector(Collector):
         yield InfoMetricFamily("forecaster_build", "Version and role.", {"version": __version__, "role": service.role})
         yield _gauge(
             "ready",
-            "1 = ready: member of the consumer group, all partitions restored, none held, transactions commit, topics fit.",
+            "1 = ready: in the consumer group, all partitions restored, none held, transactions commit, topics fit.",
             float(not service.unready),
         )
         yield _gauge(
