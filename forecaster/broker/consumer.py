@@ -135,6 +135,8 @@ class GroupConsumer:
         """Read only from the topic with this id, where the broker knows ids; drop what was fetched from another one."""
         self._read_id = topic_id
         self._client.read_from(self._topic, topic_id)
+        if self._client.topic_id(self._topic) not in (None, topic_id):
+            self._client.ask()  # its metadata is older than what the restore has seen, and nothing else renews it soon
 
     def next_offset(self, partition: int) -> int | None:
         """Return the offset that is read next: everything before it was delivered; None = not known yet."""

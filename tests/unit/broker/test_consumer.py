@@ -34,6 +34,7 @@ class Kafka:
         follows_address: whether they answer at those that later clients know.
         is_up: whether a bootstrap server answers.
         state: state of every member.
+        topic_id: id of the topic in the metadata of every client; None = not known.
         is_joining: whether the group has not answered a request to join.
         is_confirmed: whether the group answers heartbeats.
         polls: results of the next polls; an exception is raised.
@@ -46,6 +47,7 @@ class Kafka:
         self.answers = self.is_up = self.is_confirmed = True
         self.follows_address = self.is_joining = False
         self.state = STABLE
+        self.topic_id: str | None = ""
         self.polls: list[Any] = []
         self.most: list[object] = []
         self.clients: list[FakeClient] = []
@@ -92,6 +94,7 @@ class FakeClient:
         self._kafka, self.options = kafka, options
         self.listener: Any = None
         self.is_closed = False
+        self.questions = 0
 
     @property
     def has_broker(self) -> bool:
@@ -110,6 +113,7 @@ class FakeClient:
         self.listener = listener
 
     def ask(self) -> FakeQuestion:
+        self.questions += 1
         return FakeQuestion(self)
 
     def answers(self, _: int) -> bool:
@@ -118,8 +122,9 @@ class FakeClient:
     def hurry(self) -> None: ...
     def pause(self, *_: object) -> None: ...
     def next_offset(self, _: object) -> None: ...
-    def topic_id(self, _: str) -> str:
-        return ""
+    def read_from(self, *_: object) -> None: ...
+    def topic_id(self, _: str) -> str | None:
+        return self._kafka.topic_id
 
     def knows(self, _: str) -> bool:
         return True
@@ -319,6 +324,15 @@ def test_polls_that_fail_do_not_hide_that_the_member_is_out(kafka: Kafka) -> Non
         with pytest.raises(TransientBrokerError, match="authorization failed"):
             member.poll()
     assert len(kafka.clients) == 2
+
+
+@pytest.mark.parametrize(("known", "questions"), [("former", 1), ("present", 0), (None, 0)])
+def test_metadata_of_a_former_topic_is_renewed_at_once(kafka: Kafka, known: str | None, questions: int) -> None:
+    """Otherwise everything is restored again and again, until the client renews it by itself."""
+    member = kafka.member()
+    kafka.topic_id = known
+    member.read_from("present")
+    assert kafka.clients[0].questions == questions
 
 
 def test_a_heartbeat_that_another_process_has_fenced_ends_this_one(kafka: Kafka) -> None:
