@@ -20,7 +20,9 @@ NUMBER_BYTES = 26
 """Bytes of a number in JSON with its comma, at most."""
 COLUMNS = 5
 """Numbers for each horizon in a record of forecasts or scores in addition to the quantiles, at most."""
-CUT_PARTS = 4
+ID_COPIES = 4
+"""Room for a series id in a record, in lengths of the id: it is the key, and escaped in JSON."""
+DEAD_LETTER_PARTS = 4
 """Number of parts of a dead letter, none of which is larger than a value: key, value, headers, detail."""
 
 
@@ -33,8 +35,8 @@ def needed_topics(settings: Settings) -> list[NeededTopic]:
     topics = settings.topics
     optional = {"scores of the forecasts": topics.scores, "denoised readings": topics.denoised}
     numbers = len(horizons(settings)) * (len(settings.forecast.quantile_levels) + COLUMNS)
-    published = _batch_bytes(settings, numbers * NUMBER_BYTES + CUT_PARTS * readings.MAX_SERIES_ID_BYTES)
-    dead_letters = _batch_bytes(settings, CUT_PARTS * readings.MAX_VALUE_BYTES)
+    published = _batch_bytes(settings, numbers * NUMBER_BYTES + ID_COPIES * readings.MAX_SERIES_ID_BYTES)
+    dead_letters = _batch_bytes(settings, DEAD_LETTER_PARTS * readings.MAX_VALUE_BYTES)
     state = _batch_bytes(settings, state_config(settings, network_config(settings).state_size, UNSTORED).record_bytes)
     kept = {"cleanup.policy": "delete", "retention.ms": str(settings.training.window)}
     return [

@@ -50,7 +50,7 @@ class Watch(Protocol):
     def problem(self) -> str:
         """What is wrong with the topics, for people; empty = nothing."""
 
-    def lost_state(self) -> Collection[int]:
+    def look_if_due(self) -> Collection[int]:
         """Return the partitions of the state topic that have lost records since the last call."""
 
 

@@ -40,7 +40,7 @@ class InputTopic:
         """Short id of the topic that the open partitions were restored for."""
         return short_topic_id(self._store.input_id)
 
-    def is_as_restored(self, newest_id: str | None) -> bool:
+    def follow(self, newest_id: str | None) -> bool:
         """Return whether the worker may process the polled records and restore; for another topic, restore all again.
 
         Args:
@@ -52,7 +52,7 @@ class InputTopic:
         if newest_id is None:
             return True
         if not newest_id:
-            self.wait_for_it()
+            self.note_missing()
             return False
         restored_id = self._store.input_id
         if self._missing_since is not None and (restored_id == newest_id or not self._store.has_unopened):
@@ -73,8 +73,8 @@ class InputTopic:
         self._store.restore_again(partition_numbers)
         self._not_before = self._clock() + PAUSE_SECONDS
 
-    def wait_for_it(self) -> None:
-        """Drop all assigned partitions, and wait until the topic exists again.
+    def note_missing(self) -> None:
+        """Note that the topic is missing: drop all assigned partitions, and restore them when it exists again.
 
         Raises:
             InputMissing: the topic has been missing for the outage deadline.

@@ -99,7 +99,7 @@ class TopicWatch:
         self._is_warned = False
         self.problem = ""
 
-    def lost_state(self) -> frozenset[int]:
+    def look_if_due(self) -> frozenset[int]:
         """Look at the topics if it is time; return the partitions of the state topic that have lost records.
 
         Raises:

@@ -1,7 +1,7 @@
 """The worker: one micro-batch is one Kafka transaction, committed before the next poll.
 
     1. poll       records that take about 200 ms to compute, and this process' membership in the consumer group
-    2. follow     drop revoked partitions, queue assigned ones for restoring, refresh the champion
+    2. follow     drop revoked partitions, queue assigned ones for restoring, watch the topics, refresh the champion
     3. restore    one slice of the next queued partition; it serves as soon as its rows are complete
     4. align      check that the records of each partition continue at its position
     5. compute    decode the records, advance a copy of the rows that they touch, encode the transaction
@@ -17,7 +17,7 @@
 | another process has committed other offsets | restore the partition |
 | input was deleted before it was read | restore the partition, as ON_LOST_INPUT says |
 | the input topic was created again | restore all partitions, as ON_LOST_INPUT says |
-| the input topic is missing | wait for it; past the outage deadline, exit code 4 |
+| the input or an output topic is missing | wait for it; past the outage deadline, exit code 4 |
 | a batch of the input is corrupt | fetch it again, other partitions continue; past the outage deadline, exit code 3 |
 | a batch is corrupt during a restore | restore the partition again, after the others |
 | the state topic lost records | write the state of the open partitions again from memory |
@@ -143,7 +143,7 @@ class Worker:
         """Turn at most one micro-batch into one transaction; the module's docstring lists the numbered steps."""
         polled = self._poll()  # 1
         self._follow(polled)  # 2
-        is_same_input = self._input.is_as_restored(polled.input_id)
+        is_same_input = self._input.follow(polled.input_id)
         if polled.stable and is_same_input:  # only a member of the consumer group's current generation can commit
             self._restore(polled.member)  # 3
             if self._aligner.align(polled) and polled.records:  # 4
@@ -153,7 +153,6 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
-        self._rewriter.begin(self._topic_watch.lost_state())
         self._answer_questions(polled)  # 9
 
     def flush(self) -> None:
@@ -172,17 +171,18 @@ class Worker:
         return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
-        """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""
+        """Drop revoked partitions, queue assigned ones for restoring, watch the topics, and refresh the champion."""
         for partition_number in polled.revoked:
             self._guard.forget(partition_number)
         if polled.assigned:
             try:
                 self._retry(self._check_topics, "checking the topics")
             except InputMissing:  # it was deleted a moment ago
-                self._input.wait_for_it()
+                self._input.note_missing()
         self._store.follow(polled.revoked, polled.assigned)
         if polled.reconnected:  # the producer knows former addresses only
             self._committer.recover()
+        self._rewriter.begin(self._topic_watch.look_if_due())
         self._store.refresh_models()
 
     def _restore(self, member: Member) -> None:
@@ -190,7 +190,7 @@ class Worker:
         try:
             restored = self._store.restore() if self._store.has_unopened else None
         except InputMissing:
-            self._input.wait_for_it()
+            self._input.note_missing()
             return
         if restored is None:
             return
@@ -198,6 +198,7 @@ class Worker:
             self._input.restore_all_again()
             return
         partition = restored.partition
+        # A position that only the outputs have shown is committed by these writes, before any batch builds on it.
         while writes := self._store.initial_writes(restored):
             if not self._write_state(writes, member):
                 self._store.restore_again([partition.number])

@@ -171,7 +171,7 @@ def _counts(counters: Counters) -> Iterator[Metric]:
     )
     yield _counter("replayed_readings", "Readings replayed during restores.", counters.replayed)
     yield _counter(
-        "missing_readings", "Offsets of a compacted input at which restores found no record any more.", counters.missing
+        "missing_records", "Offsets of a compacted input at which restores found no record any more.", counters.missing
     )
     yield _counter(
         "freed_series",

@@ -305,7 +305,7 @@ class FakeWatch:
     lost: set[int] = field(default_factory=set)
     problem: str = ""
 
-    def lost_state(self) -> set[int]:
+    def look_if_due(self) -> set[int]:
         lost, self.lost = self.lost, set()
         return lost
 

@@ -254,7 +254,7 @@ class Restorer:
     def _with_outputs(self, bounds: InputBounds, read_partition: InputPartition) -> RestoreSlices[InputBounds]:
         """Return the bounds with what the newest outputs show.
 
-        They are the group's own as long as it is the only one with state: a group that is new beside others begins new.
+        A group without state ignores the outputs if other groups have state: the outputs may be theirs.
         """
         shown = yield from read_output_position(self._reader, self.config.output_topics, read_partition)
         return replace(

@@ -140,7 +140,7 @@ def test_state_that_is_lost_during_a_restore_is_restored_again() -> None:
     world.worker = worker
     worker._follow(worker._poll())  # noqa: SLF001 - the partition is assigned, and its restore has not begun
     world.watch.lost = {0}
-    worker._rewriter.begin(world.watch.lost_state())  # noqa: SLF001
+    worker._rewriter.begin(world.watch.look_if_due())  # noqa: SLF001
     assert worker._store.unopened == [0]  # noqa: SLF001
     world.iterate_until_all_serve()
     assert worker._store.series == SERIES  # noqa: SLF001

@@ -69,14 +69,14 @@ class World:
         self.topics, self.clock = FakeTopics(), FakeClock()
         config = WatchConfig("in", STATE.name, [FORECASTS, STATE, MODELS], create, deadline_seconds=300.0)
         self.watch = TopicWatch(self.topics, config, self.clock)
-        assert not self.watch.lost_state()
+        assert not self.watch.look_if_due()
 
     def lost_within(self, seconds: float) -> set[int]:
         """Let time pass, and return the partitions that have lost state in it."""
         lost: set[int] = set()
         for _ in range(int(seconds)):
             self.clock.advance(1)
-            lost |= self.watch.lost_state()
+            lost |= self.watch.look_if_due()
         return lost
 
 
