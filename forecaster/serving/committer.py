@@ -18,11 +18,11 @@ _NO_FAILURE = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
 
 @dataclass(frozen=True, slots=True)
 class FailureStatus:
-    """Failed transactions since the last one that was committed.
+    """Failed transactions since the last one that was committed, or since nothing was left to commit.
 
     Attributes:
         in_a_row: number of them.
-        since: when the first of them failed, on the committer's clock; None = the last transaction was committed.
+        since: when the first of them failed, on the committer's clock; None = there is none.
         reason: why the last of them failed; empty = none did.
     """
 
@@ -41,7 +41,7 @@ class Committer:
         stop: ends every wait when it is set.
 
     Attributes:
-        failures: failed transactions since the last one that was committed.
+        failures: failed transactions since the last one that was committed, or since nothing was left to commit.
         limit: largest size of the next transaction.
     """
 
@@ -58,6 +58,7 @@ class Committer:
         self._outage_deadline = outage_deadline_seconds
         self._stop = stop
         self._backoff = _NO_FAILURE
+        self._has_tried = False
         self.failures, self.limit = FailureStatus(), TransactionLimit()
 
     def commit(self, transaction: Transaction, records: int = 0) -> bool:
@@ -67,7 +68,7 @@ class Committer:
             transaction: the transaction.
             records: number of input records that it is the result of; 0 = it has state alone.
         """
-        begin = self._clock()
+        begin, self._has_tried = self._clock(), True
         committed = self._producer.commit(transaction)
         seconds = self._clock() - begin
         self._counters.stages[Stage.TRANSACTION].add(seconds)
@@ -98,6 +99,16 @@ class Committer:
         self._stop.wait(self._backoff.pause_seconds if failures.in_a_row > 1 else 0.0)
         retry(self._consumer.confirm_membership, "confirming the group membership", self._outage_deadline, self._stop)
         self._producer.restart()
+
+    def end_row_of_failures(self) -> None:
+        """Forget the failures if nothing is left to commit; call it after each poll and what follows from it.
+
+        A transaction that failed may have been committed all the same, or its partitions may have been revoked. Then
+        nothing repeats it, and the next commit may be far away.
+        """
+        has_tried, self._has_tried = self._has_tried, False
+        if self.failures.in_a_row and not has_tried and not self._store.has_work(self._consumer.ends()):
+            self._backoff, self.failures = _NO_FAILURE, FailureStatus()
 
     def _limit_size(self, transaction: Transaction, records: int, seconds: float, *, committed: bool) -> None:
         """Set the largest size of the next transaction."""

@@ -153,6 +153,7 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
+        self._committer.end_row_of_failures()
         self._answer_questions(polled)  # 9
 
     def flush(self) -> None:

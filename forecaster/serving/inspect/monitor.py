@@ -54,7 +54,7 @@ class WorkerView:
         answered: the broker answered the last request.
         ends: end of the input by partition; those that are known.
         at_ms: time of the view, epoch milliseconds, UTC.
-        failures: failed transactions since the last one that was committed.
+        failures: failed transactions since the last one that was committed, or since nothing was left to commit.
         topics: what is wrong with the topics, for people; empty = nothing.
     """
 

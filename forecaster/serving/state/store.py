@@ -136,6 +136,15 @@ class StateStore:
         """Whether an assigned partition is not open yet."""
         return bool(self.unopened)
 
+    def has_work(self, ends: Mapping[int, int]) -> bool:
+        """Return whether a partition is not open yet, or records of a serving one wait.
+
+        Args:
+            ends: end of the input by partition; those that are known.
+        """
+        serving = self.phases.numbers(PartitionPhase.SERVING)
+        return self.has_unopened or any(self._open[number].position < ends.get(number, 0) for number in serving)
+
     def restore_result(self, partition_number: int) -> Restored:
         """Return the result of the restore of a partition."""
         return self._restored[partition_number]

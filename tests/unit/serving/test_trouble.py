@@ -19,10 +19,10 @@ from forecaster.web.service import STALE_SECONDS, Service
 class World:
     """A worker that serves one partition, and what its HTTP says."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: float) -> None:
         self.kafka, self.clock = FakeKafka(), FakeClock()
         self.client = FakeClient(self.kafka)
-        self.worker: Worker = setup(clock=self.clock, deadline=1_000.0).worker(self.client)
+        self.worker: Worker = setup(clock=self.clock, deadline=1_000.0, **options).worker(self.client)
         self.service = Service("worker", "readings", "group", Watchdog(Pulse(), lambda _: None))
         self.service.monitor = self.worker.monitor
         self.hour = 0
@@ -59,6 +59,41 @@ def test_it_is_not_ready_when_a_single_failure_lasts() -> None:
     trouble = Trouble(failed_in_a_row=1, failing_seconds=FAILING_SECONDS, failure="too large")
     assert trouble.reason == "1 transaction has failed, for 10 s; the last: too large"
     assert not Trouble(failed_in_a_row=1, failing_seconds=FAILING_SECONDS - 1, failure="too large").reason
+
+
+@pytest.mark.parametrize("failure", ["happened", "dropped"])
+def test_a_failure_is_forgotten_when_nothing_is_left_to_commit(failure: str) -> None:
+    """A batch that was committed all the same is not repeated, nor is one whose partition was revoked."""
+    world = World()
+    world.client.failures = [failure]
+    world.step(readings=1)
+    if failure == "dropped":
+        world.client.revoke([0])
+    assert not any(world.step(seconds=FAILING_SECONDS) for _ in range(5))
+    assert world.metric("transaction_failures_in_a_row") == "0.0"
+
+
+def test_a_failure_of_long_ago_does_not_shorten_the_outage_deadline() -> None:
+    world = World()
+    world.client.failures = ["dropped"]
+    world.step(readings=1)
+    world.client.revoke([0])
+    world.step(seconds=2_000.0)
+    world.client.assign([0])
+    while world.client.paused:
+        world.step()
+    world.client.failures = ["dropped"]
+    world.step(readings=1)
+    assert not world.step()
+    assert world.kafka.offsets[0] == world.kafka.ends["readings", 0]
+
+
+def test_failures_of_state_alone_are_not_forgotten() -> None:
+    world = World(snapshot_seconds=60.0)
+    world.client.failures = ["dropped"] * FAILURES_IN_A_ROW
+    unready = [world.step(seconds=30.0) for _ in range(FAILURES_IN_A_ROW + 1)]
+    assert "3 transactions in a row have failed" in unready[-1]
+    assert not world.step()
 
 
 def test_a_failure_is_named_also_while_the_worker_waits_for_the_broker() -> None:
