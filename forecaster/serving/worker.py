@@ -1,7 +1,7 @@
 """The worker: one micro-batch is one Kafka transaction, committed before the next poll.
 
     1. poll       records that take about 200 ms to compute, and this process' membership in the consumer group
-    2. follow     drop revoked partitions, queue assigned ones for restoring, watch the topics, refresh the champion
+    2. follow     drop revoked partitions, queue assigned ones for restoring, refresh the champion
     3. restore    one slice of the next queued partition; it serves as soon as its rows are complete
     4. align      check that the records of each partition continue at its position
     5. compute    decode the records, advance a copy of the rows that they touch, encode the transaction
@@ -153,6 +153,7 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
+        self._rewriter.begin(self._topic_watch.look_if_due())  # with no batch at hand: a lost partition must have none
         self._committer.end_row_of_failures()
         self._answer_questions(polled)  # 9
 
@@ -172,7 +173,7 @@ class Worker:
         return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
-        """Drop revoked partitions, queue assigned ones for restoring, watch the topics, and refresh the champion."""
+        """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""
         for partition_number in polled.revoked:
             self._guard.forget(partition_number)
         if polled.assigned:
@@ -183,7 +184,6 @@ class Worker:
         self._store.follow(polled.revoked, polled.assigned)
         if polled.reconnected:  # the producer knows former addresses only
             self._committer.recover()
-        self._rewriter.begin(self._topic_watch.look_if_due())
         self._store.refresh_models()
 
     def _restore(self, member: Member) -> None:

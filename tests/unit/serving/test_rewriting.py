@@ -107,6 +107,17 @@ def test_readings_wait_while_their_state_is_written_and_other_partitions_go_on()
     assert len(world.kafka.sources()) == 2 * 7 * SERIES
 
 
+def test_records_of_the_poll_in_which_the_loss_is_seen_come_before_the_rewrite() -> None:
+    """A floor that is written with a batch promises all blocks, also those that the topic has lost."""
+    world = World()
+    world.serve(3)
+    world.lose(0)
+    world.kafka.hours(0, range(world.hour, world.hour + 1), b"pump-0")
+    world.worker.iterate()
+    world.start()
+    assert world.worker._store.series == SERIES  # noqa: SLF001
+
+
 def test_a_failed_transaction_of_a_rewrite_is_written_again() -> None:
     world = World()
     world.serve(6)
