@@ -182,6 +182,11 @@ class GroupConsumer:
         ends = {partition.partition: self._client.highwater(partition) for partition in self._client.assignment()}
         return {partition: end for partition, end in ends.items() if end is not None}
 
+    def readable_ends(self) -> dict[int, int]:
+        """Return the ends of what can be read now: an open transaction keeps back all records behind it."""
+        ends = {partition.partition: self._client.readable_end(partition) for partition in self._client.assignment()}
+        return {partition: end for partition, end in ends.items() if end is not None}
+
     def close(self) -> None:
         """Close the connections within seconds; a dynamic member leaves the group, a static one stays in it."""
         self._subscriber.close()

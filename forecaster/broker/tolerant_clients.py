@@ -121,6 +121,17 @@ class TolerantConsumer(kafka.KafkaConsumer):  # type: ignore[misc]
         state = self._subscription.assignment.get(partition)
         return None if state is None or state.position is None else int(state.position.offset)
 
+    def readable_end(self, partition: kafka.TopicPartition) -> int | None:
+        """Return the end of the records that can be read, as of the last fetch; None = not fetched yet.
+
+        With `read_committed`, it is the last stable offset: the records behind it wait for the end of a transaction.
+        """
+        state = self._subscription.assignment.get(partition)
+        if state is None or state.highwater is None:
+            return None
+        last_stable = getattr(state, "last_stable_offset", -1)  # -1 = the broker does not say
+        return int(state.highwater if last_stable < 0 else min(state.highwater, last_stable))
+
 
 class TolerantAdminClient(kafka.KafkaAdminClient):  # type: ignore[misc]
     """Kafka's admin client; it does not translate the rights that a broker reports with each group."""
@@ -219,6 +230,9 @@ class FairFetcher(IdentifiedFetcher):
     def _parse_fetched_data(self, completed_fetch: Any) -> Any:
         is_begun = isinstance(completed_fetch, PartitionRecords)
         parsed = completed_fetch if is_begun else super()._parse_fetched_data(completed_fetch)
+        state = self._subscriptions.assignment.get(completed_fetch.topic_partition)
+        if not is_begun and parsed is not None and state is not None:
+            state.last_stable_offset = completed_fetch.partition_data.last_stable_offset  # the client ignores it
         return None if parsed is None else parsed.take_turns(self)
 
 

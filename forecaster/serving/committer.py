@@ -107,7 +107,7 @@ class Committer:
         nothing repeats it, and the next commit may be far away.
         """
         has_tried, self._has_tried = self._has_tried, False
-        if self.failures.in_a_row and not has_tried and not self._store.has_work(self._consumer.ends()):
+        if self.failures.in_a_row and not has_tried and not self._store.has_work(self._consumer.readable_ends()):
             self._backoff, self.failures = _NO_FAILURE, FailureStatus()
 
     def _limit_size(self, transaction: Transaction, records: int, seconds: float, *, committed: bool) -> None:

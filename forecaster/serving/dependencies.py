@@ -39,6 +39,9 @@ class Consumer(Protocol):
     def ends(self) -> dict[int, int]:
         """Return the end of the log of each partition, as the last fetch reported it."""
 
+    def readable_ends(self) -> dict[int, int]:
+        """Return the ends of what can be read now: an open transaction keeps back all records behind it."""
+
     def next_offset(self, partition: int) -> int | None:
         """Return the offset that is fetched next; None = not known just now."""
 

@@ -344,6 +344,7 @@ class Worker:
                     is_member=polled.stable,
                     answered=polled.answered,
                     ends=self._consumer.ends(),
+                    readable_ends=self._consumer.readable_ends(),
                     at_ms=self._wall_clock(),
                     failures=self._committer.failures,
                     topics=self._topic_watch.problem,

@@ -199,7 +199,11 @@ def _partitions(partitions: tuple[PartitionStatus, ...]) -> Iterator[Metric]:
     for state in PartitionState:
         states.add_metric([state.value], sum(partition.state == state for partition in partitions))
     yield states
-    lag = GaugeMetricFamily("forecaster_lag_records", "Input records not read yet.", labels=["partition"])
+    lag = GaugeMetricFamily(
+        "forecaster_lag_records",
+        "Input records not read yet, those of open transactions included.",
+        labels=["partition"],
+    )
     replay = GaugeMetricFamily(
         "forecaster_replay_records",
         "Input records that a new owner of the partition would replay now.",

@@ -140,7 +140,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """Partition of this worker, with the fields of `PartitionStatus` except `blocks`."""
+    """Partition of this worker, with the fields of `PartitionStatus` except `blocks` and `readable_end`."""
 
     partition: int
     state: str

@@ -48,13 +48,18 @@ class Member(NamedTuple):
 
 
 class FakeKafka:
-    """The logs and the group's offsets; every transaction ends with a marker, which takes an offset of the log."""
+    """The logs and the group's offsets; every transaction ends with a marker, which takes an offset of the log.
+
+    Attributes:
+        open_from: first offset of an open transaction of the input, by partition.
+    """
 
     def __init__(self, partitions: int = 1) -> None:
         self.partitions = range(partitions)
         self.logs: dict[tuple[str, int], list[InputRecord]] = {}
         self.ends: dict[tuple[str, int], int] = {}
         self.starts: dict[tuple[str, int], int] = {}
+        self.open_from: dict[int, int] = {}
         self.offsets: dict[int, int] = {}
         self.published: list[tuple[str, str, bytes]] = []
         self.written_ms = 0
@@ -86,6 +91,11 @@ class FakeKafka:
     def read(self, topic: str, partition: int, offset: int, count: int) -> list[InputRecord]:
         assert offset >= self.starts.get((topic, partition), 0), "retention has deleted these records"
         return [record for record in self.logs.get((topic, partition), []) if record.offset >= offset][:count]
+
+    def last_stable_offset(self, partition: int) -> int:
+        """Return the end of what a consumer can read of the input; behind it, `open_from` has an open transaction."""
+        end = self.ends.get((INPUT, partition), 0)
+        return min(end, self.open_from.get(partition, end))
 
     def forget_offsets(self) -> None:
         """Forget the group's offsets, as Kafka does of a group that was away for long, or deleted."""
@@ -178,12 +188,14 @@ class FakeClient:
         begin, end = dict[int, int](), dict[int, int]()
         share = min(self._batch, max_records) if self.is_limited and max_records else self._batch
         for number in sorted(self.assigned - self.paused):
+            readable_end = self.kafka.last_stable_offset(number)
             batch = self.kafka.read(INPUT, number, self.position[number], share)
+            batch = [record for record in batch if record.offset < readable_end]
             if batch:
                 records += batch
                 begin[number], end[number] = batch[0].offset, batch[-1].offset + 1
             if len(batch) < share:  # the end was reached, and the markers behind the records with it
-                self.position[number] = max(self.position[number], self.kafka.ends.get((INPUT, number), 0))
+                self.position[number] = max(self.position[number], readable_end)
                 end.update({number: self.position[number]} if batch else {})
         self.position.update(end)
         topic_id = self.newest_id
@@ -202,6 +214,9 @@ class FakeClient:
 
     def ends(self) -> dict[int, int]:
         return {number: self.kafka.ends.get((INPUT, number), 0) for number in self.assigned}
+
+    def readable_ends(self) -> dict[int, int]:
+        return {number: self.kafka.last_stable_offset(number) for number in self.assigned}
 
     def next_offset(self, partition: int) -> int | None:
         return self.position[partition]

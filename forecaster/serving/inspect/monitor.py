@@ -53,6 +53,7 @@ class WorkerView:
         is_member: the worker is a member of the consumer group's current generation.
         answered: the broker answered the last request.
         ends: end of the input by partition; those that are known.
+        readable_ends: end of the records that can be read now, by partition; those that are known.
         at_ms: time of the view, epoch milliseconds, UTC.
         failures: failed transactions since the last one that was committed, or since nothing was left to commit.
         topics: what is wrong with the topics, for people; empty = nothing.
@@ -65,6 +66,7 @@ class WorkerView:
     is_member: bool
     answered: bool
     ends: Mapping[int, int]
+    readable_ends: Mapping[int, int]
     at_ms: int
     failures: FailureStatus = field(default_factory=FailureStatus)
     topics: str = ""
@@ -96,6 +98,7 @@ class WorkerView:
             state=PartitionState.HELD if is_held else PartitionState.SERVING,
             position=partition.position,
             end=self.ends.get(partition_number),
+            readable_end=self.readable_ends.get(partition_number),
             series=len(partition.table),
             blocks=len(partition.blocks),
             replay=max(0, partition.position - partition.floor.offset),

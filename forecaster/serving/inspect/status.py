@@ -26,6 +26,8 @@ class PartitionStatus:
         state: whether it is restored, served or held.
         position: next offset of the input to read; None = not known yet.
         end: end of the input, as the last fetch reported it; None = not known yet.
+        readable_end: end of the records that can be read: behind it, a transaction of the input is open; None = not
+            known yet.
         series: number of series that have a row.
         blocks: number of blocks that the rows are stored in.
         replay: number of offsets that a new owner would replay now.
@@ -37,6 +39,7 @@ class PartitionStatus:
     state: PartitionState
     position: int | None = None
     end: int | None = None
+    readable_end: int | None = None
     series: int = 0
     blocks: int = 0
     replay: int = 0
@@ -44,8 +47,13 @@ class PartitionStatus:
 
     @property
     def lag(self) -> int | None:
-        """Number of records that wait; None = not known yet."""
+        """Number of offsets up to the end, those of open transactions included; None = not known yet."""
         return None if self.position is None or self.end is None else max(0, self.end - self.position)
+
+    @property
+    def has_readable(self) -> bool:
+        """Whether records wait that can be read now."""
+        return self.position is not None and self.readable_end is not None and self.position < self.readable_end
 
 
 @dataclass(frozen=True, slots=True)

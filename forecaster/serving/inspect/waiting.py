@@ -11,6 +11,8 @@ from forecaster.serving.inspect.status import PartitionState, PartitionStatus
 class WaitingRecords:
     """Measures for how long records have waited in each serving partition without a commit.
 
+    Records behind the last stable offset do not count: nobody can read them before their transaction ends.
+
     Args:
         clock: seconds.
     """
@@ -27,7 +29,7 @@ class WaitingRecords:
         """
         now, before, self._since = self._clock(), self._since, {}
         for status in partitions:
-            if status.state is PartitionState.SERVING and status.position is not None and status.lag:
+            if status.state is PartitionState.SERVING and status.position is not None and status.has_readable:
                 position, since = before.get(status.partition, (status.position, now))
                 self._since[status.partition] = (status.position, since if position == status.position else now)
         return {number: now - since for number, (_, since) in self._since.items()}

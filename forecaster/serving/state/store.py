@@ -140,7 +140,7 @@ class StateStore:
         """Return whether a partition is not open yet, or records of a serving one wait.
 
         Args:
-            ends: end of the input by partition; those that are known.
+            ends: end of the records that can be read now, by partition; those that are known.
         """
         serving = self.phases.numbers(PartitionPhase.SERVING)
         return self.has_unopened or any(self._open[number].position < ends.get(number, 0) for number in serving)

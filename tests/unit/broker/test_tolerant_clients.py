@@ -78,11 +78,14 @@ def client() -> Iterator[TolerantConsumer]:
         yield consumer
 
 
-def deliver(client: TolerantConsumer, partition: TopicPartition, offset: int, data: bytearray) -> None:
+def deliver(
+    client: TolerantConsumer, partition: TopicPartition, offset: int, data: bytearray, last_stable_offset: int = -1
+) -> None:
     """Let the client receive the answer to a fetch."""
     answer = SimpleNamespace(
         error_code=0,
         high_watermark=100,
+        last_stable_offset=last_stable_offset,
         diverging_epoch=None,
         records=bytes(data),
         aborted_transactions=[],
@@ -206,6 +209,21 @@ def test_records_before_a_seek_are_not_delivered_after_it(client: TolerantConsum
     assert poll_offsets(client) == {}
     deliver(client, HERE, 7, batch([], offset=7))
     assert poll_offsets(client) == {HERE: [7]}
+
+
+def test_records_can_be_read_up_to_the_last_stable_offset(client: TolerantConsumer) -> None:
+    assert client.readable_end(HERE) is None, "nothing was fetched yet"
+    deliver(client, HERE, 0, batch([], []), last_stable_offset=2)
+    deliver(client, THERE, 0, batch([]))
+    poll_offsets(client)
+    assert client.highwater(HERE) == 100
+    assert client.readable_end(HERE) == 2
+    assert client.readable_end(THERE) == 100, "a broker that does not say"
+    deliver(client, HERE, 2, bytearray(), last_stable_offset=100)
+    poll_offsets(client)
+    assert client.readable_end(HERE) == 100
+    client.unsubscribe()
+    assert client.readable_end(HERE) is None
 
 
 def test_the_private_names_of_the_client_are_where_they_were(client: TolerantConsumer) -> None:

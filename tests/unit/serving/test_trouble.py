@@ -117,8 +117,31 @@ def test_it_is_not_ready_when_records_wait_for_a_minute_and_nothing_is_committed
     assert not world.step()
 
 
+def test_records_of_an_open_transaction_do_not_wait() -> None:
+    """They can be read only when the transaction ends, after minutes if a Flink job writes the input."""
+    world = World()
+    world.kafka.open_from[0] = world.kafka.ends["readings", 0]
+    assert not world.step(readings=4)
+    assert not world.step(seconds=2 * STANDSTILL_SECONDS)
+    assert not world.step(seconds=2 * STANDSTILL_SECONDS)
+    assert world.metric('waiting_seconds{partition="0"}') == "0.0"
+    assert world.metric('lag_records{partition="0"}') == "4.0", "operators see them"
+    world.kafka.open_from.clear()
+    assert not world.step()
+    assert world.metric('lag_records{partition="0"}') == "0.0"
+    assert world.kafka.offsets[0] == world.kafka.ends["readings", 0]
+
+
+def test_a_failure_is_forgotten_although_a_transaction_of_the_input_is_open() -> None:
+    world = World()
+    world.client.failures = ["happened"]
+    world.kafka.open_from[0] = world.kafka.ends["readings", 0] + 1
+    world.step(readings=4)
+    assert not any(world.step(seconds=FAILING_SECONDS) for _ in range(5))
+
+
 def status(position: int, end: int, state: PartitionState = PartitionState.SERVING, number: int = 0) -> PartitionStatus:
-    return PartitionStatus(number, state, position=position, end=end)
+    return PartitionStatus(number, state, position=position, end=end, readable_end=end)
 
 
 def test_records_wait_from_the_last_commit_on() -> None:

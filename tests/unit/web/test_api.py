@@ -104,6 +104,7 @@ def test_a_silent_loop_is_not_alive_and_a_restore_is_not_ready(world: World) -> 
             is_member=True,
             answered=True,
             ends={},
+            readable_ends={},
             at_ms=0,
         ).status()
     )
