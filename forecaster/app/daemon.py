@@ -102,7 +102,7 @@ def connect_worker(settings: Settings, stop: threading.Event, resources: ExitSta
         consumer=consumer,
         producer=producer,
         store=StateStore(restorer, follower),
-        check_topics=lambda: topics.ensure(names.input, needed_topics(settings), create=names.create),
+        check_topics=lambda: topics.check_existing(names.input, needed_topics(settings)),
         topic_watch=connector.topic_watch(topics),
     )
     _log.info("worker_started", input=names.input, checkpoint=follower.champion)

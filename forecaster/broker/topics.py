@@ -122,10 +122,29 @@ class TopicAdmin:
                     "FORECASTER_TOPICS__CREATE=true"
                 )
             _refuse_wrong_count(topic, counts[topic.name], source, counts[source])
-        settings = self.settings([topic.name for topic in needed])
-        for topic in needed:
-            refuse_wrong_settings(topic, settings[topic.name], _replicas(described.get(topic.name)))
+        self._refuse_wrong_settings(needed, described)
         return counts[source]
+
+    def check_existing(self, source: str, needed: Sequence[NeededTopic]) -> None:
+        """Check that those output topics fit that exist, while a watch takes care of those that do not.
+
+        Args:
+            source: name of the input topic.
+            needed: output topics.
+
+        Raises:
+            InputMissing: the input topic does not exist.
+            TopicError: an output topic has a wrong partition count or setting.
+            TransientBrokerError: the broker did not answer.
+        """
+        described = self._describe([source, *(topic.name for topic in needed)])
+        if source not in described:
+            raise no_input_topic(source)
+        existing = [topic for topic in needed if topic.name in described]
+        for topic in existing:
+            counts = len(described[topic.name]["partitions"]), len(described[source]["partitions"])
+            _refuse_wrong_count(topic, counts[0], source, counts[1])
+        self._refuse_wrong_settings(existing, described)
 
     def compare(self, source: str, needed: Sequence[NeededTopic], times: ClientTimes) -> Comparison:
         """Compare the settings of the input and of a broker with the times of this process.
@@ -249,6 +268,12 @@ class TopicAdmin:
         except (KafkaError, LookupError, ValueError):
             return {}
         return _values(told.get(broker, {}))
+
+    def _refuse_wrong_settings(self, needed: Sequence[NeededTopic], described: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise TopicError for a setting that does not fit; a topic without a description was created just now."""
+        settings = self.settings([topic.name for topic in needed])
+        for topic in needed:
+            refuse_wrong_settings(topic, settings[topic.name], _replicas(described.get(topic.name)))
 
     def _describe(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Return the description of each topic that exists.

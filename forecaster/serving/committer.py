@@ -82,9 +82,6 @@ class Committer:
     def recover(self) -> None:
         """Replace the producer after a failed transaction; if the one before failed, too, pause first.
 
-        The consumer group is asked first whether this process is still its member: of two processes with one identity,
-        only the one that the group knows may fence the other.
-
         Raises:
             BrokerUnavailable: no transaction was committed for the outage deadline, or the broker did not answer.
             Fenced: another process has this identity.
@@ -97,6 +94,18 @@ class Committer:
                 f"{failures.in_a_row} transactions in a row have failed; the last one: {failures.reason}"
             )
         self._stop.wait(self._backoff.pause_seconds if failures.in_a_row > 1 else 0.0)
+        self.replace_producer()
+
+    def replace_producer(self) -> None:
+        """Replace the producer without counting a failure, as when the brokers have other addresses.
+
+        The consumer group is asked first whether this process is still its member: of two processes with one identity,
+        only the one that the group knows may fence the other.
+
+        Raises:
+            BrokerUnavailable: the broker did not answer for the outage deadline.
+            Fenced: another process has this identity.
+        """
         retry(self._consumer.confirm_membership, "confirming the group membership", self._outage_deadline, self._stop)
         self._producer.restart()
 

@@ -53,6 +53,9 @@ class Watch(Protocol):
     def problem(self) -> str:
         """What is wrong with the topics, for people; empty = nothing."""
 
+    def look(self) -> Collection[int]:
+        """Look at the topics now, and return what `look_if_due` does; raise TransientBrokerError without an answer."""
+
     def look_if_due(self) -> Collection[int]:
         """Return the partitions of the state topic that have lost records since the last call."""
 
@@ -66,8 +69,8 @@ class WorkerDependencies:
         consumer: this process in the consumer group.
         producer: writes transactions.
         store: owns the partitions and their rows.
-        check_topics: called when partitions are assigned; raises TopicError if the topics do not fit.
-        topic_watch: checks the topics from time to time.
+        check_topics: called when partitions are assigned; raises TopicError if topics that exist do not fit.
+        topic_watch: checks the topics from time to time, and creates output topics that are missing.
         clock: for deadlines and durations.
         wall_clock: for the age of readings, and the time of a status.
     """

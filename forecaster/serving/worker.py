@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,7 +37,7 @@ import numpy as np
 import structlog
 
 from forecaster.broker.retry import retry
-from forecaster.errors import InputMissing, TooManyBadRecords
+from forecaster.errors import InputMissing, TooManyBadRecords, TransientBrokerError
 from forecaster.formats.history import encode_history
 from forecaster.formats.models import drift_message
 from forecaster.pipeline import PipelineConfig, advance
@@ -153,7 +153,7 @@ class Worker:
                 else:
                     self._resolve_failed_transaction(batch)
             self._maintain(polled)  # 8
-        self._rewriter.begin(self._topic_watch.look_if_due())  # with no batch at hand: a lost partition must have none
+        self._watch_topics(polled)  # with no batch at hand: a partition whose state is lost must have none
         self._committer.end_row_of_failures()
         self._answer_questions(polled)  # 9
 
@@ -183,8 +183,16 @@ class Worker:
                 self._input.note_missing()
         self._store.follow(polled.revoked, polled.assigned)
         if polled.reconnected:  # the producer knows former addresses only
-            self._committer.recover()
+            self._committer.replace_producer()
         self._store.refresh_models()
+
+    def _watch_topics(self, polled: PollResult) -> None:
+        """Look at the topics, after an assignment at once; begin to write state again that the topic has lost."""
+        if polled.assigned:
+            with suppress(TransientBrokerError):  # the next look that is due logs it
+                self._rewriter.begin(self._topic_watch.look())
+                return
+        self._rewriter.begin(self._topic_watch.look_if_due())
 
     def _restore(self, member: Member) -> None:
         """Restore for one slice of time; serve the partition that is complete after it, if there is one."""

@@ -315,10 +315,16 @@ class FakeWatch:
     Attributes:
         lost: partitions of the state topic that have lost records; told once.
         problem: what is wrong with the topics.
+        looks: number of looks that did not wait until one was due.
     """
 
     lost: set[int] = field(default_factory=set)
     problem: str = ""
+    looks: int = 0
+
+    def look(self) -> set[int]:
+        self.looks += 1
+        return self.look_if_due()
 
     def look_if_due(self) -> set[int]:
         lost, self.lost = self.lost, set()

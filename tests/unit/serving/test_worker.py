@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from builders import HOUR_MS, START_MS, history_flags, pipeline_config
 from clock import FakeClock
-from fakes import HISTORY, MODELS, FakeClient, FakeKafka, setup
+from fakes import HISTORY, MODELS, FakeClient, FakeKafka, FakeWatch, setup
 
 from forecaster import pipeline
+from forecaster.broker.retry import FIRST_WAIT_SECONDS
 from forecaster.core.state import SeriesState
-from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError
+from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError, TransientBrokerError
 from forecaster.formats.history import decode_history
 from forecaster.formats.state import decode_floor
 from forecaster.pipeline import Batch, Models, PipelineConfig
@@ -81,6 +83,26 @@ def test_a_worker_whose_brokers_have_other_addresses_makes_its_producer_anew(mon
     iterate(worker)
     assert (client.confirmed, client.restarts) == (1, 1)
     assert kafka.sources() == [f"readings/0/{n}" for n in range(4)]
+    assert not worker.counters.failed_transactions
+
+
+def test_a_producer_that_is_replaced_without_a_failure_does_not_lengthen_the_pauses_after_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kafka, stop = FakeKafka(), threading.Event()
+    client, worker = serving(kafka, stop=stop)
+    pauses: list[float] = []
+    monkeypatch.setattr(stop, "wait", pauses.append)
+    with monkeypatch.context() as reconnecting:
+        poll = client.poll
+        reconnecting.setattr(client, "poll", lambda **options: replace(poll(**options), reconnected=True))
+        iterate(worker, 5)
+    assert client.restarts == 5
+    assert not pauses
+    kafka.hours(0, range(4))
+    client.failures = ["dropped", "dropped"]
+    iterate(worker, 3)
+    assert pauses == [0.0, 2 * FIRST_WAIT_SECONDS], "the pauses after two failures in a row"
 
 
 def test_a_partition_that_another_process_advanced_is_restored() -> None:
@@ -129,6 +151,31 @@ def test_a_partition_serves_only_when_the_topics_fit() -> None:
     with pytest.raises(TopicError):
         setup(check_topics=misfit).worker(client).iterate()
     assert client.paused == {0}
+
+
+def test_topics_that_are_missing_when_partitions_are_assigned_are_looked_for_at_once() -> None:
+    kafka, watch = FakeKafka(2), FakeWatch()
+    client, worker = serving(kafka, topic_watch=watch)
+    assert watch.looks == 1
+    iterate(worker, 5)
+    assert watch.looks == 1, "afterwards, it looks when a look is due"
+    client.revoke([1])
+    iterate(worker)
+    client.assign([1])
+    iterate(worker)
+    assert watch.looks == 2
+
+
+def test_a_broker_that_is_silent_during_the_look_at_an_assignment_delays_nothing() -> None:
+    class Silent(FakeWatch):
+        def look(self) -> NoReturn:
+            raise TransientBrokerError("silence")
+
+    kafka = FakeKafka()
+    _, worker = serving(kafka, topic_watch=Silent())
+    kafka.hours(0, range(4))
+    iterate(worker)
+    assert len(kafka.sources()) == 4
 
 
 def test_a_revoked_partition_is_restored_when_it_is_assigned_again() -> None:
