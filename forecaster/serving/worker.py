@@ -125,7 +125,7 @@ class Worker:
         self._input = InputTopic(self._store, self._consumer, self._clock, config.outage_deadline_seconds)
         self._aligner = PositionAligner(self._store, self._consumer, config.outage_deadline_seconds, stop)
         self._drift = DriftWatch(max(config.pipeline.horizons))
-        self._has_drifted = False
+        self._has_drifted = self._can_commit = False
         self._limit = BatchLimit()
         self.counters = Counters()
         self._committer = Committer(dependencies, self.counters, config.outage_deadline_seconds, stop)
@@ -144,7 +144,8 @@ class Worker:
         polled = self._poll()  # 1
         self._follow(polled)  # 2
         is_same_input = self._input.follow(polled.input_id)
-        if polled.stable and is_same_input:  # only a member of the consumer group's current generation can commit
+        self._can_commit = polled.stable and is_same_input  # a member of the consumer group's current generation
+        if self._can_commit:
             self._restore(polled.member)  # 3
             if self._aligner.align(polled) and polled.records:  # 4
                 batch = self._compute(polled)  # 5
@@ -168,9 +169,9 @@ class Worker:
             self._store.mark_stored(writes)
 
     def _poll(self) -> PollResult:
-        wait = not (self._store.has_unopened or self._rewriter.is_busy)
+        has_next_step = self._can_commit and (self._store.can_restore or self._rewriter.is_busy)
         max_records = min(self._limit.records, self._committer.limit.records)
-        return self._retry(lambda: self._consumer.poll(wait=wait, max_records=max_records), "polling")
+        return self._retry(lambda: self._consumer.poll(wait=not has_next_step, max_records=max_records), "polling")
 
     def _follow(self, polled: PollResult) -> None:
         """Drop revoked partitions, queue assigned ones for restoring, and refresh the champion."""

@@ -35,6 +35,11 @@ class RestoreQueue:
         self._steps: RestoreSlices[Restored] | None = None
         self._not_before = 0.0
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether no step can be taken yet, after a restore that the broker interrupted."""
+        return self._clock() < self._not_before
+
     def cancel(self, partition_numbers: Collection[int]) -> None:
         """Drop the present restore if it is of one of these partitions."""
         if self._partition_number in partition_numbers:
@@ -48,7 +53,7 @@ class RestoreQueue:
             TopicError: the same, because of another partition count.
         """
         deadline = self._clock() + seconds
-        while self._clock() >= self._not_before and (steps := self._present_steps()) is not None:
+        while not self.is_paused and (steps := self._present_steps()) is not None:
             try:
                 self._progress.report(next(steps), len(self._phases.numbers(PartitionPhase.WAITING)))
             except StopIteration as done:

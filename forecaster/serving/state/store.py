@@ -136,6 +136,11 @@ class StateStore:
         """Whether an assigned partition is not open yet."""
         return bool(self.unopened)
 
+    @property
+    def can_restore(self) -> bool:
+        """Whether a restore can take a step now."""
+        return self.has_unopened and not self._queue.is_paused
+
     def has_work(self, ends: Mapping[int, int]) -> bool:
         """Return whether a partition is not open yet, or records of a serving one wait.
 

@@ -18,10 +18,11 @@ from forecaster.errors import BrokerUnavailable, TooManyBadRecords, TopicError, 
 from forecaster.formats.history import decode_history
 from forecaster.formats.state import decode_floor
 from forecaster.pipeline import Batch, Models, PipelineConfig
-from forecaster.records import Outputs
+from forecaster.records import Outputs, PollResult
 from forecaster.serving import worker as worker_module
 from forecaster.serving.counters import Counters
 from forecaster.serving.dead_letter_limits import Limits
+from forecaster.serving.state.restore_queue import RETRY_SECONDS
 from forecaster.serving.worker import Worker
 
 
@@ -197,6 +198,62 @@ def test_a_revoked_partition_is_restored_when_it_is_assigned_again() -> None:
     iterate(worker)
     iterate(serving(calm)[1])
     assert sorted(kafka.published) == sorted(calm.published)
+
+
+class Waits:
+    """A worker that restores two partitions, and whether its polls wait for records."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock, self.kafka = FakeClock(), FakeKafka(2)
+        self.client = FakeClient(self.kafka)
+        self.worker = setup(clock=self.clock).worker(self.client)
+        self.waits: list[bool] = []
+        self.is_stable = True
+        poll = self.client.poll
+
+        def watched(*, wait: bool, max_records: int | None = None) -> PollResult:
+            self.waits.append(wait)
+            return replace(poll(wait=wait, max_records=max_records), stable=self.is_stable)
+
+        monkeypatch.setattr(self.client, "poll", watched)
+
+    def iterate(self, times: int, seconds: float = 0.0) -> list[bool]:
+        self.waits.clear()
+        for _ in range(times):
+            iterate(self.worker)
+            self.clock.advance(seconds)
+        return self.waits
+
+
+def test_polls_do_not_wait_while_a_restore_can_take_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits(monkeypatch)
+    assert waits.iterate(4) == [True, False, True, True]
+    assert not waits.client.paused
+
+
+def test_polls_wait_while_restores_pause_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits(monkeypatch)
+    waits.client.silent = 1
+    assert all(waits.iterate(5)), "the first restore was interrupted"
+    waits.clock.advance(RETRY_SECONDS)
+    assert not any(waits.iterate(2))
+    assert not waits.client.paused
+
+
+def test_polls_wait_while_the_worker_is_no_member_of_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits(monkeypatch)
+    waits.is_stable = False
+    assert all(waits.iterate(5))
+    waits.is_stable = True
+    assert waits.iterate(2) == [True, False]
+    assert not waits.client.paused
+
+
+def test_polls_wait_while_the_input_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits(monkeypatch)
+    waits.iterate(3)
+    waits.kafka.delete_input()
+    assert all(waits.iterate(5, seconds=0.5))
 
 
 def test_dirty_blocks_are_written_at_shutdown() -> None:

@@ -36,7 +36,9 @@ def test_a_restore_that_the_broker_interrupts_begins_again() -> None:
     store.follow((), [0])
     assert store.restore() is None
     assert store.phases[0] is PartitionPhase.WAITING
+    assert not store.can_restore, "during the pause"
     clock.advance(restore_queue.RETRY_SECONDS)
+    assert store.can_restore
     restored = store.restore()
     assert restored is not None
     assert len(restored.partition.table) == 1
