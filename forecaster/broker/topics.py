@@ -205,6 +205,9 @@ class TopicAdmin:
         """Return the consumer groups whose trainers read a models topic now, in alphabetical order.
 
         The list is empty if the broker does not let this user ask, or answers in a way that the client cannot read.
+
+        Raises:
+            TransientBrokerError: no broker answers.
         """
         try:
             names = [group["group_id"] for group in self._admin.list_groups()]
@@ -222,6 +225,9 @@ class TopicAdmin:
         """Return the topics that members of a consumer group read now, in alphabetical order.
 
         The list is empty if the broker does not let this user ask, or answers in a way that the client cannot read.
+
+        Raises:
+            TransientBrokerError: no broker answers.
         """
         try:
             members = self._admin.describe_groups([group])[group]["members"]
@@ -260,7 +266,11 @@ class TopicAdmin:
         return offset
 
     def _broker_settings(self) -> dict[str, str]:
-        """Return the settings of one broker; empty = it does not show them to this user."""
+        """Return the settings of one broker; empty = it does not show them to this user.
+
+        Raises:
+            TransientBrokerError: no broker answers.
+        """
         try:
             broker = str(self._admin.describe_cluster()["brokers"][0]["broker_id"])
             resource = ConfigResource(ConfigResourceType.BROKER, broker)

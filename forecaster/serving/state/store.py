@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
+from forecaster.backoff import Backoff
 from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.rewarm import rewarm
@@ -32,6 +33,8 @@ SLICE_SECONDS = 0.02
 """Longest slice of a restore while other partitions serve: their next batch waits for it."""
 LONG_SLICE_SECONDS = 0.5
 """Longest slice of a restore while no partition serves: only the next poll waits for it."""
+NO_TRY = Backoff(60.0, 600.0)
+"""Pauses between tries of a block that is larger than the blocks of a transaction may be."""
 _log = structlog.get_logger()
 
 
@@ -99,6 +102,7 @@ class StateStore:
         self._restored: dict[int, Restored] = {}
         self._rotation = 0
         self._most_bytes = BLOCK_BYTES_PER_TRANSACTION
+        self._tries, self._clock = NO_TRY, clock
         self._refused_champion = ""
 
     @property
@@ -261,21 +265,31 @@ class StateStore:
             self._open[partition_number].position = end
             self._open[partition_number].free(prepared.writes[partition_number].freed, end)
 
-    def overdue_writes(self, except_partitions: Container[int]) -> dict[int, StateWrites]:
+    def overdue_writes(self, except_partitions: Collection[int]) -> dict[int, StateWrites]:
         """Return writes of partitions outside this batch whose blocks or floor are older than the snapshot interval.
+
+        If a transaction may not have that many bytes and there is no batch, one block is tried all the same, with
+        growing pauses: without any transaction, nothing would show that the broker takes more again.
 
         Args:
             except_partitions: partitions with a batch, whose transaction contains their writes.
         """
-        budget = self._budget
-        overdue: dict[int, StateWrites] = {}
-        for partition_number, partition in self._open.items():
-            if budget > 0 and partition_number not in except_partitions and partition.is_overdue():
-                writes = partition.next_writes(budget, at_least_one=False)
-                if writes is not None:
-                    budget -= writes.size
-                    overdue[partition_number] = writes
-        return overdue
+        budget, now = self._budget, self._clock()
+        overdue = [
+            partition
+            for number, partition in self._open.items()
+            if number not in except_partitions and partition.is_overdue()
+        ]
+        fitting: dict[int, StateWrites] = {}
+        for partition in overdue:
+            writes = partition.next_writes(budget, at_least_one=False) if budget > 0 else None
+            if writes is not None:
+                budget -= writes.size
+                fitting[partition.number] = writes
+        if fitting or not overdue or except_partitions or self._tries.lasts(now):
+            return fitting
+        self._tries = self._tries.after_failure(now)
+        return self._next_writes(overdue[0])
 
     def dirty_writes(self) -> dict[int, StateWrites]:
         """Return writes of one partition that has something to write; empty = no partition has."""
@@ -296,6 +310,7 @@ class StateStore:
             partition = self._restored[partition_number].partition
             before = partition.floor.swaps[-1]
             partition.mark_stored(written)
+            self._tries = NO_TRY if written.written else self._tries
             swap = partition.floor.swaps[-1]
             if swap != before:
                 _log.info(

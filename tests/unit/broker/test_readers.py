@@ -194,3 +194,15 @@ def test_an_outage_costs_the_client_for_topics_nothing(brokers: Brokers) -> None
         brokers.has_moved = False
         assert admin.bounds("state", 0) == (17, 17)
     assert len(brokers.clients) == 1
+
+
+def test_an_outage_does_not_look_like_a_group_without_members(brokers: Brokers) -> None:
+    """`forecaster check` repeats the question, instead of finding no other group that trains."""
+    with TopicAdmin(CONNECTION) as admin:
+        brokers.has_moved = brokers.is_away = True
+        with pytest.raises(TransientBrokerError):
+            admin.bounds("state", 0)
+        with pytest.raises(TransientBrokerError, match="no broker answers"):
+            admin.training_groups("models")
+        with pytest.raises(TransientBrokerError, match="no broker answers"):
+            admin.read_by_group("group")

@@ -161,3 +161,27 @@ def test_a_worker_writes_the_same_in_smaller_transactions_then_in_larger_ones() 
     assert sorted(narrow.published) == sorted(wide.published)
     assert narrow.offsets == wide.offsets
     assert len(set(narrow.sources())) == len(narrow.sources()) == 1_200
+
+
+def test_state_of_an_idle_input_is_tried_with_growing_pauses_and_stored_when_the_broker_takes_it() -> None:
+    """Without a transaction, the limit would stay where the slow broker has left it, and the state would wait."""
+    kafka, clock = FakeKafka(), FakeClock()
+    client = FakeClient(kafka)
+    worker = setup(clock=clock, snapshot_seconds=60.0, replay_limit=1_000_000).worker(client)
+    kafka.hours(0, range(4))
+    for _ in range(3):
+        worker.iterate()
+    client.capacity = 10
+    worker._store.limit_writes(0)  # noqa: SLF001 - after many transactions that were too slow
+    tries = len(client.sizes)
+    for _ in range(720):
+        clock.advance(5.0)
+        worker.iterate()
+    assert 5 <= len(client.sizes) - tries <= 12
+    assert worker._committer.failures.in_a_row == 0, "the worker is ready meanwhile"  # noqa: SLF001
+    client.capacity = sys.maxsize
+    for _ in range(140):
+        clock.advance(5.0)
+        worker.iterate()
+    partition = worker._store.partitions[0]  # noqa: SLF001
+    assert partition.floor.offset == partition.position == kafka.offsets[0]
