@@ -64,6 +64,20 @@ class LogReader:
         except KafkaError as error:
             raise TransientBrokerError(f"id of topic {topic}: {describe(error)}") from error
 
+    def topic_id(self, topic: str) -> str:
+        """Return the id of a topic, as `SeenTopic` has it.
+
+        Raises:
+            TransientBrokerError: the broker did not answer in time, or does not know the topic just now.
+        """
+        try:
+            seen = self._topics.seen([topic])
+        except KafkaError as error:
+            raise TransientBrokerError(f"id of topic {topic}: {describe(error)}") from error
+        if topic not in seen:
+            raise TransientBrokerError(f"topic {topic}: does not exist just now")
+        return seen[topic].topic_id
+
     def is_compacted(self, topic: str) -> bool:
         """Return whether Kafka compacts a topic; false if this user may not ask.
 

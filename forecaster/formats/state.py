@@ -26,6 +26,7 @@ from forecaster.core.arrays import arrays, convert, replaced
 from forecaster.core.checkpoint_ids import UNKNOWN_BODY
 from forecaster.core.state import SeriesState, StateShape
 from forecaster.errors import ForecasterError, StateError
+from forecaster.formats.state_log import StateLog
 
 SCHEMA = 1
 FLOOR = "floor"
@@ -107,6 +108,7 @@ class Floor(msgspec.Struct, frozen=True):
         full: no new series got a row at the floor.
         events: changes of rows from the floor on, ascending by offset.
         swaps: swaps from the floor on, ascending by offset; the first one serves at the floor.
+        state_log: log of the state topic that has held the blocks since; None = an earlier version wrote the floor.
         schema: version of the record's layout.
     """
 
@@ -115,6 +117,7 @@ class Floor(msgspec.Struct, frozen=True):
     full: bool = msgspec.field(default=False, name="closed")
     events: list[Event] = []
     swaps: list[Swap] = []
+    state_log: StateLog | None = None
     schema: int = SCHEMA
 
 
@@ -192,6 +195,8 @@ def decode_floor(value: bytes) -> Floor:
         raise CorruptState("an event frees a series twice")
     if not floor.swaps or any(not _is_possible(swap) for swap in floor.swaps):
         raise CorruptState("it has no swap, or one whose slots never end")
+    if floor.state_log is not None and not 0 <= floor.state_log.start < MAX_OFFSET:
+        raise CorruptState("the first offset of the state topic is negative, or too large")
     return floor
 
 

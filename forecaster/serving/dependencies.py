@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from forecaster.clock import Clock, WallClock, epoch_ms, monotonic
+from forecaster.formats.state_log import StateLog
 from forecaster.interfaces import Producer, RecordDecoder
 from forecaster.records import PollResult
 from forecaster.serving.state.store import StateStore
@@ -53,11 +54,11 @@ class Watch(Protocol):
     def problem(self) -> str:
         """What is wrong with the topics, for people; empty = nothing."""
 
-    def look(self) -> Collection[int]:
+    def look(self) -> Mapping[int, StateLog]:
         """Look at the topics now, and return what `look_if_due` does; raise TransientBrokerError without an answer."""
 
-    def look_if_due(self) -> Collection[int]:
-        """Return the partitions of the state topic that have lost records since the last call."""
+    def look_if_due(self) -> Mapping[int, StateLog]:
+        """Return the logs of the state topic by partition as they are now; empty = it was not time to look."""
 
 
 @dataclass(frozen=True, slots=True)

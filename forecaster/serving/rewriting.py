@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
+from forecaster.formats.state_log import StateLog
 from forecaster.records import Member
 from forecaster.serving.dependencies import Consumer
 from forecaster.serving.state.lifecycle import PartitionPhase
@@ -21,7 +22,8 @@ class StateRewriter:
 
     The partition reads nothing in the meantime: a floor that is written with a batch would promise blocks that the
     state topic does not hold yet. The first transaction deletes the former floor, so that a restore in the middle finds
-    no floor instead of some of the blocks.
+    no floor instead of some of the blocks. The floor names the log that the blocks are written to, as it was before the
+    first of them: floors of batches before the loss is noticed name the former log, so that a restore distrusts them.
 
     Args:
         store: owns the partitions.
@@ -40,19 +42,27 @@ class StateRewriter:
         """Whether the state of a partition is still to be written."""
         return bool(self._partitions)
 
-    def begin(self, partition_numbers: Collection[int]) -> None:
-        """Write the state of these partitions again; the restore of those that are not open yet begins again."""
-        if not partition_numbers:
+    def begin(self, state_logs: Mapping[int, StateLog]) -> None:
+        """Write the state of open partitions again if the state topic has lost records that their floors need.
+
+        A partition that is being restored is compared after it has been opened: its rows are complete then.
+
+        Args:
+            state_logs: logs of the state topic as they are now, by partition; those that are known.
+        """
+        partitions = {number: self._store.partitions.get(number) for number in state_logs}
+        lost = {
+            number: partition
+            for number, partition in partitions.items()
+            if partition is not None and partition.has_lost_records(state_logs[number])
+        }
+        if not lost:
             return
-        partitions = self._store.partitions
-        lost = {number: partitions[number] for number in partition_numbers if number in partitions}
         self._consumer.pause(lost)
-        self._store.discard_stored(lost)
-        self._store.restore_again([number for number in self._store.unopened if number in partition_numbers])
+        self._store.discard_stored({number: state_logs[number] for number in lost})
         self._partitions |= lost
-        if lost:
-            blocks = sum(len(partition.blocks) for partition in lost.values())
-            _log.warning("state_rewrite_started", partitions=sorted(lost), blocks=blocks)
+        blocks = sum(len(partition.blocks) for partition in lost.values())
+        _log.warning("state_rewrite_started", partitions=sorted(lost), blocks=blocks)
 
     def work(self, member: Member) -> None:
         """Commit the next transaction, if one is due; a partition whose state is complete continues to read."""

@@ -22,6 +22,7 @@ import structlog
 from forecaster.broker.needed_topics import NeededTopic, SeenTopic, refuse_wrong_settings
 from forecaster.clock import Clock, monotonic
 from forecaster.errors import TopicError, TransientBrokerError
+from forecaster.formats.state_log import StateLog, state_log
 
 LOOK_SECONDS = 20.0
 """Time between two looks at the topics."""
@@ -71,12 +72,12 @@ class _Known:
 
     Attributes:
         topics: topics by name.
-        state_starts: first offset of each partition of the state topic.
+        state_logs: log of each partition of the state topic.
         missing_since: time since when an output topic is missing; None = none is.
     """
 
     topics: dict[str, SeenTopic] = field(default_factory=dict)
-    state_starts: dict[int, int] = field(default_factory=dict)
+    state_logs: dict[int, StateLog] = field(default_factory=dict)
     missing_since: float | None = None
 
 
@@ -99,27 +100,29 @@ class TopicWatch:
         self._is_warned = False
         self.problem = ""
 
-    def look_if_due(self) -> frozenset[int]:
-        """Look at the topics if it is time; return the partitions of the state topic that have lost records.
+    def look_if_due(self) -> Mapping[int, StateLog]:
+        """Look at the topics if it is time; return the logs of the state topic, by partition.
+
+        Nothing is returned if it was not time, the broker did not answer, or the state topic does not exist.
 
         Raises:
             TopicError: partitions were added, or an output topic has been missing for too long.
         """
         if self._clock() < self._due:
-            return frozenset()
+            return {}
         self._due = self._clock() + LOOK_SECONDS
         try:
-            lost = self.look()
+            logs = self.look()
         except TransientBrokerError as error:
             if not self._is_warned:
                 _log.warning("topics_not_seen", error=str(error))
             self._is_warned = True
-            return frozenset()
+            return {}
         self._is_warned = False
-        return lost
+        return logs
 
-    def look(self) -> frozenset[int]:
-        """Look at the topics now; return the partitions of the state topic that have lost records since the last look.
+    def look(self) -> Mapping[int, StateLog]:
+        """Look at the topics now; return the logs of the state topic, by partition; empty = it does not exist.
 
         Raises:
             TopicError: partitions were added, or an output topic has been missing for too long.
@@ -132,9 +135,9 @@ class TopicWatch:
             self._refuse_added_partitions(topics, source)
             remedy = self._create_missing(topics, source.partitions)
         self.problem = "; ".join([*self._missing(topics, remedy), *self._unfit(topics)])
-        lost = self._lost(topics.get(config.state))
+        logs = self._state_logs(topics.get(config.state))
         self._known.topics |= topics
-        return lost
+        return logs
 
     def _refuse_added_partitions(self, topics: Mapping[str, SeenTopic], source: SeenTopic) -> None:
         """Raise TopicError if a topic has another partition count than it must have."""
@@ -199,16 +202,18 @@ class TopicWatch:
                 continue
         return unfit
 
-    def _lost(self, state: SeenTopic | None) -> frozenset[int]:
-        """Return the partitions of the state topic whose first records are gone since the last look."""
+    def _state_logs(self, state: SeenTopic | None) -> Mapping[int, StateLog]:
+        """Return the logs of the state topic; report those that have lost records since the last look.
+
+        The ids are read before the first offsets, so that no log has the offset of a former topic of that name.
+        """
         if state is None:
-            return frozenset()
-        before, starts = self._known.topics.get(self._config.state), self._known.state_starts
-        self._known.state_starts = now = self._topics.log_starts(self._config.state, state.partitions)
-        if before is not None and before.topic_id != state.topic_id:
+            return {}
+        before, starts = self._known.state_logs, self._topics.log_starts(self._config.state, state.partitions)
+        self._known.state_logs = now = {number: state_log(state.topic_id, start) for number, start in starts.items()}
+        lost = sorted(number for number in now if number in before and before[number].loss(now[number]))
+        if any(before[number].topic != now[number].topic for number in lost):
             _log.error("state_topic_created_again", topic=self._config.state)
-            return frozenset(now)
-        emptied = frozenset(number for number, start in now.items() if start > starts.get(number, start))
-        if emptied:
-            _log.error("state_topic_lost_records", topic=self._config.state, partitions=sorted(emptied))
-        return emptied
+        elif lost:
+            _log.error("state_topic_lost_records", topic=self._config.state, partitions=lost)
+        return now

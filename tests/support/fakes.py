@@ -15,6 +15,7 @@ from forecaster.core.network.model import Model
 from forecaster.errors import InputMissing, TransientBrokerError
 from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Identity
+from forecaster.formats.state_log import StateLog, state_log
 from forecaster.pipeline import PipelineConfig
 from forecaster.records import (
     FailureReason,
@@ -65,6 +66,7 @@ class FakeKafka:
         self.written_ms = 0
         self.facts: TopicFacts | None = FACTS._replace(partitions=partitions)
         self.compacted = False
+        self.state_id = "state-topic"
 
     def append(
         self,
@@ -117,6 +119,18 @@ class FakeKafka:
             self.ends.pop((INPUT, number), None)
             self.starts.pop((INPUT, number), None)
         self.offsets, self.facts = {}, None
+
+    def create_state_again(self, topic_id: str) -> None:
+        """Replace the state topic by an empty one with another id."""
+        for number in self.partitions:
+            self.logs.pop((STATE, number), None)
+            self.ends.pop((STATE, number), None)
+            self.starts.pop((STATE, number), None)
+        self.state_id = topic_id
+
+    def state_logs(self) -> dict[int, StateLog]:
+        """Return the logs of the state topic, as a watch sees them."""
+        return {number: state_log(self.state_id, self.starts.get((STATE, number), 0)) for number in self.partitions}
 
     def retain(self, topic: str, partition: int, start: int) -> None:
         """Delete the records before `start`, as retention does."""
@@ -274,6 +288,10 @@ class FakeClient:
             raise InputMissing(f"topic {topic}: does not exist")
         return self.kafka.facts
 
+    def topic_id(self, topic: str) -> str:
+        assert topic == STATE, "the input has facts"
+        return self.kafka.state_id
+
     def is_compacted(self, topic: str) -> bool:
         return topic == INPUT and self.kafka.compacted
 
@@ -300,7 +318,7 @@ class FakeReader:
     def __init__(self, client: FakeClient) -> None:
         self.committed, self.bounds = client.committed_offset, client.bounds
         self.seek, self.read = client.seek_log, client.read
-        self.facts, self.is_compacted = client.facts, client.is_compacted
+        self.facts, self.is_compacted, self.topic_id = client.facts, client.is_compacted, client.topic_id
         self._client = client
 
     @property
@@ -313,22 +331,22 @@ class FakeWatch:
     """A watch over the topics that finds what a test says.
 
     Attributes:
-        lost: partitions of the state topic that have lost records; told once.
+        state_logs: logs of the state topic, by partition; told once.
         problem: what is wrong with the topics.
         looks: number of looks that did not wait until one was due.
     """
 
-    lost: set[int] = field(default_factory=set)
+    state_logs: dict[int, StateLog] = field(default_factory=dict)
     problem: str = ""
     looks: int = 0
 
-    def look(self) -> set[int]:
+    def look(self) -> dict[int, StateLog]:
         self.looks += 1
         return self.look_if_due()
 
-    def look_if_due(self) -> set[int]:
-        lost, self.lost = self.lost, set()
-        return lost
+    def look_if_due(self) -> dict[int, StateLog]:
+        state_logs, self.state_logs = self.state_logs, {}
+        return state_logs
 
 
 @dataclass(frozen=True)

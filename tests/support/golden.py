@@ -39,6 +39,7 @@ from forecaster.formats.models import (
 )
 from forecaster.formats.scores import encode_denoised, encode_scores
 from forecaster.formats.state import Event, Floor, Identity, StoredBlock, Swap, encode, stored_arrays
+from forecaster.formats.state_log import StateLog
 from forecaster.records import DeadLetter, Forecasts, InputRecord, MaturedForecasts, Message, Outputs, Reason
 from forecaster.settings import load_settings
 
@@ -123,7 +124,11 @@ def _models() -> list[Message]:
 
 def _state() -> list[Message]:
     floor = Floor(
-        IDENTITY, 7, events=[Event(9, full=True, freed=["pump-1"])], swaps=[Swap(7, "none"), Swap(8, "new", 4, 256)]
+        IDENTITY,
+        7,
+        events=[Event(9, full=True, freed=["pump-1"])],
+        swaps=[Swap(7, "none"), Swap(8, "new", 4, 256)],
+        state_log=StateLog("state topic", 5),
     )
     shape = pipeline_config(horizon=1, context=2).shape(2)
     rows = convert(shape.empty(2), lambda array: np.arange(array.size).reshape(array.shape).astype(array.dtype))

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.formats.state import Event, Floor, Identity, Swap
+from forecaster.formats.state_log import StateLog
 from forecaster.serving.state.swaps import drop_ended
 
 _OFFSET = attrgetter("offset")
@@ -27,18 +28,25 @@ class PartitionFloor:
         identity: identity of the stored state.
         offset: offset of the first floor, which has no events.
         clock: measures how old the floor is.
+        state_log: log of the state topic as the restore has found it; None = there is no such topic yet.
 
     Attributes:
         newest: the newest floor.
+        state_log: log of the state topic when it began to hold all blocks that a stored floor needs. It stays as it is
+            when the topic loses records, until all blocks are to be written again: a floor that is written in between
+            shows the next restore that blocks may be missing.
         is_stored: the state topic holds a floor that this partition has written or restored.
         is_discarded: the state topic may hold a floor that is wrong, since blocks of it are gone.
         is_replaying: a replay is under way, and the floor's events say which series get rows.
     """
 
-    def __init__(self, identity: Identity, offset: int, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, identity: Identity, offset: int, clock: Clock = monotonic, state_log: StateLog | None = None
+    ) -> None:
         self.newest = Floor(identity, offset, swaps=[Swap(offset, NO_CHECKPOINT)])
         self.is_stored = self.is_discarded = False
         self.is_replaying = False
+        self.state_log = state_log
         self._identity = identity
         self._clock = clock
         self._stored_at = clock()
@@ -94,7 +102,7 @@ class PartitionFloor:
             if event.offset < offset:
                 full = event.full
         kept = [event for event in events if event.offset >= offset]
-        return Floor(self._identity, offset, full, kept, drop_ended(swaps, offset))
+        return Floor(self._identity, offset, full, kept, drop_ended(swaps, offset), self.state_log)
 
     def is_older_than(self, seconds: float) -> bool:
         """Return whether the floor has not been stored for that long."""
@@ -105,6 +113,11 @@ class PartitionFloor:
         self.newest, self.is_stored, self._stored_at = floor, True, self._clock()
         self.is_discarded = False
 
-    def discard(self) -> None:
-        """Note that the stored floor must be deleted, and written again once all blocks are."""
+    def discard(self, state_log: StateLog) -> None:
+        """Note that the stored floor must be deleted, and written again once all blocks are.
+
+        Args:
+            state_log: log of the state topic that the blocks are written to.
+        """
         self.is_stored, self.is_discarded = False, True
+        self.state_log = state_log

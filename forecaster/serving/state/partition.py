@@ -14,6 +14,7 @@ from forecaster.core.arrays import take
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT, body_code
 from forecaster.core.state import SeriesState
 from forecaster.formats.state import FLOOR, Event, Floor, StoredBlock, Swap, encode
+from forecaster.formats.state_log import StateLog
 from forecaster.records import I64, Bools
 from forecaster.serving.state.blocks import Blocks
 from forecaster.serving.state.config import StateConfig
@@ -71,6 +72,7 @@ class Partition:
         config: how its rows are kept.
         position: offset of the next record.
         clock: measures for how long blocks and the floor have waited.
+        state_log: log of the state topic as the restore has found it; None = there is no such topic yet.
 
     Attributes:
         position: offset of the next record: the rows hold all readings before it.
@@ -78,7 +80,14 @@ class Partition:
         is_split: rows of one stored block lie in several blocks now; the stored one counts until all are written.
     """
 
-    def __init__(self, number: int, config: StateConfig, position: int = 0, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        number: int,
+        config: StateConfig,
+        position: int = 0,
+        clock: Clock = monotonic,
+        state_log: StateLog | None = None,
+    ) -> None:
         self.number = number
         self.position = position
         self.table = Table(config.shape)
@@ -88,7 +97,7 @@ class Partition:
         self.idle_sweep = IdleSweep(config.shape.observation.grid)
         self._config = config
         self._pacer = WritePacer(config, clock)
-        self._floor = PartitionFloor(config.identity, position, clock)
+        self._floor = PartitionFloor(config.identity, position, clock, state_log)
         self._rewarm = RewarmProgress(Swap(-1, NO_CHECKPOINT), np.empty(0, np.int64))
 
     @property
@@ -267,13 +276,25 @@ class Partition:
         floor = self._floor_after(block_numbers, self.floor.events, self.floor.swaps) if with_floor else None
         return self._writes(block_numbers, [], floor)
 
-    def discard_stored(self) -> None:
+    def has_lost_records(self, now: StateLog) -> bool:
+        """Return whether the state topic has lost records that a stored floor may need.
+
+        Args:
+            now: log of the state topic as it is now.
+        """
+        before = self._floor.state_log
+        return before is not None and bool(before.loss(now))
+
+    def discard_stored(self, state_log: StateLog) -> None:
         """Note that the state topic has lost records of this partition: `next_writes` writes all blocks and the floor.
 
         The partition must have no batch before all of them are written.
+
+        Args:
+            state_log: log of the state topic that they are written to.
         """
         self.blocks.mark_all_dirty(self.position)
-        self._floor.discard()
+        self._floor.discard(state_log)
 
     def is_overdue(self) -> bool:
         """Return whether a block has been dirty, or the floor out of date, for longer than the snapshot interval."""

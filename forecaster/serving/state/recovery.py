@@ -7,6 +7,7 @@
 | the same with other settings, or with a checkpoint that is gone | re-warmed: each row from its context |
 | as for restored, but Kafka has forgotten the committed offset | forgotten: restored to the end of outputs and state |
 | no floor or a corrupt block, but the input from offset 0 on | rebuilt from the input |
+| the same, as the state topic has lost records since the floor | rebuilt from the input |
 | a committed offset below the state: the offset was moved back | rewound: begins empty there |
 | another cluster or topic, or input that is needed and gone | as ON_LOST_INPUT says |
 | state, but nothing that tells the position | as ON_LOST_INPUT says |
@@ -157,8 +158,9 @@ def is_new(stored: StoredState, bounds: InputBounds) -> bool:
 
 def _complete_plan(identity: Identity, stored: StoredState, position: int) -> RecoveryPlan:
     """Return how a partition is restored whose state and input are complete."""
-    if stored.floor is None or stored.corrupt:
-        reason = "; ".join(f"{name}: {why}" for name, why in stored.corrupt.items()) or "there is no stored state"
+    if stored.floor is None or stored.corrupt or stored.loss:
+        reasons = [*(f"{name}: {why}" for name, why in stored.corrupt.items()), stored.loss]
+        reason = "; ".join(filter(None, reasons)) or "there is no stored state"
         return RecoveryPlan(Recovery.REBUILT, 0, position, reason)
     newest = max([stored.floor.offset, *(block.offset for block in stored.blocks.values())])
     if newest > position:
@@ -245,8 +247,9 @@ def _find_loss(identity: Identity, stored: StoredState, bounds: InputBounds, pos
         return _StateLoss(
             f"{what} {position} is no longer in the input, which holds offsets {bounds.log_start} to {bounds.log_end}"
         )
-    if stored.floor is None or stored.corrupt:
-        what = ", ".join(f"{name} ({why})" for name, why in stored.corrupt.items()) or "there is no floor"
+    if stored.floor is None or stored.corrupt or stored.loss:
+        reasons = [*(f"{name} ({why})" for name, why in stored.corrupt.items()), stored.loss]
+        what = ", ".join(filter(None, reasons)) or "there is no floor"
         return None if bounds.log_start == 0 else _StateLoss(f"{what}, and the input from offset 0 on is gone")
     if stored.floor.offset < position and stored.floor.offset < bounds.log_start:
         return _StateLoss(

@@ -3,7 +3,7 @@
     1. facts           the ids of the cluster and of the input topic, and its partition count, which state belongs to
     2. input_bounds    the group's committed offset, then the ends of both logs: in this order, since a commit returns
                        before its markers are everywhere
-    3. read_state      the state topic up to its end
+    3. read_state      the state topic up to its end, and whether records that the floor needs were deleted from it
     4. read_outputs    the newest outputs, only if offset or state is missing: they show where the group was
     5. plan_recovery   the decision
     6. load            the rows of the blocks; rows of another network or of other settings are re-warmed later
@@ -181,7 +181,7 @@ class Restorer:
         begin = self._clock()
         identity, stored, plan = yield from self._examine(partition_number)
         state_config = replace(self.config.state_config, identity=identity)
-        partition = Partition(partition_number, state_config, plan.begin, self._clock)
+        partition = Partition(partition_number, state_config, plan.begin, self._clock, stored.log)
         partition.begin_replay(plan.replay_from, self._floor(identity, stored, plan))
         if plan.recovery != Recovery.NEW:  # the stored floor needs its blocks until a new floor is written
             partition.blocks.reserve(stored.block_numbers)
@@ -194,7 +194,7 @@ class Restorer:
         partition.move_to(plan.begin)
         if plan.recovery == Recovery.STALE:
             partition.blocks.mark_all_dirty(plan.begin)
-        partition.end_replay(floor_stored=plan.recovery == Recovery.RESTORED and not partition.is_split)
+        partition.end_replay(floor_stored=_is_floor_stored(stored, plan) and not partition.is_split)
         missing = totals.missing if totals.missing and self._reader.is_compacted(self.config.input_topic) else 0
         if self._identity() != identity:
             raise TransientBrokerError(f"topic {self.config.input_topic} was created again during the restore")
@@ -305,6 +305,12 @@ class Restorer:
                 reason = f"another version stored them differently: {error}"
         _log.warning("stored_rows_dropped", series=len(block.series_ids), reason=reason)
         return None
+
+
+def _is_floor_stored(stored: StoredState, plan: RecoveryPlan) -> bool:
+    """Return whether the stored floor is what this partition would write; a floor of an earlier version is not."""
+    is_same_log = stored.floor is not None and stored.floor.state_log == stored.log
+    return plan.recovery == Recovery.RESTORED and is_same_log
 
 
 def _log_restored(restored: Restored) -> None:

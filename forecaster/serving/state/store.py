@@ -16,6 +16,7 @@ from forecaster.core.state import SeriesState
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import partitions_of
 from forecaster.formats.state import Swap
+from forecaster.formats.state_log import StateLog
 from forecaster.pipeline import Batch, Models
 from forecaster.records import I64, Decoded, PollResult
 from forecaster.serving.state.checkout import Checkout, adopt, check_out
@@ -299,10 +300,14 @@ class StateStore:
         """Return the next writes of an open partition; empty = everything is stored."""
         return self._next_writes(self._open[partition_number])
 
-    def discard_stored(self, partition_numbers: Collection[int]) -> None:
-        """Note that the state topic has lost records of open partitions; they get no batch until all is written."""
-        for partition_number in partition_numbers:
-            self._open[partition_number].discard_stored()
+    def discard_stored(self, state_logs: Mapping[int, StateLog]) -> None:
+        """Note that the state topic has lost records of open partitions; they get no batch until all is written.
+
+        Args:
+            state_logs: logs of the state topic that they are written to, by partition.
+        """
+        for partition_number, state_log in state_logs.items():
+            self._open[partition_number].discard_stored(state_log)
 
     def mark_stored(self, writes: Mapping[int, StateWrites]) -> None:
         """Note that the writes, by partition, are in the state topic."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from forecaster.clock import Clock
 from forecaster.errors import TransientBrokerError
 from forecaster.formats.state import FLOOR, CorruptState, Floor, StoredBlock, decode_block, decode_floor
+from forecaster.formats.state_log import StateLog, state_log
 from forecaster.interfaces import PartitionReader
 from forecaster.records import SourceRecord, TopicFacts
 from forecaster.serving.state.progress import RestoreProgress
@@ -28,6 +29,9 @@ class InputReader(PartitionReader, Protocol):
 
     def facts(self, topic: str) -> TopicFacts:
         """Return what the input topic is now; raise InputMissing if it does not exist."""
+
+    def topic_id(self, topic: str) -> str:
+        """Return the id of a topic; a broker without topic ids has none for it."""
 
     def is_compacted(self, topic: str) -> bool:
         """Return whether Kafka compacts a topic; false if this user may not ask."""
@@ -64,6 +68,8 @@ class StoredState:
         block_numbers: numbers of all blocks, readable or not.
         missing: checkpoints that the floor names and that cannot serve here.
         has_other_groups: other consumer groups have stored state of the partition.
+        topic: name of the state topic.
+        log: log of the state topic as it was read; None = the topic does not exist yet.
     """
 
     blocks: dict[int, StoredBlock] = field(default_factory=dict)
@@ -72,6 +78,8 @@ class StoredState:
     block_numbers: set[int] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     has_other_groups: bool = False
+    topic: str = ""
+    log: StateLog | None = None
 
     def add(self, name: str, value: bytes | None) -> None:
         """Take the next record of a key, which replaces earlier ones; note a record that cannot be read.
@@ -97,6 +105,16 @@ class StoredState:
     def is_empty(self) -> bool:
         """Whether the group has stored nothing that counts, readable or not."""
         return self.floor is None and not self.corrupt and not self.blocks
+
+    @property
+    def loss(self) -> str:
+        """Why blocks that the floor needs may be missing, for a person; empty = the state topic still holds them.
+
+        A floor of an earlier version does not name the log of the state topic, and is trusted.
+        """
+        before = self.floor.state_log if self.floor is not None else None
+        loss = before.loss(self.log) if before is not None and self.log is not None else ""
+        return loss and f"blocks may be missing from state topic {self.topic}: {loss}"
 
     def refuse(self, block_number: int, reason: str) -> None:
         """Count a block that was read as one that cannot be read."""
@@ -140,9 +158,12 @@ def _confirmed_end(reader: InputReader, topic: str, partition: int, committed: i
 
 
 def read_state(
-    reader: PartitionReader, topic: str, partition: int, key_prefix: str
+    reader: InputReader, topic: str, partition: int, key_prefix: str
 ) -> Generator[RestoreProgress, None, StoredState]:
     """Read the state topic up to its high watermark; return the newest record of each key of the group.
+
+    The floor names the log of the topic that it promises for, so that log is read, too: before the records, and again
+    after them, since those that are deleted in the meantime may be missing.
 
     Args:
         reader: reads the topic.
@@ -152,12 +173,14 @@ def read_state(
 
     Raises:
         StateError: a newer version wrote the state.
-        TransientBrokerError: the broker did not answer.
+        TransientBrokerError: the broker did not answer, or records of the topic were deleted in the meantime.
     """
-    stored = StoredState()
+    stored = StoredState(topic=topic)
     if not topic:
         return stored
+    topic_id = reader.topic_id(topic)
     begin, end = reader.bounds(topic, partition)
+    stored.log = state_log(topic_id, begin)
     if begin >= end:
         return stored
     reader.seek(topic, partition, begin)
@@ -171,6 +194,8 @@ def read_state(
             else:
                 stored.has_other_groups = True
         yield RestoreProgress("read_state", partition, reader.position, end)
+    if loss := stored.log.loss(state_log(reader.topic_id(topic), reader.bounds(topic, partition)[0])):
+        raise TransientBrokerError(f"state topic {topic}, partition {partition}: while it was read, {loss}")
     return stored
 
 

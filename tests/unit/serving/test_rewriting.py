@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from fakes import STATE, FakeClient, FakeKafka, FakeWatch, setup
+from structlog.testing import capture_logs
 
+from forecaster.errors import StateError
 from forecaster.formats.state import decode_floor
 from forecaster.serving.state import config as config_module
 from forecaster.serving.state import store as store_module
+from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.worker import Worker
 
 SERIES = 40
@@ -44,9 +47,23 @@ class World:
 
     def lose(self, partition: int, *, keep: int = 0) -> None:
         """Lose records of the state topic at the beginning of its log; keep the newest ones."""
-        end = self.kafka.ends[STATE, partition]
-        self.kafka.retain(STATE, partition, end - keep)
-        self.watch.lost = {partition}
+        self.lose_unseen(partition, keep=keep)
+        self.watch.state_logs = self.kafka.state_logs()
+
+    def lose_unseen(self, partition: int, *, keep: int = 0) -> None:
+        """Lose records as `lose` does, before the watch looks again."""
+        start = self.kafka.ends[STATE, partition] - keep
+        assert start > 0
+        self.kafka.retain(STATE, partition, start)
+
+    @property
+    def recoveries(self) -> dict[str, int]:
+        """How the partitions of the present worker came back."""
+        return dict(self.worker.counters.restores)
+
+    @property
+    def series(self) -> int:
+        return self.worker._store.series  # noqa: SLF001 - the laws are about the rows that it holds
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +78,7 @@ def test_after_a_rewrite_a_successor_continues_as_if_nothing_was_lost(keep: int)
     disturbed, calm = World(2), World(2)
     for world in (disturbed, calm):
         world.serve(6)
+        world.worker.flush()
         if world is disturbed:
             world.lose(0, keep=keep)
             world.worker.iterate()
@@ -143,18 +161,131 @@ def test_a_partition_that_is_revoked_meanwhile_is_not_written_any_more() -> None
     assert world.kafka.ends[STATE, 0] == ends
 
 
-def test_state_that_is_lost_during_a_restore_is_restored_again() -> None:
+def test_state_that_is_lost_after_a_restore_has_read_it_is_written_again_once_the_partition_is_open() -> None:
     world = World()
     world.serve(6)
     world.client = FakeClient(world.kafka)
-    worker = setup(topic_watch=world.watch, policy="fail").worker(world.client)
-    world.worker = worker
-    worker._follow(worker._poll())  # noqa: SLF001 - the partition is assigned, and its restore has not begun
-    world.watch.lost = {0}
-    worker._rewriter.begin(world.watch.look_if_due())  # noqa: SLF001
-    assert worker._store.unopened == [0]  # noqa: SLF001
+    world.worker = setup(topic_watch=world.watch, policy="fail").worker(world.client)
+    store = world.worker._store  # noqa: SLF001 - its restore is stopped after it has read the state
+    store.follow((), [0])
+    store.phases.move(0, PartitionPhase.RESTORING)
+    steps = store._restorer.steps(0)  # noqa: SLF001
+    while (progress := next(steps)) is None or progress.step != "replay_input":
+        pass
+    world.lose_unseen(0)
+    store._restored[0] = restored = store._restorer._run(steps)  # noqa: SLF001
+    store.open(restored)
+    world.watch.state_logs = world.kafka.state_logs()
+    with capture_logs() as logs:
+        for _ in range(30):
+            world.worker._maintain(world.client.poll(wait=False))  # noqa: SLF001
+            world.worker._rewriter.begin(world.watch.look_if_due())  # noqa: SLF001
+    assert [entry["event"] for entry in logs][:1] == ["state_rewrite_started"]
+    world.kafka.retain("readings", 0, world.kafka.offsets[0])
+    world.start()
+    assert world.recoveries == {"restored": 1}
+    assert world.series == SERIES
+
+
+@pytest.fixture
+def blocks_with_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the transaction of a batch write some of the blocks."""
+    monkeypatch.setattr(store_module, "BLOCK_BYTES_PER_TRANSACTION", 30_000)
+
+
+@pytest.mark.usefixtures("blocks_with_batches")
+@pytest.mark.parametrize("keep", [0, 3])
+def test_a_kill_before_the_loss_is_noticed_does_not_pass_for_complete_state(keep: int) -> None:
+    """Batches write floors until the watch looks; these still name the log that has lost its blocks."""
+    world = World()
+    world.serve(6)
+    world.worker.flush()
+    world.lose_unseen(0, keep=keep)
+    world.serve(2)
+    stored = {record.key: record.value for record in world.kafka.logs[STATE, 0]}
+    assert stored.get(b"group/0/floor"), "a floor that promises blocks that are gone"
+    blocks = world.worker._store.partitions[0].blocks  # noqa: SLF001
+    assert len(stored) < 1 + len(blocks), "not all blocks are in the topic"
+    world.start()
+    assert world.recoveries == {"rebuilt": 1}
+    assert world.series == SERIES
+    world.worker.flush()
+    world.start()
+    assert world.recoveries == {"restored": 1}
+    assert world.series == SERIES
+
+
+@pytest.mark.usefixtures("blocks_with_batches")
+def test_a_kill_before_the_loss_is_noticed_is_refused_without_the_whole_input() -> None:
+    world = World()
+    world.serve(6)
+    world.worker.flush()
+    world.lose_unseen(0)
+    world.serve(2)
+    world.kafka.retain("readings", 0, world.kafka.offsets[0] - SERIES)
+    with pytest.raises(StateError, match=r"state topic state: its records before offset \d+ were deleted"):
+        world.start()
+
+
+@pytest.mark.usefixtures("blocks_with_batches")
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_topic_that_was_created_again_counts_as_lost_whatever_its_offsets_are(*, is_seen: bool) -> None:
+    world = World()
+    world.serve(6)
+    world.worker.flush()
+    world.kafka.create_state_again("another")
+    if is_seen:
+        world.watch.state_logs = world.kafka.state_logs()
+        world.worker.iterate()
+        world.iterate_until_all_serve()
+    world.serve(3)
+    world.start()
+    assert world.recoveries == {"restored" if is_seen else "rebuilt": 1}
+    assert world.series == SERIES
+
+
+def test_a_loss_before_the_first_look_of_the_watch_is_noticed_at_that_look() -> None:
+    """What counts is the log that the restore has read, not the one that the watch has seen before."""
+    world = World()
+    world.serve(6)
+    world.worker.flush()
+    world.lose(0, keep=2)
+    world.worker.iterate()
     world.iterate_until_all_serve()
-    assert worker._store.series == SERIES  # noqa: SLF001
+    world.kafka.retain("readings", 0, world.kafka.offsets[0])
+    world.start()
+    assert world.recoveries == {"restored": 1}
+    assert world.series == SERIES
+
+
+def test_a_look_that_finds_the_same_log_writes_nothing() -> None:
+    world = World()
+    world.serve(6)
+    world.lose(0)
+    world.worker.iterate()
+    world.iterate_until_all_serve()
+    end = world.kafka.ends[STATE, 0]
+    world.watch.state_logs = world.kafka.state_logs()
+    for _ in range(3):
+        world.worker.iterate()
+    assert world.kafka.ends[STATE, 0] == end
+
+
+def test_records_that_are_lost_during_a_rewrite_begin_it_again() -> None:
+    world = World()
+    world.serve(6)
+    world.worker.flush()
+    world.lose(0)
+    for _ in range(3):
+        world.worker.iterate()
+    assert world.client.paused == {0}
+    world.lose(0)
+    world.worker.iterate()
+    world.iterate_until_all_serve()
+    world.kafka.retain("readings", 0, world.kafka.offsets[0])
+    world.start()
+    assert world.recoveries == {"restored": 1}
+    assert world.series == SERIES
 
 
 def test_sigterm_in_the_middle_writes_the_rest() -> None:

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from forecaster.broker.needed_topics import NeededTopic, SeenTopic
 from forecaster.errors import TopicError, TransientBrokerError
+from forecaster.formats.state_log import StateLog
 from forecaster.serving.topic_watch import LOOK_SECONDS, TopicWatch, WatchConfig
 
 COMPACTED = {"cleanup.policy": "compact", "max.message.bytes": "1000"}
@@ -69,14 +70,18 @@ class World:
         self.topics, self.clock = FakeTopics(), FakeClock()
         config = WatchConfig("in", STATE.name, [FORECASTS, STATE, MODELS], create, deadline_seconds=300.0)
         self.watch = TopicWatch(self.topics, config, self.clock)
-        assert not self.watch.look_if_due()
+        self.logs = dict(self.watch.look_if_due())
+        assert self.logs == {0: StateLog("id-3", 0), 1: StateLog("id-3", 0)}
+        assert not self.watch.look_if_due(), "it is not time"
 
     def lost_within(self, seconds: float) -> set[int]:
-        """Let time pass, and return the partitions that have lost state in it."""
+        """Let time pass, and return the partitions that have lost state in it, as a partition compares the logs."""
         lost: set[int] = set()
         for _ in range(int(seconds)):
             self.clock.advance(1)
-            lost |= self.watch.look_if_due()
+            now = self.watch.look_if_due()
+            lost |= {number for number, log in now.items() if self.logs[number].loss(log)}
+            self.logs |= now
         return lost
 
 
@@ -99,13 +104,17 @@ def test_a_deleted_state_topic_is_created_again_and_counts_as_lost() -> None:
 def test_a_state_topic_that_somebody_else_created_again_counts_as_lost() -> None:
     world = World(create=False)
     world.topics.make(STATE.name, 2, cleanup_policy="compact", max_message_bytes="1000")
-    assert world.lost_within(60) == {0, 1}
+    with capture_logs() as logs:
+        assert world.lost_within(60) == {0, 1}
+    assert [entry["event"] for entry in logs] == ["state_topic_created_again"]
 
 
 def test_a_partition_of_the_state_topic_that_was_emptied_counts_as_lost() -> None:
     world = World()
     world.topics.starts[1] = 40
-    assert world.lost_within(60) == {1}
+    with capture_logs() as logs:
+        assert world.lost_within(60) == {1}
+    assert [(entry["event"], entry["partitions"]) for entry in logs] == [("state_topic_lost_records", [1])]
     assert not world.lost_within(600)
     world.topics.starts[1] = 41
     assert world.lost_within(60) == {1}, "again"

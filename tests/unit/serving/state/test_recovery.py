@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from forecaster.errors import FatalError, StateError, TopicError
 from forecaster.formats.state import FLOOR, Event, Floor, Identity, StoredBlock, Swap
+from forecaster.formats.state_log import StateLog
 from forecaster.serving.state.recovery import OnLostInput, Recovery, RecoveryPlan, plan_recovery
 from forecaster.serving.state.stored import InputBounds, StoredState
 
@@ -52,6 +53,20 @@ def with_missing_checkpoint() -> StoredState:
     state = stored()
     state.missing = ["checkpoint"]
     return state
+
+
+def in_log(before: StateLog | None, now: StateLog | None, state: StoredState | None = None) -> StoredState:
+    """Return state whose floor names one log of the state topic, and which was read from another one."""
+    state = state or stored()
+    assert state.floor is not None
+    state.floor = replace(state.floor, state_log=before)
+    state.topic, state.log = "state", now
+    return state
+
+
+def after_loss(state: StoredState | None = None) -> StoredState:
+    """Return state whose topic has lost its first records since the floor was written."""
+    return in_log(StateLog("state id", 5), StateLog("state id", 30), state)
 
 
 @dataclass(frozen=True)
@@ -154,6 +169,34 @@ CASES = {
     "no state": Case(StoredState(), Recovery.REBUILT, 0, 100, "no stored state"),
     "no floor": Case(without_floor(), Recovery.REBUILT, 0, 100, "no stored state"),
     "a corrupt block": Case(with_corrupt_block(), Recovery.REBUILT, 0, 100, "hash is wrong"),
+    "the state topic lost records": Case(
+        after_loss(), Recovery.REBUILT, 0, 100, "state topic state: its records before offset 30 were deleted"
+    ),
+    "the state topic was created again": Case(
+        in_log(StateLog("state id", 5), StateLog("another", 5)), Recovery.REBUILT, 0, 100, "created again (id state id"
+    ),
+    "the state topic lost records, and a block is corrupt": Case(
+        after_loss(with_corrupt_block()), Recovery.REBUILT, 0, 100, "hash is wrong; blocks may be missing"
+    ),
+    "the state topic lost records, other settings": Case(
+        after_loss(stored(OTHER_SETTINGS)), Recovery.REBUILT, 0, 100, "were deleted"
+    ),
+    "the state topic lost records, offset moved back": Case(
+        after_loss(stored(floor=110, block=110)), Recovery.REBUILT, 0, 100, "were deleted"
+    ),
+    "the state topic lost records, offset forgotten": Case(
+        after_loss(), Recovery.REBUILT, 0, 95, "were deleted", bounds=SHOWN
+    ),
+    "the state topic lost records, resume-cold": Case(
+        after_loss(stored(floor=60)), Recovery.COLD, 100, 100, "deleted", bounds=INPUT_GONE, policy="resume-cold"
+    ),
+    "the state topic lost records, resume-stale": Case(
+        after_loss(stored(floor=60)), Recovery.STALE, 60, 100, "deleted", bounds=INPUT_GONE, policy="resume-stale"
+    ),
+    "the state topic is the floor's": Case(
+        in_log(StateLog("state id", 5), StateLog("state id", 5)), Recovery.RESTORED, 40, 100
+    ),
+    "the floor is of an earlier version": Case(in_log(None, StateLog("state id", 5)), Recovery.RESTORED, 40, 100),
     "floor above the committed offset": Case(stored(floor=110, block=110), Recovery.REWOUND, 100, 100, "110"),
     "block above the committed offset": Case(stored(block=101), Recovery.REWOUND, 100, 100, "101"),
     "other cluster, resume-cold": Case(stored(OTHER_CLUSTER), Recovery.COLD, 100, 100, "cluster", policy="resume-cold"),
@@ -223,6 +266,7 @@ def test_every_plan_begins_within_the_input(case: Case) -> None:
         (stored(OTHER_TOPIC), FORGOTTEN, StateError),
         (stored(), SHOWN_BEYOND, StateError),
         (StoredState(), SHOWN_INPUT_GONE, StateError),
+        (after_loss(stored(floor=60)), INPUT_GONE, StateError),
     ],
     ids=[
         "cluster",
@@ -236,6 +280,7 @@ def test_every_plan_begins_within_the_input(case: Case) -> None:
         "topic without offset",
         "position beyond",
         "outputs alone",
+        "records of the state topic",
     ],
 )
 def test_fail_refuses_state_that_cannot_be_restored(

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config, random_model
-from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, FakeWatch, Member, setup
+from msgspec.structs import replace as with_fields
 
 from forecaster.errors import StateError, TopicError, TransientBrokerError
 from forecaster.formats.readings import InputSchema
-from forecaster.formats.state import StoredBlock, decode_block, encode
+from forecaster.formats.state import StoredBlock, decode_block, decode_floor, encode
 from forecaster.serving.publisher import PublishConfig
 from forecaster.serving.state import config, store
 from forecaster.serving.state.recovery import Recovery
@@ -463,3 +464,122 @@ def test_a_restore_during_which_the_input_was_created_again_is_dropped() -> None
     with pytest.raises(TransientBrokerError, match="created again"):
         for _ in steps:
             pass
+
+
+def few_series_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "BLOCK_BYTES", 3 * setup(pipeline=CONFIG, model=MODEL).state_config().row_bytes)
+
+
+def test_state_whose_records_were_deleted_while_nobody_ran_is_not_restored_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The floor is still there, and some of the blocks that it needs are not."""
+    few_series_in_a_block(monkeypatch)
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    stored(kafka)
+    stored(undisturbed)
+    kafka.retain(STATE, 0, kafka.ends[STATE, 0] - 3)
+    assert any((record.key or b"").endswith(b"/floor") for record in kafka.logs[STATE, 0])
+    lost = deepcopy(kafka)
+    for log in (kafka, undisturbed):
+        feed(log, 99, 40)
+        iterate(start_worker(log))
+    assert kafka.published == undisturbed.published
+    lost.retain(INPUT, 0, 10)
+    with pytest.raises(StateError, match="blocks may be missing from state topic state"):
+        planned(lost)
+    for policy in ("resume-cold", "resume-stale"):
+        copy = deepcopy(lost)
+        assert (series(start_worker(copy, policy=policy)) > 0) == (policy == "resume-stale")
+        assert planned(copy) == Recovery.RESTORED, "all was written before the partition served"
+
+
+def test_a_copy_of_the_state_in_a_topic_that_was_created_again_is_rebuilt() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    kafka.state_id = "another"
+    assert planned(kafka) == Recovery.REBUILT
+    worker = start_worker(kafka)
+    assert planned(kafka) == Recovery.REBUILT, "nothing is written yet"
+    worker.flush()
+    assert planned(kafka) == Recovery.RESTORED
+
+
+@pytest.mark.parametrize("no_id", ["", "00000000-0000-0000-0000-000000000000", "None"])
+def test_without_topic_ids_the_first_offset_alone_tells(no_id: str) -> None:
+    kafka = FakeKafka()
+    kafka.state_id = no_id
+    stored(kafka)
+    assert planned(kafka) == Recovery.RESTORED
+    with_ids = deepcopy(kafka)
+    with_ids.state_id = "topics have ids since the broker was upgraded"
+    assert planned(with_ids) == Recovery.RESTORED
+    kafka.retain(STATE, 0, 2)
+    assert planned(kafka) == Recovery.REBUILT
+
+
+def without_log(record: object) -> bytes | None:
+    """Return the value of a stored record as a version wrote it whose floors name no log."""
+    value = record.value  # type: ignore[attr-defined]
+    if not record.key.endswith(b"floor"):  # type: ignore[attr-defined]
+        return value
+    return encode(with_fields(decode_floor(value), state_log=None))
+
+
+def test_the_floor_of_an_earlier_version_is_trusted_and_replaced_at_once() -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    rewrite(kafka, without_log)
+    assert planned(kafka) == Recovery.RESTORED
+    start_worker(kafka).flush()
+    assert planned(kafka) == Recovery.RESTORED
+    kafka.retain(STATE, 0, 2)
+    assert planned(kafka) == Recovery.REBUILT
+
+
+@pytest.mark.parametrize("change", ["created again", "emptied"])
+def test_a_restore_during_which_the_state_topic_lost_records_is_begun_again(change: str) -> None:
+    kafka = FakeKafka()
+    stored(kafka)
+    steps = setup(pipeline=CONFIG, model=MODEL).restorer(FakeClient(kafka)).steps(0)
+    next(steps)
+    if change == "created again":
+        kafka.state_id = "another"
+    else:
+        kafka.retain(STATE, 0, kafka.ends[STATE, 0] - 1)
+    with pytest.raises(TransientBrokerError, match="while it was read, "):
+        for _ in steps:
+            pass
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whenever_records_are_deleted_and_workers_are_killed_no_series_is_lost(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Until the watch looks, batches write floors; whatever is killed when, the outputs are the undisturbed ones."""
+    few_series_in_a_block(monkeypatch)
+    monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 20_000)
+    dice, watch = random.Random(seed), FakeWatch()
+    kafka, undisturbed = FakeKafka(), FakeKafka()
+    worker, unstopped = start_worker(kafka, topic_watch=watch), start_worker(undisturbed)
+    for batch in range(25):
+        for log in (kafka, undisturbed):
+            feed(log, batch, 15)
+        iterate(unstopped)
+        event = dice.choice(["", "", "stop", "delete", "create", "look", "kill", "kill"])
+        if event == "stop":
+            worker.flush()
+        if event in ("stop", "kill"):
+            worker = start_worker(kafka, topic_watch=watch)
+        elif event == "delete" and kafka.logs.get((STATE, 0)):
+            begin = kafka.starts.get((STATE, 0), 0)
+            kafka.retain(STATE, 0, dice.randint(begin, kafka.ends[STATE, 0]))
+        elif event == "create":
+            kafka.create_state_again(f"topic {batch}")
+        elif event == "look":
+            watch.state_logs = kafka.state_logs()
+        iterate(worker, dice.randint(1, 3))
+    for _ in range(60):
+        iterate(worker)
+    assert sorted(kafka.published) == sorted(undisturbed.published)
+    assert series(start_worker(kafka)) == series(unstopped) == 12
