@@ -13,6 +13,7 @@ from kafka.errors import KafkaConnectionError, KafkaTimeoutError
 from forecaster.broker import log_reader, tail_reader, topics
 from forecaster.broker.connection import Connection
 from forecaster.broker.log_reader import LogReader
+from forecaster.broker.needed_topics import SeenTopic
 from forecaster.broker.tail_reader import TailReader
 from forecaster.broker.topics import TopicAdmin
 from forecaster.errors import TransientBrokerError
@@ -206,3 +207,17 @@ def test_an_outage_does_not_look_like_a_group_without_members(brokers: Brokers) 
             admin.training_groups("models")
         with pytest.raises(TransientBrokerError, match="no broker answers"):
             admin.read_by_group("group")
+
+
+class FakeTopics:
+    """A broker that knows one topic."""
+
+    def seen(self, names: Iterable[str]) -> dict[str, SeenTopic]:
+        return {name: SeenTopic("its id", 1, 1) for name in names if name == "state"}
+
+
+def test_a_topic_that_does_not_exist_just_now_has_no_id_yet(brokers: Brokers) -> None:
+    reader = LogReader(CONNECTION, FakeTopics(), brokers.clock)  # type: ignore[arg-type]
+    assert reader.topic_id("state") == "its id"
+    with pytest.raises(TransientBrokerError, match="topic other: does not exist"):
+        reader.topic_id("other")

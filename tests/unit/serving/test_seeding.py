@@ -319,3 +319,14 @@ def test_series_beyond_max_series_are_counted_and_start_cold() -> None:
     assert worker.counters.outcomes["stateless"] > 0
     checkpoints = {body["series_id"]: body["checkpoint"] for body in map(orjson.loads, published(kafka))}
     assert sorted(checkpoints.values()).count(MODEL.id) == 4
+
+
+def test_seeded_blocks_that_are_deleted_before_the_floors_are_written_do_not_count() -> None:
+    kafka, configured = FakeKafka(), setup(pipeline=CONFIG, model=MODEL)
+    writer = seeder(kafka, configured)
+    writer.seed(0, parts(fleet(range(40)), 0, 1))
+    kafka.retain(STATE, 0, kafka.ends[STATE, 0])
+    writer.finish()
+    restored = configured.restorer(FakeClient(kafka)).restore(0)
+    assert restored.plan.recovery == Recovery.REBUILT
+    assert "blocks may be missing" in restored.plan.reason
