@@ -126,7 +126,7 @@ class TopicAdmin:
         return counts[source]
 
     def check_existing(self, source: str, needed: Sequence[NeededTopic]) -> None:
-        """Check that those output topics fit that exist, while a watch takes care of those that do not.
+        """Check the output topics that exist; skip missing ones, which a watch creates or reports.
 
         Args:
             source: name of the input topic.

@@ -5,7 +5,7 @@
 Protocol: every channel is divided by its standard deviation in the training part; for a horizon H the forecasts of 1..H
 ticks are scored at every origin from the last row before the test part on (stride 1) whose H truths lie in it, and the
 error is the mean over origins, horizons and channels. The network is trained on the training part alone; every truth
-may be learned from once it has come, in service as here: matured losses at once, the readout every so many ticks.
+may be learned from once it has come, in service as here: matured losses at once, the readout at fixed intervals.
 The table ends with the published figures and our goals. Sets are described in `SETS`: a new one needs one entry.
 
 Published without leakage: DSOF (ICLR 2025), LSTD (AAAI 2025), ADAPT-Z (ICLR 2026, the best backbone of each).

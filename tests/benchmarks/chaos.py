@@ -41,7 +41,7 @@ from forecaster.app.threads import TORCH_THREADS
 
 KINDS = ("kills", "stops", "rebalances", "cuts", "forgotten", "trainings", "payloads", "broker-restarts")
 THROUGH_KAFKA = 20
-"""One payload in so many goes through Kafka, too."""
+"""Every 20th payload also goes through Kafka."""
 
 
 @dataclass(frozen=True)

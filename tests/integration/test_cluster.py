@@ -61,7 +61,7 @@ class Load:
         self.transactional_id = f"{topic}-group-worker-0"
 
     def during(self, disturbance: Callable[[], None]) -> None:
-        """Send readings for as long as the disturbance goes on, and some afterwards."""
+        """Send readings until the disturbance ends, and some after it."""
         errors: list[BaseException] = []
 
         def disturb() -> None:

@@ -5,6 +5,7 @@ This is promised on Apache Kafka, and therefore tested there only.
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import time
@@ -23,15 +24,21 @@ PARTITIONS = 2
 ROUNDS = 3
 OUT_SECONDS = 30.0
 """Longest time that a member may be out of its group while others come and go."""
+STEADY_SECONDS = 2.0
 OWN_PORT, NEXT_PORT = 19792, 19794
 
 
 def assert_ready_again(daemon: Daemon, seconds: float) -> None:
-    """Wait until the daemon is ready twice, a moment apart: it may not know yet that the group changes."""
-    http = Http(daemon)
-    wait_until(lambda: http.get("readyz")[0] == 200, "a worker that is a member again", seconds)
-    time.sleep(2.0)
-    wait_until(lambda: http.get("readyz")[0] == 200, "a worker that is still a member", seconds)
+    """Wait until the daemon stays ready for `STEADY_SECONDS`: it may not know yet that the group changes."""
+    http, ready_since = Http(daemon), math.inf
+
+    def stays_ready() -> bool:
+        nonlocal ready_since
+        is_ready, now = http.get("readyz")[0] == 200, time.monotonic()
+        ready_since = min(ready_since, now) if is_ready else math.inf
+        return now - ready_since >= STEADY_SECONDS
+
+    wait_until(stays_ready, "a worker that stays a member", seconds + STEADY_SECONDS)
 
 
 def test_members_that_read_another_topic_come_and_go_and_none_is_left_out(

@@ -9,7 +9,7 @@ from kafka.protocol.admin import AlterClientQuotasRequest
 
 
 def limit_writes(address: str, client_id: str, bytes_per_second: float | None) -> None:
-    """Let the broker take only so many bytes each second from the producers with this client id; None = no limit."""
+    """Limit the bytes that the broker takes each second from producers with this client id; None = no limit."""
     entry = AlterClientQuotasRequest.EntryData
     operation = entry.OpData(key="producer_byte_rate", value=bytes_per_second or 0.0, remove=bytes_per_second is None)
     entity = entry.EntityData(entity_type="client-id", entity_name=client_id)

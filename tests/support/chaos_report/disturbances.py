@@ -20,7 +20,7 @@ from chaos_report.trial import Trial
 from chaos_report.workers import ForkedDaemon
 
 DYNAMIC_EVERY = 5
-"""Of so many members that are killed or stopped, one is dynamic: its successor waits for the time-outs."""
+"""Every fifth member that is killed or stopped is a dynamic one, whose successor waits for the time-outs."""
 TERM_SECONDS = 60.0
 """Time within which a fault must come."""
 TRAINING_SECONDS = 90.0

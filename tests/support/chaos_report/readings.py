@@ -15,7 +15,7 @@ Record = tuple[bytes | None, bytes | None]
 """Key and value."""
 LATE, AHEAD, EXTREME, MISSING, BAD, TWICE = range(6)
 ODDS = 100
-"""One record in so many has each of the oddities above."""
+"""Number of records of which one has a given oddity of those above."""
 
 
 def record_of(seed: int, hour: int) -> Record:

@@ -18,7 +18,7 @@ TIMEOUT_SECONDS, DEADLINE_SECONDS = 15.0, 18.0
 
 @dataclass
 class Link:
-    """A broker that takes so many bytes each second, and a worker with a backlog that writes to it.
+    """A broker with a limit of bytes per second, and a worker with a backlog that writes to it.
 
     Attributes:
         bytes_per_second: what the broker takes.
