@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
@@ -92,7 +94,9 @@ class FakeKafka:
 
     def read(self, topic: str, partition: int, offset: int, count: int) -> list[InputRecord]:
         assert offset >= self.starts.get((topic, partition), 0), "retention has deleted these records"
-        return [record for record in self.logs.get((topic, partition), []) if record.offset >= offset][:count]
+        log = self.logs.get((topic, partition), [])
+        begin = bisect_left(log, offset, key=attrgetter("offset"))
+        return log[begin : begin + count]
 
     def last_stable_offset(self, partition: int) -> int:
         """Return the end of what a consumer can read of the input; behind it, `open_from` has an open transaction."""
