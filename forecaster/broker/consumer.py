@@ -11,7 +11,7 @@ from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from forecaster.broker.connection import Connection
 from forecaster.broker.membership import MembershipWatch
-from forecaster.broker.renewal import LAST_CHANCE_MS, successor
+from forecaster.broker.renewal import SILENT, must_be_renewed, successor
 from forecaster.broker.retry import causes, describe
 from forecaster.broker.silence import SilenceWatch
 from forecaster.broker.subscriber import ANSWER_TIMEOUT_MS, Subscriber
@@ -255,13 +255,10 @@ class GroupConsumer:
             self._silence.record_answer()
         else:
             self._silence.look(self._client)
-        if self._silence.is_renewal_due:
-            if self._client.answers(LAST_CHANCE_MS):
-                self._silence.record_answer()
-            else:
-                is_renewed = self._renew("its brokers are silent")
-                self._silence.record_attempt(self._client if is_renewed else None)
-                self._is_reconnected |= is_renewed
+        if must_be_renewed(self._client, self._silence):
+            is_renewed = self._renew(SILENT)
+            self._silence.record_attempt(self._client if is_renewed else None)
+            self._is_reconnected |= is_renewed
         self._report(silent_seconds)
 
     def _report(self, silent_seconds: float) -> None:

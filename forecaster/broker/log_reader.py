@@ -6,7 +6,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from forecaster.broker.connection import Connection
-from forecaster.broker.renewal import LAST_CHANCE_MS, successor
+from forecaster.broker.renewal import follow_brokers
 from forecaster.broker.retry import describe
 from forecaster.broker.silence import SilenceWatch
 from forecaster.broker.tolerant_clients import TolerantConsumer
@@ -156,15 +156,8 @@ class LogReader:
 
     def _follow_brokers(self, *, has_failed: bool = False) -> None:
         """Ask the brokers something if they have sent nothing for a while; replace the client if they stay silent."""
-        self._silence.look(self._client, has_failed=has_failed)
-        if not self._silence.is_renewal_due:
-            return
-        if self._client.answers(LAST_CHANCE_MS):
-            self._silence.record_answer()
-            return
-        new = successor(self._client, self._connect_again, f"reader of {self._name()}", "its brokers are silent")
-        self._client = new or self._client
-        self._silence.record_attempt(new)
+        name = f"reader of {self._name()}"
+        self._client = follow_brokers(self._client, self._silence, self._connect_again, name, has_failed=has_failed)
 
     def _connect_again(self) -> TolerantConsumer:
         """Return a client that continues where the present one is."""

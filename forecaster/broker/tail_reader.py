@@ -8,7 +8,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from forecaster.broker.connection import Connection
-from forecaster.broker.renewal import LAST_CHANCE_MS, successor
+from forecaster.broker.renewal import follow_brokers
 from forecaster.broker.retry import describe
 from forecaster.broker.silence import SilenceWatch
 from forecaster.broker.tolerant_clients import TolerantConsumer
@@ -96,15 +96,10 @@ class TailReader:
 
     def _follow_brokers(self, *, has_failed: bool = False) -> None:
         """Ask the brokers something if they have sent nothing for a while; replace the client if they stay silent."""
-        self._silence.look(self._client, has_failed=has_failed)
-        if not self._silence.is_renewal_due:
-            return
-        if self._client.answers(LAST_CHANCE_MS):
-            self._silence.record_answer()
-            return
-        offsets = {partition: self._client.next_offset(partition) for partition in self._partitions}
-        known = {partition: offset for partition, offset in offsets.items() if offset is not None}
         name = f"reader of topic {self._topic}"
-        new = successor(self._client, lambda: self._connect(known), name, "its brokers are silent")
-        self._client = new or self._client
-        self._silence.record_attempt(new)
+        self._client = follow_brokers(self._client, self._silence, self._connect_again, name, has_failed=has_failed)
+
+    def _connect_again(self) -> TolerantConsumer:
+        """Return a client that continues where the present one is."""
+        offsets = {partition: self._client.next_offset(partition) for partition in self._partitions}
+        return self._connect({partition: offset for partition, offset in offsets.items() if offset is not None})

@@ -90,7 +90,7 @@ MAY_IMPORT_INSIDE = {
         "tolerant_clients": {"fetches_by_id", "retry", "tolerant_connections", "tolerant_coordinator"},
         "silence": set(),
         "membership": {"silence"},
-        "renewal": {"retry"},
+        "renewal": {"retry", "silence"},
         "tolerant_connections": {"refusals"},
         "tolerant_coordinator": {"retry"},
         "subscriber": {"tolerant_clients"},
