@@ -10,7 +10,7 @@ import numpy as np
 from forecaster.core.arrays import concatenate, convert
 from forecaster.core.state import SeriesState
 from forecaster.records import I64, Readings
-from forecaster.serving.state.partition import Partition, PartitionCheckout
+from forecaster.serving.state.partition import Partition, PartitionBatch, PartitionCheckout
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,27 @@ def check_out(partitions: Mapping[int, Partition], readings: Readings, partition
     if not states:
         states.append(next(iter(partitions.values())).table.copy(np.empty(0, np.int64), {}))
     return Checkout(concatenate(states), row, borrowed)
+
+
+def partition_batches(
+    checkout: Checkout, partition_of_reading: I64, offsets: I64, ends: Mapping[int, int]
+) -> dict[int, PartitionBatch]:
+    """Return the facts that decide what each partition of a batch writes.
+
+    Args:
+        checkout: rows that the batch borrows.
+        partition_of_reading: the partition of each reading; (N,).
+        offsets: offsets of the readings; (N,).
+        ends: offset after the batch, by partition.
+    """
+    batches: dict[int, PartitionBatch] = {}
+    for partition_number, end in ends.items():
+        borrowed = checkout.borrowed.get(partition_number)
+        first = borrowed.first_without_room if borrowed is not None else -1
+        refused = int(offsets[first]) if first >= 0 else -1
+        readings = int((partition_of_reading == partition_number).sum())
+        batches[partition_number] = PartitionBatch(readings, end, borrowed, refused)
+    return batches
 
 
 def adopt(partitions: Mapping[int, Partition], checkout: Checkout, adopting: Container[int]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from forecaster.backoff import Backoff
 from forecaster.clock import Clock, monotonic
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
 from forecaster.core.rewarm import rewarm
@@ -19,23 +18,21 @@ from forecaster.formats.state import Swap
 from forecaster.formats.state_log import StateLog
 from forecaster.pipeline import Batch, Models
 from forecaster.records import I64, Decoded, PollResult
-from forecaster.serving.state.checkout import Checkout, adopt, check_out
+from forecaster.serving.state.checkout import Checkout, adopt, check_out, partition_batches
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
-from forecaster.serving.state.partition import Partition, PartitionBatch
+from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery, RecoveryPlan
 from forecaster.serving.state.restore import Restored, Restorer
 from forecaster.serving.state.restore_queue import RestoreQueue
 from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
+from forecaster.serving.state.transaction_writes import TransactionWrites
 from forecaster.serving.state.writes import StateWrites
 
-BLOCK_BYTES_PER_TRANSACTION = 1_500_000
 SLICE_SECONDS = 0.02
 """Longest slice of a restore while other partitions serve: their next batch waits for it."""
 LONG_SLICE_SECONDS = 0.5
 """Longest slice of a restore while no partition serves: only the next poll waits for it."""
-NO_TRY = Backoff(60.0, 600.0)
-"""Pauses between tries of a block that is larger than the blocks of a transaction may be."""
 _log = structlog.get_logger()
 
 
@@ -101,9 +98,7 @@ class StateStore:
         self._checkpoints = checkpoints
         self._open: dict[int, Partition] = {}
         self._restored: dict[int, Restored] = {}
-        self._rotation = 0
-        self._most_bytes = BLOCK_BYTES_PER_TRANSACTION
-        self._tries, self._clock = NO_TRY, clock
+        self._writes = TransactionWrites(clock)
         self._refused_champion = ""
 
     @property
@@ -183,7 +178,7 @@ class StateStore:
 
     def initial_writes(self, restored: Restored) -> dict[int, StateWrites]:
         """Return the next writes that must be committed before a restored partition may serve; empty = none."""
-        return self._next_writes(restored.partition) if restored.must_be_written else {}
+        return self._writes.next_of(restored.partition) if restored.must_be_written else {}
 
     def open(self, restored: Restored) -> None:
         """Let a restored partition serve."""
@@ -250,7 +245,8 @@ class StateStore:
         offsets = np.array([record.offset for record in polled.records], np.int64)[readings.record_of_reading]
         assigned = assign_models(self._checkpoints, swaps, partition_of_reading, offsets, readings)
         batch = Batch(readings, checkout.row, assigned.which)
-        writes = self._batch_writes(polled.end, checkout, partition_of_reading, offsets, swaps)
+        batches = partition_batches(checkout, partition_of_reading, offsets, polled.end)
+        writes = self._writes.of_batch(self._open, batches, swaps)
         return PreparedBatch(checkout, assigned.models, batch, partition_of_reading, writes)
 
     def adopt(self, prepared: PreparedBatch, ends: Mapping[int, int]) -> None:
@@ -269,36 +265,19 @@ class StateStore:
     def overdue_writes(self, except_partitions: Collection[int]) -> dict[int, StateWrites]:
         """Return writes of partitions outside this batch whose blocks or floor are older than the snapshot interval.
 
-        If a transaction may not have that many bytes and there is no batch, one block is tried all the same, with
-        growing pauses: without any transaction, nothing would show that the broker takes more again.
-
         Args:
             except_partitions: partitions with a batch, whose transaction contains their writes.
         """
-        budget, now = self._budget, self._clock()
-        overdue = [
-            partition
-            for number, partition in self._open.items()
-            if number not in except_partitions and partition.is_overdue()
-        ]
-        fitting: dict[int, StateWrites] = {}
-        for partition in overdue:
-            writes = partition.next_writes(budget, at_least_one=False) if budget > 0 else None
-            if writes is not None:
-                budget -= writes.size
-                fitting[partition.number] = writes
-        if fitting or not overdue or except_partitions or self._tries.lasts(now):
-            return fitting
-        self._tries = self._tries.after_failure(now)
-        return self._next_writes(overdue[0])
+        others = (partition for number, partition in self._open.items() if number not in except_partitions)
+        return self._writes.overdue(others, may_try=not except_partitions)
 
     def dirty_writes(self) -> dict[int, StateWrites]:
         """Return writes of one partition that has something to write; empty = no partition has."""
-        return next(filter(None, map(self._next_writes, self._open.values())), {})
+        return self._writes.next_of_any(self._open.values())
 
     def next_writes(self, partition_number: int) -> dict[int, StateWrites]:
         """Return the next writes of an open partition; empty = everything is stored."""
-        return self._next_writes(self._open[partition_number])
+        return self._writes.next_of(self._open[partition_number])
 
     def discard_stored(self, state_logs: Mapping[int, StateLog]) -> None:
         """Note that the state topic has lost records of open partitions; they get no batch until all is written.
@@ -315,7 +294,7 @@ class StateStore:
             partition = self._restored[partition_number].partition
             before = partition.floor.swaps[-1]
             partition.mark_stored(written)
-            self._tries = NO_TRY if written.written else self._tries
+            self._writes.record_stored(written)
             swap = partition.floor.swaps[-1]
             if swap != before:
                 _log.info(
@@ -327,21 +306,8 @@ class StateStore:
                 )
 
     def limit_writes(self, size: int) -> None:
-        """Let the blocks of later transactions have at most this many bytes.
-
-        A batch whose next block is larger writes none; a transaction of state alone writes one, unless it can wait.
-        """
-        self._most_bytes = size
-
-    @property
-    def _budget(self) -> int:
-        """Bytes of blocks that a transaction may have."""
-        return min(BLOCK_BYTES_PER_TRANSACTION, self._most_bytes)
-
-    def _next_writes(self, partition: Partition) -> dict[int, StateWrites]:
-        """Return the next writes of a partition, by its number; empty = all is written."""
-        writes = partition.next_writes(self._budget)
-        return {} if writes is None else {partition.number: writes}
+        """Let the blocks of later transactions have at most this many bytes."""
+        self._writes.limit(size)
 
     def _close(self, partition_numbers: Collection[int]) -> None:
         self._queue.cancel(partition_numbers)
@@ -372,30 +338,3 @@ class StateStore:
             _log.warning("champion_not_served", checkpoint=champion, reason=reason)
         self._refused_champion = "" if can else champion
         return can
-
-    def _batch_writes(
-        self,
-        ends: Mapping[int, int],
-        checkout: Checkout,
-        partition_of_reading: I64,
-        offsets: I64,
-        swaps: Mapping[int, list[Swap]],
-    ) -> dict[int, StateWrites]:
-        budget = self._budget
-        batch_writes: dict[int, StateWrites] = {}
-        for partition_number in self._in_rotation(ends):
-            borrowed = checkout.borrowed.get(partition_number)
-            first = borrowed.first_without_room if borrowed is not None else -1
-            refused = int(offsets[first]) if first >= 0 else -1
-            readings = int((partition_of_reading == partition_number).sum())
-            batch = PartitionBatch(readings, ends[partition_number], borrowed, refused)
-            writes = self._open[partition_number].batch_writes(batch, swaps[partition_number], budget)
-            budget -= writes.size
-            batch_writes[partition_number] = writes
-        return batch_writes
-
-    def _in_rotation(self, partition_numbers: Collection[int]) -> list[int]:
-        """Return the partitions, beginning with another one each time, so that the budget reaches all of them."""
-        ordered = sorted(partition_numbers)
-        self._rotation = (self._rotation + 1) % len(ordered)
-        return ordered[self._rotation :] + ordered[: self._rotation]

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from forecaster.errors import StateError
 from forecaster.formats.state import decode_floor
 from forecaster.serving.state import config as config_module
-from forecaster.serving.state import store as store_module
+from forecaster.serving.state import transaction_writes
 from forecaster.serving.state.lifecycle import PartitionPhase
 from forecaster.serving.worker import Worker
 
@@ -70,7 +70,7 @@ class World:
 def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make blocks of a few series, and write one of them in a transaction."""
     monkeypatch.setattr(config_module, "BLOCK_BYTES", 8_000)
-    monkeypatch.setattr(store_module, "BLOCK_BYTES_PER_TRANSACTION", 1_000)
+    monkeypatch.setattr(transaction_writes, "BLOCK_BYTES_PER_TRANSACTION", 1_000)
 
 
 @pytest.mark.parametrize("keep", [0, 3])
@@ -190,7 +190,7 @@ def test_state_that_is_lost_after_a_restore_has_read_it_is_written_again_once_th
 @pytest.fixture
 def blocks_with_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the transaction of a batch write some of the blocks."""
-    monkeypatch.setattr(store_module, "BLOCK_BYTES_PER_TRANSACTION", 30_000)
+    monkeypatch.setattr(transaction_writes, "BLOCK_BYTES_PER_TRANSACTION", 30_000)
 
 
 @pytest.mark.usefixtures("blocks_with_batches")

@@ -15,7 +15,7 @@ from forecaster.errors import UsageError
 from forecaster.formats.readings import MAX_SERIES_ID_BYTES, InputSchema
 from forecaster.formats.state import Floor, decode_floor
 from forecaster.records import Transaction
-from forecaster.serving.state import config, store
+from forecaster.serving.state import config, transaction_writes
 from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config()
@@ -282,7 +282,7 @@ def test_blocks_that_new_settings_make_too_large_are_split(monkeypatch: pytest.M
     worker.flush()
     identity = type(IDENTITY)(IDENTITY.cluster, IDENTITY.topic, 1, "wide", IDENTITY.interval_ms)
     wide = {"pipeline": pipeline_config(horizon=24, context=192), "model": None, "identity": identity}
-    monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
+    monkeypatch.setattr(transaction_writes, "BLOCK_BYTES_PER_TRANSACTION", 1)
     cut = setup(**wide).restorer(FakeClient(kafka)).restore(0)
     assert cut.must_be_written
     for _ in range(3):

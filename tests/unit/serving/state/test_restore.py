@@ -15,7 +15,7 @@ from forecaster.errors import StateError, TopicError, TransientBrokerError
 from forecaster.formats.readings import InputSchema
 from forecaster.formats.state import StoredBlock, decode_block, decode_floor, encode
 from forecaster.serving.publisher import PublishConfig
-from forecaster.serving.state import config, store
+from forecaster.serving.state import config, transaction_writes
 from forecaster.serving.state.recovery import Recovery
 from forecaster.serving.worker import Worker
 
@@ -215,7 +215,7 @@ def test_a_rebuild_that_is_cut_short_is_made_again(monkeypatch: pytest.MonkeyPat
     stored(kafka)
     damaged = next(record.key for record in kafka.logs[STATE, 0] if record.key and not record.key.endswith(b"floor"))
     rewrite(kafka, lambda record: record.value[:-1] + b"?" if record.key == damaged else record.value)
-    monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 1)
+    monkeypatch.setattr(transaction_writes, "BLOCK_BYTES_PER_TRANSACTION", 1)
     for _ in range(3):
         killed = start_worker(kafka)
         changes = killed._store.dirty_writes()  # noqa: SLF001 - it is killed after its first transaction of state
@@ -558,7 +558,7 @@ def test_whenever_records_are_deleted_and_workers_are_killed_no_series_is_lost(
 ) -> None:
     """Until the watch looks, batches write floors; whatever is killed when, the outputs are the undisturbed ones."""
     few_series_in_a_block(monkeypatch)
-    monkeypatch.setattr(store, "BLOCK_BYTES_PER_TRANSACTION", 20_000)
+    monkeypatch.setattr(transaction_writes, "BLOCK_BYTES_PER_TRANSACTION", 20_000)
     dice, watch = random.Random(seed), FakeWatch()
     kafka, undisturbed = FakeKafka(), FakeKafka()
     worker, unstopped = start_worker(kafka, topic_watch=watch), start_worker(undisturbed)
