@@ -9,15 +9,12 @@ import numpy as np
 import structlog
 
 from forecaster.clock import Clock, monotonic
-from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
-from forecaster.core.rewarm import rewarm
 from forecaster.core.state import SeriesState
-from forecaster.errors import TransientBrokerError
 from forecaster.formats.readings import partitions_of
-from forecaster.formats.state import Swap
 from forecaster.formats.state_log import StateLog
 from forecaster.pipeline import Batch, Models
 from forecaster.records import I64, Decoded, PollResult
+from forecaster.serving.state.champion import ChampionSwaps
 from forecaster.serving.state.checkout import Checkout, adopt, check_out, partition_batches
 from forecaster.serving.state.config import StateConfig
 from forecaster.serving.state.lifecycle import PartitionPhase, PartitionPhases
@@ -25,7 +22,7 @@ from forecaster.serving.state.partition import Partition
 from forecaster.serving.state.recovery import Recovery, RecoveryPlan
 from forecaster.serving.state.restore import Restored, Restorer
 from forecaster.serving.state.restore_queue import RestoreQueue
-from forecaster.serving.state.swaps import Checkpoints, assign_models, can_serve
+from forecaster.serving.state.swaps import Checkpoints, assign_models
 from forecaster.serving.state.transaction_writes import TransactionWrites
 from forecaster.serving.state.writes import StateWrites
 
@@ -77,6 +74,8 @@ class StateStore:
     Between batches, `overdue_writes` and `dirty_writes` return blocks for transactions of their own, and `mark_stored`
     notes their commit.
 
+    `TransactionWrites` shares the bytes of a transaction among the partitions; `ChampionSwaps` begins their swaps.
+
     The store does not own the consumer's positions and the committed offsets, the transactions, the models and the
     choice of the champion, the limits of bad records, the counters, and the decision how a partition is restored.
 
@@ -96,10 +95,10 @@ class StateStore:
         self._restorer = restorer
         self._queue = RestoreQueue(restorer, self.phases, clock)
         self._checkpoints = checkpoints
+        self._swaps = ChampionSwaps(checkpoints, self.config.shape.hidden)
         self._open: dict[int, Partition] = {}
         self._restored: dict[int, Restored] = {}
         self._writes = TransactionWrites(clock)
-        self._refused_champion = ""
 
     @property
     def champion(self) -> str:
@@ -218,16 +217,7 @@ class StateStore:
 
         Re-warmed rows are not written to the state topic; a restore computes them again.
         """
-        for partition in self._open.values():
-            rows = partition.rows_to_rewarm()
-            if not len(rows):
-                continue
-            checkpoint, state = partition.floor.swaps[-1].checkpoint, partition.table.state
-            model = self._checkpoints.model(checkpoint)
-            code = NO_NETWORK if model is None else model.body_code
-            if model is not None or checkpoint == NO_CHECKPOINT:
-                rewarm(model, state, rows[state.body[rows] != code])
-            return
+        self._swaps.rewarm_next_slot(self._open.values())
 
     def prepare(self, polled: PollResult, decoded: Decoded) -> PreparedBatch:
         """Return the batch with its copy of the rows, its models and its writes.
@@ -241,7 +231,7 @@ class StateStore:
         readings = decoded.readings
         partition_of_reading = partitions_of(readings, polled.records)
         checkout = check_out(self._open, readings, partition_of_reading)
-        swaps = self._swaps(polled.end)
+        swaps = self._swaps.of_batch(self._open, polled.end)
         offsets = np.array([record.offset for record in polled.records], np.int64)[readings.record_of_reading]
         assigned = assign_models(self._checkpoints, swaps, partition_of_reading, offsets, readings)
         batch = Batch(readings, checkout.row, assigned.which)
@@ -316,25 +306,3 @@ class StateStore:
                 self.phases.move(partition_number, PartitionPhase.CLOSED)
             self._open.pop(partition_number, None)
             self._restored.pop(partition_number, None)
-
-    def _swaps(self, partition_numbers: Collection[int]) -> dict[int, list[Swap]]:
-        """Return the swaps of each partition of a batch, with a new one to the champion if it can begin."""
-        champion = self._checkpoints.champion
-        if self._can_serve(champion):
-            return {
-                partition_number: self._open[partition_number].swaps_with(champion)
-                for partition_number in partition_numbers
-            }
-        return {partition_number: self._open[partition_number].floor.swaps for partition_number in partition_numbers}
-
-    def _can_serve(self, champion: str) -> bool:
-        """Return whether swaps to the champion can begin; log the reason once if they cannot."""
-        reason = "it cannot be read, or its hidden state is larger than the rows have space for until a restart"
-        try:
-            can = can_serve(self._checkpoints, champion, self.config.shape.hidden)
-        except TransientBrokerError as error:
-            can, reason = False, str(error)
-        if not can and self._refused_champion != champion:
-            _log.warning("champion_not_served", checkpoint=champion, reason=reason)
-        self._refused_champion = "" if can else champion
-        return can
