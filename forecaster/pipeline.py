@@ -19,21 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forecaster.core.arrays import concatenate, put, take
-from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK
+from forecaster.core.batch_models import BatchModels
+from forecaster.core.checkpoint_ids import NO_CHECKPOINT
 from forecaster.core.ensemble.conformal import normal_quantiles
 from forecaster.core.ensemble.ensemble import Ensemble, EnsembleConfig, ExpertState, Forecast, NetworkForecast
-from forecaster.core.ensemble.experts import HEADS, TickContext
+from forecaster.core.ensemble.experts import TickContext
 from forecaster.core.ensemble.pending import Anchors, Matured, PendingRing, PendingState, rebase
 from forecaster.core.ensemble.seasonal import DAY_AND_WEEK, Seasons
-from forecaster.core.network.model import Model, ReadoutIndex, StepForecast
-from forecaster.core.rewarm import rewarm
+from forecaster.core.network.model import Model
 from forecaster.core.series.observe import Observed, Wave, observe, waves
 from forecaster.core.series.scaling import MIDDLE_LEVEL
 from forecaster.core.series.state import ObservationConfig
-from forecaster.core.series.step_inputs import StepInputs
 from forecaster.core.state import SeriesState, StateShape
 from forecaster.records import F32, F64, I64, Bools, Forecasts, MaturedForecasts, Outcome, Outputs, Readings
 
@@ -132,46 +130,28 @@ def advance(config: PipelineConfig, models: Models, state: SeriesState, batch: B
 
 @dataclass(frozen=True, slots=True)
 class _BatchPlan:
-    """A batch, with the values that all of its waves share.
+    """What all waves of a batch share.
 
     Attributes:
         config: settings of the pipeline.
-        models: the models that forecast.
-        batch: the batch.
+        readings: readings of the batch.
+        models: the models that forecast at them.
         ring: operations on pending forecasts.
-        bodies: body code of each model.
-        checkpoints: checkpoint id of each model.
-        local: for each model, the index of each reading's series among its local readouts, (N,); None = unused.
     """
 
     config: PipelineConfig
-    models: Models
-    batch: Batch
+    readings: Readings
+    models: BatchModels
     ring: PendingRing
-    bodies: I64
-    checkpoints: NDArray[np.object_]
-    local: Sequence[I64 | None]
 
     @classmethod
     def of(cls, config: PipelineConfig, models: Models, batch: Batch) -> _BatchPlan:
-        bodies = [NO_NETWORK if model is None else model.body_code for model in models]
-        checkpoints = [NO_CHECKPOINT if model is None else model.id for model in models]
         return cls(
             config=config,
-            models=models,
-            batch=batch,
+            readings=batch.readings,
+            models=BatchModels.of(models, batch.model, batch.readings.series_ids, config.heads),
             ring=PendingRing(config.horizons, config.ensemble.kinds),
-            bodies=np.array(bodies, np.int64),
-            checkpoints=np.array(checkpoints, object),
-            local=[_local_indices(config, model, batch.readings) for model in models],
         )
-
-
-def _local_indices(config: PipelineConfig, model: Model | None, readings: Readings) -> I64 | None:
-    """Return the index of each reading's series among the model's local readouts; None if they are not used."""
-    if model is None or not model.has_local or config.heads < len(HEADS):
-        return None
-    return model.readout_index(readings.series_ids)
 
 
 def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Observed, Forecasts, MaturedForecasts]:
@@ -185,12 +165,12 @@ def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Ob
     Returns:
         The observed wave, and forecasts made at its M steps and for them.
     """
-    config, readings, model = plan.config, plan.batch.readings, plan.batch.model[indices]
-    _rewarm(plan, model, rows)  # 2. re-warm
+    config, readings = plan.config, plan.readings
+    plan.models.rewarm(indices, rows)  # 2. re-warm
     wave = Wave(readings.timestamp_ms[indices], readings.values[indices], readings.record_of_reading[indices])
     observed = observe(config.observation, rows.timeline, rows.inputs, wave)  # 3. observe
     _reset(config, rows, observed.expired | observed.outliers_removed)
-    steps = _WaveSteps(indices[observed.index], model[observed.index], wave.timestamp_ms[observed.index])
+    steps = _WaveSteps(indices[observed.index], wave.timestamp_ms[observed.index])
     all_steps = len(observed.index) == len(rows)
     step_rows = rows if all_steps else take(rows, observed.index)
     result = _step(plan, step_rows, observed, steps)
@@ -201,10 +181,9 @@ def _advance_wave(plan: _BatchPlan, rows: SeriesState, indices: I64) -> tuple[Ob
 
 @dataclass(frozen=True, slots=True)
 class _WaveSteps:
-    """The M steps of a wave: index in the batch, index of the model, and timestamp of each reading; (M,)."""
+    """The M steps of a wave: index in the batch, and timestamp of each reading; (M,)."""
 
     reading: I64
-    model: I64
     timestamp_ms: I64
 
 
@@ -221,14 +200,6 @@ class _StepResult:
     matured: Matured
     experts: F32
     forecast: Forecast
-
-
-def _rewarm(plan: _BatchPlan, model: I64, rows: SeriesState) -> None:
-    """Re-warm the rows whose hidden state belongs to another body than that of their model, in place."""
-    others = rows.body != plan.bodies[model]
-    if others.any():
-        for model_index in np.unique(model[others]):
-            rewarm(plan.models[model_index], rows, np.flatnonzero(others & (model == model_index)))
 
 
 def _reset(config: PipelineConfig, rows: SeriesState, restarted: Bools) -> None:
@@ -276,38 +247,15 @@ def _tick_context(observed: Observed) -> TickContext:
 
 
 def _network_forecast(plan: _BatchPlan, rows: SeriesState, observed: Observed, steps: _WaveSteps) -> NetworkForecast:
-    """Advance the hidden states by one step, in place, and return the forecasts of each row's model."""
-    config, count = plan.config, len(steps.reading)
-    heads = np.full((count, config.heads, len(config.horizons)), np.nan, np.float32)
-    offsets = np.empty((count, len(config.quantile_levels), len(config.horizons)), np.float32)
-    for model_index, (model, local) in enumerate(zip(plan.models, plan.local, strict=True)):
-        chosen = np.flatnonzero(steps.model == model_index)
-        if model is None and len(chosen):
-            offsets[chosen] = _offsets_without_network(plan, rows.pending, observed)[chosen]
-        elif model is not None and len(chosen):
-            index = None if local is None else ReadoutIndex(local[steps.reading], observed.record_of_step)
-            forecast = _forecast_of_model(model, observed.step_inputs, rows.hidden, chosen, index)
-            heads[chosen, : forecast.heads.shape[1]], offsets[chosen] = forecast.heads, forecast.offsets
-    overflowed = np.isnan(offsets[:, 0, 0])
-    if overflowed.any():
-        offsets[overflowed] = _offsets_without_network(plan, rows.pending, observed)[overflowed]
-    offsets[observed.count < 2] = 0.0
-    return NetworkForecast(heads, offsets)
-
-
-def _forecast_of_model(
-    model: Model, inputs: StepInputs, hidden: F32, chosen: I64, index: ReadoutIndex | None
-) -> StepForecast:
-    """Advance the hidden states of the chosen rows by one step, in place, and return the model's forecasts there."""
-    columns = slice(None), slice(model.state_size)
-    if len(chosen) == len(hidden):
-        step = model.forecast(inputs, hidden[columns], index)
-        hidden[columns] = step.state
-        return step
-    chosen_index = None if index is None else take(index, chosen)
-    step = model.forecast(take(inputs, chosen), hidden[chosen][columns], chosen_index)
-    hidden[chosen, : model.state_size] = step.state
-    return step
+    """Return the forecasts of one step of the network, with the offsets of the last value where it has none."""
+    forecast = plan.models.step(
+        plan.config.ensemble, steps.reading, observed.record_of_step, observed.step_inputs, rows.hidden
+    )
+    missing = np.isnan(forecast.offsets[:, 0, 0])
+    if missing.any():
+        forecast.offsets[missing] = _offsets_without_network(plan, rows.pending, observed)[missing]
+    forecast.offsets[observed.count < 2] = 0.0
+    return forecast
 
 
 def _offsets_without_network(plan: _BatchPlan, pending: PendingState, observed: Observed) -> F32:
@@ -334,7 +282,7 @@ def _forecasts(plan: _BatchPlan, observed: Observed, steps: _WaveSteps, result: 
         point=absolute[:, 0],
         quantiles=_ascending(absolute[:, quantiles]),
         spread_known=observed.count >= 2,
-        checkpoint=np.where(np.isnan(shared_head), NO_CHECKPOINT, plan.checkpoints[steps.model]),
+        checkpoint=np.where(np.isnan(shared_head), NO_CHECKPOINT, plan.models.checkpoints_of(steps.reading)),
         tick=observed.tick,
         gap=np.where(observed.restarted, observed.tick + 1, observed.gap),
         weights=weights if config.with_details else weights[:, :0],

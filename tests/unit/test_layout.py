@@ -72,6 +72,7 @@ MAY_IMPORT_INSIDE = {
         "network": {"checkpoint_ids", "series"},
         "ensemble": {"arrays"},
         "state": {"arrays", "ensemble", "series"},
+        "batch_models": {"arrays", "checkpoint_ids", "ensemble", "network", "rewarm", "series", "state"},
         "rewarm": {"arrays", "checkpoint_ids", "network", "series", "state"},
     },
     "settings": {
