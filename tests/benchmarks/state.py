@@ -30,8 +30,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from builders import HOUR_MS, START_MS, pipeline_config, random_checkpoint
 from daemons import Daemon, wait_until
-from fakes import STATE, FakeClient, FakeKafka, setup
+from fakes import STATE, FakeClient, FakeKafka
 from reference_run import ReferenceRun
+from setups import setup
 
 from forecaster.app.daemon import connect_worker
 from forecaster.app.threads import TORCH_THREADS

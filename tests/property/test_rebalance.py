@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from builders import pipeline_config, random_model
-from fakes import INPUT, FakeClient, FakeKafka, setup
+from fakes import INPUT, FakeClient, FakeKafka
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from setups import setup
 
 PARTITIONS = 3
 SETUP = setup(pipeline=pipeline_config(), model=random_model(pipeline_config()), replay_limit=25)

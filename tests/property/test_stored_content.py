@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_checkpoint, random_model, with_local_readouts
-from fakes import INPUT, MODELS, STATE, FakeClient, FakeKafka, FakeReader, setup
+from fakes import INPUT, MODELS, STATE, FakeClient, FakeKafka, FakeReader
+from setups import setup
 from stored_content import ABSURD_TEXTS, Mutator, as_json, chosen, hashed
 
 from forecaster.core.arrays import take

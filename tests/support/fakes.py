@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import sys
-import threading
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config
+from builders import HOUR_MS, START_MS
 
-from forecaster.clock import Clock, monotonic
-from forecaster.core.network.model import Model
 from forecaster.errors import InputMissing, TransientBrokerError
-from forecaster.formats.readings import Decoder, InputSchema
 from forecaster.formats.state import Identity
 from forecaster.formats.state_log import StateLog, state_log
-from forecaster.pipeline import PipelineConfig
 from forecaster.records import (
     FailureReason,
     Headers,
@@ -28,15 +23,6 @@ from forecaster.records import (
     Transaction,
     TransactionFailure,
 )
-from forecaster.serving.dead_letter_limits import Limits
-from forecaster.serving.dependencies import WorkerDependencies
-from forecaster.serving.history_sampling import HistorySampling
-from forecaster.serving.publisher import OutputTopics, PublishConfig
-from forecaster.serving.state.config import StateConfig
-from forecaster.serving.state.recovery import OnLostInput
-from forecaster.serving.state.restore import RestoreConfig, Restorer
-from forecaster.serving.state.store import StateStore
-from forecaster.serving.worker import Worker, WorkerConfig
 
 INPUT, STATE, HISTORY, MODELS = "readings", "state", "history", "models"
 FACTS = TopicFacts("cluster", "topic", 1)
@@ -351,73 +337,3 @@ class FakeWatch:
     def look_if_due(self) -> dict[int, StateLog]:
         state_logs, self.state_logs = self.state_logs, {}
         return state_logs
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Parts of a worker, with defaults; a test names only those that matter to it."""
-
-    pipeline: PipelineConfig = field(default_factory=pipeline_config)
-    model: Model | None = None
-    lineup: Lineup | None = None
-    policy: OnLostInput = "fail"
-    schema: InputSchema = field(default_factory=InputSchema)
-    stop_on_limit: bool = False
-    deadline: float = 5.0
-    limits: Limits = field(default_factory=Limits)
-    optional_topics: tuple[str, ...] = ()
-    publish: PublishConfig = field(default_factory=lambda: PublishConfig(LEVELS))
-    check_topics: Callable[[], object] = lambda: None
-    topic_watch: FakeWatch = field(default_factory=lambda: FakeWatch())
-    clock: Clock = monotonic
-    stop: threading.Event = field(default_factory=threading.Event)
-    state: Mapping[str, object] = field(default_factory=dict)
-
-    def state_config(self) -> StateConfig:
-        """State of the group `group`; the replay limit is small, so that blocks are written all the time."""
-        values = {"identity": IDENTITY, "key_prefix": "group", "replay_limit": 40} | self.state
-        hidden = max([model.state_size for model in self.checkpoints().models.values()], default=0)
-        return StateConfig(self.pipeline.shape(hidden), **values)  # type: ignore[arg-type]
-
-    def checkpoints(self) -> Lineup:
-        """A lineup that several workers share, or one of the only model."""
-        if self.lineup is not None:
-            return self.lineup
-        return Lineup() if self.model is None else Lineup(self.model)
-
-    def restorer(self, client: FakeClient) -> Restorer:
-        outputs = ("forecasts", "dead", *self.optional_topics)
-        config = RestoreConfig(INPUT, STATE, self.pipeline, self.state_config(), outputs, self.policy)
-        return Restorer(config, self.checkpoints(), Decoder(self.schema), FakeReader(client), self.clock)
-
-    def store(self, client: FakeClient) -> StateStore:
-        return StateStore(self.restorer(client), self.checkpoints(), self.clock)
-
-    def worker(self, client: FakeClient) -> Worker:
-        """Return a worker of real parts and a fake Kafka."""
-        topics = OutputTopics("forecasts", "dead", STATE, MODELS, HISTORY, *self.optional_topics)
-        config = WorkerConfig(
-            pipeline=self.pipeline,
-            topics=topics,
-            publish=self.publish,
-            limits=self.limits,
-            history=HistorySampling(2_000, 1),
-            stop_on_limit=self.stop_on_limit,
-            outage_deadline_seconds=self.deadline,
-        )
-        dependencies = WorkerDependencies(
-            topic_watch=self.topic_watch,
-            decoder=Decoder(self.schema),
-            consumer=client,
-            producer=client,
-            store=self.store(client),
-            check_topics=self.check_topics,
-            clock=self.clock,
-        )
-        return Worker(config, dependencies, self.stop)
-
-
-def setup(**options: Any) -> Setup:
-    """Return a Setup; options that are not its fields belong to its `StateConfig`."""
-    fields = {name: options.pop(name) for name in list(options) if name in Setup.__dataclass_fields__}
-    return Setup(**fields, state=options)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
 from prometheus_client.parser import text_string_to_metric_families
+from setups import iterate, setup
 
 from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.serving.worker import Worker
@@ -55,8 +56,7 @@ def exported() -> dict[str, set[str]]:
     service = Service("both", "readings", "group", Watchdog(Pulse(), lambda _: None))
     service.monitor, trainer = worker.monitor, Trainer()
     service.coordinator = trainer  # type: ignore[assignment]
-    for _ in range(4):
-        worker.iterate()
+    iterate(worker, 4)
     labels: dict[str, set[str]] = {"up": set()}  # Prometheus adds this metric itself
     for family in text_string_to_metric_families(metrics_encoder(service)().decode()):
         for sample in family.samples:

@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fakes import INPUT, FakeClient, FakeKafka, setup
+from fakes import INPUT, FakeClient, FakeKafka
+from setups import setup
 
 from chaos_report.readings import Record
 from chaos_report.table import Row

@@ -7,7 +7,8 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, pipeline_config, random_model
-from fakes import FakeClient, FakeKafka, Setup, setup
+from fakes import FakeClient, FakeKafka
+from setups import Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.cli.explain import explain_from, explanation_json, likely_partitions, print_explanation
@@ -17,18 +18,9 @@ from forecaster.formats.readings import InputSchema
 from forecaster.printable import printable_json
 from forecaster.serving.inspect.explanation import Explanation
 from forecaster.serving.state.recovery import Recovery
-from forecaster.serving.worker import Worker
 
 CONFIG = pipeline_config()
 MODEL, NEWER = random_model(CONFIG), random_model(CONFIG, cell="lstm", seed=3)
-
-
-def serving(kafka: FakeKafka, made_of: Setup) -> Worker:
-    client = FakeClient(kafka)
-    worker = made_of.worker(client)
-    while client.paused:
-        worker.iterate()
-    return worker
 
 
 def send(kafka: FakeKafka, hours: range, name: str = "pump", partition: int = 0) -> None:
@@ -51,7 +43,7 @@ def last_forecasts(kafka: FakeKafka, name: str = "pump") -> dict[int, dict[str, 
 
 def test_an_explanation_equals_the_rows_of_the_live_worker() -> None:
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     for hour in range(50):
         send(kafka, range(hour, hour + 1))
         send(kafka, range(hour, hour + 1), "other")
@@ -78,7 +70,7 @@ def test_an_explanation_equals_the_rows_of_the_live_worker() -> None:
 
 def test_pending_forecasts_are_the_published_ones() -> None:
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(50))
     worker.iterate()
     explanation, forecasts = explained(kafka, made_of), last_forecasts(kafka)
@@ -105,7 +97,7 @@ def test_pending_forecasts_are_the_published_ones() -> None:
 
 def test_a_gap_has_no_value_and_no_pending_forecast() -> None:
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(30))
     send(kafka, range(32, 34))
     worker.iterate()
@@ -120,7 +112,7 @@ def test_a_gap_has_no_value_and_no_pending_forecast() -> None:
 
 def test_a_series_without_interval_shows_its_readings() -> None:
     made_of, kafka = setup(pipeline=pipeline_config(interval_ms=0), model=MODEL), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(3))
     worker.iterate()
     explanation = explained(kafka, made_of)
@@ -140,7 +132,7 @@ def test_a_series_without_interval_shows_its_readings() -> None:
 def test_a_hidden_state_is_rewarmed_at_the_reading_after_a_swap() -> None:
     kafka, lineup = FakeKafka(), Lineup(NEWER, MODEL)
     made_of = setup(pipeline=CONFIG, lineup=lineup)
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(30))
     send(kafka, range(30), "other")
     worker.iterate()
@@ -160,7 +152,7 @@ def test_a_hidden_state_is_rewarmed_at_the_reading_after_a_swap() -> None:
 
 def test_without_a_checkpoint_there_is_no_hidden_state() -> None:
     made_of, kafka = setup(pipeline=CONFIG), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(5))
     worker.iterate()
     network = explained(kafka, made_of).network
@@ -171,7 +163,7 @@ def test_an_unknown_series_is_refused_with_similar_ids() -> None:
     made_of, kafka = setup(pipeline=CONFIG), FakeKafka(2)
     with pytest.raises(UsageError, match="has no state yet"):
         explained(kafka, made_of, "pump-71")
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     for number, name in enumerate(("pump-17", "pump-11", "boiler")):
         send(kafka, range(5), name, number % 2)
     worker.iterate()
@@ -193,7 +185,7 @@ def test_likely_partitions_come_first_and_each_once() -> None:
 
 def test_a_series_is_found_in_any_partition_with_its_group() -> None:
     made_of, kafka = setup(pipeline=CONFIG, schema=InputSchema(value_fields=("in", "out")), group_size=2), FakeKafka(3)
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     elsewhere = next(number for number in range(3) if number not in list(likely_partitions("pump/out", 3))[:2])
     for hour in range(6):
         kafka.append(elsewhere, orjson.dumps({"timestamp": START_MS + hour * HOUR_MS, "in": 1, "out": hour}), b"pump")
@@ -204,7 +196,7 @@ def test_a_series_is_found_in_any_partition_with_its_group() -> None:
 
 def test_text_and_json_show_the_same_explanation(capsys: pytest.CaptureFixture[str]) -> None:
     made_of, kafka = setup(pipeline=CONFIG, model=MODEL), FakeKafka()
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(30), "[b]pump")
     worker.iterate()
     explanation = explained(kafka, made_of, "[b]pump")
@@ -219,7 +211,7 @@ def test_text_and_json_show_the_same_explanation(capsys: pytest.CaptureFixture[s
 def test_an_id_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """Neither where the series is shown, nor in JSON, nor where an error names it or suggests it."""
     made_of, kafka, hostile = setup(pipeline=CONFIG), FakeKafka(), "pump\x1b[2J\n\x9b7\u202e"
-    worker = serving(kafka, made_of)
+    worker = made_of.serving(FakeClient(kafka))
     send(kafka, range(30), hostile)
     worker.iterate()
     explanation = explained(kafka, made_of, hostile)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from builders import HOUR_MS, pipeline_config, random_checkpoint, with_local_readouts
-from fakes import STATE, FakeClient, FakeKafka, setup
+from fakes import STATE, FakeClient, FakeKafka
 from golden import FILE, golden
+from setups import setup
 
 from forecaster.core.network.model import Model
 from forecaster.formats.checkpoints import read_checkpoint

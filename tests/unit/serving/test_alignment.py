@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fakes import INPUT, FakeClient, FakeKafka, setup
+from fakes import INPUT, FakeKafka
+from setups import iterate, serving
 
 from forecaster.errors import StateError
-from forecaster.serving.worker import Worker
-
-
-def iterate(worker: Worker, times: int = 1) -> None:
-    for _ in range(times):
-        worker.iterate()
-
-
-def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
-    """A worker that serves all partitions."""
-    client = FakeClient(kafka)
-    worker = setup(**options).worker(client)
-    while client.paused:
-        iterate(worker)
-    return client, worker
 
 
 def test_deleted_unread_input_restores_the_partition() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clock import FakeClock
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import serving
 
 from forecaster.serving.committer import FailureStatus
 from forecaster.serving.worker import Worker
@@ -11,10 +12,7 @@ from forecaster.serving.worker import Worker
 
 def failing(clock: FakeClock, failures: list[str]) -> tuple[FakeClient, Worker]:
     kafka = FakeKafka()
-    client = FakeClient(kafka)
-    worker = setup(clock=clock).worker(client)
-    while client.paused:
-        worker.iterate()
+    client, worker = serving(kafka, clock=clock)
     kafka.hours(0, range(4))
     client.failures = failures
     return client, worker

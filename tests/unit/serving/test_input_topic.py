@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 from clock import FakeClock
-from fakes import FACTS, INPUT, FakeClient, FakeKafka, setup
+from fakes import FACTS, INPUT, FakeClient, FakeKafka
+from setups import setup
 
 from forecaster.errors import InputMissing, StateError
 from forecaster.formats.sources import Source, short_topic_id, source_of

@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, pipeline_config
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import iterate, setup
 
 from forecaster.records import MaturedForecasts
 from forecaster.serving.publisher import PublishConfig
@@ -21,8 +22,7 @@ def served(kafka: FakeKafka, **options: object) -> Worker:
     """A worker that has read the whole input."""
     client = FakeClient(kafka)
     worker = setup(optional_topics=("scores", "denoised"), **options).worker(client)
-    for _ in range(4):
-        worker.iterate()
+    iterate(worker, 4)
     return worker
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fakes import STATE, FakeClient, FakeKafka, FakeWatch, setup
+from fakes import STATE, FakeClient, FakeKafka, FakeWatch
+from setups import setup
 from structlog.testing import capture_logs
 
 from forecaster.errors import StateError

@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
-from fakes import INPUT, STATE, FakeClient, FakeKafka, Setup, setup
+from fakes import INPUT, STATE, FakeClient, FakeKafka
+from setups import Setup, setup
 
 from forecaster.broker.consumer_groups import partition_of
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT
@@ -97,17 +98,9 @@ def seed(kafka: FakeKafka, records: list[Record], configured: Setup) -> list[See
     return done
 
 
-def start_worker(kafka: FakeKafka, configured: Setup) -> Worker:
-    client = FakeClient(kafka)
-    worker = configured.worker(client)
-    while client.paused:
-        worker.iterate()
-    return worker
-
-
 def serve(kafka: FakeKafka, configured: Setup) -> Worker:
     """Return a worker that has read the entire input."""
-    worker = start_worker(kafka, configured)
+    worker = configured.serving(FakeClient(kafka))
     worker.iterate()
     return worker
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from clock import FakeClock
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import iterate, setup
 
 from forecaster.serving.transaction_limit import Attempt, TransactionLimit
 from forecaster.serving.worker import Worker
@@ -132,10 +133,7 @@ def hours(kafka: FakeKafka, count: int) -> None:
 def served(kafka: FakeKafka, clock: FakeClock) -> tuple[FakeClient, Worker]:
     client = FakeClient(kafka, batch=500)
     client.is_limited = True
-    worker = setup(clock=clock).worker(client)
-    while client.paused:
-        worker.iterate()
-    return client, worker
+    return client, setup(clock=clock).serving(client)
 
 
 def test_a_worker_writes_the_same_in_smaller_transactions_then_in_larger_ones() -> None:
@@ -144,20 +142,17 @@ def test_a_worker_writes_the_same_in_smaller_transactions_then_in_larger_ones() 
     client, worker = served(narrow, clock)
     hours(narrow, 400)
     client.capacity = 25_000
-    for _ in range(15):
-        worker.iterate()
+    iterate(worker, 15)
     failures = worker.counters.transaction_failures["timeout"]
     assert 0 < failures < 4
     assert max(client.sizes[failures + 2 :]) <= client.capacity, "no more failures"
     client.capacity = sys.maxsize
     clock.advance(60.0)
-    for _ in range(60):
-        worker.iterate()
+    iterate(worker, 60)
     assert max(client.sizes) > 2 * 25_000
     client, worker = served(wide, clock)
     hours(wide, 400)
-    for _ in range(40):
-        worker.iterate()
+    iterate(worker, 40)
     assert sorted(narrow.published) == sorted(wide.published)
     assert narrow.offsets == wide.offsets
     assert len(set(narrow.sources())) == len(narrow.sources()) == 1_200
@@ -169,8 +164,7 @@ def test_state_of_an_idle_input_is_tried_with_growing_pauses_and_stored_when_the
     client = FakeClient(kafka)
     worker = setup(clock=clock, snapshot_seconds=60.0, replay_limit=1_000_000).worker(client)
     kafka.hours(0, range(4))
-    for _ in range(3):
-        worker.iterate()
+    iterate(worker, 3)
     client.capacity = 10
     worker._store.limit_writes(0)  # noqa: SLF001 - after many transactions that were too slow
     tries = len(client.sizes)

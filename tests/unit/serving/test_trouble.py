@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from clock import FakeClock
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import setup
 from structlog.testing import capture_logs
 
 from forecaster.app.watchdog import Pulse, Watchdog

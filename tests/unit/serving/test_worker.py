@@ -9,7 +9,8 @@ from typing import NoReturn
 import pytest
 from builders import HOUR_MS, START_MS, history_flags, pipeline_config
 from clock import FakeClock
-from fakes import HISTORY, MODELS, FakeClient, FakeKafka, FakeWatch, setup
+from fakes import HISTORY, MODELS, FakeClient, FakeKafka, FakeWatch
+from setups import iterate, serving, setup
 
 from forecaster import pipeline
 from forecaster.broker.retry import FIRST_WAIT_SECONDS
@@ -24,20 +25,6 @@ from forecaster.serving.counters import Counters
 from forecaster.serving.dead_letter_limits import Limits
 from forecaster.serving.state.restore_queue import RETRY_SECONDS
 from forecaster.serving.worker import Worker
-
-
-def iterate(worker: Worker, times: int = 1) -> None:
-    for _ in range(times):
-        worker.iterate()
-
-
-def serving(kafka: FakeKafka, **options: object) -> tuple[FakeClient, Worker]:
-    """A worker that serves all partitions."""
-    client = FakeClient(kafka)
-    worker = setup(**options).worker(client)
-    while client.paused:
-        iterate(worker)
-    return client, worker
 
 
 def series(worker: Worker) -> int:

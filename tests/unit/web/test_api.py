@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pytest
 from builders import HOUR_MS, START_MS
 from clock import FakeClock
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
 from fastapi.testclient import TestClient
+from setups import running, setup
 
 from forecaster.app.watchdog import SICK_SECONDS, Pulse, Watchdog
 from forecaster.serving.inspect import monitor
@@ -69,13 +70,8 @@ class World:
     def running(self) -> Iterator[TestClient]:
         """Run the worker in a thread, so that it answers questions."""
         self.stop.clear()
-        thread = threading.Thread(target=self.worker.run)
-        thread.start()
-        try:
+        with running(self.worker, self.stop):
             yield self.http
-        finally:
-            self.stop.set()
-            thread.join()
 
 
 @pytest.fixture

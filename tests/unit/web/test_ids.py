@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 from collections.abc import Iterator
 from importlib.resources import files
 from urllib.parse import quote
 
 import pytest
-from clock import FakeClock
 from daemons import free_port
-from fakes import FakeClient, FakeKafka, setup
+from setups import running_service
 
-from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.web.server import serving_http
-from forecaster.web.service import Service
 
 IDS = [
     "line\nbreak",
@@ -41,20 +37,9 @@ IDS = [
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """Serve a worker that has a series of each id; return the port."""
-    kafka, stop = FakeKafka(1), threading.Event()
-    worker = setup(clock=FakeClock(), stop=stop).worker(FakeClient(kafka))
-    for name in IDS:
-        kafka.hours(0, range(3), name.encode())
-    for _ in range(6):
-        worker.iterate()
-    service = Service("worker", "readings", "group", Watchdog(Pulse(), lambda _: None))
-    service.monitor, number = worker.monitor, free_port()
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    with serving_http(service, "127.0.0.1", number):
+    number = free_port()
+    with running_service(IDS, hours=3) as service, serving_http(service, "127.0.0.1", number):
         yield number
-    stop.set()
-    thread.join()
 
 
 def get(port: int, path: str) -> tuple[int, dict[str, str], dict[str, object]]:

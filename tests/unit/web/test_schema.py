@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
 import pytest
 import schemathesis
-from clock import FakeClock
 from daemons import free_port
-from fakes import FakeClient, FakeKafka, setup
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
+from setups import running_service
 
-from forecaster.app.watchdog import Pulse, Watchdog
 from forecaster.serving.inspect import monitor
 from forecaster.web.api import build_app
 from forecaster.web.server import serving_http
@@ -41,21 +38,9 @@ IDS = ("pump", "site/1", "line\nbreak")
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """Return a daemon whose worker has served some hours and answers questions."""
-    kafka, stop = FakeKafka(1), threading.Event()
-    worker = setup(clock=FakeClock(), stop=stop).worker(FakeClient(kafka))
-    for name in IDS:
-        kafka.hours(0, range(30), name.encode())
-    for _ in range(6):
-        worker.iterate()
-    daemon = Service("worker", "readings", "group", Watchdog(Pulse(), lambda _: None))
-    daemon.monitor = worker.monitor
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
+    with running_service(IDS, hours=30) as daemon, pytest.MonkeyPatch.context() as patch:
         patch.setattr(monitor, "ANSWER_SECONDS", 30.0)  # a slow machine is no error
         yield daemon
-    stop.set()
-    thread.join()
 
 
 @pytest.fixture(scope="module")

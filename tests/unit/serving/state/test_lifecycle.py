@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from builders import pipeline_config
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import setup
 
 from forecaster.lifecycle import InvalidTransition
 from forecaster.serving.state.lifecycle import ALLOWED, PartitionPhase, PartitionPhases

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from builders import HOUR_MS, START_MS, pipeline_config, random_model
 from clock import FakeClock
-from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member, setup
+from fakes import IDENTITY, INPUT, STATE, FakeClient, FakeKafka, Member
+from setups import iterate, serving, setup
 
 from forecaster.broker.connection import MAX_REQUEST_BYTES
 from forecaster.errors import UsageError
@@ -23,18 +24,9 @@ MODEL = random_model(CONFIG)
 SHORT_LIVED = replace(CONFIG, observation=replace(CONFIG.observation, ttl_ms=48 * HOUR_MS))
 
 
-def iterate(worker: Worker, times: int = 1) -> None:
-    for _ in range(times):
-        worker.iterate()
-
-
 def start_worker(kafka: FakeKafka, **options: object) -> Worker:
     """Return a worker whose partitions are open."""
-    client = FakeClient(kafka)
-    worker = setup(**{"pipeline": CONFIG, "model": MODEL} | options).worker(client)
-    while client.paused:
-        iterate(worker)
-    return worker
+    return serving(kafka, **{"pipeline": CONFIG, "model": MODEL} | options)[1]
 
 
 def names(worker: Worker) -> set[str]:

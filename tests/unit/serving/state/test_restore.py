@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 from builders import HOUR_MS, LEVELS, START_MS, Lineup, pipeline_config, random_model
-from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, FakeWatch, Member, setup
+from fakes import FACTS, IDENTITY, INPUT, STATE, FakeClient, FakeKafka, FakeWatch, Member
 from msgspec.structs import replace as with_fields
+from setups import iterate, setup
 
 from forecaster.errors import StateError, TopicError, TransientBrokerError
 from forecaster.formats.readings import InputSchema
@@ -24,18 +25,10 @@ MODEL = random_model(CONFIG)
 SPARSE = PublishConfig(LEVELS, every=5)
 
 
-def iterate(worker: Worker, times: int = 1) -> None:
-    for _ in range(times):
-        worker.iterate()
-
-
 def start_worker(kafka: FakeKafka, **options: object) -> Worker:
     options = {"pipeline": CONFIG, "model": MODEL} | options
     client = FakeClient(kafka, batch=int(options.pop("batch", 10_000)))  # type: ignore[call-overload]
-    worker = setup(**options).worker(client)
-    while client.paused:
-        iterate(worker)
-    return worker
+    return setup(**options).serving(client)
 
 
 def feed(kafka: FakeKafka, seed: int, count: int, names: int = 12) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from builders import pipeline_config, random_model
 from clock import FakeClock
-from fakes import INPUT, FakeClient, FakeKafka, setup
+from fakes import INPUT, FakeClient, FakeKafka
+from setups import serving, setup
 
 from forecaster.errors import TransientBrokerError
 from forecaster.serving.state import restore_queue
@@ -18,10 +19,7 @@ MODEL = random_model(CONFIG)
 
 def serve(kafka: FakeKafka) -> None:
     """Let a worker serve five readings of one series in each partition."""
-    client = FakeClient(kafka)
-    worker = setup(pipeline=CONFIG, model=MODEL, replay_limit=1_000_000).worker(client)
-    while client.paused:
-        worker.iterate()
+    _, worker = serving(kafka, pipeline=CONFIG, model=MODEL, replay_limit=1_000_000)
     for partition in kafka.partitions:
         kafka.hours(partition, range(5), b"%d" % partition)
     worker.iterate()

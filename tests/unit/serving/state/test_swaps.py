@@ -9,7 +9,8 @@ import numpy as np
 import orjson
 import pytest
 from builders import HOUR_MS, START_MS, Lineup, Serving, pipeline_config, random_model, readings
-from fakes import STATE, FakeClient, FakeKafka, setup
+from fakes import STATE, FakeKafka
+from setups import iterate, serving
 
 from forecaster.core.arrays import convert
 from forecaster.core.checkpoint_ids import NO_CHECKPOINT, NO_NETWORK, body_code
@@ -27,11 +28,7 @@ SERIES, MANY = 8, 150
 
 
 def start_worker(kafka: FakeKafka, lineup: Lineup, **options: object) -> Worker:
-    client = FakeClient(kafka)
-    worker = setup(pipeline=CONFIG, lineup=lineup, **options).worker(client)
-    while client.paused:
-        worker.iterate()
-    return worker
+    return serving(kafka, pipeline=CONFIG, lineup=lineup, **options)[1]
 
 
 def lineup(*models: Model) -> Lineup:
@@ -51,10 +48,6 @@ def feed_many(kafka: FakeKafka, hour: int) -> None:
     """Append a reading of every other series; the others follow an hour later."""
     for series in range(hour % 2, MANY, 2):
         kafka.hours(0, range(hour, hour + 1), b"pump-%d" % series)
-
-
-def iterate(worker: Worker) -> None:
-    worker.iterate()
 
 
 def checkpoints(kafka: FakeKafka) -> dict[str, list[str]]:
@@ -115,10 +108,7 @@ def test_a_swap_whose_transaction_fails_has_not_begun() -> None:
     kafka, undisturbed = FakeKafka(), FakeKafka()
     for log, failures in ((kafka, ["", "dropped", "", "happened"]), (undisturbed, [])):
         served = lineup(OLD)
-        client = FakeClient(log)
-        worker = setup(pipeline=CONFIG, lineup=served).worker(client)
-        while client.paused:
-            iterate(worker)
+        client, worker = serving(log, pipeline=CONFIG, lineup=served)
         client.failures = failures
         feed(log, 0, 20)
         iterate(worker)
