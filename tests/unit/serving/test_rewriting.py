@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakes import STATE, FakeClient, FakeKafka, FakeWatch
+from fakes import INPUT, STATE, FakeClient, FakeKafka, FakeWatch
 from setups import setup
 from structlog.testing import capture_logs
 
@@ -66,6 +66,19 @@ class World:
     def series(self) -> int:
         return self.worker._store.series  # noqa: SLF001 - the laws are about the rows that it holds
 
+    def assert_restored_in_full(self, how: str = "restored", *, kept_readings: int | None = None) -> None:
+        """Kill the worker, and check that its successor begins in this way and holds every series.
+
+        Args:
+            how: how the partition comes back.
+            kept_readings: number of the newest served readings that the input still has; None = it has all.
+        """
+        if kept_readings is not None:
+            self.kafka.retain(INPUT, 0, self.kafka.offsets[0] - kept_readings)
+        self.start()
+        assert self.recoveries == {how: 1}
+        assert self.series == SERIES
+
 
 @pytest.fixture(autouse=True)
 def small_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +99,7 @@ def test_after_a_rewrite_a_successor_continues_as_if_nothing_was_lost(keep: int)
             world.iterate_until_all_serve()
         world.serve(1)
         if world is disturbed:  # the state cannot be rebuilt from the input
-            world.kafka.retain("readings", 0, world.kafka.offsets[0] - 2 * SERIES)
+            world.kafka.retain(INPUT, 0, world.kafka.offsets[0] - 2 * SERIES)
         world.start()
         world.serve(4)
     assert sorted(disturbed.kafka.published) == sorted(calm.kafka.published)
@@ -133,8 +146,7 @@ def test_records_of_the_poll_in_which_the_loss_is_seen_come_before_the_rewrite()
     world.lose(0)
     world.kafka.hours(0, range(world.hour, world.hour + 1), b"pump-0")
     world.worker.iterate()
-    world.start()
-    assert world.worker._store.series == SERIES  # noqa: SLF001
+    world.assert_restored_in_full("rebuilt")
 
 
 def test_a_failed_transaction_of_a_rewrite_is_written_again() -> None:
@@ -144,9 +156,7 @@ def test_a_failed_transaction_of_a_rewrite_is_written_again() -> None:
     world.worker.iterate()
     world.client.failures = ["dropped", "", "happened"]
     world.iterate_until_all_serve()
-    world.kafka.retain("readings", 0, world.kafka.offsets[0] - SERIES)
-    world.start()
-    assert world.worker._store.series == SERIES  # noqa: SLF001 - the law is about the rows that it holds
+    world.assert_restored_in_full(kept_readings=SERIES)
 
 
 def test_a_partition_that_is_revoked_meanwhile_is_not_written_any_more() -> None:
@@ -182,10 +192,7 @@ def test_state_that_is_lost_after_a_restore_has_read_it_is_written_again_once_th
             world.worker._maintain(world.client.poll(wait=False))  # noqa: SLF001
             world.worker._rewriter.begin(world.watch.look_if_due())  # noqa: SLF001
     assert [entry["event"] for entry in logs][:1] == ["state_rewrite_started"]
-    world.kafka.retain("readings", 0, world.kafka.offsets[0])
-    world.start()
-    assert world.recoveries == {"restored": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full(kept_readings=0)
 
 
 @pytest.fixture
@@ -207,13 +214,9 @@ def test_a_kill_before_the_loss_is_noticed_does_not_pass_for_complete_state(keep
     assert stored.get(b"group/0/floor"), "a floor that promises blocks that are gone"
     blocks = world.worker._store.partitions[0].blocks  # noqa: SLF001
     assert len(stored) < 1 + len(blocks), "not all blocks are in the topic"
-    world.start()
-    assert world.recoveries == {"rebuilt": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full("rebuilt")
     world.worker.flush()
-    world.start()
-    assert world.recoveries == {"restored": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full()
 
 
 @pytest.mark.usefixtures("blocks_with_batches")
@@ -223,7 +226,7 @@ def test_a_kill_before_the_loss_is_noticed_is_refused_without_the_whole_input() 
     world.worker.flush()
     world.lose_unseen(0)
     world.serve(2)
-    world.kafka.retain("readings", 0, world.kafka.offsets[0] - SERIES)
+    world.kafka.retain(INPUT, 0, world.kafka.offsets[0] - SERIES)
     with pytest.raises(StateError, match=r"state topic state: its records before offset \d+ were deleted"):
         world.start()
 
@@ -240,9 +243,7 @@ def test_a_topic_that_was_created_again_counts_as_lost_whatever_its_offsets_are(
         world.worker.iterate()
         world.iterate_until_all_serve()
     world.serve(3)
-    world.start()
-    assert world.recoveries == {"restored" if is_seen else "rebuilt": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full("restored" if is_seen else "rebuilt")
 
 
 def test_a_loss_before_the_first_look_of_the_watch_is_noticed_at_that_look() -> None:
@@ -253,10 +254,7 @@ def test_a_loss_before_the_first_look_of_the_watch_is_noticed_at_that_look() -> 
     world.lose(0, keep=2)
     world.worker.iterate()
     world.iterate_until_all_serve()
-    world.kafka.retain("readings", 0, world.kafka.offsets[0])
-    world.start()
-    assert world.recoveries == {"restored": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full(kept_readings=0)
 
 
 def test_a_look_that_finds_the_same_log_writes_nothing() -> None:
@@ -283,10 +281,7 @@ def test_records_that_are_lost_during_a_rewrite_begin_it_again() -> None:
     world.lose(0)
     world.worker.iterate()
     world.iterate_until_all_serve()
-    world.kafka.retain("readings", 0, world.kafka.offsets[0])
-    world.start()
-    assert world.recoveries == {"restored": 1}
-    assert world.series == SERIES
+    world.assert_restored_in_full(kept_readings=0)
 
 
 def test_sigterm_in_the_middle_writes_the_rest() -> None:
@@ -295,6 +290,4 @@ def test_sigterm_in_the_middle_writes_the_rest() -> None:
     world.lose(0)
     world.worker.iterate()
     world.worker.flush()
-    world.kafka.retain("readings", 0, world.kafka.offsets[0])
-    world.start()
-    assert world.worker._store.series == SERIES  # noqa: SLF001
+    world.assert_restored_in_full(kept_readings=0)
