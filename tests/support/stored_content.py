@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import resource
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+DOSE, FULL = 250, 10_000
+"""Mutations that a test tries by default, and that its slow form tries."""
+MAX_GROWTH_BYTES = 200 * 2**20
+"""Memory that mutated records may take in addition to what right ones take."""
 ABSURD_NUMBERS = (
     *(-1, 0, 1, 2, 7, 255, 30_001, -(2**31), 2**31, 2**53, 2**62, 2**63 - 1, -(2**63), 2**64 - 1),
     *(-0.5, 0.0, 1e-320, 1e30, -1e36, 1e300, float("inf"), float("-inf"), float("nan")),
@@ -148,3 +153,8 @@ def as_json(body: Any) -> bytes:
 def chosen(dice: random.Random, weighted: Sequence[tuple[int, Callable[[], Any]]]) -> Any:
     """Return the result of one of the functions, chosen by weight."""
     return dice.choices([function for _, function in weighted], [weight for weight, _ in weighted])[0]()
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has used so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
