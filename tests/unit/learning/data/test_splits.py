@@ -1,4 +1,7 @@
-"""Few readings with stamps of a wrong clock move no split, and readings with right stamps are never dropped."""
+"""Splits are disjoint, and what is held out is not fitted.
+
+Few readings with stamps of a wrong clock move no split, and readings with right stamps are never dropped.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,19 @@ import numpy as np
 import pytest
 import structlog
 import torch
-from builders import HOUR_MS, LEVELS, START_MS
+from builders import HOUR_MS, START_MS
+from trainings import NETWORK, OBSERVATION, PIPELINE, SHORT, same, seasonal_history, with_other_end
 
-from forecaster.core.network.features import FeatureConfig
 from forecaster.core.network.model import Checkpoint
-from forecaster.core.network.network import NetworkConfig
-from forecaster.core.series.state import ObservationConfig
+from forecaster.errors import UsageError
 from forecaster.formats.checkpoints import SEEN_UNTIL
 from forecaster.history import SeriesHistory
 from forecaster.learning.challenge import Challenge, challenge
 from forecaster.learning.data.splits import drop_misdated, split_by_time
-from forecaster.learning.data.training_data import build_training_data
-from forecaster.learning.fitting.network_fit import TrainingConfig
+from forecaster.learning.data.training_data import build_training_data, training_sequences
+from forecaster.learning.fitting.network_fit import NetworkFit, TrainingConfig
 from forecaster.learning.fitting.readout_refit import refit_readout
 from forecaster.learning.fitting.train import train
-from forecaster.pipeline import PipelineConfig
 
 DAY_MS = 24 * HOUR_MS
 IN_1970, IN_2099 = 86_400_000, 4_070_908_800_000
@@ -32,9 +33,6 @@ WRONG = [
     pytest.param([IN_2099], id="2099"),
     pytest.param([IN_1970, IN_2099], id="both"),
 ]
-OBSERVATION = ObservationConfig(interval_ms=HOUR_MS, context=12)
-NETWORK = NetworkConfig((1, 2, 3), LEVELS, hidden_size=16, features=FeatureConfig(context=12))
-PIPELINE = PipelineConfig(OBSERVATION, NETWORK.horizons, LEVELS)
 TRAINING = TrainingConfig(passes=2, promotion=0.2)
 
 
@@ -62,13 +60,41 @@ def with_wrong_clock(right: SeriesHistory, begins_ms: Sequence[int], count: int 
     return SeriesHistory(right.series_ids, row, times[order], values, np.arange(len(times)))
 
 
-def same(checkpoint: Checkpoint, other: Checkpoint) -> bool:
-    return torch.equal(checkpoint.readout, other.readout) and all(
-        torch.equal(weight, other.weights[name]) for name, weight in checkpoint.weights.items()
-    )
-
-
 HOURLY = history(*[every(HOUR_MS, 300) for _ in range(2)])
+
+
+def test_the_splits_are_disjoint_in_order_and_complete() -> None:
+    readings = seasonal_history(200)
+    splits = split_by_time(readings, 0.15, 0.1)
+    stamps = readings.timestamp_ms
+    fit, stop, promote = (
+        (stamps >= begin) & (stamps < end)
+        for begin, end in [
+            (stamps[0], splits.early_stopping_ms),
+            (splits.early_stopping_ms, splits.promotion_ms),
+            (splits.promotion_ms, splits.end_ms + 1),
+        ]
+    )
+    assert (fit.astype(int) + stop + promote == 1).all()
+    assert 0 < promote.sum() < stop.sum() < fit.sum()
+    assert split_by_time(readings, 0.15, 0.0).promotion_ms > stamps[-1]
+    with pytest.raises(UsageError, match="no readings"):
+        split_by_time(readings.first(0), 0.15, 0.1)
+
+
+def test_no_target_of_the_early_stopping_split_is_fitted() -> None:
+    readings = seasonal_history(300)
+    config = replace(SHORT, passes=1)
+    split_ms = split_by_time(readings, config.held_out, 0.0).early_stopping_ms
+
+    def first_pass(version: SeriesHistory) -> float:
+        trainer = NetworkFit(NETWORK, config, training_sequences(version, OBSERVATION), split_ms)
+        for _ in trainer.updates():
+            pass
+        return float(sum(weight.double().sum() for weight in vars(trainer)["_network"].state_dict().values()))
+
+    assert first_pass(readings) == first_pass(with_other_end(readings, split_ms))
+    assert first_pass(readings) != first_pass(with_other_end(readings, split_ms - HOUR_MS))
 
 
 @pytest.mark.parametrize("wrong", WRONG)
