@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from fakes import FakeClient, FakeKafka, setup
+from fakes import FakeClient, FakeKafka
+from setups import setup
 
 from forecaster.serving.worker import Worker
 
